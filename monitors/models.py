@@ -1,0 +1,502 @@
+"""Targets, what is known of them, who may do what, what was done."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from django.conf import settings
+from django.contrib.auth.models import Group
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.utils import timezone
+
+from monitors.samples import HISTORY as HISTORY
+
+RESERVED_NAMES = frozenset({"new", "check", "all", "export", "import", "target", "targets"})
+TARGET_NAME = re.compile(r"[a-z0-9-]{1,63}")
+
+
+def validate_name(name: str) -> None:
+    """Raise ValidationError unless name fits a URL and is not one of its words."""
+    if not TARGET_NAME.fullmatch(name):
+        message = "Use 1 to 63 lower-case letters, digits and hyphens."
+        raise ValidationError(message)
+    if name in RESERVED_NAMES:
+        message = f"{name} is a word of Howdah's own addresses. Choose another name."
+        raise ValidationError(message)
+
+
+class Environment(models.Model):
+    """Production, staging, development or the team's own, with its policies."""
+
+    class Colour(models.TextChoices):
+        """Hues that no severity uses."""
+
+        PLUM = "plum"
+        TEAL = "teal"
+        GREY = "grey"
+        INDIGO = "indigo"
+
+    name = models.CharField(max_length=40, unique=True, validators=[validate_name])
+    colour = models.CharField(max_length=10, choices=Colour, default=Colour.INDIGO)
+    position = models.SmallIntegerField(default=100)
+    protected = models.BooleanField(default=False)  # VACUUM FULL needs a second person
+    reason_required = models.BooleanField(default=False)
+    thresholds = models.JSONField(default=dict, blank=True)  # {advisor: {name: number}}
+
+    class Meta:
+        ordering = ["position", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Target(models.Model):
+    """One PostgreSQL server, reached at a host and port."""
+
+    class Kind(models.TextChoices):
+        """What speaks at the address."""
+
+        POSTGRES = "postgres", "PostgreSQL"
+        PGBOUNCER = "pgbouncer", "PgBouncer"
+
+    class SSLMode(models.TextChoices):
+        """libpq's sslmode; weaker than verify-full carries a badge."""
+
+        DISABLE = "disable"
+        ALLOW = "allow"
+        PREFER = "prefer"
+        REQUIRE = "require"
+        VERIFY_CA = "verify-ca"
+        VERIFY_FULL = "verify-full"
+
+    name = models.CharField(max_length=63, unique=True, validators=[validate_name])
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.POSTGRES)
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField(
+        default=5432, validators=[MinValueValidator(1), MaxValueValidator(65535)]
+    )
+    dbname = models.CharField(max_length=63, default="postgres")  # where to enter
+    user = models.CharField(max_length=63)  # the collector login
+    operator_user = models.CharField(max_length=63, blank=True)
+    allow_superuser = models.BooleanField(default=False)  # as operator
+    sslmode = models.CharField(
+        max_length=12, choices=SSLMode, default=SSLMode.VERIFY_FULL
+    )
+    require_auth = models.CharField(
+        max_length=100,
+        blank=True,
+        validators=[RegexValidator(r"^!?[a-z0-9-]+(,!?[a-z0-9-]+)*$")],
+    )  # empty: the default for the sslmode
+    include = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    exclude = ArrayField(models.CharField(max_length=100), default=list, blank=True)
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT)
+    tags = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    intervals = models.JSONField(default=dict, blank=True)  # {probe: seconds}
+    enabled = models.BooleanField(default=True)
+    demo = models.BooleanField(default=False)  # the demonstration says what it is
+    deleting_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    # What its server last said of itself (pg/identity.py), None before the first contact.
+    server_version = models.IntegerField(null=True)  # 180004
+    version_text = models.CharField(max_length=60, blank=True)  # "18.4 (Debian …)"
+    system_identifier = models.CharField(max_length=20, blank=True)
+    timeline = models.IntegerField(null=True)
+    in_recovery = models.BooleanField(null=True)
+    started_at = models.DateTimeField(null=True)  # pg_postmaster_start_time()
+    epoch = models.CharField(max_length=80, blank=True)  # changes with a crash restart
+    max_connections = models.IntegerField(null=True)
+    reserved_connections = models.IntegerField(null=True)  # superuser_ and reserved_
+    settings = models.JSONField(default=dict, blank=True)  # {name: text}, pg/identity.py's list
+    frozen_reason = models.CharField(max_length=300, blank=True)  # another server answered
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def address(self) -> str:
+        """`host:port`, brackets around an IPv6 address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def major(self) -> int | None:
+        """18, or None before the first contact."""
+        return self.server_version // 10000 if self.server_version else None
+
+
+class TargetSecret(models.Model):
+    """A login's password in a sealed box; no query on targets touches it."""
+
+    class Login(models.TextChoices):
+        """Which of the two logins."""
+
+        COLLECTOR = "collector"
+        OPERATOR = "operator"
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    login = models.CharField(max_length=10, choices=Login)
+    sealed = models.BinaryField()
+    key_id = models.CharField(max_length=16)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["target", "login"], name="one_secret_a_login")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.login} of target {self.target_id}"
+
+
+class Database(models.Model):
+    """One database of a target, as its server last listed it."""
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    datid = models.BigIntegerField()
+    datname = models.CharField(max_length=63)
+    included = models.BooleanField(default=True)  # by the target's patterns
+    gone_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["datname"]
+        constraints = [
+            models.UniqueConstraint(fields=["target", "datid"], name="one_row_a_database")
+        ]
+
+    def __str__(self) -> str:
+        return self.datname
+
+
+class Lease(models.Model):
+    """Who reads a target's fast or slow probes now, and when they are next due."""
+
+    class Kind(models.TextChoices):
+        """Small reads every few seconds, and all others."""
+
+        FAST = "fast"
+        SLOW = "slow"
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    kind = models.CharField(max_length=4, choices=Kind)
+    due_at = models.DateTimeField(default=timezone.now)
+    claim = models.UUIDField(null=True)  # of the task that holds it
+    expires_at = models.DateTimeField(null=True)
+    slot = models.SmallIntegerField(default=0)  # worker that has its connections
+    failures = models.IntegerField(default=0)  # in a row; opens the circuit
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["target", "kind"], name="one_lease_a_kind")
+        ]
+        indexes = [models.Index(fields=["due_at"], name="lease_due")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} lease of target {self.target_id}"
+
+
+class WorkerBeat(models.Model):
+    """Sign of life of one worker process, written by its heartbeat thread."""
+
+    name = models.CharField(max_length=100, unique=True)  # role@host:pid
+    role = models.CharField(max_length=20)  # snapshots, signals, requests, long
+    slot = models.SmallIntegerField(null=True)  # of a snapshots worker
+    beat_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Snapshot(models.Model):
+    """One attempt of a probe on a target or one of its databases."""
+
+    class State(models.TextChoices):
+        """How the attempt ended."""
+
+        OK = "ok"
+        FAILED = "failed"  # the read raised
+        DENIED = "denied"  # a right is missing
+        UNSUPPORTED = "unsupported"  # not on this version, or no extension
+        TIMEOUT = "timeout"
+        UNREACHABLE = "unreachable"  # no connection
+
+    pk = models.CompositePrimaryKey("target_id", "database_id", "probe", "taken_at")
+    target_id = models.IntegerField()
+    database_id = models.IntegerField()  # 0: the whole server
+    probe = models.CharField(max_length=30)
+    taken_at = models.DateTimeField()  # our clock; the partition key
+    target_at = models.DateTimeField(null=True)  # the target's clock_timestamp()
+    state = models.CharField(max_length=12, choices=State)
+    reason = models.CharField(max_length=500, blank=True)
+    interval_seconds = models.FloatField()  # the rhythm it was taken in
+    rows = models.IntegerField(default=0)
+    stored = models.IntegerField(default=0)
+    client_ms = models.FloatField(default=0)
+    target_ms = models.FloatField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.probe} of {self.target_id} at {self.taken_at:%Y-%m-%d %H:%M:%S}: {self.state}"
+
+
+class ProbeState(models.Model):
+    """Where a probe stands on a target or database: its last snapshot and next turn."""
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
+    probe = models.CharField(max_length=30)
+    due_at = models.DateTimeField(default=timezone.now)
+    sequence = models.BigIntegerField(default=0)  # of the last stored snapshot
+    taken_at = models.DateTimeField(null=True)  # last good one, our clock
+    target_at = models.DateTimeField(null=True)  # last good one, the target's
+    state = models.CharField(max_length=12, choices=Snapshot.State, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    failing_since = models.DateTimeField(null=True)
+    rows = models.IntegerField(default=0)
+    epoch = models.CharField(max_length=80, blank=True)
+    reset_at = models.DateTimeField(null=True)  # stats_reset of what it reads
+    reset_counter = models.BigIntegerField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["target", "database", "probe"],
+                name="one_state_a_probe",
+                nulls_distinct=False,
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.probe} of {self.target_id}: {self.state}"
+
+
+class Coverage(models.Model):
+    """How much of an hour a probe's good snapshots cover; outlives the snapshots."""
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
+    probe = models.CharField(max_length=30)
+    hour = models.DateTimeField()
+    covered_seconds = models.FloatField()
+    failed = models.IntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["target", "database", "probe", "hour"],
+                name="one_coverage_an_hour",
+                nulls_distinct=False,
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.probe} of {self.target_id} in {self.hour:%Y-%m-%d %H}h"
+
+
+class Mark(models.Model):
+    """Something that happened to a target and stands on every chart.
+
+    Actions are marks too; their own rows say so (`Action`).
+    """
+
+    class Kind(models.TextChoices):
+        """What happened."""
+
+        RESTART = "restart"
+        CRASH = "crash", "crash restart"
+        RESET = "reset", "statistics reset"
+        PROMOTION = "promotion"
+        UPGRADE = "upgrade"
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    at = models.DateTimeField()  # our clock
+    kind = models.CharField(max_length=10, choices=Kind)
+    database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
+    text = models.CharField(max_length=300)
+
+    class Meta:
+        indexes = [models.Index(fields=["target", "at"], name="mark_of_target")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class Grant(models.Model):
+    """A role of a person or group on one target, one environment or everything."""
+
+    class Role(models.TextChoices):
+        """Sets of permissions; `monitors/access.py` says which."""
+
+        VIEWER = "viewer"
+        OPERATOR = "operator"
+        DBA = "dba"
+        ADMIN = "admin"
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True)
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, null=True)
+    role = models.CharField(max_length=10, choices=Role)
+    target = models.ForeignKey(Target, on_delete=models.CASCADE, null=True)
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(user__isnull=True) ^ models.Q(group__isnull=True),
+                name="grant_to_a_person_or_a_group",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(target__isnull=True) | models.Q(environment__isnull=True),
+                name="grant_on_one_scope",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "group", "role", "target", "environment"],
+                name="one_grant",
+                nulls_distinct=False,
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.user or self.group}"
+
+
+class TargetCheck(models.Model):
+    """A connection test that a worker carries out; made by POST, read by GET.
+
+    `draft` holds the address and options (never a password); the passwords
+    stand sealed beside it until the check is done.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    target = models.ForeignKey(Target, on_delete=models.CASCADE, null=True)
+    draft = models.JSONField(default=dict)
+    sealed = models.JSONField(default=dict)  # {login: base64 sealed box}
+    asked_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    asked_at = models.DateTimeField(auto_now_add=True)
+    done_at = models.DateTimeField(null=True)
+    result = models.JSONField(default=dict)  # what `monitors.check.check` returns
+    error = models.CharField(max_length=500, blank=True)
+
+    def __str__(self) -> str:
+        return f"check {self.id}"
+
+
+class Action(models.Model):
+    """One thing that somebody asked Howdah to do to a target, from preview to effect."""
+
+    class State(models.TextChoices):
+        """`draft` is a preview; the last seven are final (`FINAL`)."""
+
+        DRAFT = "draft"
+        WAITING = "waiting", "waiting for approval"
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        SKIPPED = "skipped"
+        REFUSED = "refused"
+        EXPIRED = "expired"
+        CANCELLED = "cancelled"
+        LOST = "lost"
+
+    FINAL = frozenset(
+        {
+            State.SUCCEEDED,
+            State.FAILED,
+            State.SKIPPED,
+            State.REFUSED,
+            State.EXPIRED,
+            State.CANCELLED,
+            State.LOST,
+        }
+    )
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=40)  # of the action, a key of ACTIONS
+    target = models.ForeignKey(Target, on_delete=models.SET_NULL, null=True)
+    target_name = models.CharField(max_length=63)
+    arguments = models.JSONField(default=dict)  # as asked: strings
+    identity = models.JSONField(default=dict)  # resolved: oids, names, backend times
+    object_name = models.CharField(max_length=300, blank=True)  # for people
+    sql = models.TextField(blank=True)  # the exact statement
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    asked_by_name = models.CharField(max_length=150)
+    asked_from = models.CharField(max_length=60, blank=True)  # address, or "command"
+    approved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    reason = models.CharField(max_length=500, blank=True)
+    idempotency_key = models.UUIDField(unique=True, default=uuid.uuid4)
+    state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
+    outcome = models.CharField(max_length=1000, blank=True)  # a sentence: what happened
+    preview = models.JSONField(default=dict)  # what the guard saw: lock, conflicts, facts
+    before = models.JSONField(default=dict)
+    after = models.JSONField(default=dict)
+    progress = models.JSONField(default=dict)  # {phase, pct, elapsed_seconds, …}
+    inverse = models.JSONField(default=dict)  # {name, arguments} where it can be undone
+    effect = models.CharField(max_length=300, blank=True)
+    backend_pid = models.IntegerField(null=True)  # ours on the target, while it runs
+    backend_start = models.DateTimeField(null=True)
+    stop_asked_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    started_at = models.DateTimeField(null=True)
+    beat_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [
+            models.Index(fields=["target", "-created_at"], name="action_of_target"),
+            models.Index(fields=["state"], name="action_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.object_name}".strip()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in self.FINAL
+
+
+class AuditEntry(models.Model):
+    """Who did what; rows are only ever added, each holds the hash of the one before."""
+
+    class Kind(models.TextChoices):
+        """An action has an intent and an outcome; anything else is an event."""
+
+        INTENT = "intent"
+        OUTCOME = "outcome"
+        EVENT = "event"
+
+    at = models.DateTimeField(default=timezone.now)
+    kind = models.CharField(max_length=8, choices=Kind)
+    what = models.CharField(max_length=60)  # vacuum, login, target.edit, grant.add, …
+    who = models.CharField(max_length=150)
+    source = models.CharField(max_length=60, blank=True)  # where from
+    target_name = models.CharField(max_length=63, blank=True)
+    object_name = models.CharField(max_length=300, blank=True)
+    action_id = models.UUIDField(null=True)
+    sql = models.TextField(blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    result = models.CharField(max_length=40, blank=True)
+    detail = models.JSONField(default=dict)
+    previous_hash = models.CharField(max_length=64)
+    hash = models.CharField(max_length=64, unique=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["target_name", "-id"], name="audit_of_target")]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.who}: {self.what} {self.kind}"
+

@@ -1,0 +1,97 @@
+"""What a probe is: a named read of one subject, and the history of its rows.
+
+A sample model states one field per column of the probe's SQL and says which of
+them are the key, which are counters and which are gauges. `monitors/history`
+builds four tables from that declaration alone:
+
+    samples   a row for each object that changed, partitioned by day
+    latest    a row an object, as the server last said it
+    hour, day rollups: sum of a counter's differences, last and max of a gauge
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.db import models
+
+OLDEST_MAJOR = 14
+NEWEST_MAJOR = 18
+
+
+class Sample(models.Model):
+    """One row kept from a snapshot of one object.
+
+    A subclass is abstract, names its fields after the catalog's columns and
+    sets the class variables; every field of it appears in exactly one of `key`,
+    `counters`, `gauges`, `facts` and `labels`.
+    """
+
+    key: ClassVar[tuple[str, ...]] = ()
+    """What makes a row the same object in the next snapshot."""
+    counters: ClassVar[tuple[str, ...]] = ()
+    """Fields that only grow until a reset; samples hold their differences."""
+    gauges: ClassVar[tuple[str, ...]] = ()
+    """Numbers whose value is kept; rollups hold the last and the greatest."""
+    facts: ClassVar[tuple[str, ...]] = ()
+    """Times and states: kept in samples and latest, not rolled up."""
+    labels: ClassVar[tuple[str, ...]] = ()
+    """Names and options: kept in latest alone, where objects that are gone
+    keep theirs until their history ends."""
+    redacted: ClassVar[tuple[str, ...]] = ()
+    """Texts whose literals are replaced before anything is stored."""
+    refined: ClassVar[tuple[str, ...]] = ()
+    """Gauges that `Probe.refine_sql` reads for some objects; the SQL itself
+    does not return them, so they are carried over from snapshot to snapshot."""
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """Every column that the probe's newest SQL returns, key first."""
+        names = (*cls.key, *cls.counters, *cls.gauges, *cls.facts, *cls.labels)
+        return tuple(name for name in names if name not in cls.refined)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What to read, how often, and which table keeps it.
+
+    `sql` maps the lowest PostgreSQL major version that a text fits to that
+    text; the highest key not above the server's major wins. A text returns a
+    subset of the sample's columns, the others stay None.
+    """
+
+    name: str
+    sample: type[Sample]
+    sql: Mapping[int, str]
+    every: timedelta
+    per_database: bool = False
+    """Read once in each database; else once a target, from any database."""
+    fast: bool = False
+    """Belongs to the fast lease (every few seconds, small budget)."""
+    rollups: bool = True
+    """Whether hours and days are kept beyond the samples."""
+    reset_sql: str = ""
+    """One row (stats_reset, a counter of the whole) that tells a reset of
+    this probe's counters; empty where counters can't be reset alone."""
+    refine_sql: str = ""
+    """Given `%(keys)s` (an array of the key's one column), returns the key and
+    the `refined` gauges; run for what changed and what was not read for long."""
+    statement_timeout_ms: int = 5000
+    needs: str = ""
+    """What makes it work where a right or extension is missing (one
+    statement); empty: `GRANT pg_monitor TO <collector>`."""
+
+    def sql_for(self, server_version: int) -> str | None:
+        """Return the text for a server_version as libpq says it (170002), None if none fits."""
+        fitting = [major for major in self.sql if major <= server_version // 10000]
+        return self.sql[max(fitting)] if fitting else None
+
+
+Row = tuple[Any, ...]
+"""The values of `Sample.columns()`, in that order."""

@@ -1,0 +1,14 @@
+"""Every probe, in the order in which they are taken."""
+
+from __future__ import annotations
+
+from monitors.probe import Probe
+from monitors.probes import activity, databases, progress, sessions, tables
+
+PROBES: tuple[Probe, ...] = (
+    activity.PROBE,
+    sessions.PROBE,
+    progress.PROBE,
+    databases.PROBE,
+    tables.PROBE,
+)

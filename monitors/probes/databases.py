@@ -1,0 +1,110 @@
+"""Each database's counters, age and limits, with the server's next transaction id.
+
+Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-DATABASE-VIEW
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+
+from monitors.probe import Probe, Sample
+
+
+class DatabasesSample(Sample):
+    """One database that allows connections."""
+
+    datid = models.BigIntegerField()
+    numbackends = models.IntegerField()
+    xact_commit = models.BigIntegerField()
+    xact_rollback = models.BigIntegerField()
+    blks_read = models.BigIntegerField()
+    blks_hit = models.BigIntegerField()
+    tup_returned = models.BigIntegerField()
+    tup_fetched = models.BigIntegerField()
+    tup_inserted = models.BigIntegerField()
+    tup_updated = models.BigIntegerField()
+    tup_deleted = models.BigIntegerField()
+    conflicts = models.BigIntegerField()
+    temp_files = models.BigIntegerField()
+    temp_bytes = models.BigIntegerField()
+    deadlocks = models.BigIntegerField()
+    session_time = models.FloatField()  # ms
+    active_time = models.FloatField()  # ms
+    idle_in_transaction_time = models.FloatField()  # ms
+    sessions = models.BigIntegerField()
+    next_xid = models.BigIntegerField()  # 64 bit, of the server
+    xid_age = models.BigIntegerField()  # age(datfrozenxid)
+    mxid_age = models.BigIntegerField()  # mxid_age(datminmxid)
+    stats_reset = models.DateTimeField()
+    datname = models.TextField()
+    encoding = models.TextField()
+
+    key = ("datid",)
+    counters = (
+        "xact_commit",
+        "xact_rollback",
+        "blks_read",
+        "blks_hit",
+        "tup_returned",
+        "tup_fetched",
+        "tup_inserted",
+        "tup_updated",
+        "tup_deleted",
+        "conflicts",
+        "temp_files",
+        "temp_bytes",
+        "deadlocks",
+        "session_time",
+        "active_time",
+        "idle_in_transaction_time",
+        "sessions",
+    )
+    gauges = ("numbackends", "next_xid", "xid_age", "mxid_age")
+    facts = ("stats_reset",)
+    labels = ("datname", "encoding")
+
+    class Meta:
+        abstract = True
+
+
+# pg_current_snapshot() says the next transaction id without consuming one.
+SQL_14 = """
+SELECT d.oid::bigint AS datid,
+       s.numbackends,
+       s.xact_commit,
+       s.xact_rollback,
+       s.blks_read,
+       s.blks_hit,
+       s.tup_returned,
+       s.tup_fetched,
+       s.tup_inserted,
+       s.tup_updated,
+       s.tup_deleted,
+       s.conflicts,
+       s.temp_files,
+       s.temp_bytes,
+       s.deadlocks,
+       s.session_time,
+       s.active_time,
+       s.idle_in_transaction_time,
+       s.sessions,
+       pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint AS next_xid,
+       pg_catalog.age(d.datfrozenxid)::bigint AS xid_age,
+       pg_catalog.mxid_age(d.datminmxid)::bigint AS mxid_age,
+       s.stats_reset,
+       d.datname::text AS datname,
+       pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding
+  FROM pg_catalog.pg_database AS d
+  JOIN pg_catalog.pg_stat_database AS s ON s.datid = d.oid
+ WHERE d.datallowconn
+   AND NOT d.datistemplate
+"""
+
+PROBE = Probe(
+    name="databases",
+    sample=DatabasesSample,
+    sql={14: SQL_14},
+    every=timedelta(seconds=60),
+)

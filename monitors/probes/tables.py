@@ -1,0 +1,289 @@
+"""What `pg_stat_user_tables` and `pg_statio_user_tables` say, at a fifth of the cost.
+
+The views aggregate over `pg_index` for each table; the functions under them
+do not. `relpages` is read for all, the exact size only for what changed:
+`pg_total_relation_size` opens every relation it is asked for.
+
+Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ALL-TABLES-VIEW
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+
+from monitors.probe import Probe, Sample
+
+
+class TablesSample(Sample):
+    """One ordinary or TOAST table or materialized view of a database."""
+
+    relid = models.BigIntegerField()
+    seq_scan = models.BigIntegerField()
+    seq_tup_read = models.BigIntegerField()
+    n_tup_ins = models.BigIntegerField()
+    n_tup_upd = models.BigIntegerField()
+    n_tup_del = models.BigIntegerField()
+    n_tup_hot_upd = models.BigIntegerField()
+    n_tup_newpage_upd = models.BigIntegerField()  # 16+
+    vacuum_count = models.BigIntegerField()
+    autovacuum_count = models.BigIntegerField()
+    analyze_count = models.BigIntegerField()
+    autoanalyze_count = models.BigIntegerField()
+    heap_blks_read = models.BigIntegerField()
+    heap_blks_hit = models.BigIntegerField()
+    total_vacuum_time = models.FloatField()  # ms, 18+
+    total_autovacuum_time = models.FloatField()  # ms, 18+
+    total_analyze_time = models.FloatField()  # ms, 18+
+    total_autoanalyze_time = models.FloatField()  # ms, 18+
+    n_live_tup = models.BigIntegerField()
+    n_dead_tup = models.BigIntegerField()
+    n_mod_since_analyze = models.BigIntegerField()
+    n_ins_since_vacuum = models.BigIntegerField()
+    relpages = models.BigIntegerField()
+    reltuples = models.FloatField()  # -1: never vacuumed or analyzed
+    relallvisible = models.BigIntegerField()
+    size_bytes = models.BigIntegerField()  # with indexes and TOAST; None: not read yet
+    last_seq_scan = models.DateTimeField()  # 16+
+    last_vacuum = models.DateTimeField()
+    last_autovacuum = models.DateTimeField()
+    last_analyze = models.DateTimeField()
+    last_autoanalyze = models.DateTimeField()
+    relfrozenxid = models.BigIntegerField()  # 32 bit; its age needs databases.next_xid
+    relminmxid = models.BigIntegerField()
+    schemaname = models.TextField()
+    relname = models.TextField()
+    relkind = models.CharField(max_length=1)
+    toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
+    relpersistence = models.CharField(max_length=1)
+    reloptions = ArrayField(models.TextField())
+    relallfrozen = models.BigIntegerField()  # 18+
+
+    key = ("relid",)
+    counters = (
+        "seq_scan",
+        "seq_tup_read",
+        "n_tup_ins",
+        "n_tup_upd",
+        "n_tup_del",
+        "n_tup_hot_upd",
+        "n_tup_newpage_upd",
+        "vacuum_count",
+        "autovacuum_count",
+        "analyze_count",
+        "autoanalyze_count",
+        "heap_blks_read",
+        "heap_blks_hit",
+        "total_vacuum_time",
+        "total_autovacuum_time",
+        "total_analyze_time",
+        "total_autoanalyze_time",
+    )
+    gauges = (
+        "n_live_tup",
+        "n_dead_tup",
+        "n_mod_since_analyze",
+        "n_ins_since_vacuum",
+        "relpages",
+        "reltuples",
+        "relallvisible",
+        "size_bytes",
+    )
+    facts = (
+        "last_seq_scan",
+        "last_vacuum",
+        "last_autovacuum",
+        "last_analyze",
+        "last_autoanalyze",
+        "relfrozenxid",
+        "relminmxid",
+    )
+    labels = (
+        "schemaname",
+        "relname",
+        "relkind",
+        "toastrelid",
+        "relpersistence",
+        "reloptions",
+        "relallfrozen",
+    )
+    refined = ("size_bytes",)
+
+    class Meta:
+        abstract = True
+
+
+SQL_14 = """
+SELECT c.oid::bigint AS relid,
+       pg_catalog.pg_stat_get_numscans(c.oid) AS seq_scan,
+       pg_catalog.pg_stat_get_tuples_returned(c.oid) AS seq_tup_read,
+       pg_catalog.pg_stat_get_tuples_inserted(c.oid) AS n_tup_ins,
+       pg_catalog.pg_stat_get_tuples_updated(c.oid) AS n_tup_upd,
+       pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS n_tup_del,
+       pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS n_tup_hot_upd,
+       pg_catalog.pg_stat_get_vacuum_count(c.oid) AS vacuum_count,
+       pg_catalog.pg_stat_get_autovacuum_count(c.oid) AS autovacuum_count,
+       pg_catalog.pg_stat_get_analyze_count(c.oid) AS analyze_count,
+       pg_catalog.pg_stat_get_autoanalyze_count(c.oid) AS autoanalyze_count,
+       pg_catalog.pg_stat_get_blocks_fetched(c.oid)
+           - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_read,
+       pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit,
+       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
+       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
+       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       c.relpages::bigint AS relpages,
+       c.reltuples::float8 AS reltuples,
+       c.relallvisible::bigint AS relallvisible,
+       pg_catalog.pg_stat_get_last_vacuum_time(c.oid) AS last_vacuum,
+       pg_catalog.pg_stat_get_last_autovacuum_time(c.oid) AS last_autovacuum,
+       pg_catalog.pg_stat_get_last_analyze_time(c.oid) AS last_analyze,
+       pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid) AS last_autoanalyze,
+       c.relfrozenxid::text::bigint AS relfrozenxid,
+       c.relminmxid::text::bigint AS relminmxid,
+       n.nspname::text AS schemaname,
+       c.relname::text AS relname,
+       c.relkind::text AS relkind,
+       c.reltoastrelid::bigint AS toastrelid,
+       c.relpersistence::text AS relpersistence,
+       c.reloptions
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 't', 'm')
+   AND c.relpersistence <> 't'
+   AND c.oid >= 16384
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+SQL_16 = """
+SELECT c.oid::bigint AS relid,
+       pg_catalog.pg_stat_get_numscans(c.oid) AS seq_scan,
+       pg_catalog.pg_stat_get_tuples_returned(c.oid) AS seq_tup_read,
+       pg_catalog.pg_stat_get_tuples_inserted(c.oid) AS n_tup_ins,
+       pg_catalog.pg_stat_get_tuples_updated(c.oid) AS n_tup_upd,
+       pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS n_tup_del,
+       pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS n_tup_hot_upd,
+       pg_catalog.pg_stat_get_tuples_newpage_updated(c.oid) AS n_tup_newpage_upd,
+       pg_catalog.pg_stat_get_vacuum_count(c.oid) AS vacuum_count,
+       pg_catalog.pg_stat_get_autovacuum_count(c.oid) AS autovacuum_count,
+       pg_catalog.pg_stat_get_analyze_count(c.oid) AS analyze_count,
+       pg_catalog.pg_stat_get_autoanalyze_count(c.oid) AS autoanalyze_count,
+       pg_catalog.pg_stat_get_blocks_fetched(c.oid)
+           - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_read,
+       pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit,
+       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
+       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
+       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       c.relpages::bigint AS relpages,
+       c.reltuples::float8 AS reltuples,
+       c.relallvisible::bigint AS relallvisible,
+       pg_catalog.pg_stat_get_lastscan(c.oid) AS last_seq_scan,
+       pg_catalog.pg_stat_get_last_vacuum_time(c.oid) AS last_vacuum,
+       pg_catalog.pg_stat_get_last_autovacuum_time(c.oid) AS last_autovacuum,
+       pg_catalog.pg_stat_get_last_analyze_time(c.oid) AS last_analyze,
+       pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid) AS last_autoanalyze,
+       c.relfrozenxid::text::bigint AS relfrozenxid,
+       c.relminmxid::text::bigint AS relminmxid,
+       n.nspname::text AS schemaname,
+       c.relname::text AS relname,
+       c.relkind::text AS relkind,
+       c.reltoastrelid::bigint AS toastrelid,
+       c.relpersistence::text AS relpersistence,
+       c.reloptions
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 't', 'm')
+   AND c.relpersistence <> 't'
+   AND c.oid >= 16384
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+SQL_18 = """
+SELECT c.oid::bigint AS relid,
+       pg_catalog.pg_stat_get_numscans(c.oid) AS seq_scan,
+       pg_catalog.pg_stat_get_tuples_returned(c.oid) AS seq_tup_read,
+       pg_catalog.pg_stat_get_tuples_inserted(c.oid) AS n_tup_ins,
+       pg_catalog.pg_stat_get_tuples_updated(c.oid) AS n_tup_upd,
+       pg_catalog.pg_stat_get_tuples_deleted(c.oid) AS n_tup_del,
+       pg_catalog.pg_stat_get_tuples_hot_updated(c.oid) AS n_tup_hot_upd,
+       pg_catalog.pg_stat_get_tuples_newpage_updated(c.oid) AS n_tup_newpage_upd,
+       pg_catalog.pg_stat_get_vacuum_count(c.oid) AS vacuum_count,
+       pg_catalog.pg_stat_get_autovacuum_count(c.oid) AS autovacuum_count,
+       pg_catalog.pg_stat_get_analyze_count(c.oid) AS analyze_count,
+       pg_catalog.pg_stat_get_autoanalyze_count(c.oid) AS autoanalyze_count,
+       pg_catalog.pg_stat_get_blocks_fetched(c.oid)
+           - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_read,
+       pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit,
+       pg_catalog.pg_stat_get_total_vacuum_time(c.oid) AS total_vacuum_time,
+       pg_catalog.pg_stat_get_total_autovacuum_time(c.oid) AS total_autovacuum_time,
+       pg_catalog.pg_stat_get_total_analyze_time(c.oid) AS total_analyze_time,
+       pg_catalog.pg_stat_get_total_autoanalyze_time(c.oid) AS total_autoanalyze_time,
+       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
+       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
+       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       c.relpages::bigint AS relpages,
+       c.reltuples::float8 AS reltuples,
+       c.relallvisible::bigint AS relallvisible,
+       pg_catalog.pg_stat_get_lastscan(c.oid) AS last_seq_scan,
+       pg_catalog.pg_stat_get_last_vacuum_time(c.oid) AS last_vacuum,
+       pg_catalog.pg_stat_get_last_autovacuum_time(c.oid) AS last_autovacuum,
+       pg_catalog.pg_stat_get_last_analyze_time(c.oid) AS last_analyze,
+       pg_catalog.pg_stat_get_last_autoanalyze_time(c.oid) AS last_autoanalyze,
+       c.relfrozenxid::text::bigint AS relfrozenxid,
+       c.relminmxid::text::bigint AS relminmxid,
+       n.nspname::text AS schemaname,
+       c.relname::text AS relname,
+       c.relkind::text AS relkind,
+       c.reltoastrelid::bigint AS toastrelid,
+       c.relpersistence::text AS relpersistence,
+       c.reloptions,
+       c.relallfrozen::bigint AS relallfrozen
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 't', 'm')
+   AND c.relpersistence <> 't'
+   AND c.oid >= 16384
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+# pg_stat_reset_single_table_counters() changes stats_reset too: only where the
+# database's own counter also fell was everything reset.
+RESET_SQL = """
+SELECT s.stats_reset,
+       s.xact_commit
+  FROM pg_catalog.pg_stat_database AS s
+ WHERE s.datname = pg_catalog.current_database()
+"""
+
+# Size functions wait behind ACCESS EXCLUSIVE, also that of an index or TOAST table.
+SIZES_SQL = """
+WITH locked AS MATERIALIZED (
+  SELECT l.relation
+    FROM pg_catalog.pg_locks AS l
+   WHERE l.locktype = 'relation'
+     AND l.mode = 'AccessExclusiveLock'
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                        WHERE d.datname = pg_catalog.current_database()))
+SELECT c.oid::bigint AS relid,
+       pg_catalog.pg_total_relation_size(c.oid) AS size_bytes
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = ANY (%(keys)s::oid[])
+   AND NOT EXISTS (SELECT FROM locked AS k
+                    WHERE k.relation IN (c.oid, c.reltoastrelid)
+                       OR k.relation IN (SELECT i.indexrelid FROM pg_catalog.pg_index AS i
+                                          WHERE i.indrelid IN (c.oid, c.reltoastrelid)))
+"""
+
+PROBE = Probe(
+    name="tables",
+    sample=TablesSample,
+    sql={14: SQL_14, 16: SQL_16, 18: SQL_18},
+    every=timedelta(minutes=5),
+    per_database=True,
+    reset_sql=RESET_SQL,
+    refine_sql=SIZES_SQL,
+)
