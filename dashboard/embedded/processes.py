@@ -1,0 +1,183 @@
+"""Start child processes that never outlive us, and stop them in order."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PR_SET_PDEATHSIG = 1
+
+
+class StartFailed(Exception):
+    """A part of the stack did not start; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Another user to run as."""
+
+    uid: int
+    gid: int
+
+
+def unprivileged() -> Account | None:
+    """Return `nobody` where we are root, else None: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return Account(nobody.pw_uid, nobody.pw_gid)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A running process, and where its output goes."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    @property
+    def died(self) -> bool:
+        """Whether it has ended, for whatever reason."""
+        return self.process.poll() is not None
+
+    def stop(self, seconds: float = 8) -> None:
+        """Ask it to end, wait, and kill its whole session when it has not ended."""
+        if not self.died:
+            self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def start(
+    name: str,
+    argv: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    account: Account | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    dies_by: signal.Signals | None = None,
+) -> Child:
+    """Start a process in a session of its own, so that Ctrl-C reaches only us.
+
+    On Linux the kernel sends it `dies_by` when we die, even by kill -9. That
+    signal follows the calling thread: call this from the main one.
+    """
+    parent = os.getpid()
+    death = dies_by or stop_signal
+
+    def tie_to_parent() -> None:
+        if LIBC is not None:
+            LIBC.prctl(PR_SET_PDEATHSIG, death)
+            if os.getppid() != parent:
+                os._exit(1)
+
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [str(part) for part in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(env) if env is not None else None,
+            cwd="/" if account else ROOT,
+            start_new_session=True,
+            preexec_fn=tie_to_parent,  # noqa: PLW1509 - calls nothing but prctl
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    return Child(name, process, log, stop_signal)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """Return the end of a log, empty when there is none."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def alive(pid: int) -> bool:
+    """Whether a process with this number exists and has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return sys.platform != "linux"
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line, empty when there is no such process."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        raw = b""
+    if raw or sys.platform == "linux":
+        return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+    listed = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False)
+    return listed.stdout.decode(errors="replace").strip()
+
+
+def wait_until(ready: Callable[[], bool], *, seconds: float, pause: float = 0.03) -> bool:
+    """Poll until ready() or until the time is over; return whether it became ready."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether we could listen there now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(usual: int = 0, host: str = "127.0.0.1") -> int:
+    """Return the usual port, or one that the system chooses where that is busy."""
+    if usual and port_is_free(usual, host):
+        return usual
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)

@@ -1,0 +1,202 @@
+"""Servers before Django, sessions beside it, and what a missing peer means."""
+
+from __future__ import annotations
+
+import base64
+import operator
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from nacl.public import PrivateKey
+
+from tests import servers
+from tests.servers import Blocked, Server
+
+SERVERS = "HOWDAH_TEST_SERVERS"
+"""Environment variable by which xdist's workers find what the controller started."""
+EMBEDDED_MAJOR = 18
+COMPARE = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+stack = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers once a run, then let Django read its settings."""
+    if config.getoption("help") or config.getoption("version"):
+        return
+    if SERVERS not in os.environ:
+        start_servers()
+    server, broker = servers.load(os.environ[SERVERS])
+    for name in ("MIGRATE_DATABASE_URL", "HOWDAH_MIGRATE", "HOWDAH_APP_ROLE", "HOWDAH_TLS"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+        "DATABASE_URL": server.superuser_dsn.removesuffix("/postgres") + "/howdah",
+        "REDIS_URL": broker,
+        "HOWDAH_PREFIX": f"test-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}",
+        "HOWDAH_ALLOW_LOOPBACK_TARGETS": "true",
+        "HOWDAH_NO_ADOPT": "1",
+        "STATICFILES_STORAGE": "django.contrib.staticfiles.storage.StaticFilesStorage",
+        "DJANGO_ALLOW_ASYNC_UNSAFE": "true",  # playwright's sync API has an event loop
+    }
+    import django  # noqa: PLC0415 - after its environment is set
+    from django.conf import settings  # noqa: PLC0415
+
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    django.setup()
+
+
+def start_servers() -> None:
+    """Start PostgreSQL and Valkey and say to later processes where they are."""
+    folder = stack.enter_context(servers.home())
+    programs = servers.postgres.embedded_programs()
+    server = stack.enter_context(servers.running(EMBEDDED_MAJOR, programs, folder))
+    broker = stack.enter_context(servers.broker(folder))
+    key = PrivateKey.generate()
+    os.environ |= {
+        SERVERS: servers.dump(server, broker),
+        "SECRET_KEY": secrets.token_urlsafe(40),
+        "HOWDAH_PRIVATE_KEY": base64.b64encode(bytes(key)).decode(),
+        "HOWDAH_PUBLIC_KEY": base64.b64encode(bytes(key.public_key)).decode(),
+    }
+    stack.callback(os.environ.pop, SERVERS, None)
+
+
+def pytest_unconfigure() -> None:
+    """Stop what this process started."""
+    stack.close()
+
+
+def pytest_report_header() -> str | None:
+    """Name the servers of this run."""
+    if SERVERS not in os.environ:
+        return None
+    server, _ = servers.load(os.environ[SERVERS])
+    with server.connect() as connection:
+        return f"PostgreSQL {connection.info.parameter_status('server_version')}, fleet 14 to 18"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave benchmarks out unless they are asked for."""
+    if "bench" in (config.getoption("markexpr") or ""):
+        return
+    config.hook.pytest_deselected(
+        items=[item for item in items if item.get_closest_marker("bench")]
+    )
+    items[:] = [item for item in items if not item.get_closest_marker("bench")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the server's version does not have."""
+    callspec = getattr(item, "callspec", None)
+    major = callspec.params.get("server", EMBEDDED_MAJOR) if callspec else EMBEDDED_MAJOR
+    for marker in item.iter_markers("pg"):
+        found = re.fullmatch(r"\s*([<>=!]=?)\s*(\d+)\s*", marker.args[0])
+        assert found, f"pg({marker.args[0]!r}) is no comparison with a major version"
+        if not COMPARE[found[1]](major, int(found[2])):
+            pytest.skip(f"needs PostgreSQL {marker.args[0]}, this is {major}")
+
+
+def missing(reason: str) -> None:
+    """A peer is missing: a failure in CI, which must have all, else a skip."""
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def worker_id() -> str:
+    """`main`, or the name of the xdist worker; part of every server-wide object's name."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Server:
+    """The embedded PostgreSQL, which holds Django's test database too."""
+    return servers.load(os.environ[SERVERS])[0]
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> str:
+    """Where the Valkey of this run is."""
+    return servers.load(os.environ[SERVERS])[1]
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Callable[[int], Server]]:
+    """A function from a major version to its server, started at its first use."""
+    started: dict[int, Server] = {}
+    with ExitStack() as running:
+        folder = running.enter_context(servers.home())
+
+        def get(major: int) -> Server:
+            if major not in started:
+                programs = servers.fleet_programs(major)
+                started[major] = running.enter_context(servers.running(major, programs, folder))
+            return started[major]
+
+        yield get
+
+
+@pytest.fixture(params=servers.MAJORS, ids=str)
+def server(request: pytest.FixtureRequest, fleet: Callable[[int], Server]) -> Server:
+    """Each supported major version's server in turn."""
+    try:
+        return fleet(request.param)
+    except servers.Missing as error:
+        missing(str(error))
+        raise
+
+
+Live = Callable[..., psycopg.Connection[Any]]
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    """Open sessions outside Django's transaction: live(server, user=…, dbname=…)."""
+    connections: list[psycopg.Connection[Any]] = []
+
+    def connect(server: Server, **options: Any) -> psycopg.Connection[Any]:
+        connections.append(server.connect(**options))
+        return connections[-1]
+
+    yield connect
+    for connection in connections:
+        connection.close()
+
+
+@pytest.fixture
+def blocked(worker_id: str) -> Iterator[Callable[[Server], Blocked]]:
+    """Make one session wait for another, in the database `shop`: blocked(server)."""
+    with ExitStack() as sessions:
+
+        def block(server: Server) -> Blocked:
+            return sessions.enter_context(servers.blocking(server, worker_id))
+
+        yield block
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Poll until a condition holds: eventually(lambda: …, seconds=10)."""
+
+    def wait(condition: Callable[[], object], *, seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s"
+            time.sleep(0.02)
+
+    return wait

