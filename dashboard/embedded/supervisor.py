@@ -1,0 +1,493 @@
+"""Start the stack in order, watch it, and stop all when a part dies."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from dashboard.embedded import (
+    assets,
+    databases,
+    postgres,
+    prepare,
+    processes,
+    running,
+    state,
+    valkey,
+)
+from dashboard.embedded.postgres import Cluster
+from dashboard.embedded.processes import ROOT, Child, StartFailed, last_lines
+from dashboard.embedded.running import Running
+
+WEB_PORT = 8000
+HISTORY_PORT = 54329
+DEMO_PORT = 54328
+BROKER_PORT = 63799
+HEALTHY_SECONDS = 60
+BAD_USE = 2
+WORKERS = {  # role: (queues, threads)
+    "snapshots": ("snapshots.0", 4),
+    "signals": ("signals", 4),
+    "requests": ("requests,long", 12),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What bin/up was asked for; `port` None: 8000, or a free one where that is busy."""
+
+    port: int | None = None
+    bind: str = "127.0.0.1"
+    once: bool = False
+    demo: bool = True
+    insecure: bool = False
+
+
+class Stopped(BaseException):
+    """Somebody asked us to stop."""
+
+
+class Refusal(Exception):
+    """The options make no sense; the message says what to do."""
+
+
+def run(options: Options) -> int:
+    """Start, say where, and watch until stopped; return the exit status."""
+    try:
+        check_bind(options)
+        folder = state.make()
+        lock = state.lock(folder)
+        if lock is None:
+            return say_it_runs(folder, options)
+    except (Refusal, StartFailed) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return BAD_USE if isinstance(error, Refusal) else 1
+    # Shells start background jobs with SIGINT ignored: ask for it again.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    stack = Stack(options, folder)
+    try:
+        stack.start()
+        stack.announce()
+        if not options.once:
+            stack.watch()
+    except Stopped:
+        stack.say("Stopping.")
+    except StartFailed as error:
+        stack.say(str(error))
+        return 1
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        stack.stop()
+        os.close(lock)
+    return 0
+
+
+def stop(_number: int, _frame: FrameType | None) -> None:
+    """Leave whatever we are doing; the way out stops the children."""
+    raise Stopped
+
+
+def check_bind(options: Options) -> None:
+    """Raise Refusal where passwords would cross a network in the clear."""
+    try:
+        local = ipaddress.ip_address(options.bind).is_loopback
+    except ValueError:
+        local = options.bind == "localhost"
+    tls = os.environ.get("HOWDAH_TLS", "").lower() in {"1", "true", "yes", "on"}
+    if not local and not tls and not options.insecure:
+        message = (
+            f"Others can reach {options.bind}, and this server speaks plain HTTP: logins would "
+            "cross the network unencrypted. Put a TLS proxy in front and set HOWDAH_TLS=true, "
+            "or accept that with --insecure."
+        )
+        raise Refusal(message)
+
+
+def say_it_runs(folder: Path, options: Options) -> int:
+    """Tell where the stack that has the lock is; wait for it where it only starts."""
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    while (stack := running.read(folder)) is None:
+        if time.monotonic() > deadline:
+            message = f"Another bin/up holds {folder / 'lock'} and does not become ready."
+            raise StartFailed(message)
+        time.sleep(0.1)
+    print(summary(stack) if options.once else said_again(stack))  # noqa: T201
+    return 0
+
+
+def said_again(stack: Running) -> str:
+    """Return what a second start says."""
+    return f"already running: {stack['url']} (pid {stack['pid']})\n{login(stack)}"
+
+
+def login(stack: Running) -> str:
+    """Return how to log in."""
+    password = stack["password"] or "the one that you set"
+    return f"log in as {stack['user']} with password {password}"
+
+
+def summary(stack: Running) -> str:
+    """Return the line of JSON that --once prints."""
+    return json.dumps({name: stack[name] for name in ("url", "user", "password")})  # type: ignore[literal-required]
+
+
+@dataclass
+class Stack:
+    """Every process of one start."""
+
+    options: Options
+    folder: Path
+    clusters: list[Cluster] = field(default_factory=list)
+    broker: Child | None = None
+    children: list[Child] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Start everything and wait until the whole chain has worked once."""
+        running.forget(self.folder)
+        (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
+        port = self.web_port()
+        given = [bool(os.environ.get(name)) for name in ("DATABASE_URL", "REDIS_URL")]
+        given[1] = given[1] or bool(os.environ.get("REDIS_URL_FILE"))
+        if any(given) and not all(given):
+            message = "Set both DATABASE_URL and REDIS_URL, or neither for the embedded servers."
+            raise StartFailed(message)
+        self.environment = self.own_environment()
+        targets = {} if all(given) else self.start_servers()
+        self.fetch_assets()
+        preparing = self.prepare(targets)
+        if self.schema_is_current():
+            self.start_howdah(port)
+            self.finish(preparing)
+        else:
+            self.finish(preparing)
+            self.start_howdah(port)
+        if "demo" in targets:
+            self.start_demo(targets["demo"])
+        self.wait_until_healthy(port)
+        running.write(self.folder, self.description(port))
+
+    def web_port(self) -> int:
+        """Return the port to listen on; raise StartFailed where the one asked for is busy."""
+        if self.options.port is None:
+            return processes.free_port(WEB_PORT, self.options.bind)
+        if not processes.port_is_free(self.options.port, self.options.bind):
+            message = f"Port {self.options.port} is busy. Choose another one with --port."
+            raise StartFailed(message)
+        return self.options.port
+
+    def own_environment(self) -> dict[str, str]:
+        """Return the environment of our processes; what the caller set stays."""
+        passwords = state.passwords(self.folder)
+        made = {
+            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+            "HOWDAH_STATE_DIR": str(self.folder),
+            "PYTHONUNBUFFERED": "1",
+            "ALLOWED_HOSTS": ",".join(self.host_names()),
+        }
+        for name in ("SECRET_KEY", "PUBLIC_KEY", "PRIVATE_KEY"):
+            variable = name if name == "SECRET_KEY" else f"HOWDAH_{name}"
+            if f"{variable}_FILE" not in os.environ:
+                made[variable] = passwords[name.lower()]
+        return {**made, **os.environ}
+
+    def host_names(self) -> list[str]:
+        """Return the names under which browsers may ask for us."""
+        names = ["localhost", "127.0.0.1", "[::1]", self.options.bind, socket.gethostname()]
+        if self.options.bind in {"0.0.0.0", "::"}:  # noqa: S104 - asked for, and refused without TLS
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect(("192.0.2.1", 9))  # sends nothing; tells our own address
+                    names.append(probe.getsockname()[0])
+                except OSError:
+                    pass
+        return list(dict.fromkeys(names))
+
+    def start_servers(self) -> dict[str, int]:
+        """Start the embedded servers; return the ports of the targets among them."""
+        passwords = state.passwords(self.folder)
+        programs = postgres.embedded_programs()
+        unicode = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        history = Cluster(
+            name="history",
+            folder=self.folder / "history",
+            programs=programs,
+            password=passwords["history_superuser"],
+            settings=databases.HISTORY_SETTINGS,
+            initdb_options=unicode,
+        )
+        self.clusters = [history]
+        if self.options.demo:
+            demo = Cluster(
+                name="demo",
+                folder=self.folder / "demo",
+                programs=programs,
+                password=passwords["demo_superuser"],
+                settings=databases.DEMO_SETTINGS,
+                initdb_options=unicode,
+            )
+            self.clusters.append(demo)
+        self.start_clusters()
+        broker_port = processes.free_port(BROKER_PORT)
+        self.broker = valkey.start(self.folder, broker_port, passwords["broker"])
+        for cluster in self.clusters:
+            cluster.wait()
+        valkey.wait(self.broker, broker_port, passwords["broker"])
+        self.prepare_databases()
+        address = f"127.0.0.1:{history.port}/howdah"
+        self.environment |= {
+            "DATABASE_URL": f"postgresql://{databases.APP}:{passwords[databases.APP]}@{address}",
+            "MIGRATE_DATABASE_URL": (
+                f"postgresql://{databases.OWNER}:{passwords[databases.OWNER]}@{address}"
+            ),
+            "HOWDAH_APP_ROLE": databases.APP,
+            "REDIS_URL": valkey.url(broker_port, passwords["broker"]),
+            "HOWDAH_ALLOW_LOOPBACK_TARGETS": "true",
+        }
+        return {
+            "howdah" if cluster is history else cluster.name: cluster.port
+            for cluster in self.clusters
+        }
+
+    def start_clusters(self) -> None:
+        """Initialize where needed, side by side, and start."""
+        new = [(cluster, cluster.initialize()) for cluster in self.clusters]
+        if any(process for _, process in new):
+            self.say("Making the databases.")
+        for cluster, process in new:
+            cluster.initialized(process)
+        usual = {"history": HISTORY_PORT, "demo": DEMO_PORT}
+        for cluster in self.clusters:
+            cluster.start(processes.free_port(usual[cluster.name]))
+
+    def prepare_databases(self) -> None:
+        """Make roles and databases at the first start of a cluster."""
+        passwords = state.passwords(self.folder)
+        todo = {"history": databases.prepare_history, "demo": databases.prepare_demo}
+        for cluster in self.clusters:
+            done = self.folder / f"{cluster.name}.prepared"
+            if not done.exists():
+                todo[cluster.name](cluster, passwords)
+                done.touch()
+
+    def fetch_assets(self) -> None:
+        """Get front-end libraries that are missing, and collect static files that changed."""
+        fetched = assets.install()
+        if fetched:
+            self.say(f"Fetched {', '.join(fetched)}.")
+        stamp, now = ROOT / "staticfiles" / ".stamp", static_stamp()
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == now:
+            return
+        argv = [sys.executable, ROOT / "manage.py", "collectstatic", "--no-input", "--clear"]
+        child = self.process("collectstatic", argv)
+        self.finish(child)
+        stamp.write_text(now, encoding="utf-8")
+
+    def process(
+        self, name: str, argv: list[str | Path], environment: Mapping[str, str] | None = None
+    ) -> Child:
+        """Start one of our own processes; only workers get the private key."""
+        merged = {**self.environment, **(environment or {})}
+        if "HOWDAH_ROLE" not in merged:
+            merged.pop("HOWDAH_PRIVATE_KEY", None)
+            merged.pop("HOWDAH_PRIVATE_KEY_FILE", None)
+        merged.pop("HOWDAH_ADMIN_PASSWORD", None)
+        if "HOWDAH_MIGRATE" not in merged:
+            merged.pop("MIGRATE_DATABASE_URL", None)
+        log = self.folder / "logs" / f"{name}.log"
+        keep_small(log)
+        return processes.start(name, argv, log=log, env=merged)
+
+    def prepare(self, targets: Mapping[str, int]) -> Child:
+        """Start what brings our own database up to date."""
+        extra = {"HOWDAH_EMBEDDED": json.dumps(targets)}
+        if self.environment.get("MIGRATE_DATABASE_URL"):
+            extra["HOWDAH_MIGRATE"] = "1"
+        argv = [sys.executable, "-m", "dashboard.embedded.prepare"]
+        return self.process("prepare", list(argv), extra)
+
+    def schema_is_current(self) -> bool:
+        """Whether the last start already migrated to this code, so that nobody need wait."""
+        prepared = prepare.read(self.folder) if self.clusters else None
+        return prepared is not None and prepared["migrations"] == prepare.migrations()
+
+    def finish(self, child: Child, seconds: float = 120) -> None:
+        """Wait for a process that ends by itself; raise StartFailed where it failed."""
+        if not processes.wait_until(lambda: child.died, seconds=seconds):
+            child.stop()
+        if child.process.returncode != 0:
+            message = f"{child.name} failed ({child.log}):\n{last_lines(child.log)}"
+            raise StartFailed(message)
+
+    def start_howdah(self, port: int) -> None:
+        """Start web, workers and beat."""
+        programs = Path(sys.executable).parent
+        celery: list[str | Path] = [sys.executable, "-m", "celery", "-A", "dashboard"]
+        web: list[str | Path] = [programs / "granian", "dashboard.wsgi:application"]
+        web += ["--interface", "wsgi", "--host", self.options.bind, "--port", str(port)]
+        web += ["--workers", "1", "--blocking-threads", "6", "--log-level", "warning", "--no-ws"]
+        self.children.append(self.process("web", web))
+        for role, (queues, threads) in WORKERS.items():
+            argv = [*celery, "worker", "-P", "threads", "-c", str(threads), "-Q", queues]
+            argv += ["-n", f"{role}@%h", "--loglevel", "WARNING"]
+            argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+            environment = {"HOWDAH_ROLE": role, "HOWDAH_SLOT": "0"}
+            self.children.append(self.process(f"worker-{role}", argv, environment))
+        schedule = self.folder / "beat-schedule"
+        argv = [*celery, "beat", "-s", schedule, "--pidfile", "", "--loglevel", "WARNING"]
+        self.children.append(self.process("beat", argv))
+
+    def start_demo(self, port: int) -> None:
+        """Start the demonstration's workload."""
+        passwords = state.passwords(self.folder)
+        environment = {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(port),
+            "PGUSER": "shop",
+            "PGPASSWORD": passwords["shop"],
+            "PGDATABASE": "shop",
+        }
+        argv = [sys.executable, "-m", "dashboard.embedded.demo"]
+        self.children.append(self.process("demo-workload", list(argv), environment))
+
+    def wait_until_healthy(self, port: int) -> None:
+        """Poll until a tick went through beat, broker, worker and database."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.options.bind, self.options.bind)  # noqa: S104
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while (reason := unready(host, port)) is not None:
+            self.check_children()
+            if time.monotonic() > deadline:
+                message = f"Not healthy within {HEALTHY_SECONDS} s: {reason}"
+                raise StartFailed(message)
+            time.sleep(0.05)
+
+    def check_children(self) -> None:
+        """Raise StartFailed where a process that should run has ended."""
+        servers = [cluster.child for cluster in self.clusters]
+        for child in (*servers, self.broker, *self.children):
+            if child is not None and child.died:
+                message = (
+                    f"{child.name} ended with status {child.process.returncode}, so all stops. "
+                    f"The end of {child.log}:\n{last_lines(child.log)}"
+                )
+                raise StartFailed(message)
+
+    def watch(self) -> None:
+        """Wait until a process dies or somebody stops us."""
+        while True:
+            self.check_children()
+            time.sleep(0.25)
+
+    def description(self, port: int) -> Running:
+        """Return what other shells may know."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.options.bind, self.options.bind)  # noqa: S104
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        prepared = prepare.read(self.folder)
+        works = prepared is not None and prepared["login_works"]
+        return Running(
+            pid=os.getpid(),
+            url=f"http://{host}:{port}/",
+            user=prepare.ADMIN,
+            password=state.passwords(self.folder)["admin"] if works else None,
+            environment={
+                name: value
+                for name, value in self.environment.items()
+                if name in SHARED or name.removesuffix("_FILE") in SHARED
+            },
+        )
+
+    def announce(self) -> None:
+        """Print the address and the login; with --once as one line of JSON."""
+        stack = running.read(self.folder)
+        if stack is None:
+            message = "The file that says what runs can't be read back."
+            raise StartFailed(message)
+        if self.options.once:
+            print(summary(stack), flush=True)  # noqa: T201
+            return
+        self.say(f"Howdah runs at {stack['url']} ({time.monotonic() - self.began:.1f} s)")
+        self.say(f"{login(stack)}")
+        self.say(f"logs: {self.folder / 'logs'}")
+        if os.geteuid() == 0 and self.clusters:
+            self.say("PostgreSQL runs as nobody, everything else as root.")
+        self.say("Ctrl-C stops it.")
+
+    def say(self, text: str) -> None:
+        """Print a line for people: on standard error where the output is for a script."""
+        stream: TextIO = sys.stderr if self.options.once else sys.stdout
+        print(text, file=stream, flush=True)  # noqa: T201
+
+    def stop(self) -> None:
+        """Stop in order: what writes, then what it writes to."""
+        running.forget(self.folder)
+        for child in self.children:
+            if not child.died:
+                child.process.send_signal(child.stop_signal)
+        for child in self.children:
+            child.stop()
+        if self.broker is not None:
+            self.broker.stop()
+        for cluster in self.clusters:
+            cluster.stop()
+
+
+SHARED = frozenset(
+    {
+        "DATABASE_URL",
+        "MIGRATE_DATABASE_URL",
+        "HOWDAH_APP_ROLE",
+        "REDIS_URL",
+        "SECRET_KEY",
+        "HOWDAH_PUBLIC_KEY",
+        "HOWDAH_PRIVATE_KEY",
+        "HOWDAH_ALLOW_LOOPBACK_TARGETS",
+        "HOWDAH_ALLOWED_TARGET_NETWORKS",
+        "ALLOWED_HOSTS",
+    }
+)
+"""What commands in another shell need."""
+
+
+def unready(host: str, port: int) -> str | None:
+    """Return why the chain does not work yet, None when it does."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", "/healthz/ready", headers={"Host": "localhost"})
+        response = connection.getresponse()
+        body = response.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"the web server does not answer ({error})"
+    finally:
+        connection.close()
+    return None if response.status == http.client.OK else body
+
+
+def static_stamp() -> str:
+    """Return a hash of what collectstatic would read: names, sizes and times."""
+    digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes())
+    for path in sorted((ROOT / "static").rglob("*")):
+        status = path.stat()
+        digest.update(f"{path}:{status.st_size}:{status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def keep_small(log: Path, limit_bytes: int = 5_000_000) -> None:
+    """Start a log over that has grown large, keeping one older file."""
+    if log.exists() and log.stat().st_size > limit_bytes:
+        log.replace(log.with_suffix(".old.log"))
