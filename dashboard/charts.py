@@ -1,0 +1,242 @@
+"""Series to columns for the browser's charts, and small lines and bars as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+from monitors.history.series import Series
+
+WIDTH, HEIGHT = 84, 22
+"""Of a spark, in pixels."""
+
+WAIT_COLOURS = {
+    "": "cpu",
+    "IO": "io",
+    "Lock": "lock",
+    "LWLock": "lwlock",
+    "Client": "client",
+    "IPC": "ipc",
+    "Timeout": "timeout",
+    "BufferPin": "bufferpin",
+    "Buffer": "bufferpin",
+    "Extension": "extension",
+    "Activity": "timeout",
+    "InjectionPoint": "extension",
+}
+"""A wait event type keeps its colour on every page."""
+
+STATE_COLOURS = {
+    "active": "cpu",
+    "idle in transaction": "lock",
+    "idle in transaction (aborted)": "ipc",
+    "idle": "timeout",
+    "fastpath function call": "io",
+    "disabled": "extension",
+    "": "extension",
+}
+
+LINE_COLOURS = ("io", "lock", "cpu", "ipc", "text")
+"""Those that stay readable as thin lines, in the order of use."""
+
+SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
+SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+MINUTE, HOUR, DAY = 60, 3600, 86400
+TEN = 10
+
+
+def trim(value: float) -> str:
+    """Return a figure of at most three digits: 9.41, 31, 1.2."""
+    text = f"{value:.0f}" if abs(value) >= TEN * TEN else f"{value:.1f}"
+    return text.removesuffix(".0")
+
+
+def bytes_words(value: float) -> tuple[str, str]:
+    """Return a size and its unit as PostgreSQL names them, base 1024."""
+    for size, name in SIZES:
+        if abs(value) >= size:
+            return trim(value / size), name
+    return f"{value:.0f}", "bytes"
+
+
+def short_words(value: float) -> tuple[str, str]:
+    """Return a figure and k, M, G or T."""
+    for size, name in SHORT:
+        if abs(value) >= size:
+            return trim(value / size), name
+    return (f"{value:.0f}" if float(value).is_integer() else trim(value)), ""
+
+
+def duration_words(seconds: float) -> str:
+    """Return 84 ms, 4.2 s, 42 s, 12 min 5 s, 2 h 04 min or 3 d 2 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < TEN:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min {whole % MINUTE} s"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def age_words(seconds: float) -> str:
+    """Return a duration in one unit, or two from an hour on: 8 s, 9 min, 3 h 12 min, 2 d."""
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+    return f"{whole // DAY} d"
+
+
+def chart(  # noqa: PLR0913 - keyword only
+    title: str,
+    series: Series,
+    *,
+    unit: str,
+    labels: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+    stack: bool = False,
+    marks: Iterable[Mapping[str, Any]] = (),
+    lines: Sequence[Mapping[str, Any]] = (),
+    note: str = "",
+    window: Any = None,
+) -> dict[str, Any]:
+    """Return what charts.js draws: one column a series, marks, and the window's ends.
+
+    `labels` and `colours` go by the series' keys; a stacked row is empty in all
+    columns or in none, else its sum would be a false number.
+    """
+    keys = list(series.values)
+    columns = [list(series.values[key]) for key in keys]
+    if stack:
+        columns = whole_rows(columns)
+    return {
+        "title": title,
+        "note": note,
+        "unit": unit,
+        "x": list(series.times),
+        "from": window.start.timestamp() if window else None,
+        "to": window.end.timestamp() if window else None,
+        "series": [
+            {
+                "label": (labels or {}).get(key, key),
+                "colour": (colours or {}).get(key, LINE_COLOURS[index % len(LINE_COLOURS)]),
+                "values": columns[index],
+            }
+            for index, key in enumerate(keys)
+        ],
+        "stack": stack,
+        "marks": [mark_of(mark) for mark in marks],
+        "lines": list(lines),
+        "empty": not any(value is not None for column in columns for value in column),
+    }
+
+
+def whole_rows(columns: list[list[float | None]]) -> list[list[float | None]]:
+    """Return columns in which a row is None everywhere or nowhere: a missing part counts 0."""
+    known = [any(value is not None for value in row) for row in zip(*columns, strict=True)]
+    return [
+        [(value or 0) if known[index] else None for index, value in enumerate(column)]
+        for column in columns
+    ]
+
+
+def mark_of(mark: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mark as charts.js reads it; `url` leads to the action where it is one."""
+    moment: datetime = mark["at"]
+    action_id = mark.get("url_id")
+    return {
+        "t": moment.timestamp(),
+        "kind": mark["kind"],
+        "text": mark["text"],
+        "url": reverse("action", args=[action_id]) if action_id else "",
+    }
+
+
+def twin(
+    chart: Mapping[str, Any], rows: int = 60
+) -> list[tuple[datetime | float, list[float | None]]]:
+    """Return a chart's table: (time, values), at most `rows`, newest first."""
+    times = chart["x"]
+    step = max(1, -(-len(times) // rows))
+    picked = range(len(times) - 1, -1, -step)
+    return [(times[i], [one["values"][i] for one in chart["series"]]) for i in picked]
+
+
+def points(values: Sequence[float | None]) -> list[list[tuple[float, float]]]:
+    """Return the unbroken runs of a spark as points; the scale begins at 0."""
+    known = [value for value in values if value is not None]
+    top = max(known, default=0) or 1
+    step = WIDTH / max(1, len(values) - 1)
+    runs: list[list[tuple[float, float]]] = [[]]
+    for index, value in enumerate(values):
+        if value is None:
+            runs.append([])
+        else:
+            y = HEIGHT - 1 - (HEIGHT - 2) * max(0.0, value) / top
+            runs[-1].append((round(index * step, 1), round(y, 1)))
+    return [run for run in runs if run]
+
+
+def path(run: Sequence[tuple[float, float]]) -> str:
+    """Return a path through points; a single one is a dot."""
+    first, *rest = run
+    tail = "".join(f"L{x:g} {y:g}" for x, y in rest) or "h0"
+    return f"M{first[0]:g} {first[1]:g}{tail}"
+
+
+def spark(values: Sequence[float | None], *, label: str = "", level: str = "") -> SafeString:
+    """Return a small line as SVG; gaps are gaps."""
+    runs = points(values)
+    pieces = []
+    for run in runs:
+        if len(run) > 1:
+            base = f"L{run[-1][0]:g} {HEIGHT}L{run[0][0]:g} {HEIGHT}Z"
+            pieces.append(f'<path class="fill" d="{path(run)}{base}"/>')
+        pieces.append(f'<path d="{path(run)}"/>')
+    if runs:
+        x, y = runs[-1][-1]
+        pieces.append(f'<path class="end" d="M{x:g} {y:g}h0"/>')
+    return format_html(
+        '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none"{}{}>{}</svg>',
+        WIDTH,
+        HEIGHT,
+        said(label),
+        format_html(' data-level="{}"', level) if level else "",
+        mark_safe("".join(pieces)),  # noqa: S308 - numbers alone
+    )
+
+
+def said(label: str) -> SafeString:
+    """Return the attributes that let a picture be read out, or hide it."""
+    if not label:
+        return SafeString(' aria-hidden="true"')
+    return format_html(' role="img" aria-label="{}"', label)
+
+
+def meter(
+    value: float | None, *, label: str, level: str = "", tick: float | None = None
+) -> SafeString:
+    """Return a bar as SVG: `value` and `tick` in percent of its width."""
+    width = min(100.0, max(0.0, value or 0.0))
+    return format_html(
+        '<svg class="meter"{}{}><rect width="{}%" height="100%"/>{}</svg>',
+        said(label),
+        format_html(' data-level="{}"', level) if level else "",
+        f"{width:.1f}",
+        format_html('<rect class="tick" x="{}%" width="1.5" height="100%"/>', f"{tick:.1f}")
+        if tick is not None
+        else "",
+    )

@@ -1,0 +1,244 @@
+"""What stands around every page: rail, window picker, freshness, palette, strip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import Q
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from dashboard.pages import PAGES, Page
+from monitors import access, review
+from monitors.advisor import Finding, Severity
+from monitors.advisors import ADVISORS
+from monitors.history.freshness import Freshness, freshness
+from monitors.history.window import WINDOWS, Window
+from monitors.models import Action, Target
+
+WINDOW_WORDS = ("window", "from", "to", "at")
+"""The query's words that a link to another page carries along."""
+
+STAYS = timedelta(minutes=10)
+"""How long a finished action stays in the strip unless it is dismissed."""
+
+DISMISSED = "dismissed_actions"
+"""Session key: ids of actions that the person has put away."""
+
+THEMES = frozenset({"light", "dark"})
+"""Values of the cookie `theme`; anything else follows the system."""
+
+SUBJECTS = {advisor.name: advisor.subject for advisor in ADVISORS}
+"""Which page counts an advisor's findings."""
+
+IN_STRIP = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the rail."""
+
+    title: str
+    url: str
+    icon: str
+    current: bool
+    count: int = 0
+    level: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A heading of the rail and what stands under it."""
+
+    heading: str
+    entries: list[Entry]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A button of the window picker."""
+
+    label: str
+    text: str
+    url: str
+    current: bool
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """How old the page's figures are: a level, a few words, and the whole sentence."""
+
+    level: str
+    text: str
+    reason: str = ""
+    state: Freshness | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Everything that base.html shows beside the page itself."""
+
+    page: str
+    rail: list[Group]
+    windows: list[Choice]
+    window_query: str
+    fresh: Fresh | None
+    targets: list[Target]
+    places: list[Entry]
+    strip: list[Action]
+    may_manage: bool
+
+    @property
+    def strip_runs(self) -> bool:
+        """Whether something in the strip will still change."""
+        return any(action.state in IN_STRIP for action in self.strip)
+
+
+def theme_of(request: HttpRequest) -> str:
+    """Return light, dark, or nothing where the system decides."""
+    theme = request.COOKIES.get("theme", "")
+    return theme if theme in THEMES else ""
+
+
+def window_query(request: HttpRequest) -> str:
+    """Return the part of the query that names the window, with its question mark."""
+    kept = [(word, request.GET[word]) for word in WINDOW_WORDS if request.GET.get(word)]
+    return f"?{urlencode(kept)}" if kept else ""
+
+
+def level_of(findings: Sequence[Finding]) -> str:
+    """Return the worst severity as a word, empty where there is none."""
+    worst = max((finding.severity for finding in findings), default=None)
+    return Severity(worst).name.lower() if worst is not None else ""
+
+
+def of_target(
+    page: Page, target: Target, current: str, query: str, found: Sequence[Finding]
+) -> Entry:
+    """Return the rail's line of one of a target's pages, with its count of findings."""
+    mine = [finding for finding in found if SUBJECTS.get(finding.advisor) == page.name]
+    return Entry(
+        title=page.title,
+        url=reverse(page.name, args=[target.name]) + query,
+        icon=page.icon,
+        current=page.name == current,
+        count=len(mine),
+        level=level_of(mine),
+    )
+
+
+def target_rail(target: Target, current: str, query: str, found: Sequence[Finding]) -> list[Group]:
+    """Return a target's pages under their headings."""
+    groups: dict[str, list[Entry]] = {}
+    for page in PAGES:
+        entry = of_target(page, target, current, query, found)
+        groups.setdefault(page.heading, []).append(entry)
+    return [Group(heading, entries) for heading, entries in groups.items()]
+
+
+def fleet_rail(current: str) -> Group:
+    """Return the pages that are not of one target."""
+    return Group(
+        "Fleet",
+        [
+            Entry("Fleet", reverse("fleet"), "fleet", current == "fleet"),
+            Entry("Actions", reverse("actions"), "actions", current == "actions"),
+            Entry("Targets", reverse("targets"), "targets", current == "targets"),
+        ],
+    )
+
+
+def window_choices(request: HttpRequest, window: Window) -> list[Choice]:
+    """Return the picker's buttons; a moment in the past (`at`) stays when the width changes."""
+    query = request.GET.copy()
+    for word in ("from", "to", "page", "format"):
+        query.pop(word, None)
+    choices = []
+    for label in WINDOWS:
+        query["window"] = label
+        text = f"{label[:-1]}\N{NO-BREAK SPACE}{label[-1]}"
+        url = f"{request.path}?{query.urlencode()}"
+        choices.append(Choice(label, text, url, current=label == window.label))
+    return choices
+
+
+def fresh_of(target: Target, window: Window, reads: Sequence[str]) -> Fresh | None:
+    """Return how old the figures are; with several probes, the worst of them."""
+    if not window.is_live:
+        return Fresh("notice", "The past")
+    if not target.enabled:
+        return Fresh("warning", "Paused", "This target is disabled: nothing reads it.")
+    states = [freshness(target, name) for name in reads]
+    if not states:
+        return None
+    failing = [state for state in states if state.stale or state.failing_since]
+    if failing:
+        worst = min(failing, key=lambda state: (state.read_at is not None, state.read_at))
+        return Fresh("critical", "Last read", worst.reason, worst)
+    waiting = [state for state in states if state.read_at is None]
+    if waiting:
+        return Fresh("notice", "First snapshot", "", waiting[0])
+    oldest = min(states, key=lambda state: state.read_at or timezone.now())
+    return Fresh("good", "Read", "", oldest)
+
+
+def strip_of(request: HttpRequest, target: Target) -> list[Action]:
+    """Return the actions that run on a target or ended a moment ago, newest first."""
+    since = timezone.now() - STAYS
+    recent = Q(finished_at__gte=since) & ~Q(state=Action.State.DRAFT)
+    rows = Action.objects.filter(Q(state__in=IN_STRIP) | recent, target=target)
+    dismissed = request.session.get(DISMISSED, [])
+    return [
+        action for action in rows.order_by("-created_at")[:20] if str(action.id) not in dismissed
+    ][:5]
+
+
+def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) -> str:
+    """Return why the person can't take an action on a target; empty where they can."""
+    if not is_live:
+        return "This page shows the past. Go back to now to act."
+    if action not in may:
+        return f"Your role on {target.name} does not include {action}. A DBA can grant it."
+    if not target.operator_user:
+        return f"{target.name} has no operator login. Add one on its Targets page."
+    if not target.enabled:
+        return f"{target.name} is disabled. Enable it on the Targets page."
+    return ""
+
+
+def visible(user: AbstractBaseUser | AnonymousUser) -> list[Target]:
+    """Return the targets that the person may see, by name."""
+    return list(access.visible_targets(user).select_related("environment").order_by("name"))
+
+
+def build(
+    request: HttpRequest,
+    *,
+    page: str,
+    target: Target | None,
+    window: Window,
+    reads: Sequence[str],
+    findings: Sequence[Finding] | None,
+) -> Frame:
+    """Return the frame of one answer."""
+    query = window_query(request)
+    rail = [fleet_rail(page)]
+    if target is not None:
+        found = review.findings(target) if findings is None else findings
+        rail = [*target_rail(target, page, query, found), rail[0]]
+    return Frame(
+        page=page,
+        rail=rail,
+        windows=window_choices(request, window),
+        window_query=query,
+        fresh=fresh_of(target, window, reads) if target else None,
+        targets=visible(request.user),
+        places=[entry for group in rail for entry in group.entries],
+        strip=strip_of(request, target) if target else [],
+        may_manage=access.may(request.user, "manage_targets"),
+    )

@@ -1,0 +1,59 @@
+"""Nothing is shown to anybody who has not logged in, but what PUBLIC names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlencode, urlsplit
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.urls import Resolver404, resolve, reverse
+
+PUBLIC = frozenset({"login", "healthz-live", "healthz-ready"})
+"""URL names that need no login; static files are served before this is asked."""
+
+EXPORTS = frozenset({"json", "csv"})
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def is_public(request: HttpRequest) -> bool:
+    """Whether the address is one that anybody may open; an unknown one is not."""
+    try:
+        match = resolve(request.path_info)
+    except Resolver404:
+        return False
+    return match.url_name in PUBLIC
+
+
+def refuse(request: HttpRequest) -> HttpResponse:
+    """Answer who is not logged in: to the login page, or 401 where a program asks."""
+    if request.GET.get("format") in EXPORTS:
+        return JsonResponse({"error": "Log in first."}, status=401)
+    if request.headers.get("HX-Request") == "true":
+        # A login page swapped into a table cell would help nobody.
+        seen = urlsplit(request.headers.get("HX-Current-URL", ""))
+        here = f"{seen.path}?{seen.query}" if seen.query else seen.path
+        response = HttpResponse(status=401)
+        response["HX-Redirect"] = login_url(here)
+        return response
+    here = request.get_full_path() if request.method in {"GET", "HEAD"} else ""
+    return HttpResponseRedirect(login_url(here))
+
+
+def login_url(here: str) -> str:
+    """Return the login page's address, which leads back to `here` afterwards."""
+    return reverse("login") + (f"?{urlencode({'next': here})}" if here else "")
+
+
+def login_required(get_response: Handler) -> Handler:
+    """Django middleware: deny by default, and let no cache keep what it lets through."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if is_public(request):
+            return get_response(request)
+        allowed = request.user.is_authenticated
+        response = get_response(request) if allowed else refuse(request)
+        response.headers.setdefault("Cache-Control", "private, no-store")
+        return response
+
+    return middleware

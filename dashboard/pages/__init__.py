@@ -1,0 +1,34 @@
+"""The pages of a target, in the order of the rail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One entry of a target's rail; `name` is the URL's name."""
+
+    name: str
+    title: str
+    icon: str
+    heading: str
+    """The group it stands under."""
+
+
+PAGES: tuple[Page, ...] = (
+    Page(name="overview", title="Overview", icon="overview", heading="Now"),
+    Page(
+        name="activity",
+        title="Activity",
+        icon="activity",
+        heading="Now",
+    ),
+    Page(
+        name="vacuum",
+        title="Vacuum",
+        icon="vacuum",
+        heading="Health",
+    ),
+    Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
+)

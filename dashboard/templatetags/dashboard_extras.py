@@ -1,0 +1,322 @@
+"""Filters that give numbers their units, and tags for the pieces of a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django import template
+from django.template import Context
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, json_script
+from django.utils.safestring import SafeString, mark_safe
+
+from dashboard import charts, frame
+from dashboard.sql import highlight
+
+register = template.Library()
+
+NONE = "\N{EN DASH}"
+LEVELS = {
+    "good": "Good",
+    "notice": "Notice",
+    "warning": "Warning",
+    "critical": "Critical",
+    "unknown": "Unknown",
+}
+STATE_LEVELS = {
+    "draft": "notice",
+    "waiting": "notice",
+    "queued": "notice",
+    "running": "notice",
+    "succeeded": "good",
+    "failed": "critical",
+    "skipped": "warning",
+    "refused": "warning",
+    "expired": "warning",
+    "cancelled": "notice",
+    "lost": "critical",
+}
+
+
+def unit(number: str, name: str) -> SafeString:
+    """Return a number with its unit set off."""
+    return format_html('{}<span class="unit">{}</span>', number, name)
+
+
+@register.filter(name="bytes")
+def bytes_(value: float | None) -> SafeString | str:
+    """Write a size as pg_size_pretty does, with one decimal below 10: 1.2 GB; None: a dash."""
+    return NONE if value is None else unit(*charts.bytes_words(value))
+
+
+@register.filter
+def number(value: float | None, digits: int = 0) -> str:
+    """Write 1234567 as 1,234,567; None: a dash."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+@register.filter
+def short(value: float | None) -> SafeString | str:
+    """Write 14900000 as 14.9 M, for figures that are read at a glance; None: a dash."""
+    if value is None:
+        return NONE
+    text, name = charts.short_words(value)
+    return unit(text, name) if name else text
+
+
+@register.filter
+def pct(value: float | None, digits: int = 1) -> SafeString | str:
+    """Write 3.14 as 3.1 %; None: a dash."""
+    return NONE if value is None else unit(f"{value:,.{digits}f}", "%")
+
+
+@register.filter
+def duration(value: timedelta | float | None) -> str:
+    """Write seconds or a timedelta as 84 ms, 4.2 s, 12 min 5 s, 2 h 04 min, 3 d 2 h; None: a dash."""
+    if value is None:
+        return NONE
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    return charts.duration_words(seconds)
+
+
+@register.filter
+def ms(value: float | None) -> str:
+    """Write milliseconds as a duration; None: a dash."""
+    return NONE if value is None else charts.duration_words(value / 1000)
+
+
+@register.filter
+def age_words(seconds: float | None) -> str:
+    """Write seconds in as few words as tell the age: 8 s, 3 h 12 min, 63 d; None: a dash."""
+    return NONE if seconds is None else charts.age_words(seconds)
+
+
+@register.filter
+def first_word(text: Any) -> str:
+    """Return the text up to its first space: 18.4 of 18.4 (Debian 18.4-1)."""
+    return str(text or "").partition(" ")[0]
+
+
+@register.filter
+def initials(name: str) -> str:
+    """Return at most two letters for a person."""
+    words = re.findall(r"[^\W_]+", name) or ["?"]
+    return "".join(word[0] for word in words[:2]).upper()
+
+
+@register.filter
+def since(moment: datetime | None) -> float | None:
+    """Return the seconds since a moment, never below 0; None stays None."""
+    return None if moment is None else max(0.0, (timezone.now() - moment).total_seconds())
+
+
+def stamp(moment: datetime) -> str:
+    """Return 2026-11-24 10:42:16 UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@register.simple_tag
+def age(moment: datetime | None, empty: str = "never", suffix: str = "ago") -> SafeString:
+    """Write a moment as 9 min ago, the absolute time on hover and for screen readers."""
+    if moment is None:
+        return format_html('<span class="zero">{}</span>', empty)
+    seconds = (timezone.now() - moment).total_seconds()
+    words = charts.age_words(abs(seconds))
+    text = f"in {words}" if seconds < -1 else f"{words} {suffix}".strip()
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), text
+    )
+
+
+@register.simple_tag
+def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
+    """Write a moment as 24 Nov 10:42:16; the browser puts it into the reader's zone."""
+    if moment is None:
+        return format_html('<span class="zero">{}</span>', empty)
+    utc = moment.astimezone(UTC)
+    text = f"{utc.day} {utc:%b %H:%M:%S} UTC"
+    return format_html(
+        '<time datetime="{}" title="{}" data-clock>{}</time>',
+        moment.isoformat(),
+        stamp(moment),
+        text,
+    )
+
+
+@register.filter
+def sql(text: str | None) -> SafeString:
+    """Return a statement escaped, its keywords, numbers, strings and comments marked."""
+    return highlight(text or "")
+
+
+@register.filter
+def one_line(text: str | None) -> str:
+    """Return a statement on one line."""
+    return re.sub(r"\s+", " ", text or "").strip()
+
+
+@register.filter
+def level_name(level: str) -> str:
+    """Return the word for a level."""
+    return LEVELS.get(level, "")
+
+
+@register.filter
+def state_level(state: str) -> str:
+    """Return the level of an action's state."""
+    return STATE_LEVELS.get(state, "notice")
+
+
+@register.filter
+def item(mapping: Mapping[Any, Any] | None, key: Any) -> Any:
+    """Return mapping[key], None where there is none."""
+    return (mapping or {}).get(key)
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> SafeString:
+    """Return an icon of the sprite; with a label it is read out, without one it is hidden."""
+    said = (
+        format_html('role="img" aria-label="{}"', label)
+        if label
+        else mark_safe('aria-hidden="true"')
+    )
+    return format_html(
+        '<svg class="icon" {}><use href="{}#i-{}"/></svg>', said, static("icons.svg"), name
+    )
+
+
+@register.simple_tag
+def level_icon(level: str) -> SafeString:
+    """Return a level's icon with its word; nothing where there is no level."""
+    if level not in LEVELS:
+        return SafeString("")
+    return format_html(
+        '<span class="level" data-level="{}">{}</span>',
+        level,
+        icon("notice" if level == "unknown" else level, LEVELS[level]),
+    )
+
+
+@register.simple_tag
+def spark(values: list[float | None] | None, label: str = "", level: str = "") -> SafeString:
+    """Return a small line; it is read out only when it has a label."""
+    return charts.spark(values or [], label=label, level=level)
+
+
+@register.simple_tag
+def meter(
+    value: float | None, label: str, level: str = "", tick: float | None = None
+) -> SafeString:
+    """Return a bar of `value` percent (0 to 100) with a tick at `tick` percent."""
+    return charts.meter(value, label=label, level=level, tick=tick)
+
+
+@register.filter
+def twin(chart: Mapping[str, Any]) -> list[Any]:
+    """Return a chart's rows for its table: (datetime, values)."""
+    return [(datetime.fromtimestamp(moment, UTC), values) for moment, values in charts.twin(chart)]
+
+
+@register.simple_tag
+def measured(value: float | None, unit_name: str) -> SafeString | str:
+    """Return a chart's value with its unit."""
+    if value is None:
+        return NONE
+    if unit_name == "bytes":
+        return bytes_(value)
+    if unit_name == "ms":
+        return ms(value)
+    if unit_name == "per_s":
+        return unit(number(value, 1), "/s")
+    return number(value, 0 if float(value).is_integer() else 1)
+
+
+@register.simple_tag
+def chart_data(chart: Mapping[str, Any], name: str) -> SafeString:
+    """Return a chart as JSON inside an inert script element, named NAME-data."""
+    return json_script(dict(chart), f"{name}-data")
+
+
+@register.simple_tag
+def theme(request: Any = None) -> SafeString:
+    """Return the html element's attribute for the chosen theme, nothing for the system's."""
+    chosen = frame.theme_of(request) if request else ""
+    return format_html(' data-theme="{}"', chosen) if chosen else SafeString("")
+
+
+@register.simple_tag(takes_context=True)
+def here(context: Context, **changes: Any) -> str:
+    """Return this page's address with some words of its query changed; None takes a word out."""
+    request = context["request"]
+    query = request.GET.copy()
+    query.pop("format", None)
+    for word, value in changes.items():
+        name = word.rstrip("_")
+        if value is None or value == "":
+            query.pop(name, None)
+        else:
+            query[name] = value
+    return f"{request.path}?{query.urlencode()}" if query else str(request.path)
+
+
+@register.simple_tag(takes_context=True)
+def link(context: Context, name: str, *args: Any) -> str:
+    """Return another page's address in the window that this page shows."""
+    return reverse(name, args=args) + frame.window_query(context["request"])
+
+
+@register.simple_tag(takes_context=True)
+def sort_head(
+    context: Context, key: str, title: str, css: str = "", first: str = "-"
+) -> SafeString:
+    """Return a table's head cell that sorts by `key`; `first` is "-" where big comes first."""
+    now = context.get("sort", "")
+    is_current = now.lstrip("-") == key
+    order = ("descending" if now.startswith("-") else "ascending") if is_current else ""
+    wanted = (key if now.startswith("-") else f"-{key}") if is_current else f"{first}{key}"
+    return format_html(
+        '<th scope="col" class="{}"{}><a href="{}" data-part>{}{}</a></th>',
+        css,
+        format_html(' aria-sort="{}"', order) if order else "",
+        here(context, sort=wanted, page=None),
+        title,
+        icon("sort" if order == "descending" else "sort-up") if order else "",
+    )
+
+
+@register.inclusion_tag("_action_button.html", takes_context=True)
+def action_button(  # noqa: PLR0913 - a tag is called by keywords
+    context: Context,
+    action: str,
+    text: str,
+    *,
+    icon: str = "actions",
+    object: str = "",  # noqa: A002 - the template's word
+    css: str = "btn-s",
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Return a form that opens an action's preview, or a disabled button that says why not.
+
+    The page's context has `may` (names of actions the person may take on the
+    target) and `target`; `arguments` are the action's.
+    """
+    target = context["target"]
+    may = context.get("may") or frozenset()
+    return {
+        "action": action,
+        "text": text,
+        "icon": icon,
+        "object": object,
+        "css": css,
+        "arguments": {key: value for key, value in arguments.items() if value not in (None, "")},
+        "target": target,
+        "why_not": frame.why_not(target, action, may, is_live=context["window"].is_live),
+        "csrf_token": context.get("csrf_token"),
+        "back": context["request"].get_full_path(),
+    }
