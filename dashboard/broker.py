@@ -1,0 +1,31 @@
+"""The broker seen from the web: cached values, and whether it answers at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import current_app
+from django.core.cache import cache
+
+# The transport knows its driver's exceptions; the web imports no driver.
+BROKER_ERRORS: tuple[type[Exception], ...] = (
+    *current_app.connection_for_read().recoverable_connection_errors,
+    *current_app.connection_for_read().recoverable_channel_errors,
+)
+
+
+def cached(key: str) -> Any:  # noqa: ANN401
+    """Return a cached value, None where there is none or the broker is away (2 s at most)."""
+    try:
+        return cache.get(key)
+    except BROKER_ERRORS:
+        return None
+
+
+def broker_answers() -> bool:
+    """Return whether the broker took and gave back a value within its time limit of 2 s."""
+    try:
+        cache.set("health", "ok", timeout=30)
+        return bool(cache.get("health") == "ok")
+    except BROKER_ERRORS:
+        return False

@@ -1,0 +1,157 @@
+"""What runs now, who waits for whom, and the buttons that end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, frame
+from dashboard.backends import (
+    COLUMNS,
+    Backend,
+    LockTree,
+    backends_of,
+    idle_summary,
+    lock_tree,
+)
+from dashboard.broker import cached
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, review
+from monitors.history import series
+from monitors.history.freshness import freshness
+from monitors.history.window import Window
+from monitors.models import ProbeState, Target
+
+PAGE_ROWS = 50
+SORTS = {
+    "duration": "query_seconds",
+    "transaction": "xact_seconds",
+    "blocking": "blocking",
+    "pid": "pid",
+    "application": "application_name",
+    "user": "usename",
+    "database": "datname",
+    "state": "state",
+    "wait": "wait",
+}
+WAIT_LABELS = {"": "CPU"}
+
+
+@dataclass(frozen=True)
+class Now:
+    """All backends of a target at one moment, longest statement first."""
+
+    backends: list[Backend]
+    tree: LockTree
+
+
+@require_safe
+def activity(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show backends, the lock tree and the load of a window."""
+    target = get_target(request, name)
+    window = window_of(request)
+    seen = read(request, target, window)
+    shown = chosen(request, seen.backends)
+    rows = [backend.export() for backend in shown]
+    if exported := table_response(request, f"{target.name}-activity", COLUMNS, rows):
+        return exported
+    findings = review.findings(target, at=None if window.is_live else window.end)
+    page, pages = page_of(request, len(shown))
+    may = access.permissions_of(request.user, target)
+    context = {
+        "verdict": review.verdict(target, findings, page="activity"),
+        "fresh": freshness(target, "activity"),
+        "chart": load_chart(target, window),
+        "tree": seen.tree,
+        "total": len(seen.backends),
+        "count": len(shown),
+        "backends": shown[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
+        "page": page,
+        "pages": pages,
+        "idle": idle_summary(seen.backends),
+        "sort": request.GET.get("sort") or "-duration",
+        "is_all": request.GET.get("filter") == "all",
+        "q": request.GET.get("q", ""),
+        "may": may,
+        "shows_text": "view_query_text" in may and window.is_live,
+        "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
+    }
+    return render_page(
+        request,
+        "activity.html",
+        context,
+        page="activity",
+        target=target,
+        window=window,
+        reads=("activity",),
+        findings=findings,
+    )
+
+
+def read(request: PageRequest, target: Target, window: Window) -> Now:
+    """Return the backends now, or as they were where the window ends in the past."""
+    if window.is_live:
+        rows, now = series.now("activity", target.id), read_at(target) or window.end
+    else:
+        rows, now = series.at("activity", target.id, window.end), window.end
+    texts: dict[str, str] = {}
+    if window.is_live and access.may(request.user, "view_query_text", target):
+        texts = cached(f"activity:{target.id}") or {}
+    backends = backends_of(rows, now, texts)
+    return Now(backends, lock_tree(backends, now))
+
+
+def read_at(target: Target) -> datetime | None:
+    """Return when the activity was read, by the target's clock."""
+    states = ProbeState.objects.filter(target=target, database=None, probe="activity")
+    return states.values_list("target_at", flat=True).first()
+
+
+def chosen(request: HttpRequest, backends: list[Backend]) -> list[Backend]:
+    """Return what the query's words `filter`, `q` and `sort` pick."""
+    if request.GET.get("filter") != "all":
+        backends = [one for one in backends if one.row.get("state") != "idle" and one.query_start]
+    wanted = request.GET.get("q", "").strip().lower()
+    if wanted:
+        backends = [one for one in backends if wanted in haystack(one)]
+    word = request.GET.get("sort") or "-duration"
+    field = SORTS.get(word.lstrip("-"), "query_seconds")
+    known = [one for one in backends if getattr(one, field) is not None]
+    unknown = [one for one in backends if getattr(one, field) is None]
+    known.sort(key=lambda one: getattr(one, field), reverse=word.startswith("-"))
+    return [*known, *unknown]
+
+
+def haystack(backend: Backend) -> str:
+    """Return the text that the filter box searches."""
+    names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
+    parts = [str(backend.row.get(name) or "") for name in names]
+    return " ".join([*parts, backend.wait, backend.query]).lower()
+
+
+def page_of(request: HttpRequest, count: int) -> tuple[int, int]:
+    """Return the page that the query asks for, held within 1 and the last, and the last."""
+    pages = max(1, -(-count // PAGE_ROWS))
+    asked = request.GET.get("page", "1")
+    return min(pages, max(1, int(asked) if asked.isdecimal() else 1)), pages
+
+
+def load_chart(target: Target, window: Window) -> dict[str, Any]:
+    """Return active backends by what they wait for, stacked; CPU where they wait for nothing."""
+    load = series.gauges_by("sessions", target.id, window, "backends", by="wait_event_type")
+    return charts.chart(
+        "Load",
+        load,
+        unit="count",
+        labels=WAIT_LABELS,
+        colours=charts.WAIT_COLOURS,
+        stack=True,
+        marks=series.marks(target.id, window),
+        note="active backends by what they wait for",
+        window=window,
+    )
