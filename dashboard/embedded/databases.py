@@ -51,6 +51,7 @@ OPERATOR = "howdah_operator"
 OWNER = "howdah_owner"
 APP = "howdah_app"
 CONNECTION_LIMIT = 10
+DEMO_DATABASES = ("shop", "billing")
 
 
 def prepare_history(cluster: Cluster, passwords: Mapping[str, str]) -> None:
@@ -87,7 +88,8 @@ def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:
     with cluster.connect() as connection:
         create_logins(connection, passwords)
         create_login(connection, "shop", passwords["shop"])
-        create_database(connection, "shop", "shop")
+        for name in DEMO_DATABASES:
+            create_database(connection, name, "shop")
         connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     with cluster.connect(dbname="shop") as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")

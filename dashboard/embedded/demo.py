@@ -1,9 +1,332 @@
-"""The demonstration's workload."""
+"""The demonstration's workload: a small shop with the troubles that Howdah is for.
+
+A process of its own, `python -m dashboard.embedded.demo`; libpq's environment
+variables say where the server is. It is bounded: a few queries a second, and
+tables that are rewritten before they grow large. Its sessions are there to be
+cancelled and terminated; whatever was ended comes back half a minute later.
+
+The lock queue and the report are in a database of their own, because their
+open transactions would keep VACUUM in `shop` from removing dead rows.
+"""
 
 from __future__ import annotations
 
+import random
+import select
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+
+import psycopg
+
+SHOP = "shop"
+BILLING = "billing"
+PAUSE_SECONDS = 30  # until an ended session comes back
+BEAT_SECONDS = 2.5  # between two bursts of the workload
+HOLD_SECONDS = 420  # the lock queue dissolves by itself after that
+SESSIONS = 20_000
+DEAD_AT_START = 8_000
+DEAD_AT_MOST = 60_000
+DEAD_A_BEAT = 250
+EVENTS = 120_000
+EVENTS_BYTES = 8 * 1024**2  # smaller: somebody rewrote it, so bloat it again
+BLOAT_CHECK_SECONDS = 900
+ORDERS_AT_MOST = 20_000
+
+TABLES: LiteralString = """
+CREATE TABLE IF NOT EXISTS public.sessions (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer_id integer NOT NULL,
+    token text NOT NULL,
+    seen_at timestamptz NOT NULL DEFAULT now()
+) WITH (autovacuum_enabled = false);
+CREATE INDEX IF NOT EXISTS sessions_seen_at ON public.sessions (seen_at);
+
+CREATE TABLE IF NOT EXISTS public.carts (
+    id integer PRIMARY KEY,
+    items integer NOT NULL DEFAULT 0,
+    changed_at timestamptz NOT NULL DEFAULT now()
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
+
+CREATE TABLE IF NOT EXISTS public.events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text NOT NULL,
+    payload text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS events_kind_created_at ON public.events (kind, created_at);
+
+CREATE TABLE IF NOT EXISTS public.orders (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer_id integer NOT NULL,
+    status text NOT NULL DEFAULT 'new',
+    total numeric(10, 2) NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS orders_customer_id ON public.orders (customer_id);
+"""
+FILL_SESSIONS: LiteralString = """
+INSERT INTO public.sessions (customer_id, token)
+SELECT 1 + n %% 5000, md5(n::text) || md5((n + 1)::text)
+  FROM generate_series(1, %(count)s) AS n
+"""
+FILL_CARTS: LiteralString = """
+INSERT INTO public.carts (id) SELECT n FROM generate_series(1, 10000) AS n
+ON CONFLICT DO NOTHING
+"""
+FILL_ORDERS: LiteralString = """
+INSERT INTO public.orders (customer_id, total)
+SELECT 1 + n % 5000, (n * 37 % 9000) / 100.0 FROM generate_series(1, 8000) AS n
+"""
+FILL_EVENTS: LiteralString = """
+INSERT INTO public.events (kind, payload)
+SELECT (ARRAY['view', 'search', 'click', 'pay'])[1 + n %% 4], repeat(md5(n::text), 3)
+  FROM generate_series(1, %(count)s) AS n
+"""
+THIN_EVENTS: LiteralString = "DELETE FROM public.events WHERE id % 5 <> 0"
+CHURN: LiteralString = """
+UPDATE public.sessions
+   SET seen_at = clock_timestamp()
+ WHERE id IN (SELECT (SELECT min(id) FROM public.sessions)
+                     + (%(start)s + n * 7) %% %(count)s
+                FROM generate_series(1, %(changes)s) AS n)
+"""
+DEAD_ROWS: LiteralString = """
+SELECT pg_stat_get_dead_tuples('public.sessions'::regclass)
+"""
+KEEP_SESSIONS: LiteralString = """
+CREATE TEMPORARY TABLE kept ON COMMIT DROP AS
+SELECT customer_id, token FROM public.sessions;
+TRUNCATE public.sessions;
+INSERT INTO public.sessions (customer_id, token) SELECT customer_id, token FROM kept;
+"""
+FLUSH: LiteralString = "SELECT pg_stat_force_next_flush()"
+"""Else what this session did is counted after the vacuum that it asks for."""
+BILLING_TABLES: LiteralString = """
+CREATE TABLE IF NOT EXISTS public.invoices (
+    id integer PRIMARY KEY,
+    customer_id integer NOT NULL,
+    amount numeric(10, 2) NOT NULL,
+    paid_at timestamptz
+);
+CREATE TABLE IF NOT EXISTS public.ledger (
+    id integer PRIMARY KEY,
+    account text NOT NULL,
+    amount numeric(10, 2) NOT NULL
+);
+INSERT INTO public.invoices (id, customer_id, amount)
+SELECT n, 1 + n % 500, (n * 53 % 20000) / 100.0 FROM generate_series(1, 2000) AS n
+ON CONFLICT DO NOTHING;
+INSERT INTO public.ledger (id, account, amount)
+SELECT n, 'account ' || n % 12, (n * 71 % 30000) / 100.0 FROM generate_series(1, 600) AS n
+ON CONFLICT DO NOTHING;
+"""
+ROOT_STATEMENT: LiteralString = "UPDATE public.invoices SET paid_at = now() WHERE id = 1042"
+QUEUE: tuple[tuple[str, LiteralString], ...] = (  # application, what it waits with; in this order
+    ("migrations", "ALTER TABLE public.invoices ADD COLUMN reference text"),
+    ("web-api", "SELECT id, amount, paid_at FROM public.invoices WHERE customer_id = 42"),
+    ("web-api", "SELECT sum(amount) FROM public.invoices WHERE paid_at IS NULL"),
+    ("worker", "UPDATE public.invoices SET paid_at = now() WHERE id = 1042"),
+)
+REPORT: LiteralString = """
+SELECT account, sum(amount) AS total, count(pg_sleep(0.5)) AS entries
+  FROM public.ledger
+ GROUP BY account
+ ORDER BY total DESC
+"""  # half a second a row: five minutes
+WEB_QUERIES: tuple[LiteralString, ...] = (
+    "SELECT id, status, total FROM public.orders WHERE customer_id = %(customer)s ORDER BY id DESC LIMIT 10",
+    "SELECT token FROM public.sessions WHERE customer_id = %(customer)s LIMIT 1",
+    "UPDATE public.carts SET items = items + 1, changed_at = now() WHERE id = %(customer)s",
+    "INSERT INTO public.events (kind, payload) VALUES ('view', 'product ' || %(customer)s::text)",
+)
+WORKER_QUERIES: tuple[LiteralString, ...] = (
+    "INSERT INTO public.orders (customer_id, total) VALUES (%(customer)s, 12.50)",
+    "UPDATE public.orders SET status = 'sent' WHERE id IN (SELECT id FROM public.orders WHERE status = 'new' ORDER BY id LIMIT 2)",
+    "SELECT status, count(*), sum(total) FROM public.orders GROUP BY status",
+    "UPDATE public.carts SET changed_at = now() WHERE id %% 400 = %(customer)s %% 400",
+)
+
+Session = psycopg.Connection[Any]
+
+
+def connect(database: str, application: str, *, autocommit: bool = True) -> Session:
+    """Return a new session of one of the shop's applications."""
+    return psycopg.connect(
+        dbname=database,
+        application_name=application,
+        autocommit=autocommit,
+        connect_timeout=5,
+        options="-c lock_timeout=0",  # those who wait here wait until somebody helps
+    )
+
+
+def prepare() -> None:
+    """Make and fill what is missing; bloat and dead rows are in place afterwards."""
+    with connect(SHOP, "setup") as session:
+        session.execute(TABLES)
+        if is_empty(session, "SELECT 1 FROM public.sessions LIMIT 1"):
+            session.execute(FILL_SESSIONS, {"count": SESSIONS})
+        session.execute(FILL_CARTS)
+        if is_empty(session, "SELECT 1 FROM public.orders LIMIT 1"):
+            session.execute(FILL_ORDERS)
+            session.execute(FLUSH)
+            session.execute("ANALYZE public.orders")
+        if dead_rows(session) < DEAD_AT_START:
+            churn(session, DEAD_AT_START)
+        keep_bloated(session)
+    with connect(BILLING, "setup") as session:
+        session.execute("SET lock_timeout = '2s'")
+        session.execute(BILLING_TABLES)
+
+
+def is_empty(session: Session, query: LiteralString) -> bool:
+    """Whether a query returns nothing."""
+    return session.execute(query).fetchone() is None
+
+
+def dead_rows(session: Session) -> int:
+    """Return the statistics' count of dead rows in `sessions`."""
+    row = session.execute(DEAD_ROWS).fetchone()
+    return int(row[0]) if row else 0
+
+
+def churn(session: Session, changes: int) -> None:
+    """Leave that many dead rows in `sessions`, each row changed at most once a call."""
+    start = random.randrange(SESSIONS)  # noqa: S311 - no secret
+    session.execute(CHURN, {"start": start, "count": SESSIONS, "changes": changes})
+
+
+def keep_bloated(session: Session) -> None:
+    """Fill `events` and delete most of it again, where it is not bloated already."""
+    row = session.execute("SELECT pg_relation_size('public.events')").fetchone()
+    if row and row[0] < EVENTS_BYTES:
+        session.execute(FILL_EVENTS, {"count": EVENTS})
+        session.execute(THIN_EVENTS)
+        session.execute(FLUSH)
+        # The vacuum finds the space free but can't give it back: that is bloat.
+        session.execute("VACUUM (ANALYZE) public.events")
+
+
+def rewrite_sessions(session: Session) -> None:
+    """Start `sessions` over when its dead rows are many, so that it stays small."""
+    if dead_rows(session) < DEAD_AT_MOST:
+        return
+    session.execute("SET lock_timeout = '2s'")
+    with session.transaction():
+        session.execute(KEEP_SESSIONS)
+    churn(session, DEAD_AT_START)
+
+
+def prune(session: Session) -> None:
+    """Delete what the steady workload added long ago."""
+    session.execute(
+        "DELETE FROM public.orders WHERE id < (SELECT max(id) FROM public.orders) - %s",
+        [ORDERS_AT_MOST],
+    )
+    session.execute(
+        "DELETE FROM public.events WHERE kind = 'view' AND created_at < now() - interval '1 hour'"
+        " AND id > (SELECT min(id) FROM public.events) + %s",
+        [EVENTS],
+    )
+
+
+def keep_churning() -> None:
+    """Run the steady maintenance of the troubles until the session is ended."""
+    checked = 0.0
+    with connect(SHOP, "session-store") as session:
+        while True:
+            churn(session, DEAD_A_BEAT)
+            rewrite_sessions(session)
+            if time.monotonic() - checked > BLOAT_CHECK_SECONDS:
+                checked = time.monotonic()
+                keep_bloated(session)
+                prune(session)
+            time.sleep(BEAT_SECONDS)
+
+
+def run_queries(application: str, queries: tuple[LiteralString, ...], pause: float) -> None:
+    """Run short queries one after the other until the session is ended."""
+    with connect(SHOP, application) as session:
+        while True:
+            for query in queries:
+                customer = random.randrange(1, 5000)  # noqa: S311 - no secret
+                session.execute(query, {"customer": customer})
+                time.sleep(pause)
+
+
+def run_report() -> None:
+    """Run the long query once."""
+    with connect(BILLING, "reports") as session:
+        session.execute(REPORT)
+
+
+@dataclass
+class LockQueue:
+    """A session that forgot its transaction, and those that wait behind it."""
+
+    held: threading.Event = field(default_factory=threading.Event)
+
+    def hold(self) -> None:
+        """Lock a row, then do nothing until ended from outside or until time is over."""
+        with connect(BILLING, "billing-api", autocommit=False) as session:
+            session.execute(ROOT_STATEMENT)
+            self.held.set()
+            try:
+                # The server writes to an idle session only to say that it is over.
+                select.select([session.fileno()], [], [], HOLD_SECONDS)
+            finally:
+                self.held.clear()
+                session.rollback()
+
+    def wait_in_line(self, place: int) -> None:
+        """Wait for the lock once, behind those of a lower place, and change nothing."""
+        application, statement = QUEUE[place]
+        self.held.wait()
+        time.sleep(0.3 * (place + 1))  # the migration first, then whoever it blocks
+        with connect(BILLING, application, autocommit=False) as session:
+            session.execute(statement)
+            session.rollback()
+        while self.held.is_set():  # released by itself: wait for the next queue
+            time.sleep(0.2)
+
+
+def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> threading.Thread:
+    """Do the work again and again in a thread, whatever is done to its sessions."""
+
+    def loop() -> None:
+        while True:
+            try:
+                work()
+            except psycopg.Error:
+                pass  # cancelled, terminated, or its table is gone: that is what it is for
+            time.sleep(pause)
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def main() -> None:
+    """Run until killed."""
+    prepare()
+    queue = LockQueue()
+    keep("churn", keep_churning, pause=5)
+    keep("web-api", lambda: run_queries("web-api", WEB_QUERIES, 0.4), pause=5)
+    keep("worker", lambda: run_queries("worker", WORKER_QUERIES, 0.7), pause=5)
+    keep("reports", run_report)
+    keep("billing-api", queue.hold)
+    for place, (application, _) in enumerate(QUEUE):
+        keep(f"{application} {place}", lambda place=place: queue.wait_in_line(place))
+    while True:
+        time.sleep(BLOAT_CHECK_SECONDS)
+        try:
+            prepare()
+        except psycopg.Error:
+            continue  # somebody holds a lock or the server restarts: next time
+
 
 if __name__ == "__main__":
-    while True:
-        time.sleep(1)
+    main()

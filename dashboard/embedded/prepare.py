@@ -38,7 +38,7 @@ def file_of(folder: Path) -> Path:
 def migrations() -> str:
     """Return a hash of every migration and locked package: equal, nothing is to migrate."""
     digest = hashlib.sha256()
-    for path in sorted(ROOT.glob("*/migrations/*.py")) + [ROOT / "requirements.txt"]:
+    for path in [*sorted(ROOT.glob("*/migrations/*.py")), ROOT / "requirements.txt"]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -73,19 +73,17 @@ def start(
     env: Mapping[str, str] | None = None,
     account: Account | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
-    dies_by: signal.Signals | None = None,
 ) -> Child:
     """Start a process in a session of its own, so that Ctrl-C reaches only us.
 
-    On Linux the kernel sends it `dies_by` when we die, even by kill -9. That
-    signal follows the calling thread: call this from the main one.
+    On Linux the kernel sends it `stop_signal` when we die, even by kill -9.
+    It does so when the calling thread ends: call this from the main one.
     """
     parent = os.getpid()
-    death = dies_by or stop_signal
 
     def tie_to_parent() -> None:
         if LIBC is not None:
-            LIBC.prctl(PR_SET_PDEATHSIG, death)
+            LIBC.prctl(PR_SET_PDEATHSIG, stop_signal)
             if os.getppid() != parent:
                 os._exit(1)
 

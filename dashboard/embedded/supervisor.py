@@ -169,6 +169,8 @@ class Stack:
             raise StartFailed(message)
         self.environment = self.own_environment()
         targets = {} if all(given) else self.start_servers()
+        if "demo" in targets:
+            self.start_demo(targets["demo"])
         self.fetch_assets()
         preparing = self.prepare(targets)
         if self.schema_is_current():
@@ -177,8 +179,6 @@ class Stack:
         else:
             self.finish(preparing)
             self.start_howdah(port)
-        if "demo" in targets:
-            self.start_demo(targets["demo"])
         self.wait_until_healthy(port)
         running.write(self.folder, self.description(port))
 
@@ -431,7 +431,7 @@ class Stack:
     def say(self, text: str) -> None:
         """Print a line for people: on standard error where the output is for a script."""
         stream: TextIO = sys.stderr if self.options.once else sys.stdout
-        print(text, file=stream, flush=True)  # noqa: T201
+        print(text, file=stream, flush=True)
 
     def stop(self) -> None:
         """Stop in order: what writes, then what it writes to."""
