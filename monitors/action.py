@@ -1,0 +1,195 @@
+"""What an action is: one thing that may be done to a target, declared as data.
+
+`monitors/run.py` asks for one, `monitors/perform.py` carries it out; the files
+in `monitors/actions` only say what it is. An action touches the target in
+this order, over one autocommit connection:
+
+    resolve    what the arguments name: oids and names, or a backend's times
+    guard      what must hold now; raises Refused or Changed
+    measure    numbers before
+    statement  the one text that is sent
+    settled    until when its outcome is waited for (signals alone)
+    measure    numbers after
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+Arguments = Mapping[str, str]
+"""As asked and cleaned: only known names, normalised texts, no empty ones."""
+Identity = Mapping[str, Any]
+"""What the arguments name on the server; JSON."""
+Measured = dict[str, Any]
+"""Numbers with their units in their names; JSON."""
+
+
+class InvalidArguments(Exception):
+    """The request makes no sense as it stands; its text says what to give."""
+
+
+class Refused(Exception):
+    """A rule of Howdah's or the state of the target forbids it; its text says which."""
+
+
+class Changed(Exception):
+    """What was asked for is gone or no longer the same: nothing is sent."""
+
+
+class Kind(StrEnum):
+    """What an argument's text must be."""
+
+    BOOL = "bool"
+    INT = "int"
+    TEXT = "text"
+    TIMESTAMP = "timestamp"
+    TABLE = "table"
+    DATABASE = "database"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One argument of an action."""
+
+    name: str
+    kind: Kind
+    required: bool = False
+    help: str = ""
+    default: str = ""
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What a guard saw that a person should know before asking."""
+
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def no_rule(arguments: Arguments) -> None:
+    """Accept any combination of arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One thing that may be done; its name is its permission."""
+
+    name: str
+    verb: str
+    """Text of its button."""
+    parameters: tuple[Parameter, ...]
+    queue: str
+    """`signals`: quick and never behind anything; `long`: may take hours."""
+    right: str
+    """`signal` or `maintain`: what the operator login needs (`pg/rights.py`)."""
+    statement_timeout_ms: int
+    lock_timeout_ms: int
+    lock: str = ""
+    """Mode of the lock it takes on the table, '' for none."""
+    destructive: bool = False
+    """Asks for a confirmation."""
+    second_person: bool = False
+    """Waits for another person's approval where the environment is protected."""
+    direct: bool = False
+    """Asked for without a preview."""
+    expires_seconds: int = 120
+    rule: Callable[[Arguments], None] = no_rule
+    """Raises InvalidArguments for arguments that don't fit together."""
+    object_name: Callable[[Arguments, Identity], str]
+    resolve: Callable[[psycopg.Connection, Arguments], dict[str, Any]]
+    """Raises Refused for what does not exist; a direct action's arguments say all."""
+    guard: Callable[[psycopg.Connection, Arguments, Identity], Guarded]
+    statement: Callable[[Arguments, Identity, int], sql.Composed]
+    """Builds the text for a server_version (180004); touches nothing."""
+    measure: Callable[[psycopg.Connection, Identity, Measured | None], Measured]
+    """Given the numbers before, waits a moment until the server shows new ones."""
+    effect: Callable[[Measured, Measured], str]
+    settled: Callable[[psycopg.Connection, Identity], str] | None = None
+    """After a signal: '' while the backend is as before, else what became of it."""
+
+    def clean(self, given: Mapping[str, object]) -> dict[str, str]:
+        """Return the arguments as texts in one spelling; raises InvalidArguments."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in given:
+            if name not in known:
+                message = f"{self.name} has no argument {name}: it takes {', '.join(known)}."
+                raise InvalidArguments(message)
+        cleaned = {}
+        for name, parameter in known.items():
+            text = str(given.get(name) or "").strip() or parameter.default
+            if text:
+                cleaned[name] = CLEAN[parameter.kind](name, text)
+            elif parameter.required:
+                message = f"{self.name} needs the argument {name}: {parameter.help}."
+                raise InvalidArguments(message)
+        self.rule(cleaned)
+        return cleaned
+
+
+def clean_bool(name: str, text: str) -> str:
+    """Return `true` or `false`."""
+    if text.lower() in {"true", "on", "1", "yes"}:
+        return "true"
+    if text.lower() in {"false", "off", "0", "no"}:
+        return "false"
+    message = f"{name} is true or false, not {text[:40]!r}."
+    raise InvalidArguments(message)
+
+
+def clean_int(name: str, text: str) -> str:
+    """Return a whole number that fits an oid or a pid."""
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
+        message = f"{name} is a whole number, not {text[:40]!r}."
+        raise InvalidArguments(message)
+    return str(int(text))
+
+
+def clean_text(name: str, text: str) -> str:
+    """Return a name of at most a few hundred characters that PostgreSQL can hold."""
+    if len(text) > 300 or "\x00" in text or not text.isascii() and not encodable(text):
+        message = f"{name} is no name that PostgreSQL can hold."
+        raise InvalidArguments(message)
+    return text
+
+
+def encodable(text: str) -> bool:
+    """Return whether text is valid Unicode: libpq's quoting trusts its encoding."""
+    return text.encode("utf-8", "replace").decode() == text
+
+
+def clean_timestamp(name: str, text: str) -> str:
+    """Return a moment in UTC with all six digits of its microseconds.
+
+    A guard compares it for equality, so a moment without microseconds or
+    without its zone would never match, or match the wrong one.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        message = (
+            f"{name} is a time as the server writes it, with microseconds and zone"
+            f" (2026-01-31 09:30:00.123456+00), not {text[:40]!r}."
+        )
+        raise InvalidArguments(message)
+    return moment.astimezone(UTC).isoformat(" ", "microseconds")
+
+
+CLEAN: dict[Kind, Callable[[str, str], str]] = {
+    Kind.BOOL: clean_bool,
+    Kind.INT: clean_int,
+    Kind.TEXT: clean_text,
+    Kind.TIMESTAMP: clean_timestamp,
+    Kind.TABLE: clean_text,
+    Kind.DATABASE: clean_text,
+}

@@ -1,0 +1,69 @@
+"""VACUUM a table: its dead rows become free space; reads and writes go on.
+
+Source: https://www.postgresql.org/docs/current/sql-vacuum.html
+"""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from monitors import table_action
+from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter
+from monitors.pg import relations
+
+LOCK = "ShareUpdateExclusiveLock"
+OPTIONS = {"analyze": "ANALYZE", "freeze": "FREEZE", "skip_locked": "SKIP_LOCKED"}
+
+
+def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
+    """Raise Changed unless the oid is still the same table."""
+    relation = table_action.same_table(connection, identity)
+    return table_action.seen(connection, relation, LOCK)
+
+
+def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:
+    """Return VACUUM with the options that were asked for."""
+    options = [sql.SQL(word) for name, word in OPTIONS.items() if arguments.get(name) == "true"]
+    chosen = sql.SQL("({}) ").format(sql.SQL(", ").join(options)) if options else sql.SQL("")
+    return sql.SQL("VACUUM {}{}").format(chosen, relations.identifier(identity))
+
+
+def measure(
+    connection: psycopg.Connection, identity: Identity, before: Measured | None
+) -> Measured:
+    """Return rows, vacuum counts and size."""
+    if before is None:
+        return relations.measure(connection, identity["relid"])
+    return relations.measure_after(connection, identity["relid"], before, "vacuum_count")
+
+
+def effect(before: Measured, after: Measured) -> str:
+    """Return what became of dead rows and size."""
+    return relations.effect(before, after, rows=True)
+
+
+ACTION = Action(
+    name="vacuum",
+    verb="Vacuum",
+    parameters=(
+        table_action.DATABASE,
+        table_action.TABLE,
+        table_action.RELID,
+        Parameter(name="analyze", kind=Kind.BOOL, help="also renew the planner's statistics"),
+        Parameter(name="freeze", kind=Kind.BOOL, help="also freeze all rows"),
+        Parameter(name="skip_locked", kind=Kind.BOOL, help="don't wait for the table's lock"),
+    ),
+    queue="long",
+    right="maintain",
+    statement_timeout_ms=6 * 3600 * 1000,
+    lock_timeout_ms=5000,
+    lock=LOCK,
+    rule=table_action.one_table,
+    object_name=table_action.object_name,
+    resolve=table_action.resolve,
+    guard=guard,
+    statement=statement,
+    measure=measure,
+    effect=effect,
+)

@@ -1,0 +1,155 @@
+"""What all actions on a backend share: its identity, the guard, and who is released."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from monitors.action import (
+    Arguments,
+    Changed,
+    Guarded,
+    Identity,
+    Kind,
+    Measured,
+    Parameter,
+    Refused,
+)
+from monitors.pg import backends
+from monitors.pg.backends import Backend
+from monitors.pg.text import redact
+
+PID = Parameter(name="pid", kind=Kind.INT, required=True, help="the backend's pid")
+BACKEND_START = Parameter(
+    name="backend_start",
+    kind=Kind.TIMESTAMP,
+    required=True,
+    help="when the backend started, as pg_stat_activity says it: pids are used again",
+)
+RELEASE_SECONDS = 0.5
+
+
+def object_name(arguments: Arguments, identity: Identity) -> str:
+    """Return `pid 4711`."""
+    return f"pid {arguments['pid']}"
+
+
+def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, Any]:
+    """Return the arguments: pid and times are the identity."""
+    return dict(arguments)
+
+
+def same_backend(connection: psycopg.Connection, arguments: Arguments) -> Backend:
+    """Return the backend that was asked for; raises Changed, or Refused where a rule forbids."""
+    pid = int(arguments["pid"])
+    backend = backends.find(connection, pid)
+    if backend is None:
+        message = f"The backend with pid {pid} has ended: nothing was sent."
+        raise Changed(message)
+    me = backends.myself(connection)
+    if backend.backend_start is None:
+        message = f"The operator login can't see this backend: GRANT pg_read_all_stats TO {me.rolname}."
+        raise Refused(message)
+    if backend.backend_start != backends.moment(arguments["backend_start"]):
+        message = f"pid {pid} is no longer the same backend: nothing was sent."
+        raise Changed(message)
+    reason = backends.reason_not_to_signal(backend, me)
+    if reason:
+        raise Refused(reason)
+    return backend
+
+
+def same_statement(backend: Backend, arguments: Arguments) -> None:
+    """Raise Changed unless the backend still runs the statement that was asked for."""
+    if backend.state not in {"active", "fastpath function call"}:
+        message = f"Its statement has ended, the backend is {backend.state}: nothing was sent."
+        raise Changed(message)
+    if backend.query_start != backends.moment(arguments["query_start"]):
+        now = redact(backend.query)[:200]
+        message = f"The backend now runs another statement ({now}): nothing was sent."
+        raise Changed(message)
+
+
+def same_transaction(backend: Backend, arguments: Arguments) -> None:
+    """Raise Changed unless the backend is idle in the transaction that was asked for."""
+    asked = (backends.moment(arguments["xact_start"]), backends.moment(arguments["state_change"]))
+    if not backend.state.startswith("idle in transaction") or asked != (
+        backend.xact_start,
+        backend.state_change,
+    ):
+        message = (
+            f"The backend is no longer idle in that transaction but {backend.state}:"
+            " nothing was sent."
+        )
+        raise Changed(message)
+
+
+def seen(connection: psycopg.Connection, backend: Backend) -> Guarded:
+    """Return what a person should know of a backend before it is signalled."""
+    behind = backends.waiters_behind(connection, backend.pid)
+    now = backend.read_at
+    facts = [
+        ("User", backend.usename),
+        ("Application", backend.application_name),
+        ("Database", backend.datname),
+        ("State", backend.state),
+        ("Waits for", backend.waits),
+        ("Statement for", backends.age(backend.query_start, now)),
+        ("Transaction for", backends.age(backend.xact_start, now)),
+        ("Connected for", backends.age(backend.backend_start, now)),
+        ("Blocks", f"{len(behind)} sessions" if len(behind) != 1 else "1 session"),
+        ("Statement", redact(backend.query)[:500]),
+    ]
+    return Guarded(
+        facts=[(label, value) for label, value in facts if value],
+        conflicts=backends.describe(connection, behind) if behind else [],
+    )
+
+
+def measure(
+    connection: psycopg.Connection, identity: Identity, before: Measured | None
+) -> Measured:
+    """Return the victim and who waits behind it; afterwards, who still does."""
+    pid = int(identity["pid"])
+    if before is None:
+        backend = backends.find(connection, pid)
+        waiting = sorted(backends.waiters_behind(connection, pid))
+        return {**victim(backend), "waiting_pids": waiting}
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while True:
+        still = backends.waiters_behind(connection, pid) & set(before["waiting_pids"])
+        if not still or time.monotonic() > deadline:
+            released = len(before["waiting_pids"]) - len(still)
+            return {"waiting_pids": sorted(still), "released_count": released}
+        time.sleep(0.02)
+
+
+def victim(backend: Backend | None) -> dict[str, Any]:
+    """Return who a backend is, its statement without literals; {} where it is gone."""
+    if backend is None:
+        return {}
+    return {
+        "usename": backend.usename,
+        "application_name": backend.application_name,
+        "datname": backend.datname,
+        "state": backend.state,
+        "query": redact(backend.query)[:2000],
+    }
+
+
+def effect(before: Measured, after: Measured) -> str:
+    """Return `3 sessions released`, '' where nobody waited."""
+    waited = len(before.get("waiting_pids", []))
+    released = after.get("released_count", 0)
+    if not waited:
+        return ""
+    counted = f"{released} session{'' if released == 1 else 's'} released"
+    return counted if released == waited else f"{counted}, {waited - released} still wait"
+
+
+def timestamp(text: str) -> sql.Composed:
+    """Return a cleaned moment as SQL."""
+    return sql.SQL("{}::timestamptz").format(sql.Literal(text))

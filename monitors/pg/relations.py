@@ -1,0 +1,257 @@
+"""Tables as actions see them: found by name, addressed by oid, measured before and after.
+
+Source: https://www.postgresql.org/docs/current/catalog-pg-class.html
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+
+from monitors.pg import backends
+
+FIRST_USER_OID = 16384
+KINDS = {
+    "r": "table",
+    "m": "materialized view",
+    "p": "partitioned table",
+    "v": "view",
+    "i": "index",
+    "I": "partitioned index",
+    "S": "sequence",
+    "t": "TOAST table",
+    "f": "foreign table",
+    "c": "composite type",
+}
+MAINTAINED = frozenset("rmp")
+
+# Lock modes that conflict with the one an action takes.
+CONFLICTS = {
+    "ShareUpdateExclusiveLock": (
+        "ShareUpdateExclusiveLock",
+        "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    ),
+    "AccessExclusiveLock": (
+        "AccessShareLock",
+        "RowShareLock",
+        "RowExclusiveLock",
+        "ShareUpdateExclusiveLock",
+        "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    ),
+}
+
+NAMED_SQL = """
+SELECT pg_catalog.to_regclass(%(name)s)::oid::bigint AS relid
+"""
+
+RELATION_SQL = """
+SELECT c.oid::bigint AS relid,
+       n.nspname::text AS schemaname,
+       c.relname::text AS relname,
+       c.relkind::text AS relkind,
+       c.relpersistence::text AS relpersistence,
+       c.relisshared AS relisshared,
+       pg_catalog.current_database()::text AS database,
+       (SELECT d.oid::bigint FROM pg_catalog.pg_database AS d
+         WHERE d.datname = pg_catalog.current_database()) AS datid
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.oid = %(relid)s::oid
+"""
+
+ROWS_SQL = """
+SELECT pg_catalog.pg_stat_get_dead_tuples(%(relid)s::oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_live_tuples(%(relid)s::oid) AS n_live_tup,
+       pg_catalog.pg_stat_get_mod_since_analyze(%(relid)s::oid) AS n_mod_since_analyze,
+       pg_catalog.pg_stat_get_vacuum_count(%(relid)s::oid) AS vacuum_count,
+       pg_catalog.pg_stat_get_analyze_count(%(relid)s::oid) AS analyze_count
+"""
+
+SIZE_SQL = """
+SELECT pg_catalog.pg_total_relation_size(%(relid)s::oid)
+"""
+
+HOLDERS_SQL = """
+SELECT DISTINCT l.pid
+  FROM pg_catalog.pg_locks AS l
+ WHERE l.locktype = 'relation'
+   AND l.relation = %(relid)s::oid
+   AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                      WHERE d.datname = pg_catalog.current_database())
+   AND l.mode = ANY (%(modes)s)
+   AND l.pid IS NOT NULL
+   AND l.pid <> pg_catalog.pg_backend_pid()
+"""
+
+AUTOVACUUM_SQL = """
+SELECT v.pid,
+       v.phase,
+       v.heap_blks_scanned AS done,
+       v.heap_blks_total AS total,
+       a.query LIKE '%%(to prevent wraparound)' AS wraparound
+  FROM pg_catalog.pg_stat_progress_vacuum AS v
+  JOIN pg_catalog.pg_stat_activity AS a ON a.pid = v.pid
+ WHERE v.relid = %(relid)s::oid
+   AND v.datname = pg_catalog.current_database()
+   AND a.backend_type = 'autovacuum worker'
+"""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One relation of the connection's database."""
+
+    relid: int
+    schemaname: str
+    relname: str
+    relkind: str
+    relpersistence: str
+    relisshared: bool
+    database: str
+    datid: int
+
+    @property
+    def name(self) -> str:
+        """Schema and name as PostgreSQL quotes them."""
+        return quoted(self.schemaname, self.relname)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what an action keeps of it; JSON."""
+        kept = asdict(self)
+        return {name: kept[name] for name in IDENTITY}
+
+
+IDENTITY = ("relid", "schemaname", "relname", "relkind", "database", "datid")
+
+
+def by_name(connection: psycopg.Connection, name: str) -> Relation | None:
+    """Return a relation by the name that `regclass` reads, with its schema; None for none.
+
+    The session's search_path is empty, so a name without a schema finds only
+    catalogs. Raises ValueError for a text that is no name.
+    """
+    try:
+        row = connection.execute(NAMED_SQL, {"name": name}).fetchone()
+    except psycopg.errors.Error as error:
+        raise ValueError(error.diag.message_primary or "no name") from None
+    return by_oid(connection, row[0]) if row and row[0] else None
+
+
+def by_oid(connection: psycopg.Connection, relid: int) -> Relation | None:
+    """Return a relation of this database by oid, None where there is none (any more)."""
+    with connection.cursor(row_factory=class_row(Relation)) as cursor:
+        return cursor.execute(RELATION_SQL, {"relid": relid}).fetchone()
+
+
+def reason_not_to_maintain(relation: Relation) -> str:
+    """Return why a relation is never vacuumed or analyzed by us, '' where it may be."""
+    if (
+        relation.relid < FIRST_USER_OID
+        or relation.relisshared
+        or relation.schemaname in {"pg_catalog", "information_schema", "pg_toast"}
+    ):
+        return f"{relation.name} is a system catalog: Howdah leaves those to autovacuum."
+    if relation.relpersistence == "t":
+        return f"{relation.name} is a temporary table of one session."
+    if relation.relkind not in MAINTAINED:
+        kind = KINDS.get(relation.relkind, "relation of another kind")
+        article = "an" if kind[0] in "aeiou" else "a"
+        return f"{relation.name} is {article} {kind}: choose a table or materialized view."
+    return ""
+
+
+def is_same(identity: dict[str, Any], relation: Relation | None) -> bool:
+    """Return whether an oid still means what it meant when the action was asked for."""
+    return relation is not None and relation.identity() == {
+        name: identity.get(name) for name in IDENTITY
+    }
+
+
+def holders(connection: psycopg.Connection, relid: int, lock: str) -> list[dict[str, Any]]:
+    """Return who holds or awaits a lock on a relation that conflicts with a mode."""
+    values = {"relid": relid, "modes": list(CONFLICTS[lock])}
+    pids = [pid for (pid,) in connection.execute(HOLDERS_SQL, values)]
+    return backends.describe(connection, pids) if pids else []
+
+
+def autovacuums(connection: psycopg.Connection, relid: int) -> list[dict[str, Any]]:
+    """Return the autovacuum workers on a relation: pid, phase, done, total, wraparound."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(AUTOVACUUM_SQL, {"relid": relid}).fetchall()
+
+
+def measure(connection: psycopg.Connection, relid: int) -> dict[str, Any]:
+    """Return a relation's row counts, vacuum counts and size_bytes with indexes and TOAST.
+
+    size_bytes is None where the table stays locked longer than the session's
+    lock_timeout, or is gone.
+    """
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(ROWS_SQL, {"relid": relid}).fetchone() or {}
+    try:
+        size = connection.execute(SIZE_SQL, {"relid": relid}).fetchone()
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        size = None
+    return {**rows, "size_bytes": size[0] if size else None}
+
+
+def measure_after(
+    connection: psycopg.Connection, relid: int, before: dict[str, Any], counter: str
+) -> dict[str, Any]:
+    """Return the same once `counter` has moved; PostgreSQL 14 tells its statistics late.
+
+    Gives up after 2 s: numbers that may be old are better than none.
+    """
+    deadline = time.monotonic() + 2
+    while True:
+        after = measure(connection, relid)
+        if after.get(counter) != before.get(counter) or time.monotonic() > deadline:
+            return after
+        time.sleep(0.05)
+
+
+def identifier(identity: Any) -> sql.Identifier:
+    """Return a relation's qualified name for a statement."""
+    return sql.Identifier(identity["schemaname"], identity["relname"])
+
+
+def quoted(*names: str) -> str:
+    """Return names as PostgreSQL quotes them where it must: `public."Odd ""Name"`."""
+    return ".".join(
+        name if name.isascii() and name.isidentifier() and name == name.lower()
+        else '"' + name.replace('"', '""') + '"'
+        for name in names
+    )  # fmt: skip
+
+
+def size_text(size: int) -> str:
+    """Return bytes as `1.2 GB`."""
+    value = float(abs(size))
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TB"
+
+
+def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
+    """Return `dead rows 81,204 → 0, size −1.2 GB` of what could be measured."""
+    parts = []
+    if rows and before.get("n_dead_tup") is not None and after.get("n_dead_tup") is not None:
+        parts.append(f"dead rows {before['n_dead_tup']:,} → {after['n_dead_tup']:,}")
+    if before.get("size_bytes") is not None and after.get("size_bytes") is not None:
+        change = after["size_bytes"] - before["size_bytes"]
+        sign = "−" if change < 0 else "+"
+        parts.append(f"size {sign}{size_text(change)}" if change else "size unchanged")
+    return ", ".join(parts)

@@ -1,0 +1,114 @@
+"""What all actions on a table share: finding it, the guard, and the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from monitors.action import (
+    Arguments,
+    Changed,
+    Guarded,
+    Identity,
+    InvalidArguments,
+    Kind,
+    Parameter,
+    Refused,
+)
+from monitors.pg import relations
+from monitors.pg.relations import Relation
+
+DATABASE = Parameter(
+    name="database", kind=Kind.DATABASE, required=True, help="the database that has the table"
+)
+TABLE = Parameter(
+    name="table", kind=Kind.TABLE, help='the table with its schema, as public.orders or shop."Odd"'
+)
+RELID = Parameter(name="relid", kind=Kind.INT, help="the table's oid, instead of its name")
+
+
+def one_table(arguments: Arguments) -> None:
+    """Raise InvalidArguments unless a table is named in one way."""
+    if ("table" in arguments) == ("relid" in arguments):
+        message = "Give either table (public.orders) or relid, its oid."
+        raise InvalidArguments(message)
+
+
+def object_name(arguments: Arguments, identity: Identity) -> str:
+    """Return `shop: public.orders`."""
+    if "relname" in identity:
+        name = relations.quoted(identity["schemaname"], identity["relname"])
+    else:
+        name = arguments.get("table") or f"oid {arguments['relid']}"
+    return f"{arguments['database']}: {name}"
+
+
+def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, Any]:
+    """Return a table's oid and names; raises Refused for what is not there."""
+    if "relid" in arguments:
+        relation = relations.by_oid(connection, int(arguments["relid"]))
+    else:
+        try:
+            relation = relations.by_name(connection, arguments["table"])
+        except ValueError as error:
+            message = f"{arguments['table']} is no table's name: {error}."
+            raise Refused(message) from None
+    if relation is None:
+        name = arguments.get("table") or f"with oid {arguments['relid']}"
+        message = (
+            f"There is no table {name} in {arguments['database']}:"
+            " give it with its schema, as public.orders."
+        )
+        raise Refused(message)
+    return relation.identity()
+
+
+def same_table(connection: psycopg.Connection, identity: Identity) -> Relation:
+    """Return the table as it is now; raises Changed, or Refused where a rule forbids."""
+    relation = relations.by_oid(connection, identity["relid"])
+    if relation is None:
+        message = "The table is gone: it was dropped after this was asked for. Nothing was sent."
+        raise Changed(message)
+    if not relations.is_same(dict(identity), relation):
+        message = (
+            f"Object changed: oid {relation.relid} is now {relation.name} in"
+            f" {relation.database}. Nothing was sent."
+        )
+        raise Changed(message)
+    reason = relations.reason_not_to_maintain(relation)
+    if reason:
+        raise Refused(reason)
+    return relation
+
+
+def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guarded:
+    """Return what a person should know of a table before it is maintained."""
+    numbers = relations.measure(connection, relation.relid)
+    facts = [
+        ("Table", relation.name),
+        ("Database", relation.database),
+        ("Dead rows", f"{numbers['n_dead_tup']:,}"),
+        ("Live rows", f"{numbers['n_live_tup']:,}"),
+    ]
+    if numbers["size_bytes"] is not None:
+        facts.append(("Size", relations.size_text(numbers["size_bytes"])))
+    return Guarded(
+        facts=facts,
+        conflicts=relations.holders(connection, relation.relid, lock),
+        warnings=autovacuum_warnings(connection, relation.relid),
+    )
+
+
+def autovacuum_warnings(connection: psycopg.Connection, relid: int) -> list[str]:
+    """Return what an action on a table would do to the autovacuum that works on it."""
+    warnings = []
+    for worker in relations.autovacuums(connection, relid):
+        done = f", {100 * worker['done'] // worker['total']} %" if worker["total"] else ""
+        where = f"Autovacuum works on this table now (pid {worker['pid']}, {worker['phase']}{done})"
+        if worker["wraparound"]:
+            warnings.append(f"{where}, to prevent wraparound: it won't give way, this will wait.")
+        else:
+            warnings.append(f"{where}: it will be cancelled after deadlock_timeout and start anew.")
+    return warnings
+
