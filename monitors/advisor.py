@@ -1,0 +1,169 @@
+"""What an advisor is: a pure judge of samples, and the findings that it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+Row = Mapping[str, Any]
+"""One row of a probe, columns by name, with its `database_id`."""
+Evidence = tuple[str, "float | datetime | str", str]
+"""Label, value, unit: rows, bytes, seconds, pct, count, at (a datetime) or ''."""
+
+PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
+MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
+OUR_APPLICATION = "howdah"
+IDLE_IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
+
+
+class Severity(IntEnum):
+    """How bad a finding is; the greater the worse."""
+
+    NOTICE = 1
+    WARNING = 2
+    CRITICAL = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that an advisor says: what, how bad, by which numbers, and what to do.
+
+    `title` and `why` are sentences. `action` is the name of the action that helps
+    ('' where none does) and `arguments` are its arguments as strings.
+    """
+
+    advisor: str
+    severity: Severity
+    title: str
+    why: str
+    object_name: str
+    database_id: int | None = None  # None: of the whole server
+    relid: int | None = None
+    pid: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+    action: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    score: float = 0.0  # how many times past its threshold; orders equals in severity
+
+    @property
+    def level(self) -> str:
+        """The severity as a word: notice, warning or critical."""
+        return self.severity.name.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What advisors judge: the facts of one target and rows of its probes at one moment."""
+
+    now: datetime  # by the target's clock, when its activity was read
+    server_version: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    max_connections: int | None = None
+    reserved_connections: int | None = None
+    database_names: Mapping[int, str] = field(default_factory=dict)  # {database_id: datname}
+    tables: Sequence[Row] = ()
+    activity: Sequence[Row] = ()
+    sessions: Sequence[Row] = ()
+    progress: Sequence[Row] = ()
+
+
+Thresholds = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advisor:
+    """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
+
+    name: str
+    subject: str  # activity or vacuum: the page whose verdict it belongs to
+    defaults: Thresholds
+    advise: Callable[[Samples, Thresholds], Iterator[Finding]]
+
+
+def severity_of(value: float, thresholds: Thresholds, unit: str) -> Severity | None:
+    """Return the severity whose `<severity>_<unit>` threshold a value has passed.
+
+    A threshold that is missing is never passed; None where none is.
+    """
+    for severity in sorted(Severity, reverse=True):
+        limit = thresholds.get(f"{severity.name.lower()}_{unit}")
+        if limit is not None and value > limit:
+            return severity
+    return None
+
+
+def seconds_since(moment: datetime | None, now: datetime) -> float:
+    """Return the seconds from a moment to now, 0 where it is unknown or still to come."""
+    return max((now - moment).total_seconds(), 0.0) if moment else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: `48 s`, `2 min 40 s`, `8 h 31 min`, `3 d 4 h`."""
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < 10 * MINUTE:
+        return f"{whole // MINUTE} min {whole % MINUTE:02d} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE} min"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02d} min"
+    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def counted(number: float, noun: str) -> str:
+    """Return `1 backend`, `12 backends`, `9,412,380 dead rows`."""
+    return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
+
+
+def quoted(name: str) -> str:
+    """Return an identifier as regclass reads it."""
+    if PLAIN_NAME.fullmatch(name):
+        return name
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def table_name(row: Row) -> str:
+    """Return `schema.table` of a tables row as regclass reads it."""
+    return f"{quoted(row['schemaname'])}.{quoted(row['relname'])}"
+
+
+def is_client(row: Row) -> bool:
+    """Tell whether an activity row is a client's backend, and not one of Howdah's."""
+    name = row.get("application_name") or ""
+    return row.get("backend_type") == "client backend" and not name.startswith(OUR_APPLICATION)
+
+
+def backend_name(row: Row) -> str:
+    """Return `Backend 4321 (billing-api)`; without a name the user, or the kind of process."""
+    who = row.get("application_name") or row.get("usename") or row.get("backend_type")
+    return f"Backend {row['pid']} ({who})" if who else f"Backend {row['pid']}"
+
+
+def remedy_of(row: Row) -> tuple[str, dict[str, str]]:
+    """Return the action that ends what a backend does, with the identity that it must still have.
+
+    A running statement is cancelled. A backend that runs none can only be terminated.
+    ('', {}) for anything but a client's backend, and where a right to see its times is missing.
+    """
+    if not is_client(row):
+        return "", {}
+    names = ["pid", "backend_start", "query_start"]
+    action = (
+        "terminate_backend" if (row.get("state") or "").startswith("idle") else "cancel_backend"
+    )
+    if row.get("state") in IDLE_IN_TRANSACTION:
+        names = ["pid", "backend_start", "xact_start", "state_change"]
+    if any(row.get(name) is None for name in ["state", *names]):
+        return "", {}
+    return action, {name: spelled(row[name]) for name in names}
+
+
+def spelled(value: datetime | int) -> str:
+    """Return an argument as text; times in ISO 8601 with microseconds."""
+    return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else str(value)

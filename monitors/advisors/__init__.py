@@ -1,0 +1,22 @@
+"""Every advisor, in the order in which equals are shown."""
+
+from __future__ import annotations
+
+from monitors.advisor import Advisor
+from monitors.advisors import (
+    autovacuum_disabled,
+    blocked,
+    connections_near_limit,
+    dead_tuples,
+    idle_in_transaction,
+    long_running,
+)
+
+ADVISORS: tuple[Advisor, ...] = (
+    blocked.ADVISOR,
+    idle_in_transaction.ADVISOR,
+    connections_near_limit.ADVISOR,
+    long_running.ADVISOR,
+    autovacuum_disabled.ADVISOR,
+    dead_tuples.ADVISOR,
+)

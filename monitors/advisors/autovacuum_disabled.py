@@ -1,0 +1,113 @@
+"""Tables that are written to while autovacuum is off, for them or for the whole server.
+
+Source: https://www.postgresql.org/docs/current/runtime-config-autovacuum.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitors import autovacuum
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    counted,
+    table_name,
+)
+
+DEFAULTS = {
+    "min_writes": 1,  # rows inserted, updated or deleted since the statistics began
+    "min_rows": 1000,  # dead rows; with more, and past the threshold, it is a warning
+    "critical_ratio": 50,  # dead rows / the threshold that autovacuum would have
+    "critical_rows": 1_000_000,  # dead rows; with fewer, no ratio is critical
+}
+WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Judge the server's switch first: with that off, single tables say nothing new."""
+    if not autovacuum.server_enabled(samples.settings):
+        yield server_finding(samples)
+        return
+    for row in samples.tables:
+        options = autovacuum.parse_options(row["reloptions"])
+        if autovacuum.is_on(options.get("autovacuum_enabled", "on")) or row["relkind"] == "t":
+            continue
+        writes = sum(row[name] or 0 for name in WRITES)
+        if writes >= thresholds["min_writes"]:
+            yield table_finding(row, writes, samples, thresholds)
+
+
+def server_finding(samples: Samples) -> Finding:
+    """Say that no table of the server is vacuumed."""
+    off = "autovacuum"
+    if autovacuum.is_on(samples.settings.get("autovacuum", "on")):
+        off = "track_counts"
+    return Finding(
+        advisor="autovacuum_disabled",
+        severity=Severity.CRITICAL,
+        title=f"Autovacuum is off on the whole server: {off} is off.",
+        why=(
+            "No table is vacuumed or analyzed, except to prevent wraparound, and then all at once; "
+            f"turn {off} on again in postgresql.conf and reload."
+        ),
+        object_name=off,
+        evidence=((off, "off", ""),),
+        score=1.0,
+    )
+
+
+def table_finding(row: Row, writes: int, samples: Samples, thresholds: Thresholds) -> Finding:
+    """Say what a table has gathered since autovacuum was turned off for it."""
+    limit = autovacuum.threshold(
+        samples.settings,
+        row["reloptions"],
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=samples.server_version,
+    ).vacuum
+    dead, ratio = row["n_dead_tup"] or 0, (row["n_dead_tup"] or 0) / max(limit, 1)
+    past = dead > max(limit, thresholds["min_rows"])
+    severity = Severity.WARNING if past else Severity.NOTICE
+    if ratio > thresholds["critical_ratio"] and dead > thresholds["critical_rows"]:
+        severity = Severity.CRITICAL
+    name = table_name(row)
+    database = samples.database_names.get(row["database_id"], "")
+    gathered = f" and it has {counted(dead, 'dead row')}" if dead else ""
+    return Finding(
+        advisor="autovacuum_disabled",
+        severity=severity,
+        title=f"Autovacuum is off for {name} in {database}{gathered}.",
+        why=(
+            "Nothing vacuums or analyzes it, so it bloats and its plans age; vacuum it now, then "
+            f"ALTER TABLE {name} RESET (autovacuum_enabled) and tune its thresholds instead."
+        ),
+        object_name=name,
+        database_id=row["database_id"],
+        relid=row["relid"],
+        evidence=evidence_of(row, limit, writes),
+        action="vacuum" if past else "",
+        arguments={"database": database, "table": name, "analyze": "true"} if past else {},
+        score=ratio,
+    )
+
+
+def evidence_of(row: Row, limit: float, writes: int) -> tuple[Evidence, ...]:
+    """Return the numbers behind the finding; what never happened is left out."""
+    known: list[Evidence] = [
+        ("Dead rows", row["n_dead_tup"] or 0, "rows"),
+        ("Autovacuum would start beyond", limit, "rows"),
+        ("Rows written since the statistics began", writes, "rows"),
+    ]
+    if row["last_vacuum"] is not None:
+        known.append(("Last vacuum", row["last_vacuum"], "at"))
+    return tuple(known)
+
+
+ADVISOR = Advisor(name="autovacuum_disabled", subject="vacuum", defaults=DEFAULTS, advise=advise)

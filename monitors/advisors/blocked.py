@@ -1,0 +1,139 @@
+"""Who waits for a lock, and which backend stands at the root of each queue.
+
+Source: https://www.postgresql.org/docs/current/functions-info.html (pg_blocking_pids)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from monitors.advisor import (
+    IDLE_IN_TRANSACTION,
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    backend_name,
+    counted,
+    duration,
+    remedy_of,
+    seconds_since,
+    severity_of,
+)
+
+DEFAULTS = {
+    "warning_seconds": 5,  # the longest wait; shorter ones are a notice
+    "critical_seconds": 300,
+    "critical_backends": 5,  # that many waiting are critical however short their wait
+}
+PREPARED = 0  # what pg_blocking_pids says of a prepared transaction
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Yield one finding for each backend that blocks others and waits for nobody itself."""
+    rows = {row["pid"]: row for row in samples.activity}
+    waits = {pid: frozenset(row["blocked_by"]) for pid, row in rows.items() if row["blocked_by"]}
+    for root in sorted(roots(waits)):
+        victims = [rows[pid] for pid in sorted(victims_of(root, waits))]
+        yield finding_of(root, rows.get(root), victims, samples, thresholds)
+
+
+def roots(waits: Mapping[int, frozenset[int]]) -> set[int]:
+    """Return the pids that block somebody and are not blocked.
+
+    Backends that wait in a circle (a deadlock that the server hasn't ended yet) have no
+    such root: the lowest pid of the circle stands for it.
+    """
+    found = {pid for blockers in waits.values() for pid in blockers if pid not in waits}
+    under = set().union(*(victims_of(root, waits) for root in found))
+    left = set(waits) - under
+    while left:
+        circle = min(left)
+        found.add(circle)
+        left -= victims_of(circle, waits) | {circle}
+    return found
+
+
+def victims_of(root: int, waits: Mapping[int, frozenset[int]]) -> set[int]:
+    """Return the pids that wait for root, directly or behind one that does."""
+    victims: set[int] = set()
+    reached = {root}
+    while reached:
+        reached = {pid for pid, by in waits.items() if by & reached and pid not in victims}
+        victims |= reached
+    return victims - {root}
+
+
+def finding_of(
+    root: int, row: Row | None, victims: list[Row], samples: Samples, thresholds: Thresholds
+) -> Finding:
+    """Name the root, count who waits, and offer to end what the root does."""
+    longest = max(
+        (seconds_since(victim["query_start"], samples.now) for victim in victims), default=0
+    )
+    severity = severity_of(longest, thresholds, "seconds") or Severity.NOTICE
+    if len(victims) >= thresholds["critical_backends"]:
+        severity = Severity.CRITICAL
+    action, arguments = remedy_of(row) if row else ("", {})
+    return Finding(
+        advisor="blocked",
+        severity=severity,
+        title=f"{root_name(root, row, samples)} blocks {counted(len(victims), 'backend')}.",
+        why=f"The longest has waited in its statement for {duration(longest)}; {way_out(root, row)}",
+        object_name=str(root),
+        pid=root,
+        evidence=evidence_of(row, victims, longest),
+        action=action,
+        arguments=arguments,
+        score=len(victims) + longest / thresholds["critical_seconds"],
+    )
+
+
+def root_name(root: int, row: Row | None, samples: Samples) -> str:
+    """Return who the root is and what it does."""
+    if root == PREPARED:
+        return "A prepared transaction"
+    if row is None:
+        return f"Backend {root}"
+    if row["state"] in IDLE_IN_TRANSACTION:
+        idle = duration(seconds_since(row["state_change"], samples.now))
+        return f"{backend_name(row)}, idle in transaction for {idle},"
+    return backend_name(row)
+
+
+def way_out(root: int, row: Row | None) -> str:
+    """Return what frees those that wait."""
+    if root == PREPARED:
+        return "find it in pg_prepared_xacts, then COMMIT PREPARED or ROLLBACK PREPARED frees them."
+    if row is None:
+        return "it had ended when the backends were read, so they should go on by themselves."
+    if row["backend_type"] == "autovacuum worker":
+        return "autovacuum gives way by itself, except to prevent wraparound."
+    if row["state"] in IDLE_IN_TRANSACTION:
+        return (
+            "it runs no statement, so only terminating it frees them; its transaction rolls back."
+        )
+    if row["state"] == "active":
+        return "cancelling its statement frees them, unless its transaction goes on."
+    return "they are free when its transaction or session ends."
+
+
+def evidence_of(row: Row | None, victims: list[Row], longest: float) -> tuple[Evidence, ...]:
+    """Return the numbers and names behind the finding."""
+    known: list[Evidence] = [
+        ("Blocked", len(victims), "count"),
+        ("Longest statement that waits", longest, "seconds"),
+    ]
+    if row is None:
+        return tuple(known)
+    if row["xact_start"] is not None:
+        known.append(("Its transaction since", row["xact_start"], "at"))
+    names = (("State", "state"), ("Database", "datname"), ("User", "usename"))
+    known += [(label, row[column], "") for label, column in names if row[column]]
+    return (*known, ("Its statement", row["query"] or "", ""))
+
+
+ADVISOR = Advisor(name="blocked", subject="activity", defaults=DEFAULTS, advise=advise)

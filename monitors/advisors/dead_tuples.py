@@ -1,0 +1,124 @@
+"""Tables whose dead rows have passed the number at which autovacuum starts.
+
+Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from monitors import autovacuum
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    counted,
+    severity_of,
+    table_name,
+)
+
+DEFAULTS = {
+    "min_rows": 1000,  # dead rows; fewer are nobody's trouble
+    "notice_ratio": 1,  # dead rows / autovacuum's threshold
+    "warning_ratio": 2,  # autovacuum should have come by now
+    "critical_ratio": 10,
+    "critical_rows": 1_000_000,  # dead rows; with fewer, no ratio is critical
+}
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Judge the tables that autovacuum looks after; of others `autovacuum_disabled` speaks."""
+    mains = {(row["database_id"], row["toastrelid"]): row for row in samples.tables}
+    running = {(row["datname"], row["relid"]): row for row in samples.progress}
+    for row in samples.tables:
+        main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else row
+        limits = limits_of(row, main, samples)
+        severity = severity_at(row["n_dead_tup"] or 0, limits, thresholds)
+        if severity is not None:
+            database = samples.database_names.get(row["database_id"], "")
+            work = running.get((database, row["relid"]))
+            yield finding_of(row, main or row, limits.vacuum, database, severity, work)
+
+
+def severity_at(
+    dead: int, limits: autovacuum.Thresholds, thresholds: Thresholds
+) -> Severity | None:
+    """Return how bad a number of dead rows is, None where autovacuum need not come yet."""
+    if not limits.enabled or dead <= max(limits.vacuum, thresholds["min_rows"]):
+        return None
+    severity = severity_of(dead / max(limits.vacuum, 1), thresholds, "ratio")
+    if severity == Severity.CRITICAL and dead <= thresholds["critical_rows"]:
+        return Severity.WARNING
+    return severity
+
+
+def limits_of(row: Row, main: Row | None, samples: Samples) -> autovacuum.Thresholds:
+    """Return a table's thresholds; a TOAST table without options follows its main table."""
+    options = row["reloptions"] or (main["reloptions"] if main else None)
+    return autovacuum.threshold(
+        samples.settings,
+        options,
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=samples.server_version,
+        relkind=row["relkind"],
+    )
+
+
+def finding_of(
+    row: Row, main: Row, limit: float, database: str, severity: Severity, work: Row | None
+) -> Finding:
+    """Say how far past its threshold a table is, and whether it is being worked on."""
+    dead, name = row["n_dead_tup"], table_name(main)
+    subject = name if main is row else f"The TOAST table of {name}"
+    return Finding(
+        advisor="dead_tuples",
+        severity=severity if work is None else Severity.NOTICE,
+        title=f"{subject} in {database} has {counted(dead, 'dead row')}; "
+        f"autovacuum starts beyond {limit:,.0f}.",
+        why=why_of(dead / max(limit, 1), severity, work),
+        object_name=name,
+        database_id=row["database_id"],
+        relid=main["relid"],
+        evidence=evidence_of(row, limit),
+        action="vacuum" if work is None else "",
+        arguments=vacuum_arguments(name, database) if work is None else {},
+        score=dead / max(limit, 1),
+    )
+
+
+def why_of(ratio: float, severity: Severity, work: Row | None) -> str:
+    """Return why it matters, or that it is being taken care of."""
+    if work is not None:
+        return f"{work['command']} works on it now ({work['phase']})."
+    if severity > Severity.NOTICE:
+        return (
+            f"That is {ratio:,.1f} times the threshold: autovacuum hasn't come, "
+            "can't keep up, or can't remove rows that an old transaction may still see."
+        )
+    return "Dead rows take room in the table and its indexes until a vacuum frees it for new ones."
+
+
+def vacuum_arguments(name: str, database: str) -> Mapping[str, str]:
+    """Return the arguments of a vacuum that also renews the planner's statistics."""
+    return {"database": database, "table": name, "analyze": "true"}
+
+
+def evidence_of(row: Row, limit: float) -> tuple[Evidence, ...]:
+    """Return the numbers behind the finding; what the server didn't say is left out."""
+    dead, live = row["n_dead_tup"], row["n_live_tup"] or 0
+    known: list[Evidence] = [
+        ("Dead rows", dead, "rows"),
+        ("Share of all rows", 100 * dead / (dead + live), "pct"),
+        ("Autovacuum starts beyond", limit, "rows"),
+    ]
+    times = (("Last autovacuum", row["last_autovacuum"]), ("Last vacuum", row["last_vacuum"]))
+    return (*known, *((label, moment, "at") for label, moment in times if moment is not None))
+
+
+ADVISOR = Advisor(name="dead_tuples", subject="vacuum", defaults=DEFAULTS, advise=advise)

@@ -1,0 +1,82 @@
+"""Statements that have run for minutes; those that wait for a lock belong to `blocked`.
+
+Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    backend_name,
+    duration,
+    is_client,
+    remedy_of,
+    seconds_since,
+    severity_of,
+)
+
+DEFAULTS = {
+    "notice_seconds": 60,
+    "warning_seconds": 300,
+    "critical_seconds": 1800,
+}
+# They run for hours by design, and whoever started them knows.
+PATIENT_APPLICATIONS = frozenset(
+    {"pg_dump", "pg_dumpall", "pg_restore", "pg_basebackup", "pg_repack"}
+)
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Judge clients' active statements by the target's clock, maintenance with progress aside."""
+    maintained = {row["pid"] for row in samples.progress}
+    for row in samples.activity:
+        if row["state"] != "active" or row["wait_event_type"] == "Lock" or not is_client(row):
+            continue
+        if row["application_name"] in PATIENT_APPLICATIONS or row["pid"] in maintained:
+            continue
+        seconds = seconds_since(row["query_start"], samples.now)
+        severity = severity_of(seconds, thresholds, "seconds")
+        if severity is not None:
+            yield finding_of(row, seconds, severity, thresholds)
+
+
+def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresholds) -> Finding:
+    """Say which backend runs what for how long."""
+    action, arguments = remedy_of(row)
+    return Finding(
+        advisor="long_running",
+        severity=severity,
+        title=f"{backend_name(row)} has run one statement for {duration(seconds)}.",
+        why=(
+            "It holds its locks and a worker's memory, and rows that died since it began "
+            "can't be removed, until it ends; cancel it if nobody waits for its result."
+        ),
+        object_name=str(row["pid"]),
+        pid=row["pid"],
+        evidence=evidence_of(row, seconds),
+        action=action,
+        arguments=arguments,
+        score=seconds / thresholds["warning_seconds"],
+    )
+
+
+def evidence_of(row: Row, seconds: float) -> tuple[Evidence, ...]:
+    """Return the numbers and names behind the finding."""
+    known: list[Evidence] = [
+        ("Running for", seconds, "seconds"),
+        ("Since", row["query_start"], "at"),
+    ]
+    names = (("Database", "datname"), ("User", "usename"), ("Waits for", "wait_event"))
+    known += [(label, row[column], "") for label, column in names if row[column]]
+    return (*known, ("Statement", row["query"] or "", ""))
+
+
+ADVISOR = Advisor(name="long_running", subject="activity", defaults=DEFAULTS, advise=advise)

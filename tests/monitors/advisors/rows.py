@@ -1,0 +1,83 @@
+"""Rows as probes read them, with one column changed at a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from monitors.advisor import Samples
+
+NOW = datetime(2026, 11, 24, 10, 42, 16, 123456, tzinfo=UTC)
+SHOP = 7  # database_id
+
+
+def ago(seconds):
+    return NOW - timedelta(seconds=seconds)
+
+
+def table(**columns):
+    row = {
+        "database_id": SHOP,
+        "relid": 16400,
+        "schemaname": "public",
+        "relname": "orders",
+        "relkind": "r",
+        "toastrelid": 0,
+        "reloptions": None,
+        "reltuples": 100_000.0,
+        "relpages": 1000,
+        "relallfrozen": 0,
+        "n_live_tup": 100_000,
+        "n_dead_tup": 0,
+        "n_tup_ins": 0,
+        "n_tup_upd": 0,
+        "n_tup_del": 0,
+        "last_vacuum": None,
+        "last_autovacuum": None,
+    }
+    return row | columns
+
+
+def backend(pid=4321, **columns):
+    row = {
+        "database_id": 0,
+        "pid": pid,
+        "backend_start": ago(9000),
+        "backend_type": "client backend",
+        "datname": "shop",
+        "usename": "billing_rw",
+        "application_name": "billing-api",
+        "state": "active",
+        "wait_event_type": None,
+        "wait_event": None,
+        "xact_start": ago(10),
+        "query_start": ago(10),
+        "state_change": ago(10),
+        "backend_xid": None,
+        "backend_xmin": None,
+        "query": "SELECT ?",
+        "blocked_by": None,
+    }
+    return row | columns
+
+
+def waiting(pid, by, *, seconds=10, **columns):
+    return backend(
+        pid,
+        wait_event_type="Lock",
+        wait_event="transactionid",
+        blocked_by=by,
+        query_start=ago(seconds),
+        **columns,
+    )
+
+
+def idle_in_transaction(pid=4321, *, seconds=10, **columns):
+    return backend(pid, state="idle in transaction", state_change=ago(seconds), **columns)
+
+
+def samples(**facts):
+    return Samples(now=NOW, server_version=180004, database_names={SHOP: "shop"}, **facts)
+
+
+def advise(advisor, *, thresholds=None, **facts):
+    return list(advisor.advise(samples(**facts), {**advisor.defaults, **(thresholds or {})}))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+
+from monitors.advisor import Severity
+from monitors.advisors.autovacuum_disabled import ADVISOR
+from tests.monitors.advisors.rows import advise, table
+
+
+def off(**columns):
+    return table(reloptions=["autovacuum_enabled=false"], n_tup_ins=10, **columns)
+
+
+def test_it_says_nothing_where_autovacuum_is_on():
+    assert advise(ADVISOR, tables=[table(n_tup_ins=10)]) == []
+    assert advise(ADVISOR, tables=[table(n_tup_ins=10, reloptions=["autovacuum_enabled=on"])]) == []
+
+
+def test_it_says_nothing_of_a_table_that_nobody_writes():
+    assert advise(ADVISOR, tables=[off() | {"n_tup_ins": 0}]) == []
+
+
+def test_it_notices_a_table_with_few_dead_rows():
+    [finding] = advise(ADVISOR, tables=[off(n_dead_tup=20_050)])
+
+    assert finding.severity == Severity.NOTICE
+    assert finding.action == ""
+    assert (
+        finding.title == "Autovacuum is off for public.orders in shop and it has 20,050 dead rows."
+    )
+
+
+def test_it_warns_past_the_threshold_that_the_table_would_have_and_offers_a_vacuum():
+    [finding] = advise(ADVISOR, tables=[off(n_dead_tup=20_051)])
+
+    assert finding.severity == Severity.WARNING
+    assert finding.action == "vacuum"
+    assert finding.arguments == {"database": "shop", "table": "public.orders", "analyze": "true"}
+    assert "ALTER TABLE public.orders RESET (autovacuum_enabled)" in finding.why
+
+
+@pytest.mark.parametrize(
+    ("dead", "severity"), [(1_002_500, Severity.WARNING), (1_002_501, Severity.CRITICAL)]
+)
+def test_it_is_critical_when_dead_rows_have_piled_up_fiftyfold(dead, severity):
+    [finding] = advise(ADVISOR, tables=[off(n_dead_tup=dead)])
+
+    assert finding.severity == severity
+
+
+def test_it_says_once_that_the_whole_server_has_it_off():
+    [finding] = advise(ADVISOR, tables=[off(), off()], settings={"autovacuum": "off"})
+
+    assert finding.severity == Severity.CRITICAL
+    assert finding.title == "Autovacuum is off on the whole server: autovacuum is off."
+    assert finding.database_id is None
+
+
+def test_it_knows_that_without_counting_there_is_no_autovacuum():
+    settings = {"autovacuum": "on", "track_counts": "off"}
+
+    [finding] = advise(ADVISOR, settings=settings)
+
+    assert "track_counts is off" in finding.title

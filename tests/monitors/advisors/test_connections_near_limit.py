@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from monitors.advisor import Severity
+from monitors.advisors.connections_near_limit import ADVISOR
+from tests.monitors.advisors.rows import advise
+
+
+def sessions(idle, active=0):
+    return [
+        {"state": "active", "wait_event_type": "", "backends": active},
+        {"state": "idle", "wait_event_type": "", "backends": idle},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("used", "severity"),
+    [
+        (160, None),  # 80 % of 200 usable
+        (161, Severity.WARNING),
+        (190, Severity.WARNING),
+        (191, Severity.CRITICAL),
+    ],
+)
+def test_it_measures_against_what_ordinary_roles_may_use(used, severity):
+    found = advise(
+        ADVISOR, sessions=sessions(used - 1, 1), max_connections=203, reserved_connections=3
+    )
+
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+
+
+def test_it_says_how_many_are_left_and_which_states_take_them():
+    [finding] = advise(
+        ADVISOR, sessions=sessions(90, 5), max_connections=103, reserved_connections=3
+    )
+
+    assert finding.title == "95 of 100 usable connections are taken (95 %); 5 are left."
+    assert finding.evidence[-2:] == (("Idle", 90, "count"), ("Active", 5, "count"))
+
+
+def test_it_says_nothing_before_the_limit_is_known():
+    assert advise(ADVISOR, sessions=sessions(500), max_connections=None) == []

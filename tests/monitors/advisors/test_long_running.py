@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from monitors.advisor import Severity
+from monitors.advisors.long_running import ADVISOR
+from tests.monitors.advisors.rows import advise, ago, backend, waiting
+
+
+@pytest.mark.parametrize(
+    ("seconds", "severity"),
+    [
+        (60, None),
+        (61, Severity.NOTICE),
+        (300, Severity.NOTICE),
+        (301, Severity.WARNING),
+        (1800, Severity.WARNING),
+        (1801, Severity.CRITICAL),
+    ],
+)
+def test_it_is_worse_the_longer_a_statement_runs(seconds, severity):
+    found = advise(ADVISOR, activity=[backend(query_start=ago(seconds))])
+
+    assert [finding.severity for finding in found] == ([severity] if severity else [])
+
+
+def test_it_offers_to_cancel_that_very_statement():
+    [finding] = advise(ADVISOR, activity=[backend(query_start=ago(301))])
+
+    assert finding.title == "Backend 4321 (billing-api) has run one statement for 5 min 01 s."
+    assert finding.action == "cancel_backend"
+    assert finding.arguments == {
+        "pid": "4321",
+        "backend_start": "2026-11-24T08:12:16.123456+00:00",
+        "query_start": "2026-11-24T10:37:15.123456+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        backend(query_start=ago(9000), state="idle"),
+        backend(query_start=ago(9000), backend_type="walsender"),
+        backend(query_start=ago(9000), backend_type="parallel worker"),
+        backend(query_start=ago(9000), application_name="howdah:action:1"),
+        backend(query_start=ago(9000), application_name="pg_dump"),
+        backend(query_start=None),
+        waiting(4321, [1], seconds=9000),
+    ],
+    ids=["idle", "walsender", "parallel", "our own", "a dump", "unseen", "waits for a lock"],
+)
+def test_it_leaves_others_alone(row):
+    assert advise(ADVISOR, activity=[row]) == []
+
+
+def test_it_leaves_maintenance_with_progress_alone():
+    row = backend(query_start=ago(9000))
+
+    assert (
+        advise(ADVISOR, activity=[row], progress=[{"pid": 4321, "datname": "shop", "relid": 1}])
+        == []
+    )
