@@ -112,6 +112,8 @@ class Target(models.Model):
     max_connections = models.IntegerField(null=True)
     reserved_connections = models.IntegerField(null=True)  # superuser_ and reserved_
     settings = models.JSONField(default=dict, blank=True)  # {name: text}, pg/identity.py's list
+    history_bytes = models.BigIntegerField(null=True)  # its share of our own history
+    history_daily_bytes = models.BigIntegerField(null=True)  # and of its last whole day
     frozen_reason = models.CharField(max_length=300, blank=True)  # another server answered
 
     class Meta:

@@ -1,0 +1,50 @@
+"""Signs of life of the processes that make up the chain from beat to database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from datetime import timedelta
+
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from monitors.models import WorkerBeat
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 3
+FORGET_AFTER = timedelta(hours=1)
+
+
+def beat(role: str, slot: int | None = None) -> None:
+    """Write that a process of a role is alive now."""
+    name = f"{role}@{socket.gethostname()}:{os.getpid()}"
+    now = timezone.now()
+    WorkerBeat.objects.update_or_create(
+        name=name, defaults={"role": role, "slot": slot, "beat_at": now}
+    )
+    WorkerBeat.objects.filter(beat_at__lt=now - FORGET_AFTER).delete()
+
+
+class Heartbeat(threading.Thread):
+    """Beats every few seconds until it is stopped."""
+
+    def __init__(self, role: str, slot: int | None) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.role = role
+        self.slot = slot
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        """Beat; a database that is away is no reason to end."""
+        while not self.stopped.is_set():
+            try:
+                beat(self.role, self.slot)
+            except DatabaseError as error:
+                log.warning("No sign of life written: %s", type(error).__name__)
+                connection.close()
+            self.stopped.wait(EVERY_SECONDS)
+        connection.close()

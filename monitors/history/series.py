@@ -1,0 +1,589 @@
+"""Reads history back: lines for charts, top lists, the present and the past.
+
+Samples exist only where something changed. A line's points stand at the times
+of good snapshots; between them nothing is invented, and where snapshots are
+missing the line has a gap (None).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection
+from psycopg import sql
+
+from monitors.history import partitions
+from monitors.history.window import Window
+from monitors.models import HISTORY, Action, Mark
+from monitors.samples import Change, History
+
+POINTS = 240
+SAMPLES_SPAN = timedelta(hours=26)  # longer windows are drawn from hours
+HOURS_SPAN = timedelta(days=91)  # still longer ones from days
+GAP_FACTOR = 2.5  # so many intervals without a snapshot are a gap
+
+Key = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Columns of a chart: `times` are epoch seconds, `values` one list a column; None is a gap."""
+
+    times: list[float] = field(default_factory=list)
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which of a probe's tables a window is read from."""
+
+    history: History
+    target_id: int
+    database_id: int | None  # None: every database
+    unit: str  # sample, hour or day
+
+    @property
+    def table(self) -> sql.Identifier:
+        """Its table."""
+        model = {
+            "sample": self.history.samples,
+            "hour": self.history.hours,
+            "day": self.history.days,
+        }[self.unit]
+        assert model is not None  # noqa: S101 - source_of chooses what exists
+        return sql.Identifier(model._meta.db_table)
+
+    @property
+    def time(self) -> sql.Identifier:
+        """Its time column."""
+        return sql.Identifier("taken_at" if self.unit == "sample" else "start_at")
+
+    @property
+    def gone(self) -> sql.Composable:
+        """The condition that says an object was gone."""
+        if self.unit == "sample":
+            return sql.SQL("change = {}").format(sql.Literal(int(Change.GONE)))
+        return sql.SQL("gone")
+
+    @property
+    def restarted(self) -> sql.Composable:
+        """The condition that says an object's counters started anew."""
+        if self.unit == "sample":
+            return sql.SQL("change IN ({}, {})").format(
+                sql.Literal(int(Change.RESTARTED)), sql.Literal(int(Change.UNKNOWN))
+            )
+        return sql.SQL("restarted")
+
+    def where(self, key: Key | None = None) -> sql.Composable:
+        """Return the condition for the target, database and object."""
+        parts: list[sql.Composable] = [
+            sql.SQL("target_id = {}").format(sql.Literal(self.target_id))
+        ]
+        if self.database_id is not None:
+            parts.append(sql.SQL("database_id = {}").format(sql.Literal(self.database_id)))
+        for name, value in (key or {}).items():
+            parts.append(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)))
+        return sql.SQL(" AND ").join(parts)
+
+
+def source_of(
+    probe_name: str, target_id: int, window: Window, database_id: int | None
+) -> Source:
+    """Choose samples, hours or days by the window's length and age."""
+    history = HISTORY[probe_name]
+    if not history.probe.per_database and database_id is None:
+        database_id = 0
+    oldest = datetime.now(UTC) - partitions.KEEP_SAMPLES
+    unit = "sample"
+    if history.hours and (window.length > SAMPLES_SPAN or window.start < oldest):
+        old = window.start < datetime.now(UTC) - partitions.KEEP_HOURS - timedelta(days=1)
+        unit = "day" if window.length > HOURS_SPAN or old else "hour"
+    return Source(history, target_id, database_id, unit)
+
+
+def fetch(statement: sql.Composable, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Run a read of our own database."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The buckets of a window that hold a good snapshot, and where gaps are.
+
+    `ends` maps a bucket's number to the time of its last good snapshot.
+    """
+
+    step: float  # seconds
+    start: datetime
+    ends: dict[int, datetime]
+    interval: float
+
+    def has_gap(self, before: datetime, after: datetime) -> bool:
+        """Return whether snapshots are missing between two moments."""
+        return (after - before).total_seconds() > GAP_FACTOR * max(self.interval, self.step)
+
+
+UNIT_SECONDS = {"hour": 3600.0, "day": 86400.0}
+
+
+def grid_of(source: Source, window: Window, points: int) -> Grid:
+    """Return the buckets of a window that have good snapshots."""
+    step = max(window.length.total_seconds() / points, 1.0)
+    if source.unit != "sample":
+        return rollup_grid(source, window)
+    database = (
+        sql.SQL("")
+        if source.database_id is None
+        else sql.SQL("AND database_id = {}").format(sql.Literal(source.database_id))
+    )
+    rows = fetch(
+        sql.SQL(
+            "SELECT floor(extract(epoch FROM taken_at - %(start)s) / %(step)s)::int,"
+            " max(taken_at), max(interval_seconds) FROM monitors_snapshot"
+            " WHERE target_id = %(target)s AND probe = %(probe)s {database} AND state = 'ok'"
+            " AND taken_at >= %(start)s AND taken_at < %(end)s GROUP BY 1 ORDER BY 1"
+        ).format(database=database),
+        {
+            "start": window.start,
+            "end": window.end,
+            "step": step,
+            "target": source.target_id,
+            "probe": source.history.probe.name,
+        },
+    )
+    interval = max((row[2] for row in rows), default=0.0)
+    return Grid(step, window.start, {row[0]: row[1] for row in rows}, interval)
+
+
+def rollup_grid(source: Source, window: Window) -> Grid:
+    """Return the hours or days of a window that snapshots cover, by their ends."""
+    seconds = UNIT_SECONDS[source.unit]
+    start = datetime.fromtimestamp(
+        window.start.timestamp() // seconds * seconds, tz=UTC
+    )
+    if source.unit == "hour":
+        statement = sql.SQL(
+            "SELECT DISTINCT hour FROM monitors_coverage WHERE target_id = %(target)s"
+            " AND probe = %(probe)s AND covered_seconds > 0"
+            " AND hour >= %(start)s AND hour < %(end)s"
+        )
+    else:
+        statement = sql.SQL(
+            "SELECT DISTINCT start_at FROM {table} WHERE {where}"
+            " AND start_at >= %(start)s AND start_at < %(end)s"
+        ).format(table=source.table, where=source.where())
+    rows = fetch(
+        statement,
+        {
+            "target": source.target_id,
+            "probe": source.history.probe.name,
+            "start": start,
+            "end": window.end,
+        },
+    )
+    length = timedelta(seconds=seconds)
+    ends = {
+        int((moment - start).total_seconds() // seconds): min(moment + length, window.end)
+        for (moment,) in sorted(rows)
+    }
+    return Grid(seconds, start, ends, seconds)
+
+
+def draw(grid: Grid, columns: dict[str, dict[int, float | None]]) -> Series:
+    """Return the columns at the grid's buckets, with a row of None in each gap."""
+    times: list[float] = []
+    values: dict[str, list[float | None]] = {name: [] for name in columns}
+    before: datetime | None = None
+    for bucket, moment in grid.ends.items():
+        if before is not None and grid.has_gap(before, moment):
+            times.append((before + (moment - before) / 2).timestamp())
+            for column in values.values():
+                column.append(None)
+        times.append(moment.timestamp())
+        for name, column in columns.items():
+            values[name].append(column.get(bucket))
+        before = moment
+    return Series(times, values)
+
+
+def bucket_of(source: Source) -> sql.Composable:
+    """Return the expression that numbers a row's bucket from %(start)s and %(step)s."""
+    return sql.SQL("floor(extract(epoch FROM {time} - %(start)s) / %(step)s)::int").format(
+        time=source.time
+    )
+
+
+def parameters_of(grid: Grid, window: Window) -> dict[str, Any]:
+    """Return the parameters that `bucket_of` needs, and the window's end."""
+    return {"start": grid.start, "end": window.end, "step": grid.step}
+
+
+def gauges(
+    probe_name: str,
+    target_id: int,
+    window: Window,
+    fields: Sequence[str],
+    *,
+    database_id: int | None = None,
+    key: Key | None = None,
+    points: int = POINTS,
+) -> Series:
+    """Return the last value of each gauge in each bucket.
+
+    Without a key, the sum over all objects of the database or target.
+    """
+    source = source_of(probe_name, target_id, window, database_id)
+    grid = grid_of(source, window, points)
+    columns = {name: running_sum(source, grid, window, name, key) for name in fields}
+    return draw(grid, columns)
+
+
+def gauges_by(
+    probe_name: str, target_id: int, window: Window, field_name: str, by: str, points: int = POINTS
+) -> Series:
+    """Return one column a value of a key column, each summed over the other key columns.
+
+    By `wait_event_type` only what is active counts.
+    """
+    source = source_of(probe_name, target_id, window, None)
+    grid = grid_of(source, window, points)
+    only = {"state": "active"} if by == "wait_event_type" else {}
+    found = fetch(
+        sql.SQL(
+            "SELECT DISTINCT {by} FROM {table} WHERE {where} AND {time} < %(end)s"
+            " AND {time} >= %(early)s"
+        ).format(
+            by=sql.Identifier(by), table=source.table, where=source.where(only), time=source.time
+        ),
+        {"end": window.end, "early": window.start - timedelta(days=1)},
+    )
+    columns = {
+        value: running_sum(source, grid, window, field_name, {**only, by: value})
+        for (value,) in sorted(found)
+    }
+    return draw(grid, columns)
+
+
+def running_sum(
+    source: Source, grid: Grid, window: Window, name: str, key: Key | None
+) -> dict[int, float | None]:
+    """Return a gauge at each bucket's end, summed over the objects that fit the key.
+
+    Starts from what held before the window and adds what each change changed.
+    """
+    keys = ("database_id", *source.history.sample.key)
+    base = values_before(source, window, name, key)
+    rows = fetch(
+        sql.SQL(
+            "SELECT {bucket}, {keys}, CASE WHEN {gone} THEN NULL ELSE {value} END"
+            " FROM {table} WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " ORDER BY {time}"
+        ).format(
+            bucket=bucket_of(source),
+            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
+            gone=source.gone,
+            value=sql.Identifier(name),
+            table=source.table,
+            where=source.where(key),
+            time=source.time,
+        ),
+        parameters_of(grid, window),
+    )
+    current = dict(base)
+    total = sum(value for value in current.values() if value is not None)
+    is_one = key is not None and set(source.history.sample.key) <= set(key)
+    changes = iter(rows)
+    row = next(changes, None)
+    column: dict[int, float | None] = {}
+    for bucket in grid.ends:
+        while row is not None and row[0] <= bucket:
+            *object_key, value = row[1:]
+            total += (value or 0) - (current.get(tuple(object_key)) or 0)
+            current[tuple(object_key)] = value
+            row = next(changes, None)
+        # One object that is gone or unknown has no value; a sum of nothing is 0.
+        unknown = is_one and all(value is None for value in current.values())
+        column[bucket] = None if unknown else total
+    return column
+
+
+def values_before(
+    source: Source, window: Window, name: str, key: Key | None
+) -> dict[tuple[Any, ...], float | None]:
+    """Return a gauge of each object as it stood when the window began, by database and key."""
+    history = source.history
+    keys = ("database_id", *history.sample.key)
+    key_list = sql.SQL(", ").join(map(sql.Identifier, keys))
+    found = fetch(
+        sql.SQL(
+            "SELECT {keys}, {value} FROM {table} WHERE {where}"
+            " AND changed_at < %(start)s AND gone_at IS NULL"
+        ).format(
+            keys=key_list,
+            value=sql.Identifier(name),
+            table=sql.Identifier(history.latest._meta.db_table),
+            where=source.where(key),
+        ),
+        {"start": window.start},
+    )
+    values = {tuple(row[:-1]): row[-1] for row in found}
+    for row in changed_since(source, window, name, key):
+        if row[-2] is not True:
+            values[tuple(row[:-2])] = row[-1]
+    return values
+
+
+def changed_since(
+    source: Source, window: Window, name: str, key: Key | None
+) -> list[tuple[Any, ...]]:
+    """Return (database and key, gone, value) before the window, of what changed since its start."""
+    keys = ("database_id", *source.history.sample.key)
+    key_list = sql.SQL(", ").join(map(sql.Identifier, keys))
+    same = sql.SQL(" AND ").join(
+        sql.SQL("s.{0} = k.{0}").format(sql.Identifier(part)) for part in keys
+    )
+    return fetch(
+        sql.SQL(
+            "WITH k AS (SELECT DISTINCT {keys} FROM {table} WHERE {where}"
+            " AND {time} >= %(start)s)"
+            " SELECT {k_keys}, b.gone, b.value FROM k CROSS JOIN LATERAL ("
+            " SELECT {gone} AS gone, {value} AS value FROM {table} AS s"
+            " WHERE s.target_id = {target} AND {same} AND s.{time} < %(start)s"
+            " AND s.{time} >= %(early)s ORDER BY s.{time} DESC LIMIT 1) AS b"
+        ).format(
+            keys=key_list,
+            k_keys=sql.SQL(", ").join(sql.SQL("k.{}").format(sql.Identifier(p)) for p in keys),
+            table=source.table,
+            where=source.where(key),
+            time=source.time,
+            gone=source.gone,
+            value=sql.Identifier(name),
+            target=sql.Literal(source.target_id),
+            same=same,
+        ),
+        {
+            "start": window.start,
+            "early": window.start - {"sample": timedelta(days=8)}.get(
+                source.unit, timedelta(days=400)
+            ),
+        },
+    )
+
+
+def rates(
+    probe_name: str,
+    target_id: int,
+    window: Window,
+    fields: Sequence[str],
+    *,
+    database_id: int | None = None,
+    key: Key | None = None,
+    points: int = POINTS,
+) -> Series:
+    """Return counters per second: what they grew by between two good snapshots, over that time.
+
+    None where counters started anew, and where there is no snapshot before.
+    """
+    source = source_of(probe_name, target_id, window, database_id)
+    grid = grid_of(source, window, points)
+    rows = fetch(
+        sql.SQL(
+            "SELECT {bucket}, coalesce(bool_or({restarted}), false), {sums} FROM {table}"
+            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s GROUP BY 1"
+        ).format(
+            bucket=bucket_of(source),
+            restarted=source.restarted,
+            sums=sql.SQL(", ").join(
+                sql.SQL("sum({})").format(sql.Identifier(name)) for name in fields
+            ),
+            table=source.table,
+            where=source.where(key),
+            time=source.time,
+        ),
+        parameters_of(grid, window),
+    )
+    grown = {row[0]: row[1:] for row in rows}
+    columns: dict[str, dict[int, float | None]] = {name: {} for name in fields}
+    before: datetime | None = None
+    for bucket, moment in grid.ends.items():
+        seconds = elapsed_seconds(source, grid, bucket, before, moment)
+        restarted, *sums = grown.get(bucket, (False, *[0] * len(fields)))
+        for name, amount in zip(fields, sums, strict=True):
+            unknown = seconds is None or restarted
+            columns[name][bucket] = None if unknown else float(amount or 0) / seconds
+        before = moment
+    return draw(grid, columns)
+
+
+def elapsed_seconds(
+    source: Source, grid: Grid, bucket: int, before: datetime | None, moment: datetime
+) -> float | None:
+    """Return how long a bucket's differences took, None where that is not known."""
+    if source.unit != "sample":
+        begin = grid.start + timedelta(seconds=bucket * grid.step)
+        return max((moment - begin).total_seconds(), 1.0)
+    if before is None or grid.has_gap(before, moment):
+        return None
+    return (moment - before).total_seconds()
+
+
+def totals(
+    probe_name: str, target_id: int, window: Window, *, database_id: int | None = None
+) -> list[dict[str, Any]]:
+    """Return for each object that changed what its counters grew by in the window.
+
+    Keys: database_id, the sample's key, its counters, and `complete`: False
+    where counters were reset inside, so that a part was never seen.
+    """
+    source = source_of(probe_name, target_id, window, database_id)
+    sample = source.history.sample
+    rows = fetch(
+        sql.SQL(
+            "SELECT database_id, {key}, {sums}, NOT bool_or({restarted}) FROM {table}"
+            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " GROUP BY database_id, {key}"
+        ).format(
+            key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
+            sums=sql.SQL(", ").join(
+                sql.SQL("coalesce(sum({}), 0)").format(sql.Identifier(name))
+                for name in sample.counters
+            ),
+            restarted=source.restarted,
+            table=source.table,
+            where=source.where(),
+            time=source.time,
+        ),
+        {"start": window.start, "end": window.end},
+    )
+    names = ("database_id", *sample.key, *sample.counters, "complete")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def sparks(
+    probe_name: str,
+    target_id: int,
+    window: Window,
+    field_name: str,
+    keys: Iterable[Key],
+    points: int = 30,
+) -> list[list[float | None]]:
+    """Return a short line for each key (with its database_id), gaps as None."""
+    lines = []
+    for key in keys:
+        part = {name: value for name, value in key.items() if name != "database_id"}
+        line = gauges(
+            probe_name,
+            target_id,
+            window,
+            [field_name],
+            database_id=key.get("database_id"),
+            key=part,
+            points=points,
+        )
+        lines.append(line.values[field_name])
+    return lines
+
+
+def now(
+    probe_name: str, target_id: int, *, database_id: int | None = None, gone: bool = False
+) -> list[dict[str, Any]]:
+    """Return every object as last read, as dicts of the latest table's columns.
+
+    With `gone`, those that left too (`gone_at` is set).
+    """
+    rows = HISTORY[probe_name].latest._default_manager.filter(target_id=target_id)
+    if database_id is not None:
+        rows = rows.filter(database_id=database_id)
+    if not gone:
+        rows = rows.filter(gone_at__isnull=True)
+    return list(rows.values())
+
+
+def at(
+    probe_name: str, target_id: int, moment: datetime, *, database_id: int | None = None
+) -> list[dict[str, Any]]:
+    """Return every object as it stood at a past moment, in the shape of `now`.
+
+    Counters are not rebuilt (None): their differences are what history keeps.
+    Empty where the moment is older than the samples: then only hours exist.
+    """
+    history = HISTORY[probe_name]
+    sample = history.sample
+    kept = {
+        (row["database_id"], *(row[name] for name in sample.key)): row
+        for row in now(probe_name, target_id, database_id=database_id, gone=True)
+    }
+    source = Source(history, target_id, database_id, "sample")
+    columns = ("database_id", *sample.key, *sample.gauges, *sample.facts)
+    rows = fetch(
+        sql.SQL(
+            "SELECT DISTINCT ON (database_id, {key}) {gone}, taken_at, {columns} FROM {table}"
+            " WHERE {where} AND taken_at <= %(moment)s AND taken_at > %(early)s"
+            " ORDER BY database_id, {key}, taken_at DESC"
+        ).format(
+            key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
+            gone=source.gone,
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+            table=source.table,
+            where=source.where(),
+        ),
+        {"moment": moment, "early": moment - partitions.KEEP_SAMPLES},
+    )
+    past: dict[tuple[Any, ...], dict[str, Any]] = {
+        key: row
+        for key, row in kept.items()
+        if row["changed_at"] <= moment and row["gone_at"] is None
+    }
+    for is_gone, taken_at, *values in rows:
+        seen = dict(zip(columns, values, strict=True))
+        key = tuple(values[: 1 + len(sample.key)])
+        if is_gone:
+            past.pop(key, None)
+        elif key not in past:
+            blank = dict.fromkeys((*sample.counters, *sample.labels))
+            labels = {name: kept[key][name] for name in sample.labels} if key in kept else {}
+            past[key] = {
+                **blank,
+                **labels,
+                **seen,
+                "target_id": target_id,
+                "changed_at": taken_at,
+                "since_at": kept[key]["since_at"] if key in kept else taken_at,
+                "gone_at": None,
+            }
+    return list(past.values())
+
+
+def marks(target_id: int, window: Window) -> list[dict[str, Any]]:
+    """Return what happened in a window: restarts, resets and finished actions, oldest first.
+
+    Keys: at, kind (restart, crash, reset, promotion, upgrade, action), text,
+    url_id (the action's id, else None).
+    """
+    events = [
+        {"at": mark.at, "kind": mark.kind, "text": mark.text, "url_id": None}
+        for mark in Mark.objects.filter(
+            target_id=target_id, at__gte=window.start, at__lt=window.end
+        )
+    ]
+    done = Action.objects.filter(
+        target_id=target_id,
+        finished_at__gte=window.start,
+        finished_at__lt=window.end,
+        started_at__isnull=False,
+    )
+    events += [
+        {
+            "at": action.finished_at,
+            "kind": "action",
+            "text": f"{action.name} {action.object_name}: {action.state}",
+            "url_id": str(action.pk),
+        }
+        for action in done
+    ]
+    return sorted(events, key=lambda event: event["at"])

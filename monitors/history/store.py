@@ -1,0 +1,429 @@
+"""Keeps what a probe read: compares with the last snapshot, writes what changed.
+
+One snapshot of one probe and database is one transaction, under a row lock on
+its `ProbeState`: rows, `latest`, the state and the `Snapshot` row appear
+together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+from psycopg import sql
+
+from monitors.history import partitions
+from monitors.models import Mark, ProbeState, Snapshot
+from monitors.pg.identity import is_new_epoch
+from monitors.probe import Row, Sample
+from monitors.samples import Change, History
+
+MAX_REMEMBERED_ROWS = 200_000
+
+Key = tuple[Any, ...]
+Refine = Callable[[list[Key]], dict[Key, Row]]
+"""Given keys in the order of their urgency, returns the refined gauges of some."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a probe's SQL returned: rows in the order of `Sample.columns()`."""
+
+    rows: Sequence[Row]
+    target_at: datetime  # the target's clock
+    reset_at: datetime | None = None
+    reset_counter: int | None = None
+    client_ms: float = 0
+    target_ms: float = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which probe of which target and database; database_id 0 is the whole server."""
+
+    history: History
+    target_id: int
+    database_id: int
+
+
+@dataclass
+class Comparison:
+    """What changed since the last snapshot.
+
+    `changed` are (change, previous row or None, row), both with the refined
+    gauges; `rows` is every row of now by key.
+    """
+
+    changed: list[tuple[Change, Row | None, Row]] = field(default_factory=list)
+    gone: list[Key] = field(default_factory=list)
+    rows: dict[Key, Row] = field(default_factory=dict)
+
+
+class Memory:
+    """The last snapshot's rows of this process, by place; counts only while its sequence is current."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int, int], tuple[int, dict[Key, Row]]] = {}
+
+    def get(self, place: Place, sequence: int) -> dict[Key, Row] | None:
+        """Return the rows of a snapshot, None unless it is the current one."""
+        kept = self._kept.get(self._name(place))
+        return kept[1] if kept and kept[0] == sequence else None
+
+    def keep(self, place: Place, sequence: int, rows: dict[Key, Row]) -> None:
+        """Remember rows; the longest untouched make room."""
+        self._kept.pop(self._name(place), None)
+        self._kept[self._name(place)] = (sequence, rows)
+        while len(self._kept) > 1 and self._size() > MAX_REMEMBERED_ROWS:
+            del self._kept[next(iter(self._kept))]
+
+    def _size(self) -> int:
+        return sum(len(rows) for _, rows in list(self._kept.values()))
+
+    @staticmethod
+    def _name(place: Place) -> tuple[str, int, int]:
+        return place.history.probe.name, place.target_id, place.database_id
+
+
+MEMORY = Memory()
+
+
+def store(
+    place: Place,
+    reading: Reading,
+    *,
+    taken_at: datetime,
+    interval_seconds: float,
+    next_due: datetime,
+    epoch: str,
+    refine: Refine | None = None,
+) -> Snapshot:
+    """Keep one reading and return its `Snapshot` row; raises nothing of its own.
+
+    `refine` is asked for the refined gauges of what changed and of what has
+    none yet; it runs inside the transaction, on the target's connection.
+    """
+    partitions.ensure_for(place.history.samples, taken_at)
+    partitions.ensure_for(Snapshot, taken_at)
+    with transaction.atomic():
+        state = lock_state(place)
+        previous = MEMORY.get(place, state.sequence)
+        if previous is None:
+            previous = load_latest(place)
+        verdict = judge(state, reading, epoch)
+        comparison = compare(place.history.sample, previous, reading.rows, verdict)
+        if refine is not None:
+            apply_refined(place.history.sample, comparison, refine)
+        elapsed = (
+            (reading.target_at - state.target_at).total_seconds() if state.target_at else None
+        )
+        stored = write(place, comparison, taken_at, reading.target_at, elapsed)
+        if verdict.reset:
+            mark_reset(place, taken_at)
+        state.sequence += 1
+        state.taken_at, state.target_at = taken_at, reading.target_at
+        state.state, state.reason, state.failing_since = Snapshot.State.OK, "", None
+        state.rows, state.epoch, state.due_at = len(reading.rows), epoch, next_due
+        state.reset_at, state.reset_counter = reading.reset_at, reading.reset_counter
+        state.save()
+        snapshot = Snapshot.objects.create(
+            target_id=place.target_id,
+            database_id=place.database_id,
+            probe=place.history.probe.name,
+            taken_at=taken_at,
+            target_at=reading.target_at,
+            state=Snapshot.State.OK,
+            interval_seconds=interval_seconds,
+            rows=len(reading.rows),
+            stored=stored,
+            client_ms=reading.client_ms,
+            target_ms=reading.target_ms,
+        )
+    MEMORY.keep(place, state.sequence, comparison.rows)
+    return snapshot
+
+
+def record_failure(
+    place: Place,
+    *,
+    state: str,
+    reason: str,
+    taken_at: datetime,
+    interval_seconds: float,
+    next_due: datetime,
+) -> Snapshot:
+    """Keep that an attempt failed and why; the last good values stay."""
+    partitions.ensure_for(Snapshot, taken_at)
+    with transaction.atomic():
+        row = lock_state(place)
+        row.state, row.reason, row.due_at = state, reason, next_due
+        row.failing_since = row.failing_since or taken_at
+        row.save(update_fields=["state", "reason", "failing_since", "due_at"])
+        return Snapshot.objects.create(
+            target_id=place.target_id,
+            database_id=place.database_id,
+            probe=place.history.probe.name,
+            taken_at=taken_at,
+            state=state,
+            reason=reason,
+            interval_seconds=interval_seconds,
+        )
+
+
+def lock_state(place: Place) -> ProbeState:
+    """Return the place's state, made where missing and locked until the transaction ends."""
+    name = {
+        "target_id": place.target_id,
+        "database_id": place.database_id or None,
+        "probe": place.history.probe.name,
+    }
+    ProbeState.objects.bulk_create([ProbeState(**name)], ignore_conflicts=True)
+    return ProbeState.objects.select_for_update().get(**name)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reading's counters may be compared with."""
+
+    first: bool  # nothing was ever read here
+    new_epoch: bool  # the server crashed: everything counts from 0
+    reset: bool  # stats_reset changed
+    whole_reset: bool  # … and the counter of the whole fell
+
+
+def judge(state: ProbeState, reading: Reading, epoch: str) -> Verdict:
+    """Tell how a reading relates to the last one."""
+    reset = bool(
+        state.sequence and reading.reset_at and reading.reset_at != state.reset_at
+    )
+    fell = (
+        reading.reset_counter is not None
+        and state.reset_counter is not None
+        and reading.reset_counter < state.reset_counter
+    )
+    return Verdict(
+        first=state.sequence == 0,
+        new_epoch=is_new_epoch(state.epoch, epoch),
+        reset=reset,
+        whole_reset=reset and fell,
+    )
+
+
+def compare(
+    sample: type[Sample], previous: dict[Key, Row], rows: Iterable[Row], verdict: Verdict
+) -> Comparison:
+    """Return what changed between two snapshots.
+
+    Rows of now lack the refined gauges, those of before have them at the end:
+    equal but for that tail means unchanged.
+    """
+    found = Comparison()
+    keys, width = len(sample.key), len(sample.columns())
+    first_counter, end = keys, keys + len(sample.counters)
+    anew = verdict.new_epoch or verdict.whole_reset
+    nothing = (None,) * len(sample.refined)
+    for row in rows:
+        key = row[:keys]
+        if key in found.rows:
+            continue  # a view that says the same object twice
+        before = previous.get(key)
+        if before is None:
+            found.rows[key] = full = row + nothing
+            appeared = Change.BASELINE if verdict.first else Change.APPEARED
+            found.changed.append((appeared, None, full))
+            continue
+        counters = row[first_counter:end]
+        if before[:width] == row and not (anew and any(counters)):
+            found.rows[key] = before
+            continue
+        found.rows[key] = full = row + before[width:]
+        change = change_of(before[first_counter:end], counters, verdict)
+        found.changed.append((change, before, full))
+    found.gone = [key for key in previous if key not in found.rows]
+    return found
+
+
+def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
+    """Tell how an object's counters went on since the last snapshot."""
+    if verdict.new_epoch or verdict.whole_reset:
+        return Change.RESTARTED
+    pairs = ((b, n) for b, n in zip(before, now, strict=True) if b is not None and n is not None)
+    if any(n < b for b, n in pairs):
+        return Change.RESTARTED
+    # A reset of something else: whether this object's counters fell and grew
+    # again can't be told, so they give no difference this once.
+    return Change.UNKNOWN if verdict.reset and before != now else Change.CHANGED
+
+
+def differences(change: Change, before: Row | None, now: Row) -> Row:
+    """Return what the counters grew by; None where that is not known."""
+    if change in {Change.BASELINE, Change.UNKNOWN}:
+        return (None,) * len(now)
+    if change in {Change.APPEARED, Change.RESTARTED} or before is None:
+        return now
+    return tuple(
+        None if n is None else n if b is None else n - b for b, n in zip(before, now, strict=True)
+    )
+
+
+REFINE_AT_ONCE = 300
+
+
+def apply_refined(sample: type[Sample], comparison: Comparison, refine: Refine) -> None:
+    """Ask for the refined gauges of what changed and of what has none, in place.
+
+    At most REFINE_AT_ONCE objects a snapshot: those that changed first, so
+    that a server with 10,000 tables is not made to open all of them at once.
+    """
+    keys = len(sample.key)
+    changed = {row[:keys]: i for i, (_, _, row) in enumerate(comparison.changed)}
+    missing = [key for key, row in comparison.rows.items() if row[-1] is None]
+    wanted = list(dict.fromkeys([*changed, *missing]))[:REFINE_AT_ONCE]
+    for key, values in refine(wanted).items():
+        row = comparison.rows.get(key)
+        if row is None:
+            continue
+        full = row[: -len(values)] + values
+        if full == row:
+            continue
+        comparison.rows[key] = full
+        if key in changed:
+            change, before, _ = comparison.changed[changed[key]]
+            comparison.changed[changed[key]] = (change, before, full)
+        else:
+            comparison.changed.append((Change.CHANGED, row, full))
+
+
+def full_columns(sample: type[Sample]) -> tuple[str, ...]:
+    """Return the columns of a kept row: `Sample.columns()` and the refined gauges last."""
+    return (*sample.columns(), *sample.refined)
+
+
+def load_latest(place: Place) -> dict[Key, Row]:
+    """Return the rows of the last snapshot as `latest` has them, by key."""
+    sample = place.history.sample
+    statement = sql.SQL(
+        "SELECT {columns} FROM {table}"
+        " WHERE target_id = %s AND database_id = %s AND gone_at IS NULL"
+    ).format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, full_columns(sample))),
+        table=sql.Identifier(place.history.latest._meta.db_table),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [place.target_id, place.database_id])
+        return {row[: len(sample.key)]: row for row in cursor.fetchall()}
+
+
+def write(
+    place: Place,
+    comparison: Comparison,
+    taken_at: datetime,
+    target_at: datetime,
+    elapsed: float | None,
+) -> int:
+    """Write samples and latest of what changed; returns how many sample rows."""
+    if not comparison.changed and not comparison.gone:
+        return 0
+    copy_samples(place, comparison, taken_at, target_at, elapsed)
+    upsert_latest(place, [row for _, _, row in comparison.changed], taken_at)
+    if comparison.gone:
+        retire(place, comparison.gone, taken_at)
+    return len(comparison.changed) + len(comparison.gone)
+
+
+def copy_samples(
+    place: Place,
+    comparison: Comparison,
+    taken_at: datetime,
+    target_at: datetime,
+    elapsed: float | None,
+) -> None:
+    """COPY one row for each object that changed or is gone."""
+    sample = place.history.sample
+    keys, end = len(sample.key), len(sample.key) + len(sample.counters)
+    names = full_columns(sample)
+    kept = [names.index(name) for name in (*sample.gauges, *sample.facts)]
+    columns = (
+        *("target_id", "database_id", "taken_at", "target_at", "interval_seconds", "change"),
+        *sample.key,
+        *sample.counters,
+        *sample.gauges,
+        *sample.facts,
+    )
+    statement = sql.SQL("COPY {table} ({columns}) FROM STDIN").format(
+        table=sql.Identifier(place.history.samples._meta.db_table),
+        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+    )
+    head = (place.target_id, place.database_id, taken_at, target_at)
+    nothing = (None,) * (len(sample.counters) + len(kept))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for change, before, row in comparison.changed:
+            interval = None if change == Change.BASELINE else elapsed
+            grown = differences(change, before[keys:end] if before else None, row[keys:end])
+            values = tuple(row[i] for i in kept)
+            copy.write_row((*head, interval, int(change), *row[:keys], *grown, *values))
+        for key in comparison.gone:
+            copy.write_row((*head, elapsed, int(Change.GONE), *key, *nothing))
+
+
+def upsert_latest(place: Place, rows: list[Row], taken_at: datetime) -> None:
+    """Write the rows that changed into `latest`."""
+    if not rows:
+        return
+    sample = place.history.sample
+    names = full_columns(sample)
+    columns = ("target_id", "database_id", "since_at", "changed_at", *names)
+    values = [name for name in names if name not in sample.key]
+    table = sql.Identifier(place.history.latest._meta.db_table)
+    statement = sql.SQL(
+        "INSERT INTO {table} AS l ({columns}) VALUES ({values})"
+        " ON CONFLICT (target_id, database_id, {key}) DO UPDATE SET {sets},"
+        " changed_at = excluded.changed_at, gone_at = NULL,"
+        " since_at = CASE WHEN l.gone_at IS NULL THEN l.since_at ELSE excluded.since_at END"
+    ).format(
+        table=table,
+        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        values=sql.SQL(", ").join(sql.Placeholder() * len(columns)),
+        key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
+        sets=sql.SQL(", ").join(
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values
+        ),
+    )
+    head = (place.target_id, place.database_id, taken_at, taken_at)
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, [head + row for row in rows])
+
+
+def retire(place: Place, gone: list[Key], taken_at: datetime) -> None:
+    """Take objects that are gone out of the present; those with labels keep their names."""
+    sample = place.history.sample
+    verb = (
+        "UPDATE {table} SET gone_at = %s, changed_at = %s"
+        if sample.labels
+        else "DELETE FROM {table}"
+    )
+    statement = sql.SQL(verb + " WHERE target_id = %s AND database_id = %s AND {key}").format(
+        table=sql.Identifier(place.history.latest._meta.db_table),
+        key=sql.SQL(" AND ").join(
+            sql.SQL("{} = %s").format(sql.Identifier(name)) for name in sample.key
+        ),
+    )
+    head = (taken_at, taken_at) if sample.labels else ()
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            statement, [(*head, place.target_id, place.database_id, *key) for key in gone]
+        )
+
+
+def mark_reset(place: Place, taken_at: datetime) -> None:
+    """Note on the charts that somebody reset statistics."""
+    Mark.objects.create(
+        target_id=place.target_id,
+        database_id=place.database_id or None,
+        at=taken_at,
+        kind=Mark.Kind.RESET,
+        text=f"Statistics were reset ({place.history.probe.name}).",
+    )

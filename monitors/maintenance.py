@@ -1,0 +1,31 @@
+"""Keeps the history bounded: partitions ahead, rollups, retention, its size."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.core.cache import cache
+from monitors.history import freshness, partitions, rollup
+from redis.exceptions import RedisError
+
+ROLL_UP_EVERY = timedelta(minutes=5)
+SLOW_EVERY = timedelta(minutes=30)
+
+
+def maintain(now: datetime) -> None:
+    """Do what is due; called each minute by one worker."""
+    partitions.make_ahead(now)
+    if first_in("roll-up", ROLL_UP_EVERY):
+        rollup.roll_up(now)
+    if first_in("slow", SLOW_EVERY):
+        partitions.drop_old(now)
+        rollup.prune(now)
+        freshness.measure_sizes()
+
+
+def first_in(name: str, every: timedelta) -> bool:
+    """Return whether nobody did it for so long; without a cache it is done each time."""
+    try:
+        return cache.add(f"maintenance:{name}", 1, int(every.total_seconds()) - 5)
+    except (RedisError, OSError):
+        return True

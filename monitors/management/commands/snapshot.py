@@ -1,0 +1,49 @@
+"""`manage.py snapshot NAME`: take a target's snapshots now, in this process."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from dataclasses import asdict
+
+from monitors.management.command import Command as OneLine, CommandFailed
+from monitors.models import Snapshot, Target
+from monitors.probes import PROBES
+from monitors.snapshot import SnapshotResult, take_now
+
+
+class Command(OneLine):
+    """Reads every probe, or those that are named, due or not."""
+
+    help = "Take snapshots of a target now and say how each went."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare NAME, --probe and --json."""
+        parser.add_argument("name", help="the target")
+        parser.add_argument(
+            "--probe", action="append", choices=[p.name for p in PROBES], help="only this probe"
+        )
+        parser.add_argument("--json", action="store_true", help="print one line of JSON")
+
+    def handle(self, *, name: str, probe: list[str] | None, **options: object) -> None:
+        """Take them and print one line each; exit 1 unless all are good."""
+        target = Target.objects.filter(name=name, deleting_at__isnull=True).first()
+        if target is None:
+            message = f"No target is called {name}. See: manage.py target list"
+            raise CommandFailed(message)
+        results = take_now(target, probe)
+        if options["json"]:
+            self.stdout.write(json.dumps([asdict(result) for result in results]))
+        else:
+            for result in results:
+                self.stdout.write(line_of(result))
+        if any(result.state != Snapshot.State.OK for result in results):
+            raise SystemExit(1)
+
+
+def line_of(result: SnapshotResult) -> str:
+    """Return a result for people."""
+    place = result.probe + (f" in {result.database}" if result.database else "")
+    if result.error:
+        return f"{place}: {result.state}: {result.error}"
+    return f"{place}: {result.rows} rows, {result.stored} stored, {result.target_ms:.1f} ms"

@@ -1,0 +1,244 @@
+"""Connections to targets: the only place that opens one.
+
+Every connection has time limits, an empty search_path, a name that says whose
+it is, and nothing of this process's environment: libpq would fall back to a
+password file, a service file or client keys of ours and offer them to
+whoever answers at the address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psycopg
+
+from monitors.pg import hosts, text
+from monitors.pg.errors import Unreachable, reason_of
+
+CONNECT_TIMEOUT_SECONDS = 3
+UNSAFE_ENVIRONMENT = ("PG", "KRB5")
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where and as whom to connect."""
+
+    host: str
+    port: int
+    user: str
+    dbname: str
+    sslmode: str
+    require_auth: str
+    password: str | None = field(default=None, repr=False)
+
+    def in_database(self, dbname: str) -> Address:
+        """Return the same login in another database."""
+        return replace(self, dbname=dbname)
+
+
+def default_sslmode(host: str) -> str:
+    """Return `disable` for loopback addresses, `verify-full` for all others."""
+    return "disable" if host in LOOPBACK or host.startswith("127.") else "verify-full"
+
+
+def default_require_auth(host: str, sslmode: str) -> str:
+    """Return libpq's require_auth where a target names none.
+
+    Without a verified server only SCRAM proves that it knows the password;
+    with one, anything but sending it in clear text will do.
+    """
+    safe = sslmode == "verify-full" or default_sslmode(host) == "disable"
+    return "!password" if safe else "scram-sha-256"
+
+
+def open_target(
+    address: Address,
+    *,
+    purpose: str,
+    statement_timeout_ms: int,
+    lock_timeout_ms: int,
+    read_only: bool,
+    deadline_seconds: float = 8,
+    client_connection_check: bool = False,
+) -> psycopg.Connection:
+    """Return a new autocommit connection that returns tuples.
+
+    `purpose` ends in its application_name, `howdah:<purpose>`. A server that
+    vanishes from under a statement of ours ends that statement when
+    `client_connection_check` is on (PostgreSQL 14+, Linux). Raises Unreachable.
+    """
+    options = {
+        "search_path": "",
+        "statement_timeout": str(statement_timeout_ms),
+        "lock_timeout": str(lock_timeout_ms),
+        "idle_in_transaction_session_timeout": "30000",
+        "default_transaction_read_only": "on" if read_only else "off",
+        "jit": "off",
+        "max_parallel_workers_per_gather": "0",
+    }
+    parameters: dict[str, object] = {
+        "host": address.host,
+        "hostaddr": hosts.allowed_address(address.host),
+        "port": address.port,
+        "user": address.user,
+        "dbname": address.dbname,
+        "password": address.password or "",
+        "sslmode": address.sslmode,
+        "require_auth": address.require_auth
+        or default_require_auth(address.host, address.sslmode),
+        "gssencmode": "disable",
+        "passfile": str(empty_file()),
+        "sslcertmode": "disable",
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "tcp_user_timeout": 3000,
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "application_name": f"howdah:{purpose}"[:63],
+        "client_encoding": "UTF8",
+        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+    }
+    if address.sslmode in {"verify-ca", "verify-full"}:
+        parameters["sslrootcert"] = root_certificates()
+    strip_environment()
+    connection = connect_within(parameters, deadline_seconds)
+    prepare(connection, client_connection_check=client_connection_check)
+    return connection
+
+
+def connect_within(parameters: dict[str, object], seconds: float) -> psycopg.Connection:
+    """Connect, or raise Unreachable when that takes longer than `seconds`.
+
+    A peer that accepts and stays silent defeats connect_timeout only where a
+    proxy answers for it; psycopg's own wait is bounded by connect_timeout.
+    """
+    known = {name: value for name, value in parameters.items() if value is not None}
+    known["connect_timeout"] = max(2, min(CONNECT_TIMEOUT_SECONDS, int(seconds)))
+    try:
+        return psycopg.connect(autocommit=True, prepare_threshold=5, **known)  # type: ignore[arg-type]
+    except psycopg.Error as error:
+        raise Unreachable(reason_of(error)) from None
+
+
+def prepare(connection: psycopg.Connection, *, client_connection_check: bool) -> None:
+    """Give a new connection its loaders and what only newer servers know."""
+    for name in ("text", "varchar", "name", "bpchar"):
+        connection.adapters.register_loader(name, text.TolerantText)
+        connection.adapters.register_loader(name, text.TolerantBinaryText)
+    if client_connection_check:
+        with contextlib.suppress(psycopg.errors.InvalidParameterValue):
+            # Refused by systems without the means, macOS for one.
+            connection.execute("SET client_connection_check_interval = 1000")
+
+
+def strip_environment() -> None:
+    """Remove from this process what libpq would use behind our back."""
+    for name in [n for n in os.environ if n.startswith(UNSAFE_ENVIRONMENT)]:
+        del os.environ[name]
+
+
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+def root_certificates() -> str:
+    """Return the file of trusted certificates: HOWDAH_SSL_ROOT_CERT, the system's, or `system`.
+
+    The libpq of psycopg's wheel brings its own OpenSSL, which does not know
+    where the system keeps its certificates.
+    """
+    named = os.environ.get("HOWDAH_SSL_ROOT_CERT", "")
+    return named or next((path for path in BUNDLES if Path(path).exists()), "system")
+
+
+_EMPTY: dict[str, Path] = {}
+
+
+def empty_file() -> Path:
+    """Return an empty regular file: libpq wants one where it shall find no passwords."""
+    if "path" not in _EMPTY:
+        folder = Path(tempfile.mkdtemp(prefix="howdah-"))
+        _EMPTY["path"] = folder / "empty"
+        _EMPTY["path"].touch(mode=0o600)
+    return _EMPTY["path"]
+
+
+class Watchdog:
+    """Shuts sockets down whose deadline has passed.
+
+    Neither statement_timeout nor keepalives free a thread from a peer that
+    acknowledges and never answers, and psycopg's cancellation asks that very
+    peer. One thread serves all connections of the process.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._deadlines: dict[int, tuple[float, int]] = {}
+        self._fired: set[int] = set()
+        self._next = 0
+        self._thread: threading.Thread | None = None
+
+    def watch(self, fileno: int, seconds: float) -> int:
+        """Start the clock for a socket; returns a ticket for `forget`."""
+        with self._condition:
+            self._next += 1
+            self._deadlines[self._next] = (time.monotonic() + seconds, fileno)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+            return self._next
+
+    def forget(self, ticket: int) -> bool:
+        """Stop the clock; returns whether the socket had been shut down."""
+        with self._condition:
+            self._deadlines.pop(ticket, None)
+            fired = ticket in self._fired
+            self._fired.discard(ticket)
+            return fired
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                now = time.monotonic()
+                for ticket, (at, fileno) in list(self._deadlines.items()):
+                    if at <= now:
+                        del self._deadlines[ticket]
+                        self._fired.add(ticket)
+                        shut_down(fileno)
+                nearest = min((at for at, _ in self._deadlines.values()), default=None)
+                self._condition.wait(None if nearest is None else max(0.01, nearest - now))
+
+
+def shut_down(fileno: int) -> None:
+    """End both directions of a socket that somebody else owns and will close."""
+    copy = os.dup(fileno)
+    with contextlib.suppress(OSError), socket.socket(fileno=copy) as peer:
+        peer.shutdown(socket.SHUT_RDWR)
+
+
+WATCHDOG = Watchdog()
+
+
+@contextlib.contextmanager
+def deadline(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
+    """Bound everything done with a connection inside; raises Unreachable when it was cut."""
+    ticket = WATCHDOG.watch(connection.pgconn.socket, seconds)
+    try:
+        yield
+    except psycopg.Error:
+        if WATCHDOG.forget(ticket):
+            message = f"The server did not answer within {seconds:.0f} s."
+            raise Unreachable(message) from None
+        raise
+    finally:
+        WATCHDOG.forget(ticket)

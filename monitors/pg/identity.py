@@ -1,0 +1,105 @@
+"""What a server says of itself: version, role, epoch, limits and settings.
+
+Source: https://www.postgresql.org/docs/current/functions-info.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+# pg_stat_bgwriter.stats_reset and the checkpointer's start both change only
+# when the server crashed and restarted with all counters at 0.
+IDENTITY_SQL = """
+SELECT current_setting('server_version') AS version_text,
+       (SELECT c.system_identifier::text FROM pg_catalog.pg_control_system() AS c) AS system_identifier,
+       (SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k) AS timeline,
+       pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.pg_postmaster_start_time() AS started_at,
+       (SELECT b.stats_reset FROM pg_catalog.pg_stat_bgwriter AS b) AS bgwriter_reset,
+       (SELECT min(a.backend_start) FROM pg_catalog.pg_stat_activity AS a
+         WHERE a.backend_type = 'checkpointer') AS checkpointer_start,
+       current_setting('max_connections')::integer AS max_connections,
+       current_setting('superuser_reserved_connections')::integer
+           + coalesce(current_setting('reserved_connections', true)::integer, 0) AS reserved_connections,
+       (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS superuser,
+       pg_catalog.clock_timestamp() AS target_at
+"""
+
+SETTINGS = (
+    "autovacuum",
+    "autovacuum_analyze_scale_factor",
+    "autovacuum_analyze_threshold",
+    "autovacuum_freeze_max_age",
+    "autovacuum_max_workers",
+    "autovacuum_multixact_freeze_max_age",
+    "autovacuum_naptime",
+    "autovacuum_vacuum_cost_delay",
+    "autovacuum_vacuum_cost_limit",
+    "autovacuum_vacuum_insert_scale_factor",
+    "autovacuum_vacuum_insert_threshold",
+    "autovacuum_vacuum_max_threshold",
+    "autovacuum_vacuum_scale_factor",
+    "autovacuum_vacuum_threshold",
+    "deadlock_timeout",
+    "track_activities",
+    "track_counts",
+    "vacuum_cost_limit",
+    "vacuum_failsafe_age",
+)
+# The view gives plain numbers in each setting's own unit, current_setting() does not.
+SETTINGS_SQL = """
+SELECT s.name, s.setting
+  FROM pg_catalog.pg_settings AS s
+ WHERE s.name = ANY (%(names)s)
+"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One server at one moment."""
+
+    server_version: int  # 180004
+    version_text: str
+    system_identifier: str
+    timeline: int
+    in_recovery: bool
+    started_at: datetime
+    bgwriter_reset: datetime | None
+    checkpointer_start: datetime | None
+    max_connections: int
+    reserved_connections: int
+    superuser: bool  # of the login that asks
+    target_at: datetime
+    settings: dict[str, str]  # name -> value in the setting's own unit
+
+    @property
+    def epoch(self) -> str:
+        """Two moments; an epoch is over when both have changed (`is_new_epoch`)."""
+        return "|".join(
+            moment.isoformat() if moment else ""
+            for moment in (self.bgwriter_reset, self.checkpointer_start)
+        )
+
+
+def is_new_epoch(before: str, after: str) -> bool:
+    """Return whether all counters started at 0 between two epochs as `Identity` writes them.
+
+    A clean restart changes the checkpointer's start alone and keeps counters;
+    `pg_stat_reset_shared` changes the reset alone. A checkpointer that the
+    login may not see (its start is NULL) says nothing.
+    """
+    if not before or not after:
+        return False
+    old, new = before.split("|"), after.split("|")
+    return all(b != a and b and a for b, a in zip(old, new, strict=True))
+
+
+def read_identity(connection: psycopg.Connection) -> Identity:
+    """Ask a server who it is; two short reads, no lock."""
+    row = connection.execute(IDENTITY_SQL, binary=True).fetchone()
+    settings = dict(connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall())
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return Identity(connection.info.server_version, *row, settings)

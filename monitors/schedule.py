@@ -1,0 +1,131 @@
+"""Which reads are due, and who takes them: each lease is claimed once."""
+
+from __future__ import annotations
+
+import random
+import uuid
+import zlib
+from datetime import UTC, datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Min, Q
+
+from monitors.history.freshness import interval_of
+from monitors.models import Lease, ProbeState, Target, WorkerBeat
+from monitors.probe import Probe
+from monitors.probes import PROBES
+
+BUDGET_SECONDS = {Lease.Kind.FAST: 8.0, Lease.Kind.SLOW: 20.0}
+GRACE = timedelta(seconds=5)
+ALIVE = timedelta(seconds=15)
+FAILURES_TO_OPEN = 3
+BACK_OFF_MINUTES = (1, 2, 4, 8, 15)
+DENIED_AGAIN = timedelta(hours=1)
+AT_ONCE = 200
+
+
+def probes_of(kind: str) -> list[Probe]:
+    """Return the probes that a kind of lease reads, in their order."""
+    return [probe for probe in PROBES if probe.fast == (kind == Lease.Kind.FAST)]
+
+
+def make_leases() -> None:
+    """Give every target that has none its two leases."""
+    bare = Target.objects.filter(lease__isnull=True, deleting_at__isnull=True)
+    leases = [Lease(target=target, kind=kind) for target in bare for kind in Lease.Kind]
+    Lease.objects.bulk_create(leases, ignore_conflicts=True)
+
+
+def live_slots(now: datetime) -> list[int]:
+    """Return the slots of the snapshot workers that give signs of life, lowest first."""
+    beats = WorkerBeat.objects.filter(
+        role="snapshots", slot__isnull=False, beat_at__gte=now - ALIVE
+    )
+    return sorted(set(beats.values_list("slot", flat=True)))
+
+
+def claim_due(now: datetime) -> list[Lease]:
+    """Claim the leases that are due, at most AT_ONCE; the caller queues a task for each.
+
+    A lease that another worker holds is due again only when its claim has
+    expired. One stays with the worker that has its connections; where that
+    worker is gone another takes it over.
+    """
+    slots = live_slots(now)
+    if not slots:
+        return []
+    with transaction.atomic():
+        leases = list(
+            Lease.objects.select_for_update(skip_locked=True, of=("self",))
+            .filter(
+                Q(claim__isnull=True) | Q(expires_at__lt=now),
+                due_at__lte=now,
+                target__enabled=True,
+                target__deleting_at__isnull=True,
+                target__kind=Target.Kind.POSTGRES,
+            )
+            .select_related("target")
+            .order_by("due_at")[:AT_ONCE]
+        )
+        for lease in leases:
+            lease.claim = uuid.uuid4()
+            lease.expires_at = now + timedelta(seconds=BUDGET_SECONDS[lease.kind]) + GRACE
+            if lease.slot not in slots:
+                lease.slot = slots[lease.target_id % len(slots)]
+        Lease.objects.bulk_update(leases, ["claim", "expires_at", "slot"])
+    return leases
+
+
+def hold(target_id: int, kind: str, claim: str) -> Lease | None:
+    """Return the lease if the claim still holds, None if it was given to another."""
+    return (
+        Lease.objects.select_related("target__environment")
+        .filter(target_id=target_id, kind=kind, claim=claim)
+        .first()
+    )
+
+
+def release(lease: Lease, now: datetime, *, reached: bool) -> None:
+    """Give a lease back and say when it is next due.
+
+    After three failures in a row it is tried ever more rarely, up to every 15
+    minutes, so that a target that is down is not hammered.
+    """
+    failures = 0 if reached else lease.failures + 1
+    due_at = next_due(lease.target, lease.kind, now)
+    if failures >= FAILURES_TO_OPEN:
+        step = min(failures - FAILURES_TO_OPEN, len(BACK_OFF_MINUTES) - 1)
+        wait = BACK_OFF_MINUTES[step] * 60 * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        due_at = max(due_at, now + timedelta(seconds=wait))
+    Lease.objects.filter(pk=lease.pk, claim=lease.claim).update(
+        claim=None, expires_at=None, due_at=due_at, failures=failures
+    )
+
+
+def next_due(target: Target, kind: str, now: datetime) -> datetime:
+    """Return when the first of a lease's probes is next due."""
+    names = [probe.name for probe in probes_of(kind)]
+    shortest = min(interval_of(target, name) for name in names)
+    latest = next_slot(target.pk, shortest, now)
+    states = ProbeState.objects.filter(target=target, probe__in=names)
+    due = states.filter(Q(database__isnull=True) | Q(database__included=True)).aggregate(
+        first=Min("due_at")
+    )["first"]
+    return min(latest, max(due, now)) if due else latest
+
+
+def next_slot(target_id: int, interval: float, now: datetime) -> datetime:
+    """Return the next moment of a target's rhythm after now.
+
+    Each target has an offset of its own inside the interval, the same after
+    every restart, so that a thousand targets do not come due at once.
+    """
+    offset = zlib.crc32(str(target_id).encode()) % 1000 / 1000 * interval
+    turns = (now.timestamp() - offset) // interval + 1
+    return datetime.fromtimestamp(turns * interval + offset, tz=UTC)
+
+
+def reset_circuit(target: Target, now: datetime) -> None:
+    """Try a target at once, after an edit or when somebody asks."""
+    Lease.objects.filter(target=target).update(due_at=now, failures=0)
+    ProbeState.objects.filter(target=target).update(due_at=now)

@@ -1,0 +1,563 @@
+"""Takes the due snapshots of a target over its kept connections.
+
+One task reads everything that is due of one lease. Connections are kept
+between tasks: one for the fast lease, two for the slow one. Each probe and
+database is one transaction of its own, so one that fails costs no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+import psycopg
+from django.core.cache import cache
+from django.db import transaction
+from django.utils import timezone
+from psycopg import errors
+from redis.exceptions import RedisError
+
+from monitors import schedule, secrets
+from monitors.history import store
+from monitors.history.freshness import interval_of
+from monitors.models import HISTORY, Database, Lease, Mark, Snapshot, Target, TargetSecret
+from monitors.pg import connect, text
+from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.identity import Identity, is_new_epoch, read_identity
+from monitors.probe import Probe, Row
+from monitors.probes import PROBES
+
+log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_MS = 500
+IDENTITY_AGAIN_SECONDS = 60
+KEPT_AT_MOST = {Lease.Kind.FAST: 1, Lease.Kind.SLOW: 2}
+LIVE_TEXT_SECONDS = 30
+
+
+class UnknownColumns(Exception):
+    """A probe's SQL returns columns that its sample does not declare."""
+
+
+@dataclass(frozen=True)
+class SnapshotResult:
+    """What `manage.py snapshot` prints for one attempt; database is '' for the whole server."""
+
+    probe: str
+    database: str
+    state: str
+    rows: int
+    stored: int
+    client_ms: float
+    target_ms: float
+    error: str
+
+
+@dataclass
+class Kept:
+    """An open connection to one database of a target."""
+
+    connection: psycopg.Connection
+    identity: Identity
+    identity_at: float  # monotonic
+
+
+@dataclass
+class Session:
+    """The kept connections of one lease; used by one task at a time."""
+
+    kind: str
+    fingerprint: tuple[object, ...] = ()
+    address: connect.Address | None = None
+    kept: OrderedDict[str, Kept] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def open(self, target: Target, dbname: str, seconds: float) -> Kept:
+        """Return the connection to a database, opened when it is not kept; raises Unreachable."""
+        found = self.kept.pop(dbname, None)
+        if found is not None and not found.connection.closed:
+            self.kept[dbname] = found
+            return found
+        assert self.address is not None  # noqa: S101 - set by `prepare`
+        while len(self.kept) >= KEPT_AT_MOST[Lease.Kind(self.kind)]:
+            _, oldest = self.kept.popitem(last=False)
+            oldest.connection.close()
+        connection = connect.open_target(
+            self.address.in_database(dbname),
+            purpose=f"collector:{self.kind}",
+            statement_timeout_ms=5000,
+            lock_timeout_ms=LOCK_TIMEOUT_MS,
+            read_only=True,
+            deadline_seconds=seconds,
+        )
+        try:
+            with connect.deadline(connection, seconds):
+                identity = read_identity(connection)
+        except (psycopg.Error, Unreachable):
+            connection.close()
+            raise
+        self.kept[dbname] = Kept(connection, identity, time.monotonic())
+        note_identity(target, identity)
+        return self.kept[dbname]
+
+    def prepare(self, target: Target) -> None:
+        """Read the login; connections of a former address or password are closed."""
+        fingerprint = fingerprint_of(target)
+        if fingerprint != self.fingerprint:
+            self.close()
+            self.address = collector_address(target)
+            self.fingerprint = fingerprint
+
+    def close(self) -> None:
+        """Close every connection."""
+        while self.kept:
+            self.kept.popitem()[1].connection.close()
+
+
+def fingerprint_of(target: Target) -> tuple[object, ...]:
+    """Return what a kept connection was made with."""
+    changed_at = TargetSecret.objects.filter(
+        target=target, login=TargetSecret.Login.COLLECTOR
+    ).values_list("changed_at", flat=True)
+    return (
+        *(target.host, target.port, target.user, target.sslmode, target.require_auth),
+        changed_at.first(),
+    )
+
+
+def collector_address(target: Target) -> connect.Address:
+    """Return where and as whom to read a target; raises secrets.SecretUnreadable."""
+    row = TargetSecret.objects.filter(target=target, login=TargetSecret.Login.COLLECTOR).first()
+    password = None
+    if row is not None:
+        password = secrets.unseal_password(
+            bytes(row.sealed), row.key_id, target.host, target.port, target.user
+        )
+    return connect.Address(
+        target.host,
+        target.port,
+        target.user,
+        target.dbname,
+        target.sslmode,
+        target.require_auth,
+        password,
+    )
+
+
+class Sessions:
+    """Every session of this process, by target and kind of lease."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[int, str], Session] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def use(self, target_id: int, kind: str) -> Iterator[Session]:
+        """Lend a target's session to one task; raises Busy while another has it."""
+        with self._lock:
+            session = self._sessions.setdefault((target_id, kind), Session(kind))
+        if not session.lock.acquire(blocking=False):
+            raise Busy
+        try:
+            yield session
+        finally:
+            session.lock.release()
+
+    def forget(self, keep: set[int]) -> None:
+        """Close the sessions of targets that are no longer watched."""
+        with self._lock:
+            gone = [key for key in self._sessions if key[0] not in keep]
+            closing = [self._sessions.pop(key) for key in gone]
+        for session in closing:
+            with session.lock:
+                session.close()
+
+
+class Busy(Exception):
+    """The former task of this lease still runs; its deadline will end it."""
+
+
+SESSIONS = Sessions()
+
+
+def take_due(target_id: int, kind: str, claim: str) -> None:
+    """Take what is due of a lease, if the claim still holds, and give it back."""
+    lease = schedule.hold(target_id, kind, claim)
+    if lease is None or not lease.target.enabled:
+        return
+    try:
+        with SESSIONS.use(target_id, kind) as session:
+            run = Run(lease.target, session, schedule.BUDGET_SECONDS[Lease.Kind(kind)])
+            run.take(schedule.probes_of(kind), only_due=True)
+    except Busy:
+        log.warning("%s: the former %s read still runs", lease.target.name, kind)
+        return
+    schedule.release(lease, timezone.now(), reached=run.reached)
+
+
+def take_now(target: Target, probe_names: list[str] | None = None) -> list[SnapshotResult]:
+    """Take snapshots in this process, over connections of its own, due or not."""
+    session = Session(Lease.Kind.SLOW)
+    try:
+        run = Run(target, session, seconds=60)
+        run.take([p for p in PROBES if not probe_names or p.name in probe_names], only_due=False)
+    finally:
+        session.close()
+    return run.results
+
+
+class Run:
+    """One pass over the probes of a target, within a budget of seconds."""
+
+    def __init__(self, target: Target, session: Session, seconds: float) -> None:
+        self.target = target
+        self.session = session
+        self.ends = time.monotonic() + seconds
+        self.reached = False
+        self.broken = ""  # why the target can't be reached; ends the pass
+        self.results: list[SnapshotResult] = []
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self.ends - time.monotonic()
+
+    def take(self, probes: list[Probe], *, only_due: bool) -> None:
+        """Take each probe on the server or on each database."""
+        try:
+            self.session.prepare(self.target)
+            self.session.open(self.target, self.target.dbname, self.left)
+            self.refresh_identity()
+            self.reached = True
+        except secrets.SecretUnreadable as error:
+            self.broken = str(error)
+        except (Unreachable, psycopg.Error) as error:
+            self.broken = reason_of(error)
+        if self.target.frozen_reason:
+            self.broken = self.target.frozen_reason
+        for probe in probes:
+            for database in self.databases_of(probe):
+                if not only_due or is_due(self.target, probe, database):
+                    self.attempt(probe, database)
+        if self.broken:
+            log.warning("%s: %s", self.target.name, self.broken)
+            self.session.close()
+
+    def refresh_identity(self) -> None:
+        """Ask the server again who it is, when the last answer is a minute old."""
+        kept = self.session.open(self.target, self.target.dbname, self.left)
+        if time.monotonic() - kept.identity_at > IDENTITY_AGAIN_SECONDS:
+            with connect.deadline(kept.connection, min(self.left, 5)):
+                kept.identity = read_identity(kept.connection)
+            kept.identity_at = time.monotonic()
+            note_identity(self.target, kept.identity)
+
+    def databases_of(self, probe: Probe) -> list[Database | None]:
+        """Return the databases that a probe is read in; [None] for the whole server."""
+        if not probe.per_database:
+            return [None]
+        return list(
+            Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
+        )
+
+    def attempt(self, probe: Probe, database: Database | None) -> None:
+        """Take one snapshot and keep it, or the reason why not."""
+        place = store.Place(
+            HISTORY[probe.name], self.target.pk, database.pk if database is not None else 0
+        )
+        taken_at = timezone.now()
+        interval = interval_of(self.target, probe.name)
+        due = schedule.next_slot(self.target.pk, interval, taken_at)
+        rhythm = {"taken_at": taken_at, "interval_seconds": interval}
+        state, reason = Snapshot.State.UNREACHABLE, self.broken
+        if not self.broken and self.left <= 0:
+            state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
+        elif not self.broken:
+            try:
+                snapshot = self.read_and_store(probe, database, place, next_due=due, **rhythm)
+            except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
+                state, reason = self.classify(error)
+            else:
+                self.results.append(result_of(snapshot, database))
+                return
+        if state in {Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED}:
+            due = max(due, taken_at + schedule.DENIED_AGAIN)
+        snapshot = store.record_failure(
+            place, state=state, reason=reason, next_due=due, **rhythm
+        )
+        self.results.append(result_of(snapshot, database))
+
+    def classify(self, error: Exception) -> tuple[str, str]:
+        """Return an attempt's state and reason; a broken connection ends the pass."""
+        reason = reason_of(error)
+        if isinstance(error, Unreachable):
+            self.broken = reason
+            return Snapshot.State.UNREACHABLE, reason
+        for kinds, state in FAILURES:
+            if isinstance(error, kinds):
+                return state, reason
+        broken = any(kept.connection.broken for kept in self.session.kept.values())
+        if broken or isinstance(error, errors.AdminShutdown):
+            self.broken = reason
+            return Snapshot.State.UNREACHABLE, reason
+        return Snapshot.State.FAILED, reason
+
+    def read_and_store(
+        self,
+        probe: Probe,
+        database: Database | None,
+        place: store.Place,
+        *,
+        taken_at: datetime,
+        interval_seconds: float,
+        next_due: datetime,
+    ) -> Snapshot:
+        """Read a probe in one transaction of the target and keep it in one of ours."""
+        dbname = database.datname if database is not None else self.target.dbname
+        kept = self.session.open(self.target, dbname, min(self.left, 5))
+        statement = probe.sql_for(kept.identity.server_version)
+        if statement is None:
+            message = f"Not on PostgreSQL {kept.identity.server_version // 10000}."
+            raise Unsupported(message)
+        with connect.deadline(kept.connection, max(self.left, 0.1)), kept.connection.transaction():
+            reading = read(kept.connection, probe, statement)
+            if probe.sample.redacted:
+                reading = self.redact(probe, reading)
+            snapshot = store.store(
+                place,
+                reading,
+                taken_at=taken_at,
+                interval_seconds=interval_seconds,
+                next_due=next_due,
+                epoch=kept.identity.epoch,
+                refine=refiner(kept.connection, probe) if probe.refine_sql else None,
+            )
+        if probe.name == "databases":
+            note_databases(self.target, probe, reading.rows)
+        return snapshot
+
+    def redact(self, probe: Probe, reading: store.Reading) -> store.Reading:
+        """Keep the running texts for a moment in the cache alone, and replace their literals."""
+        columns = probe.sample.columns()
+        places = [columns.index(name) for name in probe.sample.redacted]
+        live: dict[str, str] = {}
+        rows = []
+        for row in reading.rows:
+            values = list(row)
+            for place in places:
+                if values[place]:
+                    live[live_key(row[: len(probe.sample.key)])] = values[place]
+                    values[place] = text.redact(values[place])
+            rows.append(tuple(values))
+        keep_live(probe, self.target, live)
+        return store.Reading(
+            rows,
+            reading.target_at,
+            reading.reset_at,
+            reading.reset_counter,
+            reading.client_ms,
+            reading.target_ms,
+        )
+
+
+class Unsupported(Exception):
+    """A probe has no SQL for the server's version."""
+
+
+FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (Unsupported, Snapshot.State.UNSUPPORTED),
+    (errors.InsufficientPrivilege, Snapshot.State.DENIED),
+    (
+        (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn),
+        Snapshot.State.UNSUPPORTED,
+    ),
+    (errors.QueryCanceled, Snapshot.State.TIMEOUT),
+)
+
+
+def read(connection: psycopg.Connection, probe: Probe, statement: str) -> store.Reading:
+    """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
+    cpu, waited = time.thread_time(), 0.0
+    connection.execute(
+        "SELECT pg_catalog.set_config('statement_timeout', %s, true)",
+        [str(probe.statement_timeout_ms)],
+    )
+    reset_at = reset_counter = None
+    if probe.reset_sql:
+        found = connection.execute(probe.reset_sql, binary=True).fetchone()  # type: ignore[arg-type]
+        reset_at, reset_counter = found or (None, None)
+    began = time.perf_counter()
+    cursor = connection.execute(statement, binary=True)  # type: ignore[arg-type]
+    waited = time.perf_counter() - began
+    rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
+    moment = connection.execute("SELECT pg_catalog.clock_timestamp()", binary=True).fetchone()
+    assert moment is not None  # noqa: S101 - one row, always
+    return store.Reading(
+        rows,
+        moment[0],
+        reset_at,
+        reset_counter,
+        client_ms=(time.thread_time() - cpu) * 1000,
+        target_ms=waited * 1000,
+    )
+
+
+def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
+    """Return rows in the order of the sample's columns, None where a version has none."""
+    columns = probe.sample.columns()
+    unknown = set(names) - set(columns)
+    if unknown or len(set(names)) != len(names):
+        message = f"Probe {probe.name} returns columns that its sample lacks: {sorted(unknown)}."
+        raise UnknownColumns(message)
+    if tuple(names) == columns:
+        return rows
+    places = [names.index(name) if name in names else len(names) for name in columns]
+    return [tuple((*row, None)[place] for place in places) for row in rows]
+
+
+def refiner(connection: psycopg.Connection, probe: Probe) -> store.Refine:
+    """Return what reads the refined gauges of some objects.
+
+    A lock that is not free within the lock_timeout costs the sizes of this
+    once, not the snapshot.
+    """
+
+    def refine(keys: list[store.Key]) -> dict[store.Key, Row]:
+        if not keys:
+            return {}
+        try:
+            with connection.transaction():
+                rows = connection.execute(
+                    probe.refine_sql,  # type: ignore[arg-type]
+                    {"keys": [key[0] for key in keys]},
+                    binary=True,
+                ).fetchall()
+        except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
+            return {}
+        return {row[:1]: row[1:] for row in rows if None not in row}
+
+    return refine
+
+
+def live_key(key: Row) -> str:
+    """Return how the cache names an object: its key's values, joined by colons."""
+    return ":".join(
+        part.isoformat() if isinstance(part, datetime) else str(part) for part in key
+    )
+
+
+def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:
+    """Put running texts where only those who may see them look, for half a minute."""
+    seconds = max(LIVE_TEXT_SECONDS, int(3 * interval_of(target, probe.name)))
+    try:
+        cache.set(f"{probe.name}:{target.pk}", texts, seconds)
+    except (RedisError, OSError) as error:
+        log.warning("Running texts of %s are not cached: %s", target.name, type(error).__name__)
+
+
+def is_due(target: Target, probe: Probe, database: Database | None) -> bool:
+    """Return whether a probe's turn on a target or database has come."""
+    state = target.probestate_set.filter(probe=probe.name, database=database).first()
+    return state is None or state.due_at <= timezone.now() + timedelta(milliseconds=200)
+
+
+def result_of(snapshot: Snapshot, database: Database | None) -> SnapshotResult:
+    """Return an attempt as `manage.py snapshot` prints it."""
+    return SnapshotResult(
+        probe=snapshot.probe,
+        database=database.datname if database is not None else "",
+        state=snapshot.state,
+        rows=snapshot.rows,
+        stored=snapshot.stored,
+        client_ms=round(snapshot.client_ms, 3),
+        target_ms=round(snapshot.target_ms, 3),
+        error=snapshot.reason,
+    )
+
+
+def note_databases(target: Target, probe: Probe, rows: list[Row] | Any) -> None:
+    """Keep the list of a target's databases in step with what its server shows."""
+    columns = probe.sample.columns()
+    datid, datname = columns.index("datid"), columns.index("datname")
+    found = {row[datid]: row[datname] for row in rows}
+    known = {database.datid: database for database in Database.objects.filter(target=target)}
+    for oid, name in found.items():
+        included = is_included(target, name)
+        database = known.pop(oid, None)
+        if database is None:
+            Database.objects.create(target=target, datid=oid, datname=name, included=included)
+        elif (database.datname, database.included, database.gone_at) != (name, included, None):
+            database.datname, database.included, database.gone_at = name, included, None
+            database.save()
+    gone = [database.pk for database in known.values() if database.gone_at is None]
+    Database.objects.filter(pk__in=gone).update(gone_at=timezone.now())
+
+
+def is_included(target: Target, datname: str) -> bool:
+    """Return whether a target's patterns take a database in (globs; none means all)."""
+    if any(fnmatchcase(datname, pattern) for pattern in target.exclude):
+        return False
+    return not target.include or any(fnmatchcase(datname, p) for p in target.include)
+
+
+def note_identity(target: Target, identity: Identity) -> None:
+    """Keep what a server said of itself, and mark what happened to it since."""
+    with transaction.atomic():
+        known = Target.objects.select_for_update().get(pk=target.pk)
+        for kind, words in events_between(known, identity):
+            started = timezone.now() - (identity.target_at - identity.started_at)
+            moment = started if kind in {Mark.Kind.RESTART, Mark.Kind.CRASH} else timezone.now()
+            Mark.objects.create(target=known, at=moment, kind=kind, text=words)
+        if known.system_identifier not in {"", identity.system_identifier}:
+            known.frozen_reason = (
+                "Another server answers at this address: its system identifier is "
+                f"{identity.system_identifier}, it was {known.system_identifier}. "
+                "An administrator has to confirm the change by editing the target."
+            )
+        else:
+            for name in KEPT_OF_IDENTITY:
+                setattr(known, name, getattr(identity, name))
+        known.save()
+    target.refresh_from_db()
+
+
+KEPT_OF_IDENTITY: tuple[str, ...] = (
+    "server_version",
+    "version_text",
+    "system_identifier",
+    "timeline",
+    "in_recovery",
+    "started_at",
+    "epoch",
+    "max_connections",
+    "reserved_connections",
+    "settings",
+)
+
+Event = tuple[str, str]
+
+
+def events_between(known: Target, identity: Identity) -> list[Event]:
+    """Return (kind, sentence) of what happened to a server since it was last seen."""
+    if known.started_at is None:
+        return []
+    events: list[Event] = []
+    if is_new_epoch(known.epoch, identity.epoch):
+        events.append((Mark.Kind.CRASH, "The server crashed and restarted: counters are 0."))
+    elif identity.started_at != known.started_at:
+        events.append((Mark.Kind.RESTART, "The server was restarted."))
+    if known.timeline is not None and identity.timeline > known.timeline:
+        events.append((Mark.Kind.PROMOTION, f"Promoted: timeline {identity.timeline}."))
+    if known.version_text and known.version_text != identity.version_text:
+        events.append((Mark.Kind.UPGRADE, f"Now PostgreSQL {identity.version_text}."))
+    return events
+
+

@@ -1,0 +1,64 @@
+"""What Celery calls: each task hands over to the module that does the work."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from monitors import check, heartbeat, maintenance, perform, queue, registration, schedule
+from monitors.models import Lease
+from monitors.snapshot import take_due
+
+
+@shared_task
+def tick() -> None:
+    """Claim what is due and queue one task for each lease."""
+    now = timezone.now()
+    heartbeat.beat("tick")
+    schedule.make_leases()
+    for lease in schedule.claim_due(now):
+        seconds = schedule.BUDGET_SECONDS[Lease.Kind(lease.kind)]
+        args = (lease.target_id, lease.kind, str(lease.claim))
+        queue.send("snapshot", *args, queue=f"snapshots.{lease.slot}", expires=seconds)
+
+
+@shared_task
+def snapshot(target_id: int, kind: str, claim: str) -> None:
+    """Take the due snapshots of one lease."""
+    take_due(target_id, kind, claim)
+
+
+@shared_task
+def maintain_history() -> None:
+    """Make partitions ahead, roll up, drop what is too old."""
+    maintenance.maintain(timezone.now())
+
+
+@shared_task
+def sweep() -> None:
+    """Send again what the broker lost, expire and look for what is lost."""
+    perform.sweep()
+
+
+@shared_task
+def preview(action_id: str) -> None:
+    """Look at the target for an action's preview."""
+    perform.preview_now(action_id)
+
+
+@shared_task(name="monitors.tasks.perform")
+def perform_action(action_id: str) -> None:
+    """Carry an action out, once."""
+    perform.perform(action_id)
+
+
+@shared_task
+def check_target(check_id: str) -> None:
+    """Test a connection and what its login may do."""
+    check.run(check_id)
+
+
+@shared_task
+def delete_target(target_id: int) -> None:
+    """Remove a target and its history in batches."""
+    registration.delete_target(target_id)
