@@ -55,7 +55,7 @@ def perform_action(action_id: str) -> None:
 @shared_task
 def check_target(check_id: str) -> None:
     """Test a connection and what its login may do."""
-    check.run(check_id)
+    check.carry_out(check_id)
 
 
 @shared_task

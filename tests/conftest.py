@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from nacl.public import PrivateKey
 
+from dashboard.embedded.postgres import embedded_programs
 from tests import servers
 from tests.servers import Blocked, Server
 
@@ -62,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def start_servers() -> None:
     """Start PostgreSQL and Valkey and say to later processes where they are."""
     folder = stack.enter_context(servers.home())
-    programs = servers.postgres.embedded_programs()
+    programs = embedded_programs()
     server = stack.enter_context(servers.running(EMBEDDED_MAJOR, programs, folder))
     broker = stack.enter_context(servers.broker(folder))
     key = PrivateKey.generate()
@@ -200,3 +201,38 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Let flushing after a transactional test empty the audit: nothing else may."""
+    from django.db import connection  # noqa: PLC0415 - after its environment is set
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE monitors_auditentry DISABLE TRIGGER audit_not_emptied")
+
+
+@pytest.fixture
+def watch() -> Callable[..., Any]:
+    """Register a server: watch(server, name=…, user=…, operator_user=…) -> Target."""
+    from monitors import secrets as sealed_box  # noqa: PLC0415
+    from monitors.models import Environment, Target, TargetSecret  # noqa: PLC0415
+
+    def register(server: Server, *, name: str = "shop-1", **fields: Any) -> Target:
+        environment, _ = Environment.objects.get_or_create(name=fields.pop("env", "development"))
+        options = {"user": "collector", "sslmode": "disable", "include": ["shop"], **fields}
+        target = Target.objects.create(
+            name=name, host=server.host, port=server.port, environment=environment, **options
+        )
+        logins = {"collector": target.user, "operator": target.operator_user}
+        for login, user in logins.items():
+            if user:
+                sealed, key_id = sealed_box.seal_password(
+                    server.password, target.host, target.port, user
+                )
+                TargetSecret.objects.create(
+                    target=target, login=login, sealed=sealed, key_id=key_id
+                )
+        return target
+
+    return register

@@ -1,0 +1,193 @@
+"""Differences: exact through resets, restarts, gaps and objects that come and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import models
+from hypothesis import given, strategies as st
+
+from monitors.history import store
+from monitors.probe import Sample
+from monitors.samples import Change
+
+
+class CounterSample(Sample):
+    """Two counters and a gauge of one object."""
+
+    name = models.TextField()
+    calls = models.BigIntegerField()
+    rows = models.BigIntegerField()
+    size = models.BigIntegerField()
+
+    key = ("name",)
+    counters = ("calls", "rows")
+    gauges = ("size",)
+
+    class Meta:
+        abstract = True
+
+
+FIRST = store.Verdict(first=True, new_epoch=False, reset=False, whole_reset=False)
+LATER = store.Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
+NEW_EPOCH = store.Verdict(first=False, new_epoch=True, reset=False, whole_reset=False)
+RESET_OF_ONE = store.Verdict(first=False, new_epoch=False, reset=True, whole_reset=False)
+RESET_OF_ALL = store.Verdict(first=False, new_epoch=False, reset=True, whole_reset=True)
+
+Rows = dict[store.Key, tuple[Any, ...]]
+
+
+def compare(before: Rows, rows: list[tuple[Any, ...]], verdict: store.Verdict) -> store.Comparison:
+    return store.compare(CounterSample, before, rows, verdict)
+
+
+def grown(comparison: store.Comparison) -> dict[str, tuple[Change, tuple[Any, ...]]]:
+    return {
+        row[0]: (change, store.differences(change, before[1:3] if before else None, row[1:3]))
+        for change, before, row in comparison.changed
+    }
+
+
+def test_the_first_snapshot_is_a_baseline() -> None:
+    found = compare({}, [("a", 5, 7, 1)], FIRST)
+
+    assert grown(found) == {"a": (Change.BASELINE, (None, None))}
+
+
+def test_what_did_not_change_writes_nothing() -> None:
+    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1)], LATER)
+
+    assert not found.changed
+    assert not found.gone
+
+
+def test_what_appears_later_counts_from_zero() -> None:
+    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1), ("b", 2, 3, 1)], LATER)
+
+    assert grown(found) == {"b": (Change.APPEARED, (2, 3))}
+
+
+def test_what_is_missing_from_a_complete_snapshot_is_gone() -> None:
+    found = compare({("a",): ("a", 5, 7, 1), ("b",): ("b", 1, 1, 1)}, [("a", 5, 7, 1)], LATER)
+
+    assert found.gone == [("b",)]
+
+
+def test_a_counter_that_fell_starts_its_object_anew_and_no_other() -> None:
+    before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 1, 1, 1)}
+
+    found = compare(before, [("a", 3, 9, 1), ("b", 4, 1, 1)], LATER)
+
+    assert grown(found) == {"a": (Change.RESTARTED, (3, 9)), "b": (Change.CHANGED, (3, 0))}
+
+
+def test_a_new_epoch_counts_everything_from_zero_even_what_looks_unchanged() -> None:
+    before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 0, 0, 1)}
+
+    found = compare(before, [("a", 5, 7, 1), ("b", 0, 0, 1)], NEW_EPOCH)
+
+    assert grown(found) == {"a": (Change.RESTARTED, (5, 7))}
+
+
+def test_a_reset_of_something_else_gives_no_difference_that_may_be_false() -> None:
+    before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 9, 9, 1)}
+
+    found = compare(before, [("a", 6, 8, 1), ("b", 1, 1, 1)], RESET_OF_ONE)
+
+    assert grown(found) == {"a": (Change.UNKNOWN, (None, None)), "b": (Change.RESTARTED, (1, 1))}
+
+
+def test_a_reset_of_all_counts_from_zero_although_a_counter_grew_past_its_old_value() -> None:
+    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 6, 8, 1)], RESET_OF_ALL)
+
+    assert grown(found) == {"a": (Change.RESTARTED, (6, 8))}
+
+
+def test_a_gauge_alone_writes_a_row_with_differences_of_zero() -> None:
+    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 2)], LATER)
+
+    assert grown(found) == {"a": (Change.CHANGED, (0, 0))}
+
+
+def test_an_object_that_a_view_says_twice_is_kept_once() -> None:
+    found = compare({}, [("a", 5, 7, 1), ("a", 6, 7, 1)], FIRST)
+
+    assert len(found.changed) == 1
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("calls"), st.sampled_from("abc"), st.integers(0, 50)),
+        st.tuples(st.just("snapshot"), st.just(""), st.just(0)),
+        st.tuples(st.just("crash"), st.just(""), st.just(0)),
+        st.tuples(st.just("reset"), st.just(""), st.just(0)),
+        st.tuples(st.just("drop"), st.sampled_from("abc"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(EVENTS)
+def test_the_differences_add_up_to_what_the_snapshots_could_see(
+    events: list[tuple[str, str, int]],
+) -> None:
+    """A server that counts, is reset, crashes and drops objects, with a snapshot before each.
+
+    Taking a last snapshot before counters vanish, all calls are accounted for.
+    """
+    counters: dict[str, int] = {}
+    before: Rows = {}
+    state = {"first": True, "epoch": False, "reset": False}
+    truth = total = 0
+
+    def snapshot() -> int:
+        nonlocal before
+        verdict = store.Verdict(
+            first=state["first"],
+            new_epoch=state["epoch"],
+            reset=state["reset"],
+            whole_reset=state["reset"],
+        )
+        found = compare(before, [(name, n, 0, 0) for name, n in counters.items()], verdict)
+        before = found.rows
+        state.update(first=False, epoch=False, reset=False)
+        return sum(change[1][0] or 0 for change in grown(found).values())
+
+    snapshot()
+    for what, name, amount in events:
+        if what == "calls":
+            counters[name] = counters.get(name, 0) + amount
+            truth += amount
+            continue
+        total += snapshot()
+        if what == "crash":
+            counters.clear()
+            state["epoch"] = True
+        elif what == "reset":
+            counters = dict.fromkeys(counters, 0)
+            state["reset"] = True
+        elif what == "drop":
+            counters.pop(name, None)
+    total += snapshot()
+
+    assert total == truth
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 450])
+def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wanted: int) -> None:
+    from monitors.probes.tables import TablesSample  # noqa: PLC0415
+
+    width = len(TablesSample.columns())
+    rows = [(relid, *[0] * (width - 1)) for relid in range(wanted)]
+    found = store.compare(TablesSample, {}, rows, FIRST)
+    asked: list[store.Key] = []
+
+    def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
+        asked.extend(keys)
+        return {key: (8192,) for key in keys}
+
+    store.apply_refined(TablesSample, found, refine)
+
+    assert len(asked) == min(wanted, store.REFINE_AT_ONCE)
+    assert sum(row[-1] == 8192 for row in found.rows.values()) == len(asked)

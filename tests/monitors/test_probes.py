@@ -1,0 +1,78 @@
+"""What holds of every probe, on every supported major version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from monitors.models import HISTORY, Target
+from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
+from monitors.probes import PROBES
+from monitors.snapshot import in_order, take_now
+from tests.servers import Server
+
+each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+
+
+@each_probe
+def test_its_fields_are_declared_once(probe: Probe) -> None:
+    sample = probe.sample
+    declared = [*sample.key, *sample.counters, *sample.gauges, *sample.facts, *sample.labels]
+
+    assert sorted(declared) == sorted(field.name for field in sample._meta.get_fields())
+    assert set(sample.redacted) <= set(sample.facts)
+    assert set(sample.refined) <= set(sample.gauges)
+
+
+@each_probe
+def test_it_exists_on_the_oldest_supported_version(probe: Probe) -> None:
+    assert probe.sql_for(OLDEST_MAJOR * 10000) is not None
+
+
+@each_probe
+def test_it_never_writes_and_names_no_star(probe: Probe) -> None:
+    for text in probe.sql.values():
+        assert text.strip().upper().startswith(("SELECT", "WITH"))
+        assert "*" not in text.replace("count(*)", "")
+        assert not text.rstrip().endswith(";")
+
+
+@pytest.mark.fleet
+@each_probe
+def test_the_server_returns_what_the_sample_declares(probe: Probe, server: Server) -> None:
+    text = probe.sql_for(server.major * 10000)
+    assert text is not None
+
+    with server.connect(user="collector", dbname="shop") as connection:
+        cursor = connection.execute(text)
+        names = [column.name for column in cursor.description or ()]
+        rows = in_order(probe, names, cursor.fetchall())
+
+    assert all(len(row) == len(probe.sample.columns()) for row in rows)
+    if server.major == NEWEST_MAJOR:
+        assert set(names) == set(probe.sample.columns())
+
+
+@pytest.mark.fleet
+@pytest.mark.django_db
+def test_every_probe_works_with_pg_monitor_alone(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    with server.connect(dbname="shop") as setup:
+        setup.execute("DROP TABLE IF EXISTS seen")
+        setup.execute("CREATE TABLE seen AS SELECT g AS id FROM generate_series(1, 1000) AS g")
+        setup.execute("SELECT pg_stat_force_next_flush()" if server.major >= 15 else "SELECT 1")
+    target = watch(server)
+
+    results = take_now(target)
+
+    assert {(r.probe, r.state, r.error) for r in results} == {(p.name, "ok", "") for p in PROBES}
+    rows = HISTORY["tables"].latest._default_manager.filter(relname="seen")
+    seen = rows.values("schemaname", "size_bytes", "relkind").get()
+    assert seen["schemaname"] == "public"
+    assert seen["size_bytes"] > 30_000
+    target.refresh_from_db()
+    assert target.major == server.major
+    assert target.in_recovery is False
+    assert target.settings["autovacuum_vacuum_threshold"] == "50"
