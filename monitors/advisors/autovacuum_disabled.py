@@ -38,9 +38,11 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         options = autovacuum.parse_options(row["reloptions"])
         if autovacuum.is_on(options.get("autovacuum_enabled", "on")) or row["relkind"] == "t":
             continue
-        writes = sum(row[name] or 0 for name in WRITES)
+        counts = [row[name] for name in WRITES if row[name] is not None]
+        # The past has no counters: a table with dead rows was written to.
+        writes = sum(counts) if counts else (row["n_dead_tup"] or 0)
         if writes >= thresholds["min_writes"]:
-            yield table_finding(row, writes, samples, thresholds)
+            yield table_finding(row, writes if counts else None, samples, thresholds)
 
 
 def server_finding(samples: Samples) -> Finding:
@@ -62,7 +64,9 @@ def server_finding(samples: Samples) -> Finding:
     )
 
 
-def table_finding(row: Row, writes: int, samples: Samples, thresholds: Thresholds) -> Finding:
+def table_finding(
+    row: Row, writes: int | None, samples: Samples, thresholds: Thresholds
+) -> Finding:
     """Say what a table has gathered since autovacuum was turned off for it."""
     limit = autovacuum.threshold(
         samples.settings,
@@ -98,13 +102,14 @@ def table_finding(row: Row, writes: int, samples: Samples, thresholds: Threshold
     )
 
 
-def evidence_of(row: Row, limit: float, writes: int) -> tuple[Evidence, ...]:
+def evidence_of(row: Row, limit: float, writes: int | None) -> tuple[Evidence, ...]:
     """Return the numbers behind the finding; what never happened is left out."""
     known: list[Evidence] = [
         ("Dead rows", row["n_dead_tup"] or 0, "rows"),
         ("Autovacuum would start beyond", limit, "rows"),
-        ("Rows written since the statistics began", writes, "rows"),
     ]
+    if writes is not None:
+        known.append(("Rows written since the statistics began", writes, "rows"))
     if row["last_vacuum"] is not None:
         known.append(("Last vacuum", row["last_vacuum"], "at"))
     return tuple(known)

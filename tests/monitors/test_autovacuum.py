@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
+
 import pytest
 
 from monitors.autovacuum import is_on, parse_options, threshold, xid_age
+from tests import servers
 
 
 def of(reloptions=None, *, settings=None, version=180004, **columns):
@@ -163,3 +167,90 @@ def test_these_words_are_false(text):
 )
 def test_an_age_is_told_across_the_wrap(next_xid, relfrozenxid, age):
     assert xid_age(next_xid, relfrozenxid) == age
+
+
+SETTINGS_SQL = """
+SELECT s.name, s.setting
+  FROM pg_catalog.pg_settings AS s
+ WHERE s.name LIKE 'autovacuum%' OR s.name = 'track_counts'
+"""
+TABLE_SQL = """
+SELECT c.reltuples,
+       c.relpages,
+       (to_jsonb(c) ->> 'relallfrozen')::integer AS relallfrozen,
+       c.reloptions,
+       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_autovacuum_count(c.oid) AS autovacuum_count
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = %(table)s::text::regclass
+"""
+# Without ANALYZE in between, which would lower reltuples and with it the threshold.
+NO_ANALYZE = "autovacuum_analyze_threshold = 1000000, autovacuum_vacuum_cost_delay = 0"
+
+
+@pytest.fixture(params=[servers.MAJORS[0], servers.MAJORS[-1]], ids=str)
+def restless(request, monkeypatch):
+    """A session on a server of its own whose autovacuum, off at first, would come each second."""
+    try:
+        programs = servers.fleet_programs(request.param)
+    except servers.Missing as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    monkeypatch.setitem(servers.SETTINGS, "autovacuum_naptime", "1s")
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.home())
+        server = stack.enter_context(servers.running(request.param, programs, folder))
+        session = stack.enter_context(server.connect())
+        turn(session, "off")
+        yield session
+
+
+def turn(session, word):
+    session.execute(f"ALTER SYSTEM SET autovacuum = '{word}'")
+    session.execute("SELECT pg_catalog.pg_reload_conf()")
+
+
+@pytest.mark.fleet
+def test_the_server_comes_at_251_dead_rows_and_not_at_250(restless, eventually):
+    def facts(table):
+        cursor = restless.execute(TABLE_SQL, {"table": table})
+        names = [column.name for column in cursor.description]
+        return dict(zip(names, cursor.fetchone(), strict=True))
+
+    def kill(table, dead):
+        restless.execute(f"DELETE FROM {table} WHERE id <= %(dead)s", {"dead": dead})
+        eventually(lambda: facts(table)["n_dead_tup"] == dead or comes(table))
+        return facts(table)
+
+    def comes(table):
+        return facts(table)["autovacuum_count"] > 0
+
+    def is_due(row, settings):
+        dead = row.pop("n_dead_tup")
+        del row["autovacuum_count"]
+        version = restless.info.server_version
+        limits = threshold(settings, server_version=version, **row)
+        return limits.enabled and dead > limits.vacuum
+
+    for table in ("kept", "due", "later"):
+        restless.execute(f"CREATE TABLE {table} (id integer) WITH ({NO_ANALYZE})")
+        restless.execute(f"INSERT INTO {table} SELECT generate_series(1, 1000)")
+        restless.execute(f"VACUUM ANALYZE {table}")
+    kept, due = kill("kept", 250), kill("due", 251)
+
+    turn(restless, "on")
+    eventually(lambda: comes("due"), seconds=30)
+    kill("later", 251)  # the round that takes this one has seen `kept` again
+    eventually(lambda: comes("later"), seconds=30)
+    settings = dict(restless.execute(SETTINGS_SQL).fetchall())
+
+    assert not comes("kept")
+    assert (is_due(kept, settings), is_due(due, settings)) == (False, True)
+
+
+@pytest.mark.parametrize("reltuples", [1e3, 123_456_789.0, 333_333_333.0, 999_999_999.0])
+def test_it_computes_in_four_bytes_as_the_server_does(embedded, reltuples):
+    statement = "SELECT (50::real + 0.2::real * %(rows)s::real)::float8"
+    with embedded.connect() as connection:
+        (server_says,) = connection.execute(statement, {"rows": reltuples}).fetchone()
+
+    assert of(version=170010, reltuples=reltuples).vacuum == server_says

@@ -76,7 +76,8 @@ def idle_in_transaction(pid=4321, *, seconds=10, **columns):
 
 
 def samples(**facts):
-    return Samples(now=NOW, server_version=180004, database_names={SHOP: "shop"}, **facts)
+    facts = {"database_names": {SHOP: "shop"}} | facts
+    return Samples(now=NOW, server_version=180004, **facts)
 
 
 def advise(advisor, *, thresholds=None, **facts):

@@ -72,9 +72,12 @@ def test_it_says_that_a_vacuum_runs_already_and_offers_no_second_one():
 
 
 def test_it_does_not_take_another_databases_table_for_the_one_being_vacuumed():
-    work = {"datname": "other", "relid": 16400, "command": "VACUUM", "phase": "scanning heap"}
+    work = {"datname": "shop", "relid": 16400, "command": "VACUUM", "phase": "scanning heap"}
+    names = {SHOP: "archive"}
 
-    [finding] = advise(ADVISOR, tables=[table(n_dead_tup=90_000)], progress=[work])
+    [finding] = advise(
+        ADVISOR, tables=[table(n_dead_tup=90_000)], progress=[work], database_names=names
+    )
 
     assert finding.action == "vacuum"
 
