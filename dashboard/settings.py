@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import dj_database_url
 from celery.schedules import schedule
 from csp.constants import NONE, SELF
 from environs import Env
@@ -27,7 +28,7 @@ def secret(name: str, default: str = "") -> str:
 SECRET_KEY = secret("SECRET_KEY", "unset-and-refused-by-the-web-server")
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
 # Behind a proxy that ends TLS and sets X-Forwarded-Proto itself.
 TLS = env.bool("HOWDAH_TLS", False)
 
@@ -84,9 +85,11 @@ TEMPLATES = [
 # Two roles: migrations run as the owner, everything else as the app.
 DATABASES = {
     "default": {
-        **env.dj_db_url(
-            "MIGRATE_DATABASE_URL" if env.bool("HOWDAH_MIGRATE", False) else "DATABASE_URL",
-            "postgresql://howdah@127.0.0.1:5432/howdah",
+        **dj_database_url.parse(
+            secret(
+                "MIGRATE_DATABASE_URL" if env.bool("HOWDAH_MIGRATE", False) else "DATABASE_URL",
+                "postgresql://howdah@127.0.0.1:5432/howdah",
+            )
         ),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
@@ -157,7 +160,7 @@ PRIVATE_KEY = secret("HOWDAH_PRIVATE_KEY")
 WORKER_SLOT = env.int("HOWDAH_SLOT", 0)
 # Addresses that a target may have: always denied unless allowed here.
 ALLOW_LOOPBACK_TARGETS = env.bool("HOWDAH_ALLOW_LOOPBACK_TARGETS", False)
-ALLOWED_TARGET_NETWORKS = env.list("HOWDAH_ALLOWED_TARGET_NETWORKS", [])
+ALLOWED_TARGET_NETWORKS: list[str] = env.list("HOWDAH_ALLOWED_TARGET_NETWORKS", [])
 
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "fleet"
@@ -233,9 +236,7 @@ CONTENT_SECURITY_POLICY = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}
-    },
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
 }

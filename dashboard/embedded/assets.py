@@ -36,7 +36,14 @@ def npm() -> str:
     found = shutil.which("npm") or (str(own) if own.exists() else None)
     if found:
         return found
-    options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "-r", NODE_REQUIREMENTS]
+    options = [
+        "--quiet",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "-r",
+        str(NODE_REQUIREMENTS),
+    ]
     subprocess.run([sys.executable, "-m", "pip", "install", *options], check=True)
     return str(own)
 

@@ -11,12 +11,15 @@ open transactions would keep VACUUM in `shop` from removing dead rows.
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -310,7 +313,9 @@ def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> t
 
 
 def main() -> None:
-    """Run until killed."""
+    """Run until killed. PGPASSWORD may also be given as the path PGPASSWORD_FILE."""
+    if file := os.environ.get("PGPASSWORD_FILE"):
+        os.environ["PGPASSWORD"] = Path(file).read_text(encoding="utf-8").strip()
     prepare()
     queue = LockQueue()
     keep("churn", keep_churning, pause=5)
@@ -319,7 +324,7 @@ def main() -> None:
     keep("reports", run_report)
     keep("billing-api", queue.hold)
     for place, (application, _) in enumerate(QUEUE):
-        keep(f"{application} {place}", lambda place=place: queue.wait_in_line(place))
+        keep(f"{application} {place}", partial(queue.wait_in_line, place))
     while True:
         time.sleep(BLOAT_CHECK_SECONDS)
         try:

@@ -103,7 +103,7 @@ class Cluster:
         processes.write_private(self.password_file, self.password)
         if account:
             os.chown(self.password_file, account.uid, account.gid)
-        argv = [
+        argv: list[str | Path] = [
             self.programs / "initdb",
             f"--pgdata={self.draft}",
             f"--username={SUPERUSER}",

@@ -1,8 +1,10 @@
-"""Bring our own database up to date: migrations, the first account, the two targets.
+"""Bring our own database up to date: migrations, the first account, known targets.
 
-A process of its own, `python -m dashboard.embedded.prepare`: it alone runs as
-the role that owns the database. What it finds it writes into a file of the
-state directory.
+A process of its own, `python -m dashboard.embedded.prepare`, which alone runs as
+the role that owns the database. Its environment says what is known (a name may
+also end in _FILE): HOWDAH_ADMIN_PASSWORD; HOWDAH_TARGETS, a JSON list of objects
+with name, host, port and sslmode; HOWDAH_COLLECTOR_PASSWORD and
+HOWDAH_OPERATOR_PASSWORD for those. HOWDAH_PREPARED names a file for its findings.
 """
 
 from __future__ import annotations
@@ -16,23 +18,29 @@ from typing import TypedDict
 import django
 from django.core.management import call_command
 
-from dashboard.embedded import databases, state
+from dashboard.embedded.databases import COLLECTOR, OPERATOR
 from dashboard.embedded.processes import ROOT, write_private
 
 ADMIN = "admin"
-INTERVAL_SECONDS = 5  # of the demonstration: trends grow while one looks
+SOURCE = "bin/up"
+DEMO = "demo"
+DEMO_SECONDS = 5  # between snapshots: trends grow while one looks
+
+
+class Known(TypedDict):
+    """A target to register; its port may have moved since the last start."""
+
+    name: str
+    host: str
+    port: int
+    sslmode: str
 
 
 class Prepared(TypedDict):
-    """What `prepare` found: whether the generated password is still the account's."""
+    """Whether the generated password is still the account's, and what was migrated to."""
 
     login_works: bool
     migrations: str
-
-
-def file_of(folder: Path) -> Path:
-    """Return the file that `prepare` leaves in a state directory."""
-    return folder / "prepared.json"
 
 
 def migrations() -> str:
@@ -43,9 +51,8 @@ def migrations() -> str:
     return digest.hexdigest()
 
 
-def read(folder: Path) -> Prepared | None:
-    """Return what the last start left, None before the first."""
-    file = file_of(folder)
+def read(file: Path) -> Prepared | None:
+    """Return what the last start found, None before the first."""
     if not file.exists():
         return None
     prepared: Prepared = json.loads(file.read_text(encoding="utf-8"))
@@ -53,68 +60,67 @@ def read(folder: Path) -> Prepared | None:
 
 
 def main() -> None:
-    """Do it, in the environment that the supervisor made."""
-    folder = state.path()
-    found = migrations()
+    """Do it, skipping the migrations where the last start already did these."""
     django.setup()
-    before = read(folder)
-    if before is None or before["migrations"] != found:
-        call_command("migrate", interactive=False, verbosity=1)
-    login_works = first_account(state.passwords(folder)["admin"])
-    register_targets(folder)
-    prepared = Prepared(login_works=login_works, migrations=found)
-    write_private(file_of(folder), json.dumps(prepared))
+    from dashboard.settings import secret  # noqa: PLC0415 - reads the environment just set up
+
+    file = Path(os.environ["HOWDAH_PREPARED"]) if "HOWDAH_PREPARED" in os.environ else None
+    before = read(file) if file else None
+    if before is None or before["migrations"] != migrations():
+        call_command("migrate", interactive=False)
+    login_works = first_account(secret("HOWDAH_ADMIN_PASSWORD"))
+    for known in json.loads(os.environ.get("HOWDAH_TARGETS", "[]")):
+        register(known, secret("HOWDAH_COLLECTOR_PASSWORD"), secret("HOWDAH_OPERATOR_PASSWORD"))
+    if file:
+        found = Prepared(login_works=login_works, migrations=migrations())
+        write_private(file, json.dumps(found))
 
 
 def first_account(password: str) -> bool:
-    """Make the account `admin` where there is no account; return whether the password is its own."""
+    """Make `admin` where there is no account; return whether this is its password."""
     from django.contrib.auth.models import User  # noqa: PLC0415 - after django.setup()
 
     from monitors.models import Grant  # noqa: PLC0415
 
-    if not User.objects.exists():
+    if not User.objects.exists() and password:
         user = User.objects.create_user(ADMIN, password=password)
         for role in (Grant.Role.ADMIN, Grant.Role.DBA):
             Grant.objects.create(user=user, role=role)
-    user = User.objects.filter(username=ADMIN, is_active=True).first()
-    return user is not None and user.check_password(password)
+    admin = User.objects.filter(username=ADMIN, is_active=True).first()
+    return admin is not None and admin.check_password(password)
 
 
-def register_targets(folder: Path) -> None:
-    """Register what HOWDAH_EMBEDDED names, `{target: port}`, or follow its port."""
+def register(known: Known, password: str, operator_password: str) -> None:
+    """Register a target, or follow the port of one that is registered."""
     from monitors import registration  # noqa: PLC0415 - after django.setup()
     from monitors.models import Target  # noqa: PLC0415
     from monitors.probes import PROBES  # noqa: PLC0415
 
-    passwords = state.passwords(folder)
-    for name, port in json.loads(os.environ.get("HOWDAH_EMBEDDED", "{}")).items():
-        target = Target.objects.filter(name=name).first()
-        if target is None:
-            demo = name == "demo"
-            names = [getattr(probe, "name", probe) for probe in PROBES]
-            registration.register(
-                ADMIN,
-                "bin/up",
-                name=name,
-                host="127.0.0.1",
-                port=port,
-                user=databases.COLLECTOR,
-                password=passwords[databases.COLLECTOR],
-                operator_user=databases.OPERATOR,
-                operator_password=passwords[databases.OPERATOR],
-                environment="development",
-                intervals=dict.fromkeys(names, INTERVAL_SECONDS) if demo else None,
-                demo=demo,
-            )
-        elif target.port != port:
-            registration.edit(
-                ADMIN,
-                "bin/up",
-                target,
-                port=port,
-                password=passwords[databases.COLLECTOR],
-                operator_password=passwords[databases.OPERATOR],
-            )
+    demo = known["name"] == DEMO
+    target = Target.objects.filter(name=known["name"]).first()
+    if target is None:
+        registration.register(
+            ADMIN,
+            SOURCE,
+            **known,
+            user=COLLECTOR,
+            password=password,
+            operator_user=OPERATOR,
+            operator_password=operator_password,
+            environment="development",
+            intervals={probe.name: DEMO_SECONDS for probe in PROBES} if demo else None,
+            demo=demo,
+        )
+    elif (target.host, target.port) != (known["host"], known["port"]):
+        registration.edit(
+            ADMIN,
+            SOURCE,
+            target,
+            host=known["host"],
+            port=known["port"],
+            password=password,
+            operator_password=operator_password,
+        )
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def alive(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
-        return sys.platform != "linux"
+        return not Path("/proc/self").exists()
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
@@ -132,7 +132,7 @@ def command_of(pid: int) -> str:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         raw = b""
-    if raw or sys.platform == "linux":
+    if raw or Path("/proc/self").exists():
         return raw.replace(b"\0", b" ").decode(errors="replace").strip()
     listed = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False)
     return listed.stdout.decode(errors="replace").strip()

@@ -10,6 +10,8 @@ from typing import TypedDict
 
 from dashboard.embedded import processes, state
 
+STANDS_ALONE = frozenset({"DATABASE_URL", "DATABASE_URL_FILE", "HOWDAH_NO_ADOPT"})
+
 
 class Running(TypedDict):
     """What the running stack says of itself; `password` is None where it was changed."""
@@ -51,7 +53,7 @@ def adopt(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> N
 
     Not for `up` itself, nor where DATABASE_URL or HOWDAH_NO_ADOPT is set.
     """
-    if argv[1:2] == ["up"] or "DATABASE_URL" in environment or "HOWDAH_NO_ADOPT" in environment:
+    if argv[1:2] == ["up"] or not STANDS_ALONE.isdisjoint(environment):
         return
     stack = read(state.path())
     if stack is not None:

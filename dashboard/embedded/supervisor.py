@@ -142,7 +142,7 @@ def login(stack: Running) -> str:
 
 def summary(stack: Running) -> str:
     """Return the line of JSON that --once prints."""
-    return json.dumps({name: stack[name] for name in ("url", "user", "password")})  # type: ignore[literal-required]
+    return json.dumps({name: stack[name] for name in ("url", "user", "password")})
 
 
 @dataclass
@@ -162,8 +162,7 @@ class Stack:
         running.forget(self.folder)
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
         port = self.web_port()
-        given = [bool(os.environ.get(name)) for name in ("DATABASE_URL", "REDIS_URL")]
-        given[1] = given[1] or bool(os.environ.get("REDIS_URL_FILE"))
+        given = [is_set(os.environ, name) for name in ("DATABASE_URL", "REDIS_URL")]
         if any(given) and not all(given):
             message = "Set both DATABASE_URL and REDIS_URL, or neither for the embedded servers."
             raise StartFailed(message)
@@ -200,10 +199,9 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "ALLOWED_HOSTS": ",".join(self.host_names()),
         }
-        for name in ("SECRET_KEY", "PUBLIC_KEY", "PRIVATE_KEY"):
-            variable = name if name == "SECRET_KEY" else f"HOWDAH_{name}"
-            if f"{variable}_FILE" not in os.environ:
-                made[variable] = passwords[name.lower()]
+        for name in ("SECRET_KEY", "HOWDAH_PUBLIC_KEY", "HOWDAH_PRIVATE_KEY"):
+            if not is_set(os.environ, name):
+                made[name] = passwords[name.removeprefix("HOWDAH_").lower()]
         return {**made, **os.environ}
 
     def host_names(self) -> list[str]:
@@ -279,6 +277,7 @@ class Stack:
         """Make roles and databases at the first start of a cluster."""
         passwords = state.passwords(self.folder)
         todo = {"history": databases.prepare_history, "demo": databases.prepare_demo}
+        databases.forget_workers(self.clusters[0])
         for cluster in self.clusters:
             done = self.folder / f"{cluster.name}.prepared"
             if not done.exists():
@@ -293,9 +292,8 @@ class Stack:
         stamp, now = ROOT / "staticfiles" / ".stamp", static_stamp()
         if stamp.exists() and stamp.read_text(encoding="utf-8") == now:
             return
-        argv = [sys.executable, ROOT / "manage.py", "collectstatic", "--no-input", "--clear"]
-        child = self.process("collectstatic", argv)
-        self.finish(child)
+        argv: list[str | Path] = [sys.executable, ROOT / "manage.py", "collectstatic"]
+        self.finish(self.process("collectstatic", [*argv, "--no-input", "--clear"]))
         stamp.write_text(now, encoding="utf-8")
 
     def process(
@@ -306,24 +304,41 @@ class Stack:
         if "HOWDAH_ROLE" not in merged:
             merged.pop("HOWDAH_PRIVATE_KEY", None)
             merged.pop("HOWDAH_PRIVATE_KEY_FILE", None)
-        merged.pop("HOWDAH_ADMIN_PASSWORD", None)
         if "HOWDAH_MIGRATE" not in merged:
             merged.pop("MIGRATE_DATABASE_URL", None)
+            merged.pop("MIGRATE_DATABASE_URL_FILE", None)
         log = self.folder / "logs" / f"{name}.log"
         keep_small(log)
         return processes.start(name, argv, log=log, env=merged)
 
     def prepare(self, targets: Mapping[str, int]) -> Child:
         """Start what brings our own database up to date."""
-        extra = {"HOWDAH_EMBEDDED": json.dumps(targets)}
-        if self.environment.get("MIGRATE_DATABASE_URL"):
-            extra["HOWDAH_MIGRATE"] = "1"
-        argv = [sys.executable, "-m", "dashboard.embedded.prepare"]
-        return self.process("prepare", list(argv), extra)
+        passwords = state.passwords(self.folder)
+        known = [
+            prepare.Known(name=name, host="127.0.0.1", port=port, sslmode="disable")
+            for name, port in targets.items()
+        ]
+        environment = {
+            "HOWDAH_PREPARED": str(self.prepared_file),
+            "HOWDAH_TARGETS": json.dumps(known),
+            "HOWDAH_ADMIN_PASSWORD": passwords["admin"],
+            "HOWDAH_COLLECTOR_PASSWORD": passwords[databases.COLLECTOR],
+            "HOWDAH_OPERATOR_PASSWORD": passwords[databases.OPERATOR],
+        }
+        if is_set(self.environment, "MIGRATE_DATABASE_URL"):
+            environment["HOWDAH_MIGRATE"] = "1"
+        return self.process(
+            "prepare", [sys.executable, "-m", "dashboard.embedded.prepare"], environment
+        )
+
+    @property
+    def prepared_file(self) -> Path:
+        """Where `prepare` says what it found."""
+        return self.folder / "prepared.json"
 
     def schema_is_current(self) -> bool:
         """Whether the last start already migrated to this code, so that nobody need wait."""
-        prepared = prepare.read(self.folder) if self.clusters else None
+        prepared = prepare.read(self.prepared_file) if self.clusters else None
         return prepared is not None and prepared["migrations"] == prepare.migrations()
 
     def finish(self, child: Child, seconds: float = 120) -> None:
@@ -398,7 +413,7 @@ class Stack:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.options.bind, self.options.bind)  # noqa: S104
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        prepared = prepare.read(self.folder)
+        prepared = prepare.read(self.prepared_file)
         works = prepared is not None and prepared["login_works"]
         return Running(
             pid=os.getpid(),
@@ -462,6 +477,11 @@ SHARED = frozenset(
     }
 )
 """What commands in another shell need."""
+
+
+def is_set(environment: Mapping[str, str], name: str) -> bool:
+    """Whether a variable is there, itself or as the path of a file."""
+    return bool(environment.get(name) or environment.get(f"{name}_FILE"))
 
 
 def unready(host: str, port: int) -> str | None:
