@@ -86,7 +86,7 @@ def run(options: Options) -> int:
     except Stopped:
         stack.say("Stopping.")
     except StartFailed as error:
-        stack.say(str(error))
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
         return 1
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,0 +1,340 @@
+"""bin/up as people start it: once, twice, in the background, killed, and in production."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from dashboard.embedded import processes, running
+from dashboard.embedded.processes import ROOT
+from tests import servers
+from tests.servers import Server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("up"),
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc"),
+]
+OF_TESTS = re.compile(
+    r"(HOWDAH_|DATABASE_URL|MIGRATE_|REDIS_URL|SECRET_KEY|DJANGO_|STATICFILES_|PYTEST)"
+)
+START_SECONDS = 100
+STOP_SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def state() -> Iterator[Path]:
+    """A state directory of this module's own."""
+    with servers.home() as folder:
+        yield folder / "state"
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    """The environment of a shell in which nothing is set but the state directory."""
+    kept = {name: value for name, value in os.environ.items() if not OF_TESTS.match(name)}
+    return {**kept, "HOWDAH_STATE_DIR": str(state), **more}
+
+
+def up(state: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/up until it ends."""
+    return subprocess.run(
+        [ROOT / "bin" / "up", *options],
+        env=environment(state, **more),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+def processes_of(state: Path) -> dict[int, str]:
+    """{pid: command line} of every process that belongs to a state directory."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            traces = [
+                (folder / name).read_bytes().decode(errors="replace")
+                for name in ("cmdline", "environ")
+            ]
+            traces.append(str((folder / "cwd").readlink()))
+        except OSError:
+            continue  # it has ended, or is not ours
+        if any(str(state) in trace for trace in traces) and processes.alive(pid):
+            found[pid] = traces[0].replace("\0", " ")
+    return found
+
+
+@dataclass
+class Up:
+    """A bin/up that runs in the background."""
+
+    process: subprocess.Popen[bytes]
+    state: Path
+    output: Path
+
+    @property
+    def known(self) -> running.Running:
+        """What it says of itself."""
+        known = running.read(self.state)
+        assert known is not None, self.output.read_text()
+        return known
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a management command in another shell."""
+        return subprocess.run(
+            ["python3", ROOT / "manage.py", *arguments],
+            env=environment(self.state),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def start(state: Path, *options: str) -> Up:
+    """Start bin/up as a script does with `&`: SIGINT is ignored when it begins."""
+    output = state.with_name("output")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", ROOT / "bin" / "up", *options],
+            env=environment(state),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    up = Up(process, state, output)
+    ready = processes.wait_until(
+        lambda: running.read(state) is not None or process.poll() is not None, seconds=START_SECONDS
+    )
+    assert ready, output.read_text()
+    assert process.poll() is None, output.read_text()
+    return up
+
+
+@pytest.fixture(scope="module")
+def stack(state: Path) -> Iterator[Up]:
+    """A stack that runs, for tests that leave it running."""
+    up = start(state)
+    yield up
+    up.process.terminate()
+    up.process.wait(STOP_SECONDS)
+
+
+def test_it_starts_once_prints_one_line_and_leaves_nothing() -> None:
+    with servers.home() as folder:
+        state = folder / "state"
+        done = up(state, "--once")
+        left = processes_of(state)
+
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert set(json.loads(line)) == {"url", "user", "password"}
+    assert left == {}
+
+
+def test_a_second_start_says_that_it_runs_already(stack: Up) -> None:
+    done = up(stack.state)
+
+    assert done.returncode == 0, done.stderr
+    known = stack.known
+    assert f"already running: {known['url']} (pid {known['pid']})" in done.stdout
+    assert stack.process.poll() is None
+
+
+def test_once_against_a_running_stack_prints_its_line_and_leaves_it_running(stack: Up) -> None:
+    done = up(stack.state, "--once")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["url"] == stack.known["url"]
+    assert stack.process.poll() is None
+
+
+def test_it_says_where_it_is_and_how_to_log_in(stack: Up, eventually: Callable[..., None]) -> None:
+    known = stack.known
+
+    eventually(lambda: "Ctrl-C" in stack.output.read_text())
+    assert known["url"] in stack.output.read_text()
+    assert f"log in as admin with password {known['password']}" in stack.output.read_text()
+
+
+def test_the_login_that_it_prints_works(stack: Up) -> None:
+    known = stack.known
+    cookies = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+    page = browser.open(f"{known['url']}login/", timeout=10).read().decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+    assert token
+    form = {
+        "username": known["user"],
+        "password": known["password"],
+        "csrfmiddlewaretoken": token[1],
+    }
+    answer = browser.open(
+        f"{known['url']}login/", urllib.parse.urlencode(form).encode(), timeout=10
+    )
+
+    assert answer.status == 200
+    assert "/login/" not in answer.url
+
+
+def test_commands_in_another_shell_use_the_same_databases(stack: Up) -> None:
+    done = stack.manage("target", "list", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert {target["name"] for target in json.loads(done.stdout)} == {"demo", "howdah"}
+
+
+def test_what_it_keeps_is_readable_by_its_owner_alone(stack: Up) -> None:
+    for name in ("running.json", "secrets.json", "valkey.conf", "lock"):
+        assert (stack.state / name).stat().st_mode & 0o077 == 0, name
+    assert stack.state.stat().st_mode & 0o066 == 0
+    assert (stack.state / "logs").stat().st_mode & 0o077 == 0
+
+
+def test_no_password_stands_in_a_command_line(stack: Up) -> None:
+    secrets = json.loads((stack.state / "secrets.json").read_text())
+    lines = processes_of(stack.state).values()
+
+    assert len(lines) > 10
+    assert [line for line in lines if any(secret in line for secret in secrets.values())] == []
+
+
+def test_only_workers_hold_the_private_key(stack: Up) -> None:
+    key = json.loads((stack.state / "secrets.json").read_text())["private_key"]
+    holders = [
+        line
+        for pid, line in processes_of(stack.state).items()
+        if key in Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    ]
+
+    assert len(holders) == 3
+    assert all(" worker " in line for line in holders)
+
+
+def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..., None]) -> None:
+    secrets = json.loads((stack.state / "secrets.json").read_text())
+    port = next(
+        t["port"]
+        for t in json.loads(stack.manage("target", "list", "--json").stdout)
+        if t["name"] == "demo"
+    )
+    demo = Server(18, port, secrets["demo_superuser"], str(stack.output))
+    with demo.connect(dbname="shop") as session:
+
+        def ask(query: str) -> Any:
+            row = session.execute(query).fetchone()  # type: ignore[call-overload]
+            return row[0] if row else None
+
+        eventually(
+            lambda: ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") >= 3
+        )
+        assert (
+            ask("SELECT state FROM pg_stat_activity WHERE application_name = 'billing-api'")
+            == "idle in transaction"
+        )
+        assert ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'reports'") == 1
+        dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'sessions'"
+        before = ask(dead)
+        assert before > 1000
+        eventually(lambda: ask(dead) > before)
+
+
+def test_interrupted_in_the_background_it_stops_in_order(state: Path, stack: Up) -> None:
+    del stack  # only one can run: this one is another module-wide state's
+    with servers.home() as folder:
+        up = start(folder / "state", "--no-demo")
+        up.process.send_signal(signal.SIGINT)
+        status = up.process.wait(STOP_SECONDS)
+        left = processes_of(up.state)
+
+    assert status == 0
+    assert left == {}
+
+
+def test_killed_it_leaves_nothing_behind_and_starts_again(eventually: Callable[..., None]) -> None:
+    with servers.home() as folder:
+        up = start(folder / "state", "--no-demo")
+        up.process.kill()
+        up.process.wait()
+
+        eventually(lambda: processes_of(up.state) == {}, seconds=STOP_SECONDS)
+        again = start(up.state, "--no-demo")
+        again.process.terminate()
+        assert again.process.wait(STOP_SECONDS) == 0
+
+
+def test_a_child_that_dies_stops_all_and_its_log_is_named() -> None:
+    with servers.home() as folder:
+        up = start(folder / "state", "--no-demo")
+        beat = next(pid for pid, line in processes_of(up.state).items() if " beat " in line)
+        os.kill(beat, signal.SIGKILL)
+        status = up.process.wait(STOP_SECONDS)
+        said = up.output.read_text()
+        left = processes_of(up.state)
+
+    assert status == 1
+    assert "beat ended" in said
+    assert "logs/beat.log" in said
+    assert left == {}
+
+
+def test_a_busy_port_that_was_asked_for_is_an_error(tmp_path: Path, embedded: Server) -> None:
+    done = up(tmp_path / "state", "--port", str(embedded.port))
+
+    assert done.returncode == 1
+    assert f"Port {embedded.port} is busy" in done.stderr
+
+
+def test_it_refuses_to_send_logins_over_a_network_in_the_clear(tmp_path: Path) -> None:
+    done = up(tmp_path / "state", "--bind", "0.0.0.0")
+
+    assert done.returncode == 2
+    assert "HOWDAH_TLS" in done.stderr
+    assert "--insecure" in done.stderr
+
+
+def test_half_a_production_setup_is_an_error(tmp_path: Path) -> None:
+    done = up(tmp_path / "state", "--once", REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert done.returncode == 1
+    assert "DATABASE_URL" in done.stderr
+
+
+def test_with_both_urls_set_nothing_embedded_is_started(
+    embedded: Server, broker_url: str, worker_id: str
+) -> None:
+    name = f"given_{worker_id}"
+    with embedded.connect() as session:
+        session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        with servers.home() as folder:
+            done = up(
+                folder / "state",
+                "--once",
+                DATABASE_URL=embedded.superuser_dsn.removesuffix("/postgres") + f"/{name}",
+                REDIS_URL=broker_url,
+                HOWDAH_PREFIX=name,
+            )
+            made = {path.name for path in (folder / "state").iterdir()}
+
+        assert done.returncode == 0, done.stderr
+        assert made.isdisjoint({"history", "demo", "valkey.conf"})
+    finally:
+        with embedded.connect() as session:
+            session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
