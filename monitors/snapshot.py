@@ -513,9 +513,13 @@ def note_identity(target: Target, identity: Identity) -> None:
     with transaction.atomic():
         known = Target.objects.select_for_update().get(pk=target.pk)
         for kind, words in events_between(known, identity):
-            started = timezone.now() - (identity.target_at - identity.started_at)
-            moment = started if kind in {Mark.Kind.RESTART, Mark.Kind.CRASH} else timezone.now()
-            Mark.objects.create(target=known, at=moment, kind=kind, text=words)
+            # On our clock; a crash leaves the postmaster's own start unchanged.
+            began = {
+                Mark.Kind.RESTART: identity.started_at,
+                Mark.Kind.CRASH: identity.checkpointer_start,
+            }.get(Mark.Kind(kind))
+            ago = identity.target_at - began if began else timedelta(0)
+            Mark.objects.create(target=known, at=timezone.now() - ago, kind=kind, text=words)
         if known.system_identifier not in {"", identity.system_identifier}:
             known.frozen_reason = (
                 "Another server answers at this address: its system identifier is "

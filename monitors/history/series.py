@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -461,7 +462,14 @@ def totals(
         {"start": window.start, "end": window.end},
     )
     names = ("database_id", *sample.key, *sample.counters, "complete")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [
+        {name: plain_number(value) for name, value in zip(names, row, strict=True)} for row in rows
+    ]
+
+
+def plain_number(value: Any) -> Any:
+    """Return the sum of a bigint, which PostgreSQL gives as numeric, as an int."""
+    return int(value) if isinstance(value, Decimal) else value
 
 
 def sparks(

@@ -121,7 +121,7 @@ def store(
             (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         )
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
-        if verdict.reset:
+        if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
             mark_reset(place, taken_at)
         state.sequence += 1
         state.taken_at, state.target_at = taken_at, reading.target_at
@@ -196,9 +196,9 @@ class Verdict:
 
 def judge(state: ProbeState, reading: Reading, epoch: str) -> Verdict:
     """Tell how a reading relates to the last one."""
-    reset = bool(
-        state.sequence and reading.reset_at and reading.reset_at != state.reset_at
-    )
+    # PostgreSQL 14 sets stats_reset when a database's first counter appears.
+    counted = state.reset_at is not None or bool(state.reset_counter)
+    reset = bool(counted and reading.reset_at and reading.reset_at != state.reset_at)
     fell = (
         reading.reset_counter is not None
         and state.reset_counter is not None
