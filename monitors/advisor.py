@@ -82,6 +82,7 @@ class Advisor:
     subject: str  # activity or vacuum: the page whose verdict it belongs to
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
+    plural: str = ""  # said before the worst of several findings; holds {count}
 
 
 def severity_of(value: float, thresholds: Thresholds, unit: str) -> Severity | None:

@@ -115,4 +115,10 @@ def evidence_of(row: Row, limit: float, writes: int | None) -> tuple[Evidence, .
     return tuple(known)
 
 
-ADVISOR = Advisor(name="autovacuum_disabled", subject="vacuum", defaults=DEFAULTS, advise=advise)
+ADVISOR = Advisor(
+    name="autovacuum_disabled",
+    subject="vacuum",
+    plural="Autovacuum is off for {count} tables that are written to.",
+    defaults=DEFAULTS,
+    advise=advise,
+)

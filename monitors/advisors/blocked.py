@@ -136,4 +136,10 @@ def evidence_of(row: Row | None, victims: list[Row], longest: float) -> tuple[Ev
     return (*known, ("Its statement", row["query"] or "", ""))
 
 
-ADVISOR = Advisor(name="blocked", subject="activity", defaults=DEFAULTS, advise=advise)
+ADVISOR = Advisor(
+    name="blocked",
+    subject="activity",
+    plural="{count} backends block others.",
+    defaults=DEFAULTS,
+    advise=advise,
+)

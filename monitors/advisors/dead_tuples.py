@@ -121,4 +121,10 @@ def evidence_of(row: Row, limit: float) -> tuple[Evidence, ...]:
     return (*known, *((label, moment, "at") for label, moment in times if moment is not None))
 
 
-ADVISOR = Advisor(name="dead_tuples", subject="vacuum", defaults=DEFAULTS, advise=advise)
+ADVISOR = Advisor(
+    name="dead_tuples",
+    subject="vacuum",
+    plural="{count} tables are due for vacuum.",
+    defaults=DEFAULTS,
+    advise=advise,
+)

@@ -83,4 +83,10 @@ def evidence_of(row: Row, seconds: float, waiting: int) -> tuple[Evidence, ...]:
     return (*known, ("Last statement", row["query"] or "", ""))
 
 
-ADVISOR = Advisor(name="idle_in_transaction", subject="activity", defaults=DEFAULTS, advise=advise)
+ADVISOR = Advisor(
+    name="idle_in_transaction",
+    subject="activity",
+    plural="{count} backends are idle in transaction.",
+    defaults=DEFAULTS,
+    advise=advise,
+)

@@ -79,4 +79,10 @@ def evidence_of(row: Row, seconds: float) -> tuple[Evidence, ...]:
     return (*known, ("Statement", row["query"] or "", ""))
 
 
-ADVISOR = Advisor(name="long_running", subject="activity", defaults=DEFAULTS, advise=advise)
+ADVISOR = Advisor(
+    name="long_running",
+    subject="activity",
+    plural="{count} statements have run for long.",
+    defaults=DEFAULTS,
+    advise=advise,
+)

@@ -1,0 +1,122 @@
+"""How well a target is read: reached or not, since when and why, and how old its figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from monitors.advisor import counted, duration
+from monitors.history.freshness import STALE_INTERVALS, interval_of
+from monitors.models import Lease, ProbeState, Snapshot, Target
+from monitors.probes import PROBES
+
+FAST = frozenset(probe.name for probe in PROBES if probe.fast)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What keeps a page from showing the present.
+
+    `level` is unknown, warning or critical, '' where all is read in time; then `text`
+    is empty. `read_at` is when the oldest of the figures was read, None before the first
+    good snapshot.
+    """
+
+    level: str
+    text: str
+    read_at: datetime | None
+
+
+def standing_of(target: Target, probe_names: Sequence[str], now: datetime) -> Standing:
+    """Return how some of a target's probes stand: one query, a second where it is down."""
+    rows = [
+        row
+        for row in ProbeState.objects.filter(target=target).select_related("database")
+        if not row.database or (row.database.included and row.database.gone_at is None)
+    ]
+    mine = [row for row in rows if row.probe in probe_names]
+    read = [row.taken_at for row in mine if row.taken_at]
+    read_at = min(read) if read else None
+    down = [row for row in rows if row.probe in FAST and row.state == Snapshot.State.UNREACHABLE]
+    stopped = stopped_text(target, read_at, now)
+    if stopped is not None:
+        return Standing(*stopped, read_at)
+    if down:
+        return Standing("critical", down_text(target, down[0], read_at, now), read_at)
+    failing = [row for row in mine if row.state not in {"", Snapshot.State.OK}]
+    if failing:
+        return Standing("warning", failing_text(failing, now), read_at)
+    waiting = [row for row in mine if row.taken_at is None]
+    if not mine or waiting:
+        return Standing("unknown", waiting_text(waiting, now), read_at)
+    if any(is_stale(target, row, now) for row in mine):
+        return Standing("warning", stale_text(read_at, now), read_at)
+    return Standing("", "", read_at)
+
+
+def stopped_text(target: Target, read_at: datetime | None, now: datetime) -> tuple[str, str] | None:
+    """Return the level and sentence of a target that nothing is meant to read, else None."""
+    if target.deleting_at is not None:
+        return "unknown", f"{target.name} is being removed with its history."
+    if target.frozen_reason:
+        return "critical", target.frozen_reason
+    if not target.enabled:
+        seen = f" What you see is {ago(read_at, now)} old." if read_at else ""
+        return "unknown", f"{target.name} is disabled: nothing reads it.{seen}"
+    return None
+
+
+def down_text(target: Target, row: ProbeState, read_at: datetime | None, now: datetime) -> str:
+    """Return since when a target can't be reached, why, and when it is tried again."""
+    since = ago(row.failing_since, now)
+    words = f"can't be reached for {since}" if read_at else "has never been reached"
+    due = Lease.objects.filter(target=target, kind=Lease.Kind.FAST).values_list("due_at", flat=True)
+    left = max(((moment - now).total_seconds() for moment in due), default=0)
+    again = f" It is tried again in {duration(left)}." if left >= 1 else ""
+    return f"{target.name} {words}: {lowered(row.reason)}{again}"
+
+
+def failing_text(rows: Sequence[ProbeState], now: datetime) -> str:
+    """Return which reads fail, for how long and why: the longest first."""
+    worst = min(rows, key=lambda row: row.failing_since or now)
+    where = f" of {worst.database.datname}" if worst.database else ""
+    verb = "may not be" if worst.state == Snapshot.State.DENIED else "could not be"
+    more = f" {counted(len(rows) - 1, 'other read')} fail too." if len(rows) > 1 else ""
+    since = ago(worst.failing_since, now)
+    return (
+        f"{worst.probe.capitalize()}{where} {verb} read for {since}: {lowered(worst.reason)}{more}"
+    )
+
+
+def waiting_text(rows: Sequence[ProbeState], now: datetime) -> str:
+    """Return when the first snapshot is due."""
+    left = max(((row.due_at - now).total_seconds() for row in rows), default=0)
+    return f"First snapshot in {duration(left)}." if left >= 1 else "The first snapshot is due now."
+
+
+def stale_text(read_at: datetime | None, now: datetime) -> str:
+    """Return that figures are old although no read has failed: nobody reads."""
+    return (
+        f"Last read {ago(read_at, now)} ago, and nothing was tried since: "
+        "check that Howdah's beat and workers run."
+    )
+
+
+def is_stale(target: Target, row: ProbeState, now: datetime) -> bool:
+    """Tell whether a probe has had no good snapshot for three of its intervals."""
+    limit = timedelta(seconds=STALE_INTERVALS * interval_of(target, row.probe))
+    return row.taken_at is not None and row.taken_at < now - limit
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """Return the time since a moment in words."""
+    return duration(max((now - moment).total_seconds(), 0) if moment else 0)
+
+
+def lowered(reason: str) -> str:
+    """Return a reason as the second half of a sentence: names keep their capitals."""
+    text = reason.strip() or "no reason was given."
+    text = text if text.endswith((".", "!", "…")) else f"{text}."
+    is_word = len(text) > 1 and (text[1].islower() or text[1] == " ")
+    return text[0].lower() + text[1:] if is_word else text
