@@ -144,6 +144,37 @@ def chart(  # noqa: PLR0913 - keyword only
     }
 
 
+def picked(series: Series, names: Sequence[str]) -> Series:
+    """Return some columns of a series."""
+    return Series(series.times, {name: series.values[name] for name in names})
+
+
+def joined(lines: Sequence[tuple[str, Series, str]]) -> Series:
+    """Return lines of several reads as columns over the union of their times.
+
+    `lines` are (label, series, field). Between two points of its own a line
+    keeps its value, since a gauge holds until the next snapshot; where its own
+    read has a gap, and outside of it, it has none.
+    """
+    times = sorted({moment for _label, line, _field in lines for moment in line.times})
+    values = {label: held(line.times, line.values[field], times) for label, line, field in lines}
+    return Series(times, values)
+
+
+def held(
+    own: Sequence[float], values: Sequence[float | None], times: Sequence[float]
+) -> list[float | None]:
+    """Return a line's values at other times: the last own one, None before, after and in gaps."""
+    column: list[float | None] = []
+    position = 0
+    for moment in times:
+        while position < len(own) and own[position] <= moment:
+            position += 1
+        inside = 0 < position and (position < len(own) or moment == own[-1])
+        column.append(values[position - 1] if inside else None)
+    return column
+
+
 def whole_rows(columns: list[list[float | None]]) -> list[list[float | None]]:
     """Return columns in which a row is None everywhere or nowhere: a missing part counts 0."""
     known = [any(value is not None for value in row) for row in zip(*columns, strict=True)]
@@ -158,6 +189,7 @@ def mark_of(mark: Mapping[str, Any]) -> dict[str, Any]:
     moment: datetime = mark["at"]
     action_id = mark.get("url_id")
     return {
+        "at": moment,
         "t": moment.timestamp(),
         "kind": mark["kind"],
         "text": mark["text"],

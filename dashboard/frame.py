@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlencode
@@ -14,12 +14,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.pages import PAGES, Page
+from dashboard.states import State, unread
 from monitors import access, review
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import WINDOWS, Window
-from monitors.models import Action, Target
+from monitors.models import Action, Database, Target
 
 WINDOW_WORDS = ("window", "from", "to", "at")
 """The query's words that a link to another page carries along."""
@@ -88,10 +89,13 @@ class Frame:
     windows: list[Choice]
     window_query: str
     fresh: Fresh | None
+    unread: State | None
     targets: list[Target]
     places: list[Entry]
     strip: list[Action]
     may_manage: bool
+    datids: dict[int, int]
+    """Oids of the target's databases by our id."""
 
     @property
     def strip_runs(self) -> bool:
@@ -167,13 +171,13 @@ def window_choices(request: HttpRequest, window: Window) -> list[Choice]:
     return choices
 
 
-def fresh_of(target: Target, window: Window, reads: Sequence[str]) -> Fresh | None:
+def fresh_of(target: Target, window: Window, reads: Mapping[str, Freshness]) -> Fresh | None:
     """Return how old the figures are; with several probes, the worst of them."""
     if not window.is_live:
         return Fresh("notice", "The past")
     if not target.enabled:
         return Fresh("warning", "Paused", "This target is disabled: nothing reads it.")
-    states = [freshness(target, name) for name in reads]
+    states = list(reads.values())
     if not states:
         return None
     failing = [state for state in states if state.stale or state.failing_since]
@@ -196,6 +200,18 @@ def strip_of(request: HttpRequest, target: Target) -> list[Action]:
     return [
         action for action in rows.order_by("-created_at")[:20] if str(action.id) not in dismissed
     ][:5]
+
+
+def finding_url(target: Target, finding: Finding, datids: Mapping[int, int]) -> str | None:
+    """Return where a finding's object is shown: a table's page, or its subject's page.
+
+    `datids` are the oids of the target's databases by our id.
+    """
+    datid = datids.get(finding.database_id or 0)
+    if finding.relid and datid:
+        return reverse("table", args=[target.name, datid, finding.relid])
+    subject = SUBJECTS.get(finding.advisor)
+    return reverse(subject, args=[target.name]) if subject else None
 
 
 def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) -> str:
@@ -228,6 +244,7 @@ def build(
     """Return the frame of one answer."""
     query = window_query(request)
     rail = [fleet_rail(page)]
+    states = {name: freshness(target, name) for name in reads} if target else {}
     if target is not None:
         found = review.findings(target) if findings is None else findings
         rail = [*target_rail(target, page, query, found), rail[0]]
@@ -236,9 +253,11 @@ def build(
         rail=rail,
         windows=window_choices(request, window),
         window_query=query,
-        fresh=fresh_of(target, window, reads) if target else None,
+        fresh=fresh_of(target, window, states) if target else None,
+        unread=unread(target, states[reads[0]], reads[0], window) if target and reads else None,
         targets=visible(request.user),
         places=[entry for group in rail for entry in group.entries],
         strip=strip_of(request, target) if target else [],
         may_manage=access.may(request.user, "manage_targets"),
+        datids=dict(Database.objects.filter(target=target).values_list("pk", "datid")),
     )

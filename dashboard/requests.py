@@ -37,14 +37,14 @@ def get_target(request: PageRequest, name: str, permission: str = "view") -> Tar
     Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
     """
     try:
+        if permission == "manage_targets":
+            return access.get_managed_target(request.user, name)
         target = access.get_visible_target(request.user, name)
     except Target.DoesNotExist:
         raise Http404 from None
-    if permission == "view":
-        if not access.may(request.user, "view", target):
-            raise Http404
-    else:
-        access.require(request.user, permission, target)
+    if permission != "view":
+        source = request.META.get("REMOTE_ADDR", "")
+        access.require(request.user, permission, target, source=source)
     return target
 
 

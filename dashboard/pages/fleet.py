@@ -1,12 +1,167 @@
-"""Page under construction."""
+"""All targets, the worst first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import fleet_rows
+from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.requests import PageRequest, render_page, table_response, window_of
+from monitors import access
+from monitors.history import series
+from monitors.history.window import Window
+
+GROUPS = {"": "Worst first", "environment": "By environment", "tag": "By tag"}
+SORTED = ("position", *fleet_rows.COLUMNS)
 
 
-def fleet(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_safe
+def fleet(request: PageRequest) -> HttpResponseBase:
+    """Show every target that the person may see."""
+    window = window_of(request)
+    targets = list(access.visible_targets(request.user).select_related("environment"))
+    rows = fleet_rows.fleet_of(targets, window)
+    shown = listing(request, rows)
+    exported = table_response(request, "fleet", fleet_rows.COLUMNS, shown.matching)
+    return exported or page(request, window, rows, shown)
+
+
+def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
+    """Return the targets that the query asks for; `position` is their place, worst first."""
+    placed = [{**row, "position": place} for place, row in enumerate(rows)]
+    environment = request.GET.get("environment", "")
+    kept = [row for row in placed if not environment or row["environment"] == environment]
+    return listing_of(
+        request,
+        kept,
+        columns=SORTED,
+        default="position",
+        searched=lambda row: " ".join(
+            [row["name"], row["environment"], row["target"].address, *row["target"].tags]
+        ),
+    )
+
+
+def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) -> HttpResponse:
+    """Render the page around a listing."""
+    by = chosen(request, "group", GROUPS, "")
+    lined = [{**row, "spark": spark(row, window)} for row in shown.rows]
+    environments = sorted({row["environment"]: row["target"].environment for row in rows}.items())
+    context: dict[str, Any] = {
+        "rows": rows,
+        "listing": shown,
+        "sort": shown.sort,
+        "groups": grouped(lined, by),
+        "group": by,
+        "group_choices": list(GROUPS.items()),
+        "environments": [
+            (environment, sum(1 for row in rows if row["environment"] == name))
+            for name, environment in environments
+        ],
+        "verdict": verdict(rows),
+        "tiles": tiles(rows),
+    }
+    return render_page(request, "fleet.html", context, page="fleet", window=window)
+
+
+def spark(row: Row, window: Window) -> list[float | None]:
+    """Return the course of a target's connections."""
+    line = series.gauges("sessions", row["target"].pk, window, ["backends"], points=30)
+    return line.values["backends"]
+
+
+def grouped(rows: Sequence[Row], by: str) -> list[tuple[str, list[Row]]]:
+    """Return (heading, rows); a target with several tags stands under each."""
+    if not by:
+        return [("", list(rows))]
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        names = [row["environment"]] if by == "environment" else row["target"].tags or ["no tag"]
+        for name in names:
+            groups.setdefault(name, []).append(row)
+    return sorted(groups.items())
+
+
+def verdict(rows: Sequence[Row]) -> Row:
+    """Return what needs somebody now, in one or two sentences."""
+    bad = [row for row in rows if row["level"] == "critical"]
+    watched = [row for row in rows if row["level"] == "warning"]
+    level = "critical" if bad else "warning" if watched else "good"
+    calm = sum(1 for row in rows if not row["level"] and row["state"] in {"up", "past"})
+    unread = sum(1 for row in rows if row["state"] == "unread")
+    found = sum(len(row["findings"]) for row in rows)
+    foot = f"{found:,} open findings. {calm:,} of {len(rows):,} targets have nothing to report."
+    if unread:
+        foot += f" {unread:,} not read yet."
+    return {
+        "level": "unknown" if rows and unread == len(rows) else level,
+        "need": bad or watched,
+        "shown": (bad or watched)[:3],
+        "text": text(bad, watched, rows),
+        "foot": foot,
+    }
+
+
+def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str:
+    """Return the verdict's first sentence."""
+    if bad:
+        needs = "needs" if len(bad) == 1 else "need"
+        return f"{len(bad)} of {len(rows)} targets {needs} you now."
+    if watched:
+        deserves = "deserves" if len(watched) == 1 else "deserve"
+        return f"Nothing is urgent. {len(watched)} of {len(rows)} targets {deserves} a look."
+    if all(row["state"] == "unread" for row in rows):
+        return "The first snapshots are under way."
+    return "Nothing needs you. All targets that were read are healthy."
+
+
+def tiles(rows: Sequence[Row]) -> list[Row]:
+    """Return the headline figures of the whole fleet."""
+    up = sum(1 for row in rows if row["state"] in {"up", "past"})
+    down = sum(1 for row in rows if row["state"] == "down")
+    blocked = sum(row["blocked"] or 0 for row in rows)
+    longest = max(rows, key=lambda row: row["longest_xact_seconds"] or 0, default=None)
+    oldest = max(rows, key=lambda row: row["xid_age"] or 0, default=None)
+    return [
+        {
+            "title": "Targets up",
+            "value": up,
+            "unit": f"of {len(rows)}",
+            "level": "critical" if down else "",
+            "note": f"{down} can't be reached" if down else "all that were tried",
+        },
+        {
+            "title": "Connections",
+            "value": sum(row["connections"] or 0 for row in rows),
+            "note": "of clients",
+        },
+        {
+            "title": "Longest transaction",
+            "value": longest["longest_xact_seconds"] if longest else None,
+            "kind": "duration",
+            "note": longest["name"] if longest and longest["longest_xact_seconds"] else "none open",
+        },
+        {
+            "title": "Blocked backends",
+            "value": blocked,
+            "level": "warning" if blocked else "",
+            "note": "wait for a lock",
+        },
+        {
+            "title": "Dead rows",
+            "value": sum(row["n_dead_tup"] or 0 for row in rows),
+            "kind": "short",
+            "note": "in all tables",
+        },
+        {
+            "title": "Oldest XID age",
+            "value": oldest["xid_age"] if oldest else None,
+            "kind": "short",
+            "note": oldest["name"] if oldest and oldest["xid_age"] else "not read yet",
+        },
+    ]

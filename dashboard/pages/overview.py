@@ -1,12 +1,213 @@
-"""Page under construction."""
+"""How one target is: what is wrong, the headline figures, its databases."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, fleet_rows, table_rows
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, review
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target
+
+COLUMNS = (
+    "datname",
+    "datid",
+    "watched",
+    "numbackends",
+    "xact_per_second",
+    "cache_hit_pct",
+    "xact_commit",
+    "xact_rollback",
+    "deadlocks",
+    "temp_bytes",
+    "xid_age",
+    "mxid_age",
+)
+"""Keys of the export: what is known of each database, counters over the window."""
+
+COUNTERS = ("xact_commit", "xact_rollback", "deadlocks", "temp_bytes")
+
+Row = dict[str, Any]
 
 
-def overview(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_safe
+def overview(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show a target's verdict, findings, figures, charts and databases."""
+    target, window = get_target(request, name), window_of(request)
+    databases = databases_of(target, window)
+    exported = table_response(request, "databases", COLUMNS, databases)
+    return exported or page(request, target, window, databases)
+
+
+def databases_of(target: Target, window: Window) -> list[Row]:
+    """Return the target's databases with what their counters grew by in the window."""
+    grown = {row["datid"]: row for row in series.totals("databases", target.pk, window)}
+    watched = {one.datid for one in table_rows.databases_of(target).values() if one.included}
+    rows = table_rows.rows_at("databases", target, window)
+    return [
+        database_row(row, grown.get(row["datid"], {}), window, watched=row["datid"] in watched)
+        for row in sorted(rows, key=lambda row: row["datname"] or "")
+    ]
+
+
+def database_row(row: Row, grown: Mapping[str, Any], window: Window, *, watched: bool) -> Row:
+    """Return one database; figures of the window are None where counters began anew in it."""
+    complete = grown.get("complete", True)
+    counted = {name: grown.get(name, 0) if complete else None for name in COUNTERS}
+    return {
+        **row,
+        **counted,
+        "watched": watched,
+        "cache_hit_pct": hit_pct(grown),
+        "xact_per_second": None
+        if not complete
+        else (counted["xact_commit"] + counted["xact_rollback"]) / window.length.total_seconds(),
+    }
+
+
+def hit_pct(grown: Mapping[str, Any]) -> float | None:
+    """Return the share of blocks found in the cache, None where none were asked for."""
+    hit, read = grown.get("blks_hit") or 0, grown.get("blks_read") or 0
+    return 100 * hit / (hit + read) if hit + read else None
+
+
+def page(
+    request: PageRequest, target: Target, window: Window, databases: list[Row]
+) -> HttpResponse:
+    """Render the page."""
+    findings = review.findings(target, None if window.is_live else window.end)
+    sessions = series.gauges("sessions", target.pk, window, ["backends", "blocked"])
+    states = series.gauges_by("sessions", target.pk, window, "backends", "state")
+    rates = series.rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
+    dead = series.gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = series.marks(target.pk, window)
+    summary = fleet_rows.fleet_of([target], window)[0]
+    context: dict[str, Any] = {
+        "summary": summary,
+        "verdict": review.verdict(target, findings),
+        "findings": findings,
+        "tiles": tiles(summary, sessions, rates, dead),
+        "charts": charts_of(window, states, rates, dead, marks),
+        "databases": databases,
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "overview.html",
+        context,
+        page="overview",
+        target=target,
+        window=window,
+        reads=("sessions", "databases"),
+        findings=findings,
+    )
+
+
+def last(values: Sequence[float | None]) -> float | None:
+    """Return the last known value."""
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def per_second(rates: series.Series) -> list[float | None]:
+    """Return commits and rollbacks together, None where either is unknown."""
+    pairs = zip(rates.values["xact_commit"], rates.values["xact_rollback"], strict=True)
+    return [None if a is None or b is None else a + b for a, b in pairs]
+
+
+def tiles(
+    summary: Row, sessions: series.Series, rates: series.Series, dead: series.Series
+) -> list[Row]:
+    """Return the headline figures."""
+    usable, used = summary["usable_connections"], summary["used_pct"]
+    per_s = per_second(rates)
+    return [
+        {
+            "title": "Connections",
+            "value": summary["connections"],
+            "unit": f"of {usable:,}" if usable else "",
+            "spark": sessions.values["backends"],
+            "level": fleet_rows.used_level(used),
+            "note": f"{used:.0f} % of what clients can have" if used is not None else "",
+        },
+        {
+            "title": "Transactions",
+            "value": last(per_s),
+            "kind": "rate",
+            "spark": per_s,
+            "note": "commits and rollbacks",
+        },
+        {
+            "title": "Longest transaction",
+            "value": summary["longest_xact_seconds"],
+            "kind": "duration",
+            "note": "of a client" if summary["longest_xact_seconds"] else "none open",
+        },
+        {
+            "title": "Blocked backends",
+            "value": summary["blocked"],
+            "spark": sessions.values["blocked"],
+            "level": "warning" if summary["blocked"] else "",
+            "note": "wait for a lock",
+        },
+        {
+            "title": "Dead rows",
+            "value": summary["n_dead_tup"],
+            "kind": "short",
+            "spark": dead.values["n_dead_tup"],
+            "note": "in all tables",
+        },
+        {
+            "title": "Oldest XID age",
+            "value": summary["xid_age"],
+            "kind": "short",
+            "note": "of 2.1 billion possible",
+        },
+    ]
+
+
+def charts_of(
+    window: Window,
+    states: series.Series,
+    rates: series.Series,
+    dead: series.Series,
+    marks: Sequence[Mapping[str, Any]],
+) -> list[Row]:
+    """Return the charts, top to bottom."""
+    names = {state: state or "unknown" for state in states.values}
+    return [
+        charts.chart(
+            "Sessions by state",
+            states,
+            unit="count",
+            labels=names,
+            colours=charts.STATE_COLOURS,
+            stack=True,
+            marks=marks,
+            window=window,
+        ),
+        charts.chart(
+            "Transactions",
+            rates,
+            unit="per_s",
+            labels={"xact_commit": "Committed", "xact_rollback": "Rolled back"},
+            colours={"xact_commit": "cpu", "xact_rollback": "lock"},
+            marks=marks,
+            window=window,
+        ),
+        charts.chart(
+            "Dead rows",
+            dead,
+            unit="rows",
+            labels={"n_dead_tup": "All tables"},
+            colours={"n_dead_tup": "lock"},
+            marks=marks,
+            window=window,
+        ),
+    ]

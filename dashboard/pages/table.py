@@ -1,12 +1,270 @@
-"""Page under construction."""
+"""Everything that is known of one table, on one time axis."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, table_rows
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, autovacuum, review
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Action, Database, Target
+
+Row = dict[str, Any]
+
+GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
+SCANS = ("seq_scan",)
+WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
+RUNS = ("vacuum_count", "autovacuum_count", "analyze_count", "autoanalyze_count")
+RUN_WORDS = {
+    "vacuum_count": "VACUUM by hand",
+    "autovacuum_count": "autovacuum",
+    "analyze_count": "ANALYZE by hand",
+    "autoanalyze_count": "autoanalyze",
+}
+MOST_RUNS = 200
+"""Snapshots with a vacuum or analyze that are listed; a window may hold thousands."""
 
 
-def table(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_safe
+def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpResponseBase:
+    """Show one table's rows, size, scans, writes, vacuums and thresholds."""
+    target, window = get_target(request, name), window_of(request)
+    database = Database.objects.filter(target=target, datid=datid).first()
+    row = found(target, window, database, relid)
+    exported = table_response(request, "table", table_rows.COLUMNS, [row])
+    return exported or page(request, target, window, row)
+
+
+def found(target: Target, window: Window, database: Database | None, relid: int) -> Row:
+    """Return the table's row; one that was dropped as it last was. Raises Http404."""
+    if database is None:
+        raise Http404
+    tables = table_rows.tables_of(target, window)
+    for row in tables:
+        if row["database_id"] == database.pk and row["relid"] == relid:
+            return row
+    last = HISTORY["tables"].latest._default_manager.filter(
+        target_id=target.pk, database_id=database.pk, relid=relid
+    )
+    row = last.values().first()
+    if row is None:
+        raise Http404
+    return table_rows.table_row(row, database, target, {}, None)
+
+
+def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
+    """Render the page of one table."""
+    mine = [
+        finding
+        for finding in review.findings(target, None if window.is_live else window.end)
+        if (finding.database_id, finding.relid) == (row["database_id"], row["relid"])
+    ]
+    key = {"relid": row["relid"]}
+    where = {"database_id": row["database_id"], "key": key}
+    gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
+    rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
+    runs = runs_of(target, window, row)
+    marks = sorted([*series.marks(target.pk, window), *run_marks(runs)], key=lambda m: m["at"])
+    context: dict[str, Any] = {
+        "row": row,
+        "verdict": review.verdict(target, mine, page="vacuum") if mine else None,
+        "findings": mine,
+        "tiles": tiles(row, gauges),
+        "charts": charts_of(window, row, gauges, rates, marks),
+        "runs": runs,
+        "actions": actions_on(target, row),
+        "options": options_of(target, row),
+        "toast": toast_of(target, window, row),
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "table.html",
+        context,
+        page="vacuum",
+        target=target,
+        window=window,
+        reads=("tables",),
+    )
+
+
+def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    values = gauges.values
+    past = row["threshold_pct"]
+    return [
+        {
+            "title": "Live rows",
+            "value": row["n_live_tup"],
+            "kind": "short",
+            "spark": values["n_live_tup"],
+            "note": "n_live_tup",
+        },
+        {
+            "title": "Dead rows",
+            "value": row["n_dead_tup"],
+            "kind": "short",
+            "spark": values["n_dead_tup"],
+            "level": row["level"],
+            "note": "" if past is None else f"{past:,.0f} % of the threshold",
+        },
+        {"title": "Dead share", "value": row["dead_pct"], "kind": "pct", "note": "of all rows"},
+        {
+            "title": "Size",
+            "value": row["size_bytes"],
+            "kind": "bytes",
+            "spark": values["size_bytes"],
+            "note": "with indexes and TOAST",
+        },
+        {
+            "title": "Rows changed",
+            "value": row["n_mod_since_analyze"],
+            "kind": "short",
+            "spark": values["n_mod_since_analyze"],
+            "note": "since the last analyze",
+        },
+        {"title": "XID age", "value": row["xid_age"], "kind": "short", "note": "of relfrozenxid"},
+    ]
+
+
+def charts_of(
+    window: Window,
+    row: Row,
+    gauges: series.Series,
+    rates: series.Series,
+    marks: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the charts, top to bottom; all share the window and the marks."""
+    limit = {"value": row["vacuum_threshold"], "label": "autovacuum starts beyond"}
+    return [
+        charts.chart(
+            "Dead rows",
+            charts.picked(gauges, ["n_dead_tup"]),
+            unit="rows",
+            labels={"n_dead_tup": "Dead"},
+            colours={"n_dead_tup": "lock"},
+            marks=marks,
+            lines=[limit] if row["autovacuum_enabled"] else [],
+            window=window,
+        ),
+        charts.chart(
+            "Live rows",
+            charts.picked(gauges, ["n_live_tup"]),
+            unit="rows",
+            labels={"n_live_tup": "Live"},
+            colours={"n_live_tup": "io"},
+            marks=marks,
+            window=window,
+        ),
+        charts.chart(
+            "Size",
+            charts.picked(gauges, ["size_bytes"]),
+            unit="bytes",
+            labels={"size_bytes": "Table, indexes and TOAST"},
+            colours={"size_bytes": "ipc"},
+            marks=marks,
+            window=window,
+        ),
+        charts.chart(
+            "Rows written",
+            charts.picked(rates, WRITES),
+            unit="per_s",
+            labels={"n_tup_ins": "Inserted", "n_tup_upd": "Updated", "n_tup_del": "Deleted"},
+            colours={"n_tup_ins": "cpu", "n_tup_upd": "io", "n_tup_del": "lock"},
+            marks=marks,
+            window=window,
+        ),
+        charts.chart(
+            "Sequential scans",
+            charts.picked(rates, SCANS),
+            unit="per_s",
+            labels={"seq_scan": "Sequential"},
+            colours={"seq_scan": "text"},
+            marks=marks,
+            window=window,
+        ),
+    ]
+
+
+def runs_of(target: Target, window: Window, row: Row) -> list[Row]:
+    """Return the snapshots that saw a vacuum or analyze, newest first.
+
+    Keys: at, seconds (before which it may have run), words, n_dead_tup after it.
+    """
+    samples = HISTORY["tables"].samples._default_manager.filter(
+        target_id=target.pk,
+        database_id=row["database_id"],
+        relid=row["relid"],
+        taken_at__gte=window.start,
+        taken_at__lt=window.end,
+    )
+    names = ("taken_at", "interval_seconds", "n_dead_tup", *RUNS)
+    seen = samples.order_by("-taken_at").values(*names)
+    ran = [one for one in seen if any(one[name] for name in RUNS)]
+    return [
+        {
+            "at": one["taken_at"],
+            "seconds": one["interval_seconds"],
+            "words": run_words(one),
+            "n_dead_tup": one["n_dead_tup"],
+        }
+        for one in ran[:MOST_RUNS]
+    ]
+
+
+def run_words(one: Row) -> str:
+    """Return what ran between two snapshots: autovacuum, ANALYZE by hand twice."""
+    words = [
+        text if one[name] == 1 else f"{text} {one[name]} times"
+        for name, text in RUN_WORDS.items()
+        if one[name]
+    ]
+    return ", ".join(words)
+
+
+def run_marks(runs: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the vacuums that ran as marks for the charts."""
+    return [
+        {"at": run["at"], "kind": "vacuum", "text": run["words"], "url_id": None} for run in runs
+    ]
+
+
+def actions_on(target: Target, row: Row) -> list[Action]:
+    """Return what was done to the table from here, newest first."""
+    wanted = {"database": row["database"], "table": row["table"]}
+    done = Action.objects.filter(target=target, arguments__contains=wanted)
+    return list(done.exclude(state=Action.State.DRAFT).order_by("-created_at")[:20])
+
+
+def options_of(target: Target, row: Row) -> list[Row]:
+    """Return autovacuum's settings as they hold for the table: name, value, and whose they are."""
+    own = autovacuum.parse_options(row["reloptions"])
+    names = [name for name in autovacuum.DEFAULTS if name.startswith("autovacuum_")]
+    in_force = [
+        {
+            "name": name,
+            "value": own.get(name, target.settings.get(name)),
+            "source": "table" if name in own else "server",
+        }
+        for name in ("autovacuum_enabled", *names)
+        if name in own or name in target.settings
+    ]
+    others = [name for name in own if name not in {"autovacuum_enabled", *names}]
+    return in_force + [{"name": name, "value": own[name], "source": "table"} for name in others]
+
+
+def toast_of(target: Target, window: Window, row: Row) -> Row | None:
+    """Return the row of the table's TOAST table, None where it has none."""
+    if not row["toastrelid"]:
+        return None
+    for one in table_rows.rows_at("tables", target, window):
+        if (one["database_id"], one["relid"]) == (row["database_id"], row["toastrelid"]):
+            return one
+    return None

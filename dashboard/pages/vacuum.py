@@ -1,12 +1,194 @@
-"""Page under construction."""
+"""Which tables need vacuum, why, and what autovacuum does about it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, table_rows
+from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, review
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target
+
+FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "all": "All"}
+SORTED = ("table", *table_rows.COLUMNS)
+TOP = 4
+"""Tables with a line of their own in the chart."""
 
 
-def vacuum(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_safe
+def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show dead rows, their history, and the tables that need vacuum."""
+    target, window = get_target(request, name), window_of(request)
+    tables = table_rows.tables_of(target, window)
+    shown = listing(request, tables)
+    exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
+    return exported or page(request, target, window, tables, shown)
+
+
+def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
+    """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first."""
+    kept = filtered(tables, chosen(request, "filter", FILTERS, "need"))
+    database = request.GET.get("database", "")
+    kept = [row for row in kept if not database or row["database"] == database]
+    return listing_of(
+        request,
+        kept,
+        columns=SORTED,
+        default="-dead_pct",
+        searched=lambda row: f"{row['database']} {row['table']}",
+    )
+
+
+def filtered(tables: Sequence[Row], name: str) -> list[Row]:
+    """Return the tables of one of `FILTERS`."""
+    tests = {
+        "need": table_rows.needs_vacuum,
+        "due": table_rows.is_due,
+        "off": lambda row: not row["autovacuum_enabled"],
+        "all": lambda _row: True,
+    }
+    return [row for row in tables if tests[name](row)]
+
+
+def page(
+    request: PageRequest, target: Target, window: Window, tables: list[Row], shown: Listing
+) -> HttpResponse:
+    """Render the page around a listing."""
+    findings = review.findings(target, None if window.is_live else window.end)
+    total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = series.marks(target.pk, window)
+    running = table_rows.progress_of(target, window)
+    context: dict[str, Any] = {
+        "verdict": review.verdict(target, findings, page="vacuum"),
+        "tables": tables,
+        "listing": shown,
+        "sort": shown.sort,
+        "filter": request.GET.get("filter") or "need",
+        "filters": [(key, text, len(filtered(tables, key))) for key, text in FILTERS.items()],
+        "databases": sorted({row["database"] for row in tables}),
+        "running": running,
+        "tiles": tiles(target, window, tables, running, total),
+        "chart": dead_chart(target, window, tables, total, marks),
+        "rows": sparked(target, window, shown.rows),
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "vacuum.html",
+        context,
+        page="vacuum",
+        target=target,
+        window=window,
+        reads=("tables",),
+        findings=findings,
+    )
+
+
+def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
+    """Return the rows of one page of the table with the course of their dead rows."""
+    keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
+    lines = series.sparks("tables", target.pk, window, "n_dead_tup", keys)
+    return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
+
+
+def dead_chart(
+    target: Target,
+    window: Window,
+    tables: Sequence[Row],
+    total: series.Series,
+    marks: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the chart of dead rows: their sum, and the tables that have most."""
+    worst = sorted(tables, key=lambda row: row["n_dead_tup"] or 0, reverse=True)[:TOP]
+    lines = [("All tables", total, "n_dead_tup")]
+    for row in worst:
+        if row["n_dead_tup"]:
+            line = series.gauges(
+                "tables",
+                target.pk,
+                window,
+                ["n_dead_tup"],
+                database_id=row["database_id"],
+                key={"relid": row["relid"]},
+            )
+            lines.append((row["table"], line, "n_dead_tup"))
+    names = [name for name, _line, _field in lines]
+    colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))
+    return charts.chart(
+        "Dead rows",
+        charts.joined(lines),
+        unit="rows",
+        colours=colours,
+        marks=marks,
+        note="n_dead_tup",
+        window=window,
+    )
+
+
+def tiles(
+    target: Target,
+    window: Window,
+    tables: Sequence[Row],
+    running: Sequence[Row],
+    total: series.Series,
+) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    due = [row for row in tables if table_rows.is_due(row)]
+    off = [row for row in tables if not row["autovacuum_enabled"]]
+    oldest = max(tables, key=lambda row: row["xid_age"] or 0, default=None)
+    workers = [row for row in running if row["autovacuum"]]
+    limit = target.settings.get("autovacuum_max_workers")
+    ran = series.totals("tables", target.pk, window)
+    by_hand = sum(row["vacuum_count"] or 0 for row in ran)
+    by_itself = sum(row["autovacuum_count"] or 0 for row in ran)
+    dead = [row["n_dead_tup"] or 0 for row in tables]
+    return [
+        {
+            "title": "Dead rows",
+            "value": sum(dead) if tables else None,
+            "kind": "short",
+            "spark": total.values["n_dead_tup"],
+            "level": "warning" if due else "",
+            "note": f"in {sum(1 for value in dead if value):,} tables",
+        },
+        {
+            "title": "Tables due",
+            "value": len(due) if tables else None,
+            "unit": f"of {len(tables):,}",
+            "level": "warning" if due else "good" if tables else "",
+            "note": "past autovacuum's threshold",
+        },
+        {
+            "title": "Autovacuum off",
+            "value": len(off) if tables else None,
+            "unit": "tables",
+            "level": "warning" if off else "",
+            "note": off[0]["table"] if off else "by autovacuum_enabled",
+        },
+        {
+            "title": "Autovacuum workers",
+            "value": len(workers),
+            "unit": f"of {limit}" if limit else "",
+            "level": "warning" if limit and len(workers) >= int(limit) else "",
+            "note": "busy now" if window.is_live else "busy then",
+        },
+        {
+            "title": "Oldest XID age",
+            "value": oldest["xid_age"] if oldest else None,
+            "kind": "short",
+            "note": oldest["table"] if oldest and oldest["xid_age"] else "not read yet",
+        },
+        {
+            "title": "Vacuums",
+            "value": by_hand + by_itself,
+            "note": f"{by_itself:,} by autovacuum, {by_hand:,} by hand",
+        },
+    ]

@@ -9,14 +9,17 @@ from typing import Any
 
 from django import template
 from django.template import Context
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, json_script
 from django.utils.safestring import SafeString, mark_safe
 
-from dashboard import charts, frame
+from dashboard import charts, fleet_rows, frame, states
 from dashboard.sql import highlight
+from monitors.actions import ACTIONS
+from monitors.advisor import Finding
 
 register = template.Library()
 
@@ -251,6 +254,12 @@ def theme(request: Any = None) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
+def chosen_theme(context: Context) -> str:
+    """Return light, dark, or nothing where the system decides."""
+    return frame.theme_of(context["request"])
+
+
+@register.simple_tag(takes_context=True)
 def here(context: Context, **changes: Any) -> str:
     """Return this page's address with some words of its query changed; None takes a word out."""
     request = context["request"]
@@ -288,6 +297,80 @@ def sort_head(
         title,
         icon("sort" if order == "descending" else "sort-up") if order else "",
     )
+
+
+@register.filter
+def minus(value: int, other: int) -> int:
+    """Return value - other."""
+    return value - other
+
+
+@register.simple_tag(takes_context=True)
+def unread(context: Context) -> states.State:
+    """Return why the page's first probe has nothing to show."""
+    return context["frame"].unread
+
+
+@register.simple_tag
+def mark_key(kind: str) -> SafeString:
+    """Return the small shape that a kind of mark has on the charts."""
+    return format_html('<span class="mark-shape" data-kind="{}" aria-hidden="true"></span>', kind)
+
+
+@register.simple_tag
+def threshold_meter(row: Mapping[str, Any]) -> SafeString:
+    """Return a table's dead rows on a bar that ends at 250 percent of autovacuum's threshold."""
+    share = row["threshold_pct"]
+    label = "not known" if share is None else f"{share:,.0f} percent of autovacuum's threshold"
+    return charts.meter((share or 0) / 2.5, label=label, level=row["level"], tick=40)
+
+
+register.filter("used_level", fleet_rows.used_level)
+
+
+@register.simple_tag(takes_context=True)
+def fleet_link(context: Context, row: Mapping[str, Any]) -> str:
+    """Return where a target's worst finding is shown: its subject's page, else the overview."""
+    finding = row.get("finding")
+    name = frame.SUBJECTS.get(finding.advisor, "overview") if finding else "overview"
+    return link(context, name, row["name"])
+
+
+@register.simple_tag
+def share(value: float | None, whole: float | None) -> SafeString | str:
+    """Return value in percent of whole; a dash where either is unknown or there is no limit."""
+    return NONE if value is None or not whole else pct(100 * value / whole, 0)
+
+
+@register.simple_tag
+def evidence(value: Any, unit_name: str) -> SafeString | str:
+    """Return a number of a finding with its unit."""
+    if isinstance(value, datetime):
+        return age(value)
+    writers = {
+        "bytes": bytes_,
+        "seconds": duration,
+        "pct": pct,
+        "rows": number,
+        "count": number,
+    }
+    return writers[unit_name](value) if unit_name in writers else str(value)
+
+
+@register.simple_tag(takes_context=True)
+def finding_url(context: Context, finding: Finding) -> str:
+    """Return the page on which a finding's object stands, empty where there is none."""
+    return frame.finding_url(context["target"], finding, context["frame"].datids) or ""
+
+
+@register.simple_tag(takes_context=True)
+def finding_button(context: Context, finding: Finding) -> SafeString:
+    """Return the button of the action that helps."""
+    action = ACTIONS[finding.action]
+    shown = action_button(
+        context, finding.action, action.verb, object=finding.object_name, **finding.arguments
+    )
+    return SafeString(render_to_string("_action_button.html", shown))
 
 
 @register.inclusion_tag("_action_button.html", takes_context=True)

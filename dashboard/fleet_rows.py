@@ -1,0 +1,215 @@
+"""The targets of a fleet as its page and export show them: one row a target."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from monitors import review
+from monitors.advisor import Finding, Severity
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, ProbeState, Snapshot, Target
+
+COLUMNS = (
+    "name",
+    "environment",
+    "host",
+    "port",
+    "server_version",
+    "in_recovery",
+    "state",
+    "since",
+    "reason",
+    "critical",
+    "warning",
+    "notice",
+    "worst",
+    "connections",
+    "usable_connections",
+    "longest_xact_seconds",
+    "blocked",
+    "n_dead_tup",
+    "xid_age",
+    "read_at",
+)
+"""Keys of the export, in order."""
+
+DOWN = frozenset({Snapshot.State.UNREACHABLE, Snapshot.State.TIMEOUT})
+WATCHED = "sessions"
+"""The probe whose last attempt says whether a target answers."""
+
+NEAR_PCT, FULL_PCT = 80, 95  # of the usable connections
+
+Row = dict[str, Any]
+
+
+def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[int, list[Row]]:
+    """Return {target id: rows of a probe}, now or at the end of a window in the past."""
+    if not window.is_live:
+        return {target.pk: series.at(probe_name, target.pk, window.end) for target in targets}
+    found: dict[int, list[Row]] = defaultdict(list)
+    latest = HISTORY[probe_name].latest._default_manager
+    wanted = [target.pk for target in targets]
+    names = (*HISTORY[probe_name].sample.key, *HISTORY[probe_name].sample.gauges)
+    facts = HISTORY[probe_name].sample.facts if probe_name == WATCHED else ()
+    for row in latest.filter(target_id__in=wanted, gone_at__isnull=True).values(
+        "target_id", "database_id", *names, *facts
+    ):
+        found[row["target_id"]].append(row)
+    return found
+
+
+def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
+    """Return {target id: dead rows of all tables} of the targets whose tables were read."""
+    tables = rows_of("tables", targets, window)
+    return {
+        target_id: sum(row["n_dead_tup"] or 0 for row in rows) for target_id, rows in tables.items()
+    }
+
+
+def findings_of(targets: Sequence[Target], window: Window) -> dict[int, list[Finding]]:
+    """Return {target id: findings, worst first}, now or at the end of a window in the past."""
+    if window.is_live:
+        return review.findings_of(targets)
+    return {target.pk: review.findings(target, window.end) for target in targets}
+
+
+def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
+    """Return a row for each target, worst first.
+
+    Keys: `COLUMNS`, and for the page `target`, `findings`, `level`, `worst_level`,
+    `used_pct` (of the usable connections), `xid_level`. What was not read is None.
+    """
+    states = {
+        state.target_id: state
+        for state in ProbeState.objects.filter(target__in=targets, probe=WATCHED)
+    }
+    sessions = rows_of("sessions", targets, window)
+    databases = rows_of("databases", targets, window)
+    dead = dead_rows(targets, window)
+    findings = findings_of(targets, window)
+    rows = [
+        {
+            **figures(target, sessions.get(target.pk, []), databases.get(target.pk, [])),
+            **standing(target, states.get(target.pk), window),
+            **judged(findings.get(target.pk, [])),
+            "n_dead_tup": dead.get(target.pk),
+        }
+        for target in targets
+    ]
+    for row in rows:
+        row["longest_xact_seconds"] = longest(row, states.get(row["target"].pk), window)
+        row["level"] = "critical" if row["state"] == "down" else row["worst_level"]
+    return sorted(rows, key=badness)
+
+
+def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -> Row:
+    """Return what is read of one target."""
+    usable = usable_connections(target)
+    connections = sum(row["backends"] or 0 for row in sessions) if sessions else None
+    known = usable and connections is not None
+    return {
+        "target": target,
+        "name": target.name,
+        "environment": target.environment.name,
+        "host": target.host,
+        "port": target.port,
+        "server_version": target.server_version,
+        "in_recovery": target.in_recovery,
+        "connections": connections,
+        "usable_connections": usable,
+        "used_pct": 100 * (connections or 0) / usable if known and usable else None,
+        "blocked": sum(row["blocked"] or 0 for row in sessions) if sessions else None,
+        "xid_age": max((row["xid_age"] for row in databases if row["xid_age"]), default=None),
+        "oldest_xact_start": oldest_start(sessions),
+    }
+
+
+def usable_connections(target: Target) -> int | None:
+    """Return how many connections ordinary roles can have, None before the first contact."""
+    if target.max_connections is None:
+        return None
+    return target.max_connections - (target.reserved_connections or 0)
+
+
+def used_level(used: float | None) -> str:
+    """Return the level of a share of the usable connections, in percent."""
+    if used is None or used < NEAR_PCT:
+        return ""
+    return "critical" if used >= FULL_PCT else "warning"
+
+
+def oldest_start(sessions: Iterable[Mapping[str, Any]]) -> datetime | None:
+    """Return when the oldest open transaction of a client began."""
+    starts = [row["longest_xact_start"] for row in sessions if row["longest_xact_start"]]
+    return min(starts, default=None)
+
+
+def longest(row: Row, state: ProbeState | None, window: Window) -> float | None:
+    """Return the age of the oldest transaction when it was read, by the target's own clock."""
+    start = row["oldest_xact_start"]
+    if start is None:
+        return None
+    read_at = state.target_at if window.is_live and state else window.end
+    return max(0.0, (read_at - start).total_seconds()) if read_at else None
+
+
+def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
+    """Return whether a target answers: state, since, reason, read_at.
+
+    `state` is up, down, failing (it answers, but a right or the read fails), unread, disabled
+    or past.
+    """
+    read_at = state.taken_at if state else None
+    if not window.is_live:
+        return {"state": "past", "since": None, "reason": "", "read_at": window.end}
+    if not target.enabled:
+        return {"state": "disabled", "since": None, "reason": "", "read_at": read_at}
+    if state is None or not state.state:
+        return {"state": "unread", "since": target.created_at, "reason": "", "read_at": None}
+    if state.state == Snapshot.State.OK:
+        return {"state": "up", "since": target.started_at, "reason": "", "read_at": read_at}
+    word = "down" if state.state in DOWN else "failing"
+    return {
+        "state": word,
+        "since": state.failing_since,
+        "reason": state.reason,
+        "read_at": read_at,
+    }
+
+
+def judged(findings: Sequence[Finding]) -> Row:
+    """Return the findings with their counts by level and the worst one's words."""
+    counts = {
+        severity.name.lower(): sum(1 for finding in findings if finding.severity == severity)
+        for severity in Severity
+    }
+    worst = findings[0] if findings else None
+    return {
+        **counts,
+        "findings": findings,
+        "finding": worst,
+        "worst": worst.title if worst else "",
+        "worst_level": worst.level if worst else "",
+    }
+
+
+ORDER = {"critical": 0, "warning": 1, "notice": 2, "": 3}
+STANDING = {"down": 0, "failing": 1, "up": 2, "past": 2, "unread": 3, "disabled": 4}
+
+
+def badness(row: Row) -> tuple[Any, ...]:
+    """Return what orders targets worst first."""
+    top = row["findings"][0].score if row["findings"] else 0.0
+    return (
+        row["state"] != "down",
+        ORDER[row["level"]],
+        STANDING[row["state"]],
+        -row["critical"],
+        -row["warning"],
+        -top,
+        row["name"],
+    )

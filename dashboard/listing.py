@@ -1,0 +1,113 @@
+"""A table of a page: what it shows of its rows, by the words of the query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import BadRequest
+from django.http import HttpRequest
+
+PAGE_SIZE = 50
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All rows that match, in order, and the one page of them that is shown."""
+
+    matching: list[Row]
+    rows: list[Row]
+    page: int
+    sort: str
+    q: str
+
+    @property
+    def total(self) -> int:
+        """How many rows match."""
+        return len(self.matching)
+
+    @property
+    def pages(self) -> int:
+        """How many pages they fill, at least one."""
+        return max(1, -(-self.total // PAGE_SIZE))
+
+    @property
+    def first(self) -> int:
+        """The number of the first row shown, from 1."""
+        return (self.page - 1) * PAGE_SIZE + 1
+
+    @property
+    def last(self) -> int:
+        """The number of the last row shown."""
+        return self.first - 1 + len(self.rows)
+
+    @property
+    def previous(self) -> int:
+        """The page before this one."""
+        return self.page - 1
+
+    @property
+    def next(self) -> int:
+        """The page after this one."""
+        return self.page + 1
+
+
+def listing_of(
+    request: HttpRequest,
+    rows: Iterable[Row],
+    *,
+    columns: Sequence[str],
+    default: str,
+    searched: Callable[[Row], str],
+) -> Listing:
+    """Return the listing that `sort`, `q` and `page` of the query ask for.
+
+    `columns` may be sorted by, with a hyphen before the name for the greatest
+    first; rows without a value come last either way. `searched` is the text
+    that `q` is looked for in. Raises BadRequest for another column or page.
+    """
+    sort = request.GET.get("sort") or default
+    if sort.removeprefix("-") not in columns:
+        message = f"The table can't be sorted by {sort[:40]!r}."
+        raise BadRequest(message)
+    q = request.GET.get("q", "").strip()
+    matching = [row for row in rows if q.casefold() in searched(row).casefold()]
+    matching = ordered(matching, sort)
+    page = page_of(request, len(matching))
+    start = (page - 1) * PAGE_SIZE
+    return Listing(matching, matching[start : start + PAGE_SIZE], page, sort, q)
+
+
+def ordered(rows: Sequence[Row], sort: str) -> list[Row]:
+    """Return rows by one column, stable, those without a value last."""
+    key = sort.removeprefix("-")
+    known = [row for row in rows if row.get(key) is not None]
+    unknown = [row for row in rows if row.get(key) is None]
+    known.sort(key=lambda row: comparable(row[key]), reverse=sort.startswith("-"))
+    return known + unknown
+
+
+def comparable(value: Any) -> Any:
+    """Return what orders texts as people do."""
+    return value.casefold() if isinstance(value, str) else value
+
+
+def page_of(request: HttpRequest, total: int) -> int:
+    """Return the page that is asked for, the last one where there are fewer."""
+    text = request.GET.get("page") or "1"
+    if not (text.isascii() and text.isdigit() and len(text) < len("1000000")):
+        message = "A page is a number."
+        raise BadRequest(message)
+    return max(1, min(int(text), -(-total // PAGE_SIZE)))
+
+
+def chosen(request: HttpRequest, word: str, choices: Mapping[str, Any], default: str) -> str:
+    """Return one of the choices for a word of the query; raises BadRequest for another."""
+    value = request.GET.get(word) or default
+    if value not in choices:
+        message = f"{word} is one of {', '.join(choices)}."
+        raise BadRequest(message)
+    return value

@@ -1,0 +1,88 @@
+"""Words for a panel that can't show its figures: why, since when, what brings it to life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from monitors.history.freshness import Freshness
+from monitors.history.window import Window
+from monitors.models import HISTORY, Snapshot, Target
+from monitors.probe import OLDEST_MAJOR
+
+
+@dataclass(frozen=True)
+class State:
+    """A level, an icon, a heading (with a moment it speaks of) and sentences."""
+
+    level: str
+    picture: str
+    title: str
+    text: str
+    code: str = ""
+    moment: datetime | None = None
+
+
+UNREACHABLE = frozenset({Snapshot.State.UNREACHABLE, Snapshot.State.TIMEOUT})
+
+CHECKS: Mapping[str, str] = {
+    "refused": "The machine answers, but nothing listens on that port. "
+    "Check that PostgreSQL runs and that it listens on this address.",
+    "authentication": "The server answers and does not accept the login. "
+    "Check the password, and pg_hba.conf for this user and address.",
+    "resolve": "The host's name has no address. Check its spelling and the resolver.",
+    "answer": "The machine does not answer. Check that it runs, and the network and firewall between.",
+    "certificate": "The server's certificate is not accepted. Check its name and the CA.",
+}
+"""What to check, by a word of the reason."""
+
+CHECK_ANYWAY = "Check that the server runs and that this machine reaches it."
+
+
+def advice(reason: str) -> str:
+    """Return what to check after a connection failed."""
+    low = reason.lower()
+    return next((text for word, text in CHECKS.items() if word in low), CHECK_ANYWAY)
+
+
+def unread(target: Target, fresh: Freshness, probe_name: str, window: Window) -> State:
+    """Return why a page has no figures of a probe."""
+    if not window.is_live:
+        return State(
+            "notice",
+            "clock",
+            "Nothing is known of that moment",
+            "History began later, or its samples have ended: then only hourly values exist. "
+            "Choose a later moment or a wider window.",
+        )
+    if not target.enabled:
+        text = "Nothing reads a disabled target. Enable it on the Targets page."
+        return State("warning", "pause", f"{target.name} is disabled", text)
+    if fresh.state in UNREACHABLE:
+        title = f"{target.name} can't be reached since"
+        text = f"{sentence(fresh.reason)} {advice(fresh.reason)}"
+        return State("critical", "offline", title, text, moment=fresh.failing_since)
+    if fresh.state == Snapshot.State.DENIED:
+        return denied(target, fresh, probe_name)
+    if fresh.state == Snapshot.State.UNSUPPORTED:
+        text = f"{sentence(fresh.reason)} PostgreSQL {OLDEST_MAJOR} is the oldest that is read."
+        return State("notice", "notice", "Not on this version", text)
+    if fresh.state == Snapshot.State.FAILED:
+        return State("warning", "warning", "The read failed", sentence(fresh.reason))
+    text = f"It is read every {fresh.interval_seconds:,.0f} s. This page shows it as soon as it is there."
+    return State("notice", "clock", "First snapshot", text, moment=fresh.next_at)
+
+
+def denied(target: Target, fresh: Freshness, probe_name: str) -> State:
+    """Return the statement that gives the login the right that is missing."""
+    code = HISTORY[probe_name].probe.needs or f'GRANT pg_monitor TO "{target.user}"'
+    text = f"{sentence(fresh.reason)} Run this on the target as a superuser:"
+    return State("warning", "stuck", f"{target.user} may not read this", text, code=f"{code};")
+
+
+def sentence(text: Any) -> str:
+    """Return a text that begins with a capital and ends with a full stop; empty stays empty."""
+    text = str(text or "").strip()
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""

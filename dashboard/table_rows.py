@@ -1,0 +1,185 @@
+"""The tables of a target as its pages and exports show them: one row a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from monitors import autovacuum
+from monitors.advisor import table_name
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Database, ProbeState, Target
+
+COLUMNS = (
+    "database",
+    "schemaname",
+    "relname",
+    "relid",
+    "n_live_tup",
+    "n_dead_tup",
+    "dead_pct",
+    "n_mod_since_analyze",
+    "n_ins_since_vacuum",
+    "last_vacuum",
+    "last_autovacuum",
+    "last_analyze",
+    "last_autoanalyze",
+    "size_bytes",
+    "vacuum_threshold",
+    "threshold_pct",
+    "autovacuum_enabled",
+    "xid_age",
+    "read_at",
+)
+"""Keys of the export, in order; computed ones carry their unit."""
+
+NEED_VACUUM_ROWS = 1000
+"""n_dead_tup beyond which a table is listed by default."""
+
+DUE_PCT, NEAR_PCT, FAR_PCT = 100, 80, 200
+"""Of autovacuum's threshold: due, soon due, and long overdue."""
+
+SHOWN_KINDS = frozenset({"r", "m"})
+"""Ordinary tables and materialized views; TOAST tables are shown with their tables."""
+
+Row = dict[str, Any]
+
+
+def rows_at(probe_name: str, target: Target, window: Window) -> list[Row]:
+    """Return a probe's rows now, or as they stood at the end of a window in the past."""
+    if window.is_live:
+        return series.now(probe_name, target.pk)
+    return series.at(probe_name, target.pk, window.end)
+
+
+def databases_of(target: Target) -> dict[int, Database]:
+    """Return the target's databases by our own id."""
+    return {database.pk: database for database in Database.objects.filter(target=target)}
+
+
+def tables_of(target: Target, window: Window) -> list[Row]:
+    """Return every table that a snapshot of the window's end shows.
+
+    Keys: `COLUMNS`, every column of the probe, and for the page `datid`,
+    `table` (quoted as PostgreSQL would), `insert_threshold`,
+    `analyze_threshold` (None: inserts or changes alone never trigger) and `level`.
+    """
+    databases = databases_of(target)
+    states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
+    read_at = dict(states.values_list("database_id", "taken_at"))
+    next_xid = newest_xid(target, window)
+    return [
+        table_row(row, databases[row["database_id"]], target, read_at, next_xid)
+        for row in rows_at("tables", target, window)
+        if row["relkind"] in SHOWN_KINDS and row["database_id"] in databases
+    ]
+
+
+def newest_xid(target: Target, window: Window) -> int | None:
+    """Return the server's next transaction id, None before it was read."""
+    rows = rows_at("databases", target, window)
+    return max((row["next_xid"] for row in rows if row["next_xid"]), default=None)
+
+
+def table_row(
+    row: Mapping[str, Any],
+    database: Database,
+    target: Target,
+    read_at: Mapping[int, Any],
+    next_xid: int | None,
+) -> Row:
+    """Return one table with what is computed from its row."""
+    limits = autovacuum.threshold(
+        target.settings,
+        row["reloptions"],
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=target.server_version,
+        relkind=row["relkind"],
+    )
+    dead, live = row["n_dead_tup"], row["n_live_tup"]
+    past_pct = None if dead is None else 100 * dead / max(limits.vacuum, 1)
+    return {
+        **row,
+        "database": database.datname,
+        "datid": database.datid,
+        "table": table_name(row) if row["relname"] else str(row["relid"]),
+        "dead_pct": share_pct(dead, live),
+        "vacuum_threshold": limits.vacuum,
+        "insert_threshold": limits.insert,
+        "analyze_threshold": limits.analyze,
+        "threshold_pct": past_pct,
+        "autovacuum_enabled": limits.enabled,
+        "xid_age": autovacuum.xid_age(next_xid, row["relfrozenxid"]),
+        "read_at": read_at.get(row["database_id"]),
+        "level": level_of(past_pct, dead),
+    }
+
+
+def share_pct(dead: int | None, live: int | None) -> float | None:
+    """Return dead rows in percent of all rows, None where nothing is known or there is no row."""
+    if dead is None or live is None or dead + live == 0:
+        return None
+    return 100 * dead / (dead + live)
+
+
+def level_of(past_pct: float | None, dead: int | None) -> str:
+    """Return how bad a distance to the threshold is; few dead rows are nobody's trouble."""
+    if past_pct is None or (dead or 0) <= NEED_VACUUM_ROWS:
+        return ""
+    if past_pct > FAR_PCT:
+        return "critical"
+    if past_pct > DUE_PCT:
+        return "warning"
+    return "notice" if past_pct > NEAR_PCT else ""
+
+
+def needs_vacuum(row: Mapping[str, Any]) -> bool:
+    """Whether a table is listed by default."""
+    return (row["n_dead_tup"] or 0) > NEED_VACUUM_ROWS
+
+
+def is_due(row: Mapping[str, Any]) -> bool:
+    """Whether a table has passed autovacuum's threshold."""
+    return needs_vacuum(row) and (row["threshold_pct"] or 0) > DUE_PCT
+
+
+def progress_of(target: Target, window: Window) -> list[Row]:
+    """Return running maintenance: the probe's columns, `pct`, and the table's name where known.
+
+    Keys beside the probe's: database, datid, table (None: not in history), pct (None: unknown).
+    """
+    running = rows_at("progress", target, window)
+    names = names_of(target, running) if running else {}
+    return [
+        {
+            **row,
+            "pct": min(100.0, 100 * row["done"] / row["total"]) if row["total"] else None,
+            **names.get((row["datname"], row["relid"]), {"table": None, "datid": None}),
+        }
+        for row in running
+    ]
+
+
+def names_of(target: Target, running: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Row]:
+    """Return {(datname, relid): names} of the tables that maintenance works on."""
+    wanted = {row["relid"] for row in running}
+    databases = databases_of(target)
+    rows = {
+        (row["database_id"], row["relid"]): row
+        for row in series.now("tables", target.pk, gone=True)
+        if row["relid"] in wanted or row["toastrelid"] in wanted
+    }
+    found: dict[tuple[str, int], Row] = {}
+    for (database_id, relid), row in rows.items():
+        database = databases.get(database_id)
+        if database is None:
+            continue
+        named = {"table": table_name(row), "datid": database.datid, "main_relid": relid}
+        found.setdefault((database.datname, relid), named)
+        if row["toastrelid"]:
+            toast = {**named, "table": f"TOAST of {named['table']}"}
+            found[(database.datname, row["toastrelid"])] = toast
+    return found
