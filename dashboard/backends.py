@@ -6,8 +6,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+from dashboard.charts import WAIT_COLOURS
 
 Row = Mapping[str, Any]
 
@@ -62,7 +64,7 @@ class Backend:
     click: uuid.UUID = field(default_factory=uuid.uuid4)
     """Idempotency key of its button: two clicks on one are one action."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         """Return a column of pg_stat_activity."""
         try:
             return self.row[name]
@@ -97,7 +99,7 @@ class Backend:
     @property
     def key(self) -> str:
         """Name it for its live text and its row on the page: pids are reused."""
-        return f"{self.pid}:{self.backend_start.isoformat()}"
+        return f"{self.pid}:{self.backend_start.astimezone(UTC).isoformat()}"
 
     @property
     def is_client(self) -> bool:
@@ -129,6 +131,11 @@ class Backend:
         """Return `Lock: transactionid`, empty where it waits for nothing."""
         parts = (self.row.get("wait_event_type"), self.row.get("wait_event"))
         return ": ".join(part for part in parts if part)
+
+    @property
+    def wait_colour(self) -> str:
+        """Return the colour of what it waits for, the same on every page."""
+        return WAIT_COLOURS.get(self.row.get("wait_event_type") or "", "timeout")
 
     @property
     def guard(self) -> dict[str, str]:
@@ -165,12 +172,19 @@ class LockTree:
 
 
 def backends_of(rows: Iterable[Row], now: datetime, texts: Mapping[str, str]) -> list[Backend]:
-    """Return all backends, longest statement first; `texts` are live ones by `Backend.key`."""
+    """Return all backends, longest statement first; `texts` are live ones by `pid:backend_start`."""
     backends = [Backend(row, row.get("query") or "", now) for row in rows]
+    texts = {in_utc(key): text for key, text in texts.items()}
     for backend in backends:
         backend.query = texts.get(backend.key, backend.query)
     backends.sort(key=lambda backend: -(backend.query_seconds or 0))
     return backends
+
+
+def in_utc(key: str) -> str:
+    """Return `pid:backend_start` with the time in UTC: a target may live in another zone."""
+    pid, _, start = key.partition(":")
+    return f"{pid}:{datetime.fromisoformat(start).astimezone(UTC).isoformat()}"
 
 
 def prepared(now: datetime) -> Backend:

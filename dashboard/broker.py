@@ -14,7 +14,7 @@ BROKER_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def cached(key: str) -> Any:  # noqa: ANN401
+def cached(key: str) -> Any:
     """Return a cached value, None where there is none or the broker is away (2 s at most)."""
     try:
         return cache.get(key)

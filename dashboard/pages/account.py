@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
@@ -16,6 +15,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
+from dashboard.frame import theme_of
 from dashboard.requests import PageRequest, render_page
 from dashboard.source import source_of
 from monitors import access, audit
@@ -36,7 +36,12 @@ def account(request: PageRequest) -> HttpResponse:
         audit.event("password.change", request.user.get_username(), source_of(request))
         messages.success(request, "Your password is changed; other sessions of yours are ended.")
         return redirect("account")
-    context = {"form": form, "rights": rights_of(request), "grants": grants_of(request)}
+    context = {
+        "form": form,
+        "rights": rights_of(request),
+        "grants": grants_of(request),
+        "chosen_theme": theme_of(request),
+    }
     return render_page(
         request, "account.html", context, page="account", status=400 if form.errors else 200
     )
@@ -104,13 +109,13 @@ class Login(LoginView):
     redirect_authenticated_user = True
     http_method_names = ["get", "head", "post"]
 
-    def form_valid(self, form: AuthenticationForm) -> HttpResponseRedirect:
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Log in, leave the event."""
         name = form.get_user().get_username()
         audit.event("login", name, source_of(self.request))
         return super().form_valid(form)
 
-    def form_invalid(self, form: forms.Form) -> HttpResponse:
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Show the login again, leave the event under the name that was tried."""
         name = str(form.data.get("username", ""))[:150]
         audit.event("login.failed", name, source_of(self.request))
@@ -124,7 +129,7 @@ class Logout(LogoutView):
 
     http_method_names = ["post"]
 
-    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # noqa: ANN401
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Leave the event, end the session."""
         if request.user.is_authenticated:
             audit.event("logout", request.user.get_username(), source_of(request))

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard.effects import changes_of
+from dashboard.effects import changes_of, lock_words
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors import access, run
@@ -101,9 +101,7 @@ def approve(request: PageRequest, action_id: uuid.UUID) -> HttpResponse:
 def undo(request: PageRequest, action_id: uuid.UUID) -> HttpResponse:
     """Make the preview of an action's inverse."""
     done = get_action(request, action_id)
-    return carry_out(
-        request, done, lambda: run.undo(request.user, done, source=source_of(request))
-    )
+    return carry_out(request, done, lambda: run.undo(request.user, done, source=source_of(request)))
 
 
 def get_action(request: PageRequest, action_id: uuid.UUID) -> Action:
@@ -175,12 +173,24 @@ def to_page(row: Action) -> HttpResponse:
 
 def refused(request: PageRequest, target: Target, sentence: str) -> HttpResponse:
     """Answer 409 with the sentence that says why nothing was sent."""
-    context = {"sentence": sentence, "target": target, "back": posted_back(request)}
+    back = posted_back(request) or reverse("overview", args=[target.name])
+    on_outcome = (request.htmx.target or "").startswith("outcome")
+    context = {"sentence": sentence, "target": target, "back": back, "on_outcome": on_outcome}
     if request.htmx:
-        return render(request, "actions/_refused.html", context, status=409)
+        return piece(request, "actions/_refused.html", context)
     return render_page(
         request, "actions/refused.html", context, page="target-actions", target=target, status=409
     )
+
+
+def piece(request: PageRequest, template: str, context: dict[str, Any]) -> HttpResponse:
+    """Answer HTMX with a dialog, or with what stands in the one that is open.
+
+    Also a refusal is 200 here: HTMX swaps nothing else in, and its sentence must be read.
+    """
+    if request.htmx.target != "dialog-place":
+        return render(request, template, context)
+    return render(request, "actions/_in_dialog.html", {**context, "dialog_template": template})
 
 
 def posted_back(request: HttpRequest) -> str:
@@ -207,16 +217,14 @@ def back_of(request: HttpRequest, row: Action) -> str:
     return reverse("target-actions", args=[row.target.name]) if row.target else reverse("actions")
 
 
-def show(
-    request: PageRequest, row: Action, *, error: str = "", status: int = 200
-) -> HttpResponse:
+def show(request: PageRequest, row: Action, *, error: str = "", status: int = 200) -> HttpResponse:
     """Answer with the page, or to HTMX with the piece for the element that asked."""
     context = context_of(request, row) | {"error": error}
     asker = request.htmx.target or ""
     if request.htmx and asker.startswith("outcome"):
-        return render(request, "actions/_outcome.html", context, status=status)
-    if request.htmx and asker.startswith("preview"):
-        return render(request, "actions/_dialog.html", context, status=status)
+        return render(request, "actions/_outcome.html", context)
+    if request.htmx and asker != "body":
+        return piece(request, "actions/_dialog.html", context)
     return render_page(
         request,
         "action.html",
@@ -230,20 +238,47 @@ def show(
 def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
     """Return what the page, the dialog and the outcome show."""
     kind = ACTIONS.get(row.name)
-    may = access.permissions_of(request.user, row.target) if row.target else frozenset()
+    target = row.target
+    may = access.permissions_of(request.user, target) if target else frozenset()
     is_mine = row.asked_by_id == request.user.pk
+    lock = row.preview.get("lock") or (kind.lock if kind else "")
+    protected = target is not None and target.environment.protected
     return {
         "action": row,
         "kind": kind,
-        "target": row.target,
+        "target": target,
         "preview": row.preview,
         "confirmation": confirmation_of(row),
         "key": row.idempotency_key,
         "may": may,
         "may_approve": "approve" in may and not is_mine,
         "may_stop": row.name in may,
-        "may_undo": bool(row.inverse) and row.inverse.get("name") in may,
+        "may_undo": row.inverse.get("name") in may,
         "changes": changes_of(row.before, row.after),
         "back": back_of(request, row),
         "is_mine": is_mine,
+        "asks": row.state == Action.State.DRAFT
+        and bool(row.preview.get("ready"))
+        and not row.preview.get("refused"),
+        "polls": polls_of(row),
+        "lock_words": lock_words(lock),
+        "waits_for_second": bool(kind and kind.second_person and protected),
+        "notices": row.after.get("notices") or row.progress.get("notices") or [],
+        "seconds": seconds_of(row),
     }
+
+
+def polls_of(row: Action) -> int:
+    """Return after how many milliseconds to look again, 0 where nothing will change by itself."""
+    if row.is_final:
+        return 0
+    if row.state == Action.State.DRAFT:
+        return 0 if row.preview.get("ready") else 300
+    return 1000
+
+
+def seconds_of(row: Action) -> float | None:
+    """Return how long the statement ran, None before its end."""
+    if row.started_at is None or row.finished_at is None:
+        return None
+    return (row.finished_at - row.started_at).total_seconds()

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
+from dashboard.listing import PAGE_SIZE, Listing, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, audit
 from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
 
-PAGE_ROWS = 50
 DEFAULT_WINDOW = "7d"
 ACTION_COLUMNS = (
     "id",
@@ -93,7 +92,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
         exported = table_response(request, "howdah-actions", ACTION_COLUMNS, action_lines(rows))
     if exported:
         return exported
-    listing = Paginator(rows, PAGE_ROWS).get_page(request.GET.get("page"))
+    listing = log_page(request, rows)
     context = {
         "listing": listing,
         "filters": filters,
@@ -106,9 +105,28 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
         "targets": sorted(seen_targets(request).values_list("name", flat=True)),
     }
     page = "target-actions" if target else "actions"
-    return render_page(
-        request, "action_log.html", context, page=page, target=target, window=window
-    )
+    return render_page(request, "action_log.html", context, page=page, target=target, window=window)
+
+
+@dataclass(frozen=True)
+class LogPage(Listing):
+    """One page of a log; all that matches is counted, never loaded."""
+
+    count: int
+
+    @property
+    def total(self) -> int:
+        """How many rows match."""
+        return self.count
+
+
+def log_page(request: HttpRequest, rows: QuerySet[Any]) -> LogPage:
+    """Return the page of the log that the query asks for."""
+    count = rows.count()
+    page = page_of(request, count)
+    shown = list(rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
+    q = request.GET.get("q", "").strip()
+    return LogPage(matching=[], rows=shown, page=page, sort="", q=q, count=count)
 
 
 def log_window(request: HttpRequest) -> Window:
@@ -154,7 +172,8 @@ def matching_actions(request: PageRequest, filters: Filters, window: Window) -> 
     if filters.text:
         fields = ("sql", "object_name", "reason", "outcome", "effect")
         found = found.filter(contains(fields, filters.text))
-    return found.select_related("target").order_by("-created_at")
+    took = F("finished_at") - F("started_at")
+    return found.select_related("target").annotate(took=took).order_by("-created_at")
 
 
 def matching_entries(
@@ -190,7 +209,7 @@ def under_way(request: PageRequest, target: Target | None) -> list[Action]:
     found = Action.objects.filter(state__in=states, target__in=seen_targets(request))
     if target:
         found = found.filter(target=target)
-    return list(found.select_related("target").order_by("created_at")[:PAGE_ROWS])
+    return list(found.select_related("target").order_by("created_at")[:PAGE_SIZE])
 
 
 def seconds_of(action: Action) -> float | None:

@@ -20,25 +20,15 @@ from dashboard.backends import (
     lock_tree,
 )
 from dashboard.broker import cached
+from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, review
 from monitors.history import series
-from monitors.history.freshness import freshness
 from monitors.history.window import Window
 from monitors.models import ProbeState, Target
 
-PAGE_ROWS = 50
-SORTS = {
-    "duration": "query_seconds",
-    "transaction": "xact_seconds",
-    "blocking": "blocking",
-    "pid": "pid",
-    "application": "application_name",
-    "user": "usename",
-    "database": "datname",
-    "state": "state",
-    "wait": "wait",
-}
+FILTERS = {"": "Not idle", "all": "All"}
+SORTED = (*COLUMNS, "wait")
 WAIT_LABELS = {"": "CPU"}
 
 
@@ -56,27 +46,19 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     target = get_target(request, name)
     window = window_of(request)
     seen = read(request, target, window)
-    shown = chosen(request, seen.backends)
-    rows = [backend.export() for backend in shown]
-    if exported := table_response(request, f"{target.name}-activity", COLUMNS, rows):
+    listing = listing_of_backends(request, seen.backends)
+    if exported := table_response(request, "activity", COLUMNS, listing.matching):
         return exported
-    findings = review.findings(target, at=None if window.is_live else window.end)
-    page, pages = page_of(request, len(shown))
+    findings = review.findings(target, None if window.is_live else window.end)
     may = access.permissions_of(request.user, target)
     context = {
         "verdict": review.verdict(target, findings, page="activity"),
-        "fresh": freshness(target, "activity"),
+        "seen": seen,
         "chart": load_chart(target, window),
-        "tree": seen.tree,
-        "total": len(seen.backends),
-        "count": len(shown),
-        "backends": shown[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
-        "page": page,
-        "pages": pages,
+        "listing": listing,
+        "sort": listing.sort,
         "idle": idle_summary(seen.backends),
-        "sort": request.GET.get("sort") or "-duration",
         "is_all": request.GET.get("filter") == "all",
-        "q": request.GET.get("q", ""),
         "may": may,
         "shows_text": "view_query_text" in may and window.is_live,
         "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
@@ -112,33 +94,24 @@ def read_at(target: Target) -> datetime | None:
     return states.values_list("target_at", flat=True).first()
 
 
-def chosen(request: HttpRequest, backends: list[Backend]) -> list[Backend]:
-    """Return what the query's words `filter`, `q` and `sort` pick."""
-    if request.GET.get("filter") != "all":
+def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing:
+    """Return the backends that the query picks; without `filter=all` what is not idle."""
+    if chosen(request, "filter", FILTERS, "") != "all":
         backends = [one for one in backends if one.row.get("state") != "idle" and one.query_start]
-    wanted = request.GET.get("q", "").strip().lower()
-    if wanted:
-        backends = [one for one in backends if wanted in haystack(one)]
-    word = request.GET.get("sort") or "-duration"
-    field = SORTS.get(word.lstrip("-"), "query_seconds")
-    known = [one for one in backends if getattr(one, field) is not None]
-    unknown = [one for one in backends if getattr(one, field) is None]
-    known.sort(key=lambda one: getattr(one, field), reverse=word.startswith("-"))
-    return [*known, *unknown]
+    return listing_of(
+        request,
+        [{**one.export(), "wait": one.wait, "backend": one} for one in backends],
+        columns=SORTED,
+        default="-query_seconds",
+        searched=lambda row: haystack(row["backend"]),
+    )
 
 
 def haystack(backend: Backend) -> str:
     """Return the text that the filter box searches."""
     names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
     parts = [str(backend.row.get(name) or "") for name in names]
-    return " ".join([*parts, backend.wait, backend.query]).lower()
-
-
-def page_of(request: HttpRequest, count: int) -> tuple[int, int]:
-    """Return the page that the query asks for, held within 1 and the last, and the last."""
-    pages = max(1, -(-count // PAGE_ROWS))
-    asked = request.GET.get("page", "1")
-    return min(pages, max(1, int(asked) if asked.isdecimal() else 1)), pages
+    return " ".join([*parts, backend.wait, backend.query])
 
 
 def load_chart(target: Target, window: Window) -> dict[str, Any]:

@@ -1,42 +1,279 @@
-"""Page under construction."""
+"""Targets: the list, the wizard that registers one, and the pages that change one."""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from dashboard.requests import PageRequest, render_page, table_response
+from dashboard.source import source_of
+from dashboard.target_form import TargetForm, initial_of, initial_of_target
+from monitors import access, registration
+from monitors.drafts import save_draft
+from monitors.models import ProbeState, Target, TargetCheck
+from monitors.probes import PROBES
+
+COLUMNS = (
+    "name",
+    "host",
+    "port",
+    "environment",
+    "enabled",
+    "state",
+    "reason",
+    "read_at",
+    "server_version",
+    "user",
+    "operator_user",
+    "sslmode",
+    "tags",
+    "history_bytes",
+)
+ADDRESS, CONNECTION, ABILITIES, FIRST_SNAPSHOT, DONE = 1, 2, 3, 5, 6
+"""Steps of the wizard; the fourth, databases, stands on the page of the third."""
+LOCAL = ("localhost", "127.", "::1")
+SEALED = "sealed_drafts"
+"""Session key: {check id: boxes that only a worker can open}."""
+KEPT_DRAFTS = 5
 
 
-def targets(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_safe
+def targets(request: PageRequest) -> HttpResponseBase:
+    """Show all targets that the person may see or manage."""
+    rows = [row_of(target, state) for target, state in with_state(listed(request))]
+    if exported := table_response(request, "targets", COLUMNS, rows):
+        return exported
+    context = {"rows": rows, "may_manage": access.may(request.user, "manage_targets")}
+    return render_page(request, "targets.html", context, page="targets")
 
 
-def new(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@sensitive_post_parameters("password", "operator_password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def new(request: PageRequest) -> HttpResponse:
+    """Ask for address and login (step 1); POST has a worker check them."""
+    access.require(request.user, "manage_targets", source=source_of(request))
+    form = TargetForm(request.POST or None, initial=initial_of_draft(request))
+    if request.method == "POST" and form.is_valid():
+        draft = {"name": form.cleaned_data["name"], **form.fields_of_target()}
+        if Target.objects.filter(name=draft["name"]).exists():
+            form.add_error("name", "A target of this name exists already. Choose another one.")
+        else:
+            try:
+                check = registration.ask_check(
+                    request.user, draft=draft, passwords=form.passwords()
+                )
+            except ValidationError as error:
+                form.add_errors(error)
+            else:
+                keep_sealed(request, check)
+                return redirect("target-check", check.id)
+    context = {"form": form, "step": ADDRESS, "editing": None}
+    status = 400 if form.errors else 200
+    return render_page(request, "target_form.html", context, page="targets", status=status)
 
 
-def check(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_http_methods(["GET", "HEAD", "POST"])
+def check(request: PageRequest, check_id: uuid.UUID) -> HttpResponse:
+    """Show what a login can and can't do (steps 2 to 5); POST saves a draft."""
+    access.require(request.user, "manage_targets", source=source_of(request))
+    row = TargetCheck.objects.filter(pk=check_id, asked_by=request.user).first()
+    if row is None:
+        raise Http404
+    if request.method == "POST":
+        return save(request, row)
+    context = check_context(request, row)
+    return render_page(request, "target_check.html", context, page="targets")
 
 
-def edit(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@sensitive_post_parameters("password", "operator_password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def edit(request: PageRequest, name: str) -> HttpResponse:
+    """Change a target; the button Check asks a worker what its logins can do."""
+    target = get_managed(request, name)
+    form = TargetForm(request.POST or None, target=target, initial=initial_of_target(target))
+    if "check" in request.POST:
+        return redirect("target-check", registration.ask_check(request.user, target=target).id)
+    if request.method == "POST" and form.is_valid():
+        try:
+            change(request, target, form)
+        except ValidationError as error:
+            form.add_errors(error)
+        else:
+            messages.success(request, f"{target.name} is changed; it is read again at once.")
+            return redirect("targets")
+    context = {"form": form, "editing": target}
+    status = 400 if form.errors else 200
+    return render_page(request, "target_form.html", context, page="targets", status=status)
 
 
-def remove(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_http_methods(["GET", "HEAD", "POST"])
+def remove(request: PageRequest, name: str) -> HttpResponse:
+    """Ask for the name, then delete a target with all its history."""
+    target = get_managed(request, name)
+    wrong = False
+    if request.method == "POST":
+        wrong = request.POST.get("name", "").strip() != target.name
+        if not wrong:
+            registration.remove(request.user.get_username(), source_of(request), target)
+            messages.success(
+                request, f"{target.name} is removed; a worker deletes its history in batches."
+            )
+            return redirect("targets")
+    context = {"subject": target, "wrong": wrong}
+    status = 400 if wrong else 200
+    return render_page(request, "target_remove.html", context, page="targets", status=status)
 
 
-def enable(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_POST
+def enable(request: PageRequest, name: str) -> HttpResponse:
+    """Read a target again."""
+    target = get_managed(request, name)
+    registration.enable(request.user.get_username(), source_of(request), target)
+    messages.success(request, f"{target.name} is enabled; it is read at once.")
+    return redirect("targets")
 
 
-def disable(request: HttpRequest, **_kwargs: Any) -> HttpResponse:
-    """Answer 200 with nothing to see."""
-    return HttpResponse()
+@require_POST
+def disable(request: PageRequest, name: str) -> HttpResponse:
+    """Stop reading a target; its history stays."""
+    target = get_managed(request, name)
+    registration.disable(request.user.get_username(), source_of(request), target)
+    messages.success(request, f"{target.name} is disabled; its history stays.")
+    return redirect("targets")
+
+
+def change(request: PageRequest, target: Target, form: TargetForm) -> None:
+    """Store what a valid form says; passwords that were not given stay, where they may."""
+    passwords = form.passwords()
+    registration.edit(
+        request.user.get_username(),
+        source_of(request),
+        target,
+        password=passwords.get("collector"),
+        operator_password=passwords.get("operator"),
+        **form.fields_of_target(),
+    )
+
+
+def get_managed(request: PageRequest, name: str) -> Target:
+    """Return a target to change.
+
+    Raises Http404 where the person may not know of it, PermissionDenied (and
+    audits it) where it may only be seen.
+    """
+    target = listed(request).filter(name=name).first()
+    if target is None:
+        raise Http404
+    access.require(request.user, "manage_targets", target, source=source_of(request))
+    return target
+
+
+def listed(request: PageRequest) -> QuerySet[Target]:
+    """Return the targets that the person may see or manage."""
+    seen = access.visible_targets(request.user) | access.managed_targets(request.user)
+    return seen.distinct()
+
+
+def with_state(found: QuerySet[Target]) -> list[tuple[Target, ProbeState | None]]:
+    """Return targets with the state of their activity probe, None before the first attempt."""
+    states = ProbeState.objects.filter(probe="activity", database=None, target__in=found)
+    by_target = {state.target_id: state for state in states}
+    return [(target, by_target.get(target.pk)) for target in found]
+
+
+def row_of(target: Target, state: ProbeState | None) -> dict[str, Any]:
+    """Return a target's line: the export's keys and what else the page shows."""
+    names = ("name", "host", "port", "enabled", "server_version", "user", "operator_user")
+    more = ("sslmode", "tags", "history_bytes")
+    is_local = target.host.startswith(LOCAL)
+    return {
+        **{name: getattr(target, name) for name in (*names, *more)},
+        "environment": target.environment.name,
+        "state": "disabled" if not target.enabled else state.state if state else "",
+        "reason": state.reason if state else "",
+        "read_at": state.taken_at if state else None,
+        "failing_since": state.failing_since if state else None,
+        "target": target,
+        "is_weak": target.sslmode != Target.SSLMode.VERIFY_FULL and not is_local,
+    }
+
+
+def initial_of_draft(request: PageRequest) -> dict[str, Any]:
+    """Return the values of the draft that the query names, so that it can be corrected."""
+    text = request.GET.get("draft", "")
+    try:
+        wanted = uuid.UUID(text) if text else None
+    except ValueError:
+        wanted = None
+    row = TargetCheck.objects.filter(pk=wanted, asked_by=request.user).first() if wanted else None
+    return initial_of(row.draft) if row else {}
+
+
+def keep_sealed(request: PageRequest, check: TargetCheck) -> None:
+    """Keep a draft's sealed passwords for the last step, so that none is asked for twice."""
+    kept = list(request.session.get(SEALED, {}).items())[-KEPT_DRAFTS:]
+    request.session[SEALED] = {**dict(kept), str(check.id): dict(check.sealed)}
+
+
+def save(request: PageRequest, row: TargetCheck) -> HttpResponse:
+    """Register a checked draft; a second press finds it saved."""
+    if row.target is None and row.done_at is not None:
+        sealed = request.session.get(SEALED, {}).get(str(row.id), {})
+        try:
+            save_draft(request.user.get_username(), source_of(request), row, sealed)
+        except ValidationError as error:
+            for sentence in error.messages:
+                messages.error(request, sentence)
+    return redirect("target-check", row.id)
+
+
+def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
+    """Return what the check's page shows; `step` is the wizard's, 0 outside of it."""
+    is_draft = bool(row.draft)
+    result = row.result or {}
+    progress = first_snapshots(row.target) if is_draft and row.target else []
+    is_read = bool(progress) and all(state["read_at"] for state in progress)
+    if not is_draft:
+        step = 0
+    elif row.target is None:
+        step = ABILITIES if row.done_at and not row.error else CONNECTION
+    else:
+        step = DONE if is_read else FIRST_SNAPSHOT
+    wanting = [
+        one for one in [*result.get("probes", ()), *result.get("actions", ())] if not one["works"]
+    ]
+    return {
+        "check": row,
+        "result": result,
+        "draft": row.draft,
+        "is_draft": is_draft,
+        "step": step,
+        "wanting": wanting,
+        "subject": row.target,
+        "subject_name": row.target.name if row.target else row.draft.get("name", ""),
+        "progress": progress,
+        "databases": result.get("databases", ()),
+        "polls": not row.done_at or step == FIRST_SNAPSHOT,
+        "pages_open": row.target is not None and access.may(request.user, "view", row.target),
+    }
+
+
+def first_snapshots(target: Target) -> list[dict[str, Any]]:
+    """Return the probes of a new target with when they were first read and what went wrong."""
+    rows = list(ProbeState.objects.filter(target=target))
+    found = []
+    for probe in PROBES:
+        mine = [row for row in rows if row.probe == probe.name]
+        read = [row.taken_at for row in mine if row.taken_at]
+        reason = next((row.reason for row in mine if row.reason), "")
+        found.append({"name": probe.name, "read_at": min(read, default=None), "reason": reason})
+    return found

@@ -84,7 +84,9 @@ def test_it_marks_active_statements_over_5_seconds(state, seconds, long):
 
 
 def test_it_orders_by_duration():
-    backends = backends_of([row(1, seconds=1), row(2, seconds=9), row(3, query_start=None)], NOW, {})
+    backends = backends_of(
+        [row(1, seconds=1), row(2, seconds=9), row(3, query_start=None)], NOW, {}
+    )
 
     assert [backend.pid for backend in backends] == [2, 1, 3]
 
@@ -108,8 +110,16 @@ def test_it_exports_every_column():
 
 
 def test_it_sums_idle_backends_by_application_and_user():
-    rows = [row(1, state="idle", seconds=9), row(2, state="idle", seconds=3), row(3), row(4, state="idle", usename="ann")]
+    rows = [
+        row(1, state="idle", seconds=9),
+        row(2, state="idle", seconds=3),
+        row(3),
+        row(4, state="idle", usename="ann"),
+    ]
 
     groups = idle_summary(backends_of(rows, NOW, {}))
 
-    assert [(g["usename"], g["backends"], g["idle_seconds"]) for g in groups] == [("joe", 2, 9.0), ("ann", 1, 10.0)]
+    assert [(g["usename"], g["backends"], g["idle_seconds"]) for g in groups] == [
+        ("joe", 2, 9.0),
+        ("ann", 1, 10.0),
+    ]

@@ -1,0 +1,37 @@
+"""A checked draft becomes a target; its passwords stay sealed on the way."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from django.db import transaction
+
+from monitors import audit, registration
+from monitors.models import Target, TargetCheck, TargetSecret
+
+
+def save_draft(
+    user_name: str, source: str, check: TargetCheck, sealed: Mapping[str, str]
+) -> Target:
+    """Register a check's draft and keep its sealed passwords.
+
+    `sealed` is what the check held: {login: "key id:base64 box"}. A box names
+    the host, port and user that it was sealed for, so it opens for this draft
+    alone. Raises ValidationError with a message for each field.
+    """
+    with transaction.atomic():
+        target = registration.register(user_name, source, **check.draft)
+        for login, text in sealed.items():
+            key_id, _, box = text.partition(":")
+            TargetSecret.objects.update_or_create(
+                target=target,
+                login=login,
+                defaults={"sealed": base64.b64decode(box), "key_id": key_id},
+            )
+        check.target = target
+        check.save(update_fields=["target"])
+        audit.event(
+            "target.password", user_name, source, target_name=target.name, passwords=sorted(sealed)
+        )
+    return target
