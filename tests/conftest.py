@@ -131,6 +131,26 @@ def embedded() -> Server:
 
 
 @pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """The test database; what its migrations filled in outlives tests that empty all tables."""
+    from django.db import connection  # noqa: PLC0415 - Django is set up by now
+    from django.db.models.signals import post_migrate  # noqa: PLC0415
+
+    from monitors.models import Environment  # noqa: PLC0415
+
+    with django_db_blocker.unblock():
+        made = list(Environment.objects.all())
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE monitors_auditentry DISABLE TRIGGER audit_not_emptied")
+
+    def fill_in(**_: Any) -> None:
+        """Django sends this after it has emptied the tables."""
+        Environment.objects.bulk_create(made, ignore_conflicts=True)
+
+    post_migrate.connect(fill_in, weak=False)
+
+
+@pytest.fixture(scope="session")
 def broker_url() -> str:
     """Where the Valkey of this run is."""
     return servers.load(os.environ[SERVERS])[1]
@@ -201,15 +221,6 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
-
-
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
-    """Let flushing after a transactional test empty the audit: nothing else may."""
-    from django.db import connection  # noqa: PLC0415 - after its environment is set
-
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE monitors_auditentry DISABLE TRIGGER audit_not_emptied")
 
 
 @pytest.fixture
