@@ -240,7 +240,10 @@ def gauges(
     """
     source = source_of(probe_name, target_id, window, database_id)
     grid = grid_of(source, window, points)
+    is_one = key is not None and set(source.history.sample.key) <= set(key)
     columns = {name: running_sum(source, grid, window, name, key) for name in fields}
+    if not is_one:
+        columns = {name: or_zero(grid, column) for name, column in columns.items()}
     return draw(grid, columns)
 
 
@@ -264,7 +267,7 @@ def gauges_by(
         {"end": window.end, "early": window.start - timedelta(days=1)},
     )
     columns = {
-        value: running_sum(source, grid, window, field_name, {**only, by: value})
+        value: or_zero(grid, running_sum(source, grid, window, field_name, {**only, by: value}))
         for (value,) in sorted(found)
     }
     return draw(grid, columns)
@@ -275,7 +278,7 @@ def running_sum(
 ) -> dict[int, float | None]:
     """Return a gauge at each bucket's end, summed over the objects that fit the key.
 
-    Starts from what held before the window and adds what each change changed.
+    None while there is no such object. Starts from what held before the window and adds what each change changed.
     """
     keys = ("database_id", *source.history.sample.key)
     base = values_before(source, window, name, key)
@@ -297,7 +300,6 @@ def running_sum(
     )
     current = dict(base)
     total = sum(value for value in current.values() if value is not None)
-    is_one = key is not None and set(source.history.sample.key) <= set(key)
     changes = iter(rows)
     row = next(changes, None)
     column: dict[int, float | None] = {}
@@ -307,10 +309,14 @@ def running_sum(
             total += (value or 0) - (current.get(tuple(object_key)) or 0)
             current[tuple(object_key)] = value
             row = next(changes, None)
-        # One object that is gone or unknown has no value; a sum of nothing is 0.
-        unknown = is_one and all(value is None for value in current.values())
-        column[bucket] = None if unknown else total
+        absent = all(value is None for value in current.values())
+        column[bucket] = None if absent else total
     return column
+
+
+def or_zero(grid: Grid, column: dict[int, float | None]) -> dict[int, float | None]:
+    """Return a sum over objects where none of them is 0, not unknown."""
+    return {bucket: column.get(bucket) or 0 for bucket in grid.ends}
 
 
 def values_before(

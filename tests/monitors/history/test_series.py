@@ -1,0 +1,245 @@
+"""Lines and lists read back from history: gaps are gaps, rates are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from monitors.history import rollup, series, store
+from monitors.history.window import Window
+from monitors.models import HISTORY, Action, Mark, Target
+from tests.monitors.history.conftest import EPOCH, START
+
+Keep = Callable[..., None]
+
+
+def window(minutes: float = 60) -> Window:
+    return Window(START, START + timedelta(minutes=minutes), is_live=False)
+
+
+def minutes_of(found: series.Series) -> list[float]:
+    return [(time - START.timestamp()) / 60 for time in found.times]
+
+
+def test_a_gauge_holds_until_it_changes(target: Target, keep: Keep) -> None:
+    for minute, backends in enumerate([3, 3, 5, 5]):
+        keep(minute, {1: {"numbackends": backends}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"])
+
+    assert minutes_of(found) == [0, 1, 2, 3]
+    assert found.values["numbackends"] == [3, 3, 5, 5]
+
+
+def test_a_value_from_before_the_window_holds_inside_it(target: Target, keep: Keep) -> None:
+    keep(-120, {1: {"numbackends": 7}})
+    keep(1, {1: {"numbackends": 7}})
+    keep(2, {1: {"numbackends": 8}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 1})
+
+    assert found.values["numbackends"] == [7, 8]
+
+
+def test_missing_snapshots_are_a_gap(target: Target, keep: Keep) -> None:
+    for minute in (0, 1, 2, 10, 11):
+        keep(minute, {1: {"numbackends": 1}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"])
+
+    assert found.values["numbackends"] == [1, 1, 1, None, 1, 1]
+    assert 2 < minutes_of(found)[3] < 10
+
+
+def test_a_sum_follows_objects_that_come_change_and_go(target: Target, keep: Keep) -> None:
+    keep(-5, {1: {"numbackends": 1}, 2: {"numbackends": 10}})
+    keep(0, {1: {"numbackends": 2}, 2: {"numbackends": 10}})
+    keep(1, {1: {"numbackends": 2}, 2: {"numbackends": 10}, 3: {"numbackends": 100}})
+    keep(2, {1: {"numbackends": 2}, 3: {"numbackends": 100}})
+    keep(3, {1: {"numbackends": 3}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"])
+
+    assert found.values["numbackends"] == [12, 112, 102, 3]
+
+
+def test_an_object_that_is_gone_has_no_value(target: Target, keep: Keep) -> None:
+    keep(0, {1: {"numbackends": 2}, 2: {"numbackends": 1}})
+    keep(1, {1: {"numbackends": 2}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 2})
+
+    assert found.values["numbackends"] == [1, None]
+
+
+def test_a_rate_is_what_grew_over_the_time_between_two_snapshots(
+    target: Target, keep: Keep
+) -> None:
+    for minute, commits in [(0, 1000), (1, 1060), (2, 1060), (3, 1180)]:
+        keep(minute, {1: {"xact_commit": commits}})
+
+    found = series.rates("databases", target.pk, window(), ["xact_commit"])
+
+    assert found.values["xact_commit"] == [None, 1.0, 0.0, 2.0]
+
+
+def test_no_rate_spans_a_missed_snapshot_or_a_restart(target: Target, keep: Keep) -> None:
+    crashed = "2026-11-24T08:10:30+00:00|2026-11-24T08:10:30+00:00"
+    keep(0, {1: {"xact_commit": 1000}})
+    keep(1, {1: {"xact_commit": 1060}})
+    keep(10, {1: {"xact_commit": 9000}})
+    keep(11, {1: {"xact_commit": 30}}, epoch=crashed)
+    keep(12, {1: {"xact_commit": 90}}, epoch=crashed)
+
+    found = series.rates("databases", target.pk, window(), ["xact_commit"])
+
+    assert found.values["xact_commit"] == [None, 1.0, None, None, None, 1.0]
+
+
+def test_a_total_counts_what_was_seen_and_says_when_a_part_was_not(
+    target: Target, keep: Keep
+) -> None:
+    keep(0, {1: {"xact_commit": 1000}, 2: {"xact_commit": 5}})
+    keep(1, {1: {"xact_commit": 1060}, 2: {"xact_commit": 6}})
+    keep(2, {1: {"xact_commit": 10}, 2: {"xact_commit": 6}})
+
+    found = {row["datid"]: row for row in series.totals("databases", target.pk, window())}
+
+    assert (found[1]["xact_commit"], found[1]["complete"]) == (70, False)
+    assert (found[2]["xact_commit"], found[2]["complete"]) == (1, True)
+
+
+def test_the_past_shows_what_was_there(target: Target, keep: Keep) -> None:
+    keep(0, {1: {"numbackends": 1, "datname": "one"}, 2: {"numbackends": 2, "datname": "two"}})
+    keep(10, {1: {"numbackends": 9, "datname": "one"}})
+    keep(20, {1: {"numbackends": 9, "datname": "one"}, 3: {"numbackends": 3, "datname": "three"}})
+
+    def names(minutes: float) -> dict[str, int]:
+        rows = series.at("databases", target.pk, START + timedelta(minutes=minutes))
+        return {row["datname"]: row["numbackends"] for row in rows}
+
+    assert names(5) == {"one": 1, "two": 2}
+    assert names(15) == {"one": 9}
+    assert names(25) == {"one": 9, "three": 3}
+    assert names(-5) == {}
+
+
+def test_a_line_by_value_has_one_column_each(target: Target, keep: Keep) -> None:
+    keep(0, {("active", ""): {"backends": 2}, ("idle", ""): {"backends": 5}}, probe="sessions")
+    keep(1, {("active", "Lock"): {"backends": 3}, ("idle", ""): {"backends": 5}}, probe="sessions")
+
+    states = series.gauges_by("sessions", target.pk, window(), "backends", "state")
+    waits = series.gauges_by("sessions", target.pk, window(), "backends", "wait_event_type")
+
+    assert states.values == {"active": [2, 3], "idle": [5, 5]}
+    assert waits.values == {"": [2, 0], "Lock": [0, 3]}
+
+
+def test_marks_are_events_and_finished_actions_in_the_order_of_time(target: Target) -> None:
+    at = START + timedelta(minutes=5)
+    Mark.objects.create(target=target, at=at, kind=Mark.Kind.RESTART, text="Restarted.")
+    action = Action.objects.create(
+        name="vacuum",
+        target=target,
+        target_name=target.name,
+        object_name="public.orders",
+        state=Action.State.SUCCEEDED,
+        started_at=START,
+        finished_at=START + timedelta(minutes=1),
+    )
+
+    found = series.marks(target.pk, window())
+
+    assert [mark["kind"] for mark in found] == ["action", "restart"]
+    assert found[0]["url_id"] == str(action.pk)
+
+
+def test_hours_and_days_hold_the_sum_the_last_and_the_greatest(target: Target, keep: Keep) -> None:
+    for minute, (commits, backends) in enumerate([(100, 1), (160, 9), (200, 4)]):
+        keep(minute * 10, {1: {"xact_commit": commits, "numbackends": backends}})
+    keep(70, {1: {"xact_commit": 260, "numbackends": 5}})
+
+    rollup.roll_up(START + timedelta(minutes=65))
+    rollup.roll_up(START + timedelta(minutes=90))
+
+    history = HISTORY["databases"]
+    assert history.hours is not None
+    assert history.days is not None
+    hours = list(history.hours._default_manager.order_by("start_at").values())
+    assert [row["xact_commit"] for row in hours] == [100, 60]
+    assert [row["numbackends"] for row in hours] == [4, 5]
+    assert [row["numbackends_max"] for row in hours] == [9, 5]
+    [day] = history.days._default_manager.values()
+    assert (day["xact_commit"], day["numbackends"], day["numbackends_max"]) == (160, 5, 9)
+
+
+def test_an_unchanged_object_has_its_row_each_day(target: Target, keep: Keep) -> None:
+    keep(0, {1: {"numbackends": 4}})
+
+    for days in (1, 2):
+        rollup.roll_up(START + timedelta(days=days))
+
+    history = HISTORY["databases"]
+    assert history.days is not None
+    days_kept = history.days._default_manager.order_by("start_at").values_list(
+        "numbackends", flat=True
+    )
+    assert list(days_kept) == [4, 4]
+
+
+def test_a_long_window_is_drawn_from_hours_with_its_gaps(target: Target, keep: Keep) -> None:
+    for hour in (0, 1, 5, 6):
+        for minute in (0, 30):
+            keep(hour * 60 + minute, {1: {"xact_commit": (hour * 60 + minute) * 60}})
+        rollup.roll_up(START + timedelta(hours=hour, minutes=45))
+    week = Window(START - timedelta(days=1), START + timedelta(hours=8), is_live=False)
+
+    found = series.rates("databases", target.pk, week, ["xact_commit"])
+
+    column = found.values["xact_commit"]
+    assert len(column) == 5
+    assert column[2] is None
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.dictionaries(st.integers(1, 4), st.integers(0, 50), max_size=4), min_size=2, max_size=8
+    )
+)
+def test_a_sum_is_what_adding_every_snapshot_up_gives(
+    target: Target, readings: list[dict[int, int]]
+) -> None:
+    """Whatever came, changed and went, the line equals the sums of the plain snapshots."""
+    history = HISTORY["databases"]
+    for table in (history.samples, history.latest):
+        table._default_manager.all().delete()
+    store.MEMORY._kept.clear()
+    target.probestate_set.all().delete()
+    from monitors.models import Snapshot  # noqa: PLC0415
+
+    Snapshot.objects.all().delete()
+    columns = history.sample.columns()
+    for minute, reading in enumerate(readings):
+        moment = START + timedelta(minutes=minute)
+        rows = [
+            tuple({"datid": k, "numbackends": v}.get(name) for name in columns)
+            for k, v in reading.items()
+        ]
+        store.store(
+            store.Place(history, target.pk, 0),
+            store.Reading(rows, target_at=moment),
+            taken_at=moment,
+            interval_seconds=60,
+            next_due=moment,
+            epoch=EPOCH,
+        )
+    half = len(readings) // 2
+    late = Window(START + timedelta(minutes=half), START + timedelta(hours=1), is_live=False)
+
+    found: Any = series.gauges("databases", target.pk, late, ["numbackends"])
+
+    assert found.values["numbackends"] == [sum(reading.values()) for reading in readings[half:]]
