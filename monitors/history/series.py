@@ -300,17 +300,19 @@ def running_sum(
     )
     current = dict(base)
     total = sum(value for value in current.values() if value is not None)
+    present = sum(value is not None for value in current.values())
     changes = iter(rows)
     row = next(changes, None)
     column: dict[int, float | None] = {}
     for bucket in grid.ends:
         while row is not None and row[0] <= bucket:
             *object_key, value = row[1:]
-            total += (value or 0) - (current.get(tuple(object_key)) or 0)
+            former = current.get(tuple(object_key))
             current[tuple(object_key)] = value
+            total += (value or 0) - (former or 0)
+            present += (value is not None) - (former is not None)
             row = next(changes, None)
-        absent = all(value is None for value in current.values())
-        column[bucket] = None if absent else total
+        column[bucket] = total if present else None
     return column
 
 
