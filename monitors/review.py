@@ -218,7 +218,7 @@ def verdict(
     Says first what keeps the page from showing the present, if anything, then the worst
     findings of the page's subject; `overview` speaks of all. With `at`, of a past moment.
     """
-    mine = [one for one in findings if page not in SUBJECTS or SUBJECTS[one.advisor] == page]
+    mine = [one for one in findings if page == "overview" or SUBJECTS[one.advisor] == page]
     now = timezone.now()
     if at is not None:
         return past_verdict(target, mine, page, at)
