@@ -102,18 +102,18 @@ class Target(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     # What its server last said of itself (pg/identity.py), None before the first contact.
-    server_version = models.IntegerField(null=True)  # 180004
+    server_version = models.IntegerField(null=True, blank=True)  # 180004
     version_text = models.CharField(max_length=60, blank=True)  # "18.4 (Debian …)"
     system_identifier = models.CharField(max_length=20, blank=True)
-    timeline = models.IntegerField(null=True)
-    in_recovery = models.BooleanField(null=True)
-    started_at = models.DateTimeField(null=True)  # pg_postmaster_start_time()
+    timeline = models.IntegerField(null=True, blank=True)
+    in_recovery = models.BooleanField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)  # pg_postmaster_start_time()
     epoch = models.CharField(max_length=80, blank=True)  # changes with a crash restart
-    max_connections = models.IntegerField(null=True)
-    reserved_connections = models.IntegerField(null=True)  # superuser_ and reserved_
+    max_connections = models.IntegerField(null=True, blank=True)
+    reserved_connections = models.IntegerField(null=True, blank=True)  # superuser_ and reserved_
     settings = models.JSONField(default=dict, blank=True)  # {name: text}, pg/identity.py's list
-    history_bytes = models.BigIntegerField(null=True)  # its share of our own history
-    history_daily_bytes = models.BigIntegerField(null=True)  # and of its last whole day
+    history_bytes = models.BigIntegerField(null=True, blank=True)  # its share of our own history
+    history_daily_bytes = models.BigIntegerField(null=True, blank=True)  # and of its last whole day
     frozen_reason = models.CharField(max_length=300, blank=True)  # another server answered
 
     class Meta:
