@@ -17,6 +17,7 @@ Evidence = tuple[str, "float | datetime | str", str]
 PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
 OUR_APPLICATION = "howdah"
+RUNNING = ("active", "fastpath function call")
 IDLE_IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 
@@ -149,20 +150,21 @@ def backend_name(row: Row) -> str:
 def remedy_of(row: Row) -> tuple[str, dict[str, str]]:
     """Return the action that ends what a backend does, with the identity that it must still have.
 
-    A running statement is cancelled. A backend that runs none can only be terminated.
-    ('', {}) for anything but a client's backend, and where a right to see its times is missing.
+    A running statement is cancelled, an open transaction that runs none is terminated.
+    ('', {}) for all else: what is no client's backend, what is idle outside a transaction,
+    and what the collector may not see the times of.
     """
     if not is_client(row):
         return "", {}
-    names = ["pid", "backend_start", "query_start"]
-    action = (
-        "terminate_backend" if (row.get("state") or "").startswith("idle") else "cancel_backend"
-    )
     if row.get("state") in IDLE_IN_TRANSACTION:
-        names = ["pid", "backend_start", "xact_start", "state_change"]
-    if any(row.get(name) is None for name in ["state", *names]):
+        action, times = "terminate_backend", ("backend_start", "xact_start", "state_change")
+    elif row.get("state") in RUNNING:
+        action, times = "cancel_backend", ("backend_start", "query_start")
+    else:
         return "", {}
-    return action, {name: spelled(row[name]) for name in names}
+    if any(row.get(name) is None for name in times):
+        return "", {}
+    return action, {name: spelled(row[name]) for name in ("pid", *times)}
 
 
 def spelled(value: datetime | int) -> str:

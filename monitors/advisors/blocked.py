@@ -118,7 +118,10 @@ def way_out(root: int, row: Row | None) -> str:
         )
     if row["state"] == "active":
         return "cancelling its statement frees them, unless its transaction goes on."
-    return "they are free when its transaction or session ends."
+    return (
+        "it holds an advisory lock while it is idle, until its session ends: "
+        f"SELECT pg_terminate_backend({root})."
+    )
 
 
 def evidence_of(row: Row | None, victims: list[Row], longest: float) -> tuple[Evidence, ...]:
