@@ -238,7 +238,7 @@ def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..
     with demo.connect(dbname="shop") as session:
 
         def ask(query: str) -> Any:
-            row = session.execute(query).fetchone()  # type: ignore[call-overload]
+            row = session.execute(query).fetchone()
             return row[0] if row else None
 
         eventually(

@@ -85,14 +85,17 @@ def prepare_history(cluster: Cluster, passwords: Mapping[str, str]) -> None:
 
 def forget_workers(cluster: Cluster) -> None:
     """Delete the last start's signs of life, so that only this one's count as healthy."""
-    with cluster.connect() as connection:
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'howdah'").fetchone():
-            return
     with cluster.connect(dbname="howdah") as connection:
-        if connection.execute("SELECT to_regclass('public.monitors_workerbeat')").fetchone() != (
-            None,
-        ):
-            connection.execute("DELETE FROM public.monitors_workerbeat")
+        connection.execute("DELETE FROM public.monitors_workerbeat")
+
+
+def login_of(cluster: Cluster, name: str) -> str | None:
+    """Return an account's password hash, None where there is no such active account."""
+    with cluster.connect(dbname="howdah") as connection:
+        row = connection.execute(
+            "SELECT password FROM public.auth_user WHERE username = %s AND is_active", [name]
+        ).fetchone()
+    return row[0] if row else None
 
 
 def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:

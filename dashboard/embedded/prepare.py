@@ -37,10 +37,11 @@ class Known(TypedDict):
 
 
 class Prepared(TypedDict):
-    """Whether the generated password is still the account's, and what was migrated to."""
+    """What the last start found; while nothing of it changes, there is nothing to do."""
 
-    login_works: bool
+    login: str | None  # the account's hash where the generated password is its own
     migrations: str
+    targets: list[Known]
 
 
 def migrations() -> str:
@@ -68,16 +69,17 @@ def main() -> None:
     before = read(file) if file else None
     if before is None or before["migrations"] != migrations():
         call_command("migrate", interactive=False)
-    login_works = first_account(secret("HOWDAH_ADMIN_PASSWORD"))
-    for known in json.loads(os.environ.get("HOWDAH_TARGETS", "[]")):
+    login = first_account(secret("HOWDAH_ADMIN_PASSWORD"))
+    targets: list[Known] = json.loads(os.environ.get("HOWDAH_TARGETS", "[]"))
+    for known in targets:
         register(known, secret("HOWDAH_COLLECTOR_PASSWORD"), secret("HOWDAH_OPERATOR_PASSWORD"))
     if file:
-        found = Prepared(login_works=login_works, migrations=migrations())
+        found = Prepared(login=login, migrations=migrations(), targets=targets)
         write_private(file, json.dumps(found))
 
 
-def first_account(password: str) -> bool:
-    """Make `admin` where there is no account; return whether this is its password."""
+def first_account(password: str) -> str | None:
+    """Make `admin` where there is no account; return its hash where this is its password."""
     from django.contrib.auth.models import User  # noqa: PLC0415 - after django.setup()
 
     from monitors.models import Grant  # noqa: PLC0415
@@ -87,7 +89,7 @@ def first_account(password: str) -> bool:
         for role in (Grant.Role.ADMIN, Grant.Role.DBA):
             Grant.objects.create(user=user, role=role)
     admin = User.objects.filter(username=ADMIN, is_active=True).first()
-    return admin is not None and admin.check_password(password)
+    return admin.password if admin is not None and admin.check_password(password) else None
 
 
 def register(known: Known, password: str, operator_password: str) -> None:

@@ -171,13 +171,18 @@ class Stack:
         if "demo" in targets:
             self.start_demo(targets["demo"])
         self.fetch_assets()
-        preparing = self.prepare(targets)
-        if self.schema_is_current():
-            self.start_howdah(port)
-            self.finish(preparing)
-        else:
-            self.finish(preparing)
-            self.start_howdah(port)
+        known = [
+            prepare.Known(name=name, host="127.0.0.1", port=number, sslmode="disable")
+            for name, number in targets.items()
+        ]
+        migrated = self.is_migrated()
+        if not migrated:
+            self.bring_up_to_date(known)
+        for history in self.clusters[:1]:
+            databases.forget_workers(history)
+        self.start_howdah(port)
+        if migrated and not self.is_prepared(known):
+            self.bring_up_to_date(known)
         self.wait_until_healthy(port)
         running.write(self.folder, self.description(port))
 
@@ -277,7 +282,6 @@ class Stack:
         """Make roles and databases at the first start of a cluster."""
         passwords = state.passwords(self.folder)
         todo = {"history": databases.prepare_history, "demo": databases.prepare_demo}
-        databases.forget_workers(self.clusters[0])
         for cluster in self.clusters:
             done = self.folder / f"{cluster.name}.prepared"
             if not done.exists():
@@ -311,13 +315,9 @@ class Stack:
         keep_small(log)
         return processes.start(name, argv, log=log, env=merged)
 
-    def prepare(self, targets: Mapping[str, int]) -> Child:
-        """Start what brings our own database up to date."""
+    def bring_up_to_date(self, known: list[prepare.Known]) -> None:
+        """Migrate our own database, and have the account and the targets in it."""
         passwords = state.passwords(self.folder)
-        known = [
-            prepare.Known(name=name, host="127.0.0.1", port=port, sslmode="disable")
-            for name, port in targets.items()
-        ]
         environment = {
             "HOWDAH_PREPARED": str(self.prepared_file),
             "HOWDAH_TARGETS": json.dumps(known),
@@ -327,19 +327,27 @@ class Stack:
         }
         if is_set(self.environment, "MIGRATE_DATABASE_URL"):
             environment["HOWDAH_MIGRATE"] = "1"
-        return self.process(
-            "prepare", [sys.executable, "-m", "dashboard.embedded.prepare"], environment
-        )
+        argv: list[str | Path] = [sys.executable, "-m", "dashboard.embedded.prepare"]
+        self.finish(self.process("prepare", argv, environment))
 
     @property
     def prepared_file(self) -> Path:
         """Where `prepare` says what it found."""
         return self.folder / "prepared.json"
 
-    def schema_is_current(self) -> bool:
-        """Whether the last start already migrated to this code, so that nobody need wait."""
+    def is_migrated(self) -> bool:
+        """Whether the last start migrated to this very code, so that nobody need wait."""
         prepared = prepare.read(self.prepared_file) if self.clusters else None
         return prepared is not None and prepared["migrations"] == prepare.migrations()
+
+    def is_prepared(self, known: list[prepare.Known]) -> bool:
+        """Whether the targets stand where they stood, and the login is what it was."""
+        prepared = prepare.read(self.prepared_file)
+        return (
+            prepared is not None
+            and prepared["targets"] == known
+            and prepared["login"] == databases.login_of(self.clusters[0], prepare.ADMIN)
+        )
 
     def finish(self, child: Child, seconds: float = 120) -> None:
         """Wait for a process that ends by itself; raise StartFailed where it failed."""
@@ -389,7 +397,7 @@ class Stack:
             if time.monotonic() > deadline:
                 message = f"Not healthy within {HEALTHY_SECONDS} s: {reason}"
                 raise StartFailed(message)
-            time.sleep(0.05)
+            time.sleep(0.15)
 
     def check_children(self) -> None:
         """Raise StartFailed where a process that should run has ended."""
@@ -414,12 +422,12 @@ class Stack:
         if ":" in host and not host.startswith("["):
             host = f"[{host}]"
         prepared = prepare.read(self.prepared_file)
-        works = prepared is not None and prepared["login_works"]
+        passwords = state.passwords(self.folder)
         return Running(
             pid=os.getpid(),
             url=f"http://{host}:{port}/",
             user=prepare.ADMIN,
-            password=state.passwords(self.folder)["admin"] if works else None,
+            password=passwords["admin"] if prepared and prepared["login"] else None,
             environment={
                 name: value
                 for name, value in self.environment.items()
@@ -433,10 +441,10 @@ class Stack:
         if stack is None:
             message = "The file that says what runs can't be read back."
             raise StartFailed(message)
+        self.say(f"Howdah runs at {stack['url']} ({time.monotonic() - self.began:.1f} s)")
         if self.options.once:
             print(summary(stack), flush=True)  # noqa: T201
             return
-        self.say(f"Howdah runs at {stack['url']} ({time.monotonic() - self.began:.1f} s)")
         self.say(f"{login(stack)}")
         self.say(f"logs: {self.folder / 'logs'}")
         if os.geteuid() == 0 and self.clusters:
