@@ -119,8 +119,8 @@ def way_out(root: int, row: Row | None) -> str:
     if row["state"] == "active":
         return "cancelling its statement frees them, unless its transaction goes on."
     return (
-        "it holds an advisory lock while it is idle, until its session ends: "
-        f"SELECT pg_terminate_backend({root})."
+        "it holds an advisory lock while it is idle, until its session ends "
+        f"or somebody calls pg_terminate_backend({root})."
     )
 
 

@@ -1,3 +1,5 @@
+"""Autovacuum's arithmetic, by its rules and against real servers."""
+
 from __future__ import annotations
 
 import os

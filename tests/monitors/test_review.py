@@ -89,7 +89,7 @@ def test_it_knows_an_idle_root_that_holds_an_advisory_lock(target, embedded, liv
     [finding] = about(of(review.findings(target), "blocked"), "keeper")
     assert finding.title.startswith(f"Backend {root.info.backend_pid} (keeper) blocks 1 backend")
     assert finding.action == ""  # neither cancel nor terminate would find what it names
-    assert f"SELECT pg_terminate_backend({root.info.backend_pid})" in finding.why
+    assert f"pg_terminate_backend({root.info.backend_pid})" in finding.why
 
 
 def test_thresholds_of_the_environment_win_and_nonsense_is_passed_over(target, neglected):

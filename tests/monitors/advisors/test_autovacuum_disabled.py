@@ -1,3 +1,5 @@
+"""Tables, and whole servers, that autovacuum leaves alone."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Lock queues: who is at the root, how many wait, and what ends it."""
+
 from __future__ import annotations
 
 import time

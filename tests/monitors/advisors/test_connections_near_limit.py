@@ -1,3 +1,5 @@
+"""Connections against what ordinary roles may use."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Dead rows against the threshold of autovacuum, on both sides of each limit."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Transactions that were left open."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Statements that run for minutes, and those that may."""
+
 from __future__ import annotations
 
 import pytest
