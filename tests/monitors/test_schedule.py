@@ -1,0 +1,162 @@
+"""Every read is claimed once, in its target's own rhythm."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from monitors import schedule
+from monitors.models import Environment, Lease, Target, WorkerBeat
+
+NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+
+
+def make_targets(count: int, **fields: object) -> list[Target]:
+    environment, _ = Environment.objects.get_or_create(name="development")
+    return [
+        Target.objects.create(
+            name=f"t-{number}", host="127.0.0.1", user="c", environment=environment, **fields
+        )
+        for number in range(count)
+    ]
+
+
+def alive(slot: int = 0, at: datetime = NOW) -> None:
+    WorkerBeat.objects.create(name=f"w{slot}", role="snapshots", slot=slot, beat_at=at)
+
+
+def ready(count: int = 1, **fields: object) -> list[Target]:
+    targets = make_targets(count, **fields)
+    schedule.make_leases()
+    Lease.objects.update(due_at=NOW)
+    return targets
+
+
+@pytest.mark.django_db
+def test_a_due_lease_is_claimed_once() -> None:
+    alive()
+    ready()
+
+    assert {lease.kind for lease in schedule.claim_due(NOW)} == {"fast", "slow"}
+    assert schedule.claim_due(NOW) == []
+
+
+@pytest.mark.django_db
+def test_an_expired_claim_is_given_to_another() -> None:
+    alive()
+    [target] = ready()
+    first = schedule.claim_due(NOW)[0]
+
+    later = NOW + timedelta(seconds=60)
+    WorkerBeat.objects.update(beat_at=later)
+    second = schedule.claim_due(later)
+
+    assert len(second) == 2
+    assert schedule.hold(target.pk, first.kind, str(first.claim)) is None
+
+
+@pytest.mark.django_db
+def test_without_a_living_worker_nothing_is_claimed() -> None:
+    ready()
+    alive(at=NOW - timedelta(minutes=1))
+
+    assert schedule.claim_due(NOW) == []
+
+
+@pytest.mark.django_db
+def test_a_lease_stays_with_its_worker_and_moves_when_that_is_gone() -> None:
+    alive(1)
+    alive(2)
+    ready(4)
+    slots = {(lease.target_id, lease.kind): lease.slot for lease in schedule.claim_due(NOW)}
+    assert set(slots.values()) == {1, 2}
+
+    Lease.objects.update(claim=None)
+    again = {(lease.target_id, lease.kind): lease.slot for lease in schedule.claim_due(NOW)}
+    assert again == slots
+
+    WorkerBeat.objects.filter(slot=1).delete()
+    Lease.objects.update(claim=None)
+    assert {lease.slot for lease in schedule.claim_due(NOW)} == {2}
+
+
+@pytest.mark.django_db
+def test_a_disabled_or_leaving_target_is_not_read() -> None:
+    alive()
+    for target, fields in zip(ready(2), [{"enabled": False}, {"deleting_at": NOW}], strict=True):
+        Target.objects.filter(pk=target.pk).update(**fields)
+
+    assert schedule.claim_due(NOW) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_beats_at_once_claim_each_lease_once() -> None:
+    alive(at=timezone.now())
+    ready(10)
+    Lease.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    claimed: list[int] = []
+
+    def claim() -> None:
+        try:
+            claimed.extend(lease.pk for lease in schedule.claim_due(timezone.now()))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(claimed) == sorted(Lease.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.django_db
+def test_a_target_that_is_down_is_tried_ever_more_rarely_and_at_once_when_it_is_back() -> None:
+    alive()
+    [target] = ready(intervals={"activity": 10, "sessions": 10, "progress": 10})
+    waits = []
+    now = NOW
+    for _ in range(9):
+        WorkerBeat.objects.update(beat_at=now)
+        [lease] = [lease for lease in schedule.claim_due(now) if lease.kind == "fast"]
+        schedule.release(lease, now, reached=False)
+        lease.refresh_from_db()
+        waits.append((lease.due_at - now).total_seconds())
+        now = lease.due_at
+
+    assert max(waits[:2]) <= 10
+    for wait, minutes in zip(waits[2:7], (1, 2, 4, 8, 15), strict=True):
+        assert minutes * 54 <= wait <= minutes * 66
+    assert waits[8] <= 15 * 66
+
+    WorkerBeat.objects.update(beat_at=now)
+    [lease] = [lease for lease in schedule.claim_due(now) if lease.kind == "fast"]
+    schedule.release(lease, now, reached=True)
+    lease.refresh_from_db()
+    assert lease.failures == 0
+    assert lease.due_at - now <= timedelta(seconds=10)
+
+
+def test_a_thousand_targets_are_spread_over_the_interval() -> None:
+    moments = [schedule.next_slot(number, 60, NOW) for number in range(1000)]
+
+    tenths = [0] * 10
+    for moment in moments:
+        assert NOW < moment <= NOW + timedelta(seconds=60)
+        tenths[min(int((moment - NOW).total_seconds() / 6), 9)] += 1
+    assert max(tenths) < 200
+
+
+def test_the_rhythm_is_the_same_after_a_restart() -> None:
+    first = schedule.next_slot(7, 10, NOW)
+
+    assert schedule.next_slot(7, 10, first) - first == timedelta(seconds=10)
+    assert schedule.next_slot(7, 10, NOW + timedelta(milliseconds=1)) in {
+        first,
+        first + timedelta(seconds=10),
+    }
