@@ -51,7 +51,9 @@ def same_backend(connection: psycopg.Connection, arguments: Arguments) -> Backen
         raise Changed(message)
     me = backends.myself(connection)
     if backend.backend_start is None:
-        message = f"The operator login can't see this backend: GRANT pg_read_all_stats TO {me.rolname}."
+        message = (
+            f"The operator login can't see this backend: GRANT pg_read_all_stats TO {me.rolname}."
+        )
         raise Refused(message)
     if backend.backend_start != backends.moment(arguments["backend_start"]):
         message = f"pid {pid} is no longer the same backend: nothing was sent."

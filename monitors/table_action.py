@@ -111,4 +111,3 @@ def autovacuum_warnings(connection: psycopg.Connection, relid: int) -> list[str]
         else:
             warnings.append(f"{where}: it will be cancelled after deadlock_timeout and start anew.")
     return warnings
-

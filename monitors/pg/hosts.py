@@ -103,8 +103,7 @@ def refuse(address: IPAddress) -> None:
         return
     if kind:
         message = (
-            f"{address} is {kind}: not allowed for a target here"
-            " (HOWDAH_ALLOWED_TARGET_NETWORKS)."
+            f"{address} is {kind}: not allowed for a target here (HOWDAH_ALLOWED_TARGET_NETWORKS)."
         )
         raise Unreachable(message)
 

@@ -240,7 +240,9 @@ def size_text(size: int) -> str:
     value = float(abs(size))
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+            return (
+                f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+            )
         value /= 1024
     return f"{value:.1f} TB"
 

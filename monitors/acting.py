@@ -1,0 +1,293 @@
+"""The operator's connections to a target, and the watch over a long statement."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from django.db import DatabaseError, connection as history
+from django.utils import timezone
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from monitors import secrets
+from monitors.action import Action as Spec, Refused
+from monitors.models import Action, Target, TargetSecret
+from monitors.pg import backends, connect
+from monitors.pg.errors import Unreachable
+from monitors.pg.identity import Identity, read_identity
+from monitors.probes import progress
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+LOOK_TIMEOUT_MS = 3000
+LOOK_LOCK_TIMEOUT_MS = 500
+MARGIN_SECONDS = 15
+"""How much longer than its statement_timeout a statement is waited for."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the server said besides the result."""
+
+    severity: str  # WARNING, whatever the server's language
+    sqlstate: str
+    text: str
+    function: str  # of the server's source
+
+    @property
+    def skips(self) -> bool:
+        """Whether it says that something was left out, for want of a right or a lock.
+
+        VACUUM and ANALYZE report success all the same.
+        """
+        if self.severity != "WARNING":
+            return False
+        return (
+            "skipping" in self.text
+            or self.sqlstate in {"55P03", "42501"}
+            or self.function.startswith(("vacuum_is_", "expand_vacuum_rel", "vacuum_open_relation"))
+        )
+
+
+def application_name(row: Action) -> str:
+    """Return the name of the connection that carries an action out, on the target."""
+    return f"howdah:action:{row.pk}"
+
+
+def operator_address(target: Target, dbname: str) -> connect.Address:
+    """Return where and as whom to act, never the collector; raises SecretUnreadable, Refused."""
+    if not target.operator_user:
+        message = f"{target.name} has no operator login: give it one to act on it."
+        raise Refused(message)
+    row = TargetSecret.objects.filter(target=target, login=TargetSecret.Login.OPERATOR).first()
+    password = None
+    if row is not None:
+        password = secrets.unseal_password(
+            bytes(row.sealed), row.key_id, target.host, target.port, target.operator_user
+        )
+    return connect.Address(
+        host=target.host,
+        port=target.port,
+        user=target.operator_user,
+        dbname=dbname,
+        sslmode=target.sslmode,
+        require_auth=target.require_auth,
+        password=password,
+    )
+
+
+@contextlib.contextmanager
+def looking(address: connect.Address, row: Action) -> Iterator[psycopg.Connection]:
+    """Open a read-only connection that waits for nothing; raises Unreachable."""
+    connection = connect.open_target(
+        address,
+        purpose=f"watch:{row.pk}",
+        statement_timeout_ms=LOOK_TIMEOUT_MS,
+        lock_timeout_ms=LOOK_LOCK_TIMEOUT_MS,
+        read_only=True,
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def sending(address: connect.Address, row: Action, spec: Spec) -> Iterator[psycopg.Connection]:
+    """Open the connection that sends the statement; raises Unreachable.
+
+    The server looks each second whether we are still there: a worker that was
+    killed must not leave a VACUUM FULL in the lock queue.
+    """
+    connection = connect.open_target(
+        address,
+        purpose=f"action:{row.pk}",
+        statement_timeout_ms=spec.statement_timeout_ms,
+        lock_timeout_ms=spec.lock_timeout_ms,
+        read_only=False,
+        client_connection_check=True,
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def check_server(connection: psycopg.Connection, target: Target) -> Identity:
+    """Return who answers; raises Refused unless it is the target's server and may be acted on."""
+    identity = read_identity(connection)
+    if target.system_identifier and identity.system_identifier != target.system_identifier:
+        message = (
+            f"Another server answers at {target.address}: its system identifier is"
+            f" {identity.system_identifier}, known is {target.system_identifier}."
+        )
+        raise Refused(message)
+    if identity.in_recovery:
+        message = f"{target.name} is a standby in recovery: act on its primary."
+        raise Refused(message)
+    if identity.superuser and not target.allow_superuser:
+        message = (
+            f"The operator login {target.operator_user} is a superuser: give it less,"
+            " or allow that for this target."
+        )
+        raise Refused(message)
+    return identity
+
+
+@dataclass
+class Watch:
+    """Keeps an eye on a long statement of ours: signs of life, progress, the stop button."""
+
+    row: Action
+    address: connect.Address
+    pid: int
+    backend_start: datetime
+    server_version: int
+    started: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    """Whether we cancelled the statement ourselves."""
+    blockers: list[dict[str, Any]] = field(default_factory=list)
+    """Whom it last waited for."""
+    eye: psycopg.Connection | None = None
+
+    def look(self) -> None:
+        """Do all of it once; a target or history that does not answer is tried again later."""
+        seen = self.see()
+        try:
+            rows = Action.objects.filter(pk=self.row.pk, state=Action.State.RUNNING)
+            rows.update(progress=seen, beat_at=timezone.now())
+            stop_asked_by = rows.values_list("stop_asked_by", flat=True).first()
+        except DatabaseError as error:
+            log.warning("Action %s: no sign of life written: %s", self.row.pk, type(error).__name__)
+            history.close()
+            return
+        if stop_asked_by and not self.stopped:
+            self.stop()
+
+    def see(self) -> dict[str, Any]:
+        """Return the progress: elapsed_seconds, and phase, pct, blockers where they are known."""
+        seen: dict[str, Any] = {"elapsed_seconds": round(time.monotonic() - self.started, 1)}
+        try:
+            connection = self.open_eye()
+            with connect.deadline(connection, 5):
+                seen |= progress_of(connection, self.pid, self.server_version)
+                waits = backends.blockers_of(connection, self.pid)
+        except (psycopg.Error, Unreachable) as error:
+            log.warning("Action %s: not watched: %s", self.row.pk, type(error).__name__)
+            self.close()
+            return seen
+        if waits:
+            self.blockers = waits
+            seen |= {"phase": "waiting for a lock", "blockers": waits}
+        return seen
+
+    def stop(self) -> None:
+        """Cancel exactly our own statement."""
+        try:
+            connection = self.open_eye()
+            name = application_name(self.row)
+            self.stopped = backends.cancel_ours(connection, self.pid, self.backend_start, name)
+        except (psycopg.Error, Unreachable) as error:
+            log.warning("Action %s: not stopped: %s", self.row.pk, type(error).__name__)
+            self.close()
+
+    def open_eye(self) -> psycopg.Connection:
+        """Return the second connection, opened when it is not; raises Unreachable."""
+        if self.eye is None or self.eye.closed:
+            self.eye = connect.open_target(
+                self.address,
+                purpose=f"watch:{self.row.pk}",
+                statement_timeout_ms=LOOK_TIMEOUT_MS,
+                lock_timeout_ms=LOOK_LOCK_TIMEOUT_MS,
+                read_only=True,
+                deadline_seconds=3,
+            )
+        return self.eye
+
+    def close(self) -> None:
+        """Close the second connection."""
+        if self.eye is not None:
+            self.eye.close()
+            self.eye = None
+
+
+def progress_of(connection: psycopg.Connection, pid: int, server_version: int) -> dict[str, Any]:
+    """Return phase and pct of what a backend does, {} where no progress view shows it."""
+    text = progress.PROBE.sql_for(server_version)
+    if text is None:
+        return {}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(sql.SQL(text), {}).fetchall()
+    for found in rows:
+        if found["pid"] == pid:
+            seen = {"phase": found["phase"], "command": found["command"]}
+            if found["total"]:
+                seen["pct"] = round(100 * (found["done"] or 0) / found["total"], 1)
+            return seen
+    return {}
+
+
+def send(
+    connection: psycopg.Connection, statement: sql.Composed, spec: Spec
+) -> tuple[list[tuple[Any, ...]], list[Notice]]:
+    """Send one statement and return its rows and notices; raises psycopg.Error, Unreachable."""
+    notices: list[Notice] = []
+    connection.add_notice_handler(lambda diagnosis: notices.append(noticed(diagnosis)))
+    with connect.deadline(connection, spec.statement_timeout_ms / 1000 + MARGIN_SECONDS):
+        cursor = connection.execute(statement)
+        rows = cursor.fetchall() if cursor.description else []
+    return rows, notices
+
+
+def noticed(diagnosis: psycopg.errors.Diagnostic) -> Notice:
+    """Return what a notice says."""
+    return Notice(
+        severity=diagnosis.severity_nonlocalized or "",
+        sqlstate=diagnosis.sqlstate or "",
+        text=diagnosis.message_primary or "",
+        function=diagnosis.source_function or "",
+    )
+
+
+def send_watched(
+    connection: psycopg.Connection, statement: sql.Composed, spec: Spec, watch: Watch
+) -> list[Notice]:
+    """Send a long statement from a thread while this one watches; raises as `send` does."""
+    with ThreadPoolExecutor(1, thread_name_prefix="action") as pool:
+        sent: Future[tuple[list[tuple[Any, ...]], list[Notice]]] = pool.submit(
+            send, connection, statement, spec
+        )
+        pause = 0.2
+        while not wait([sent], timeout=pause).done:
+            watch.look()
+            pause = LOOK_SECONDS
+        return sent.result()[1]
+
+
+LONG_AT_ONCE = 12
+"""So many long actions run in one process; its other tasks keep their threads."""
+LONG_SLOTS = threading.BoundedSemaphore(LONG_AT_ONCE)
+
+
+@contextlib.contextmanager
+def slot(spec: Spec) -> Iterator[bool]:
+    """Give a long action one of this process's slots; False where none is free."""
+    if spec.queue != "long":
+        yield True
+        return
+    taken = LONG_SLOTS.acquire(blocking=False)
+    try:
+        yield taken
+    finally:
+        if taken:
+            LONG_SLOTS.release()

@@ -1,0 +1,297 @@
+"""Connects to a target and says what works there, and what would make the rest work."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from monitors import registration
+from monitors.actions import ACTIONS
+from monitors.grants import grant_script
+from monitors.models import Target, TargetCheck, TargetSecret
+from monitors.pg import connect, hosts, rights
+from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.identity import Identity, read_identity
+from monitors.pg.relations import quoted
+from monitors.pg.rights import Rights
+from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
+from monitors.probes import PROBES
+from monitors.secrets import SecretUnreadable, unseal_password
+
+SECONDS = 15.0
+Login = TargetSecret.Login
+ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress")
+"""Views that show other roles' rows empty without pg_read_all_stats."""
+
+
+class CheckFailed(Exception):
+    """No check was possible; its text says why."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one login found."""
+
+    server: Identity
+    rights: Rights
+    extensions: list[dict[str, Any]]
+    foreign_owners: list[str]
+    broken: dict[str, str]
+    """Probe -> why its SQL does not run, '' where it does."""
+
+
+def check(
+    subject: Target | Mapping[str, Any], passwords: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """Return what works with a target's logins; connects once with each.
+
+    Keys: version, version_text, in_recovery, system_identifier, roles,
+    extensions, databases, probes, actions, warnings, grants. Raises
+    CheckFailed where the collector can't connect.
+    """
+    target = subject if isinstance(subject, Target) else registration.draft_target(subject)
+    try:
+        seen = look(target, target.user, passwords.get(Login.COLLECTOR))
+    except (Unreachable, psycopg.Error) as error:
+        raise CheckFailed(reason_of(error)) from None
+    operator, operator_problem = look_as_operator(target, passwords)
+    found = [row["datname"] for row in seen.rights.databases]
+    names = [name for name in found if registration.is_included(target, name)]
+    return {
+        "version": seen.server.server_version,
+        "version_text": seen.server.version_text,
+        "in_recovery": seen.server.in_recovery,
+        "system_identifier": seen.server.system_identifier,
+        "roles": {
+            Login.COLLECTOR.value: sorted(seen.rights.roles),
+            Login.OPERATOR.value: sorted(operator.rights.roles) if operator else [],
+        },
+        "extensions": seen.extensions,
+        "databases": names,
+        "probes": [probe_result(probe, seen) for probe in PROBES],
+        "actions": [
+            {"name": name, **action_result(spec.right, target, operator, operator_problem)}
+            for name, spec in ACTIONS.items()
+        ],
+        "warnings": warnings(target, seen, operator),
+        "grants": grant_script(
+            seen.server.server_version // 10000,
+            collector=target.user,
+            operator=target.operator_user,
+            databases=names,
+        ),
+    }
+
+
+def look(target: Target, user: str, password: str | None) -> Seen:
+    """Connect as one login and read what it sees; raises Unreachable, psycopg.Error."""
+    address = connect.Address(
+        host=target.host,
+        port=target.port,
+        user=user,
+        dbname=target.dbname,
+        sslmode=target.sslmode,
+        require_auth=target.require_auth,
+        password=password or None,
+    )
+    connection = connect.open_target(
+        address,
+        purpose="check",
+        statement_timeout_ms=5000,
+        lock_timeout_ms=500,
+        read_only=True,
+    )
+    with connection, connect.deadline(connection, SECONDS):
+        server = read_identity(connection)
+        return Seen(
+            server=server,
+            rights=rights.read_rights(connection),
+            extensions=rights.read_extensions(connection),
+            foreign_owners=rights.foreign_owners(connection),
+            broken={probe.name: broken(connection, probe, server) for probe in PROBES},
+        )
+
+
+def broken(connection: psycopg.Connection, probe: Probe, server: Identity) -> str:
+    """Return why a probe's SQL can't run, '' where it can."""
+    text = probe.sql_for(server.server_version)
+    if text is None:
+        return f"It does not exist on PostgreSQL {server.server_version // 10000}."
+    return rights.reason_not_to_read(connection, text)
+
+
+def look_as_operator(
+    target: Target, passwords: Mapping[str, str | None]
+) -> tuple[Seen | None, str]:
+    """Return what the operator login sees, or None and why there is nothing to see."""
+    if not target.operator_user:
+        return None, "Give the target an operator login."
+    try:
+        return look(target, target.operator_user, passwords.get(Login.OPERATOR)), ""
+    except (Unreachable, psycopg.Error) as error:
+        return None, f"The operator login can't connect: {reason_of(error)}"
+
+
+def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
+    """Return {name, works, needs, reason} of a probe; needs is the statement that helps."""
+    user = quoted(seen.rights.rolname)
+    grant = probe.needs.replace("<collector>", user) or f"GRANT pg_monitor TO {user};"
+    reason = seen.broken[probe.name]
+    if not reason and needs_all_statistics(probe) and not seen.rights.has("pg_read_all_stats"):
+        reason = "Other roles' sessions are hidden from this login."
+    return {
+        "name": probe.name,
+        "works": not reason,
+        "needs": grant if reason else "",
+        "reason": reason,
+    }
+
+
+def needs_all_statistics(probe: Probe) -> bool:
+    """Return whether a probe reads views that hide other roles' rows."""
+    return any(view in text for text in probe.sql.values() for view in ALL_STATISTICS)
+
+
+def action_result(right: str, target: Target, seen: Seen | None, problem: str) -> dict[str, Any]:
+    """Return {works, needs} of an action; needs is a statement or what to do."""
+    if seen is None:
+        return {"works": False, "needs": problem}
+    if seen.server.in_recovery:
+        return {"works": False, "needs": "A standby is read only: register the primary."}
+    if seen.rights.superuser and not target.allow_superuser:
+        return {
+            "works": False,
+            "needs": "The operator is a superuser: use a lesser role, or allow it for this target.",
+        }
+    needs = signal_needs(seen) if right == "signal" else maintain_needs(seen)
+    return {"works": not needs, "needs": needs}
+
+
+def signal_needs(seen: Seen) -> str:
+    """Return the GRANT that lets a login signal others, '' where it may."""
+    missing = [
+        role for role in ("pg_signal_backend", "pg_read_all_stats") if not seen.rights.has(role)
+    ]
+    user = quoted(seen.rights.rolname)
+    return f"GRANT {', '.join(missing)} TO {user};" if missing else ""
+
+
+def maintain_needs(seen: Seen) -> str:
+    """Return the GRANT that lets a login vacuum all tables it saw, '' where it may."""
+    if seen.rights.has("pg_maintain"):
+        return ""
+    user = quoted(seen.rights.rolname)
+    if seen.server.server_version >= 170000:
+        return f"GRANT pg_maintain TO {user};"
+    owners = {row["owner"] for row in seen.rights.databases if not row["owns"]}
+    if not owners or not seen.foreign_owners:
+        # Who owns a database may vacuum all its tables.
+        return "" if not owners else owner_grant(sorted(owners), user)
+    return owner_grant(sorted(owners | set(seen.foreign_owners)), user)
+
+
+def owner_grant(owners: list[str], user: str) -> str:
+    """Return the statement that makes a login a member of owning roles.
+
+    A superuser's membership would give it everything: its tables are left out.
+    """
+    named = [quoted(owner) for owner in owners if owner != "postgres"]
+    if not named:
+        return f"Let a role that is no superuser own the tables, and GRANT it TO {user};"
+    return f"GRANT {', '.join(named)} TO {user};"
+
+
+def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
+    """Return what works but should not stay as it is."""
+    said = []
+    major = seen.server.server_version // 10000
+    if not OLDEST_MAJOR <= major <= NEWEST_MAJOR:
+        said.append(f"PostgreSQL {major} is not tested: {OLDEST_MAJOR} to {NEWEST_MAJOR} are.")
+    if seen.rights.superuser:
+        said.append(f"{target.user} is a superuser: reading statistics needs only pg_monitor.")
+    if operator and operator.rights.superuser:
+        said.append(f"{target.operator_user} is a superuser: the actions here need far less.")
+    if target.operator_user == target.user:
+        said.append("One login reads and acts: two logins keep the reader harmless.")
+    if target.sslmode != Target.SSLMode.VERIFY_FULL and not hosts.is_loopback(target.host):
+        said.append(
+            f"sslmode {target.sslmode} does not prove which server answers: use verify-full."
+        )
+    if seen.server.in_recovery:
+        said.append("This is a standby: it is read, nothing can be done to it.")
+    user = quoted(seen.rights.rolname)
+    said += [
+        f"No statistics of {row['datname']}: GRANT CONNECT ON DATABASE {quoted(row['datname'])}"
+        f" TO {user};"
+        for row in seen.rights.databases
+        if not row["may_connect"] and registration.is_included(target, row["datname"])
+    ]
+    return said
+
+
+def stored_passwords(target: Target) -> dict[str, str | None]:
+    """Return a saved target's passwords by login; raises SecretUnreadable."""
+    return {
+        row.login: unseal_password(
+            bytes(row.sealed),
+            row.key_id,
+            target.host,
+            target.port,
+            registration.login_user(target, row.login),
+        )
+        for row in TargetSecret.objects.filter(target=target)
+    }
+
+
+def carry_out(check_id: str) -> None:
+    """Answer a check that the web asked for, once, and forget its passwords."""
+    row = TargetCheck.objects.select_related("target__environment").get(pk=check_id)
+    if row.done_at is not None:
+        return
+    try:
+        row.result = check(*subject_of(row))
+    except (CheckFailed, SecretUnreadable) as error:
+        row.error = str(error)[:500]
+    except ValidationError as error:
+        row.error = " ".join(error.messages)[:500]
+    row.sealed = {}
+    row.done_at = timezone.now()
+    row.save()
+
+
+def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:
+    """Return what to check and with which passwords; raises SecretUnreadable, ValidationError.
+
+    A stored password goes only to the address, user and TLS mode that it was
+    entered for.
+    """
+    subject = registration.draft_target(row.draft) if row.draft else row.target
+    if subject is None:
+        message = "The target was removed."
+        raise CheckFailed(message)
+    passwords: dict[str, str | None] = {}
+    if row.target is not None and same_place(subject, row.target):
+        stored = stored_passwords(row.target)
+        passwords |= {
+            login: password
+            for login, password in stored.items()
+            if registration.login_user(subject, login) == registration.login_user(row.target, login)
+        }
+    for login, text in row.sealed.items():
+        key, _, box = text.partition(":")
+        user = registration.login_user(subject, login)
+        passwords[login] = unseal_password(
+            base64.b64decode(box), key, subject.host, subject.port, user
+        )
+    return subject, passwords
+
+
+def same_place(draft: Target, target: Target) -> bool:
+    """Return whether a draft connects as its target does."""
+    return all(getattr(draft, name) == getattr(target, name) for name in registration.ADDRESS)

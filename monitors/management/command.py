@@ -1,0 +1,143 @@
+"""What all commands share: errors on one line, exit statuses, JSON on one line.
+
+0 success, 1 a failure, 2 bad use; `act` has more. With --json exactly one
+line goes to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import OperationalError
+
+from monitors.models import Target
+
+FAILURE = 1
+BAD_USE = 2
+SOURCE = "command"
+
+
+class CommandFailed(CommandError):
+    """A well-formed command can't be carried out; its text says what to do."""
+
+    def __init__(self, message: str, returncode: int = FAILURE) -> None:
+        super().__init__(message, returncode=returncode)
+
+
+class Parser(CommandParser):
+    """A parser whose errors are one line that says what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and leave with status 2."""
+        self.exit(BAD_USE, f"{' '.join(message.split())} See {self.prog} --help.\n")
+
+
+class Command(BaseCommand):
+    """A command whose failures are one line on standard error and an exit status."""
+
+    requires_system_checks = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """Return Django's parser with short errors, for subcommands too."""
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.__class__ = Parser
+        return parser
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        """Run the command; turn what it raises into one line and an exit status."""
+        try:
+            return super().execute(*args, **options)
+        except CommandError as error:
+            self.leave(str(error), error.returncode)
+        except ValidationError as error:
+            self.leave(problems_of(error), BAD_USE)
+        except OperationalError as error:
+            reason = " ".join(str(error).split())
+            self.leave(
+                f"Howdah's own database does not answer ({reason[:200]}): start it with bin/up,"
+                " or set DATABASE_URL.",
+                FAILURE,
+            )
+
+    def leave(self, message: str, status: int) -> NoReturn:
+        """Print one line to standard error and exit."""
+        self.stderr.write(" ".join(message.split()), self.style.ERROR)
+        sys.exit(status)
+
+    def say(self, text: str) -> None:
+        """Print for people, to standard output."""
+        self.stdout.write(text)
+
+    def print_json(self, value: Any) -> None:
+        """Print one line of JSON."""
+        self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False))
+
+
+def failure(message: str) -> CommandFailed:
+    """Return what to raise where a well-formed command can't be carried out."""
+    return CommandFailed(message)
+
+
+def bad_use(message: str) -> CommandFailed:
+    """Return what to raise for a command that makes no sense as given."""
+    return CommandFailed(message, BAD_USE)
+
+
+def problems_of(error: ValidationError) -> str:
+    """Return `host: Give one name. port: …` on one line."""
+    if not hasattr(error, "error_dict"):
+        return " ".join(error.messages)
+    return " ".join(
+        f"{name.replace('_', '-')}: {message}" if name != "__all__" else message
+        for name, messages in error.message_dict.items()
+        for message in messages
+    )
+
+
+def person() -> str:
+    """Return the operating system's account that runs the command, for the audit."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def target_named(name: str) -> Target:
+    """Return a target; raises CommandError that names those there are."""
+    target = (
+        Target.objects.select_related("environment").filter(name=name, deleting_at=None).first()
+    )
+    if target is None:
+        names = list(Target.objects.filter(deleting_at=None).values_list("name", flat=True)[:10])
+        known = f"Known: {', '.join(names)}." if names else "Register one with: target add."
+        message = f"There is no target {name}. {known}"
+        raise failure(message)
+    return target
+
+
+def read_secret(path: str) -> str:
+    """Return the first line of a file, `-` for standard input; raises CommandError."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        message = f"The password file {path} can't be read: {reason}."
+        raise bad_use(message) from None
+    secret = text.split("\n", 1)[0].rstrip("\r")
+    if not secret:
+        message = f"The password file {path} is empty: put the password on its first line."
+        raise bad_use(message)
+    return secret
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the option --json."""
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")

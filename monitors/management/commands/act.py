@@ -1,0 +1,183 @@
+"""Do something to a target: same rights, guard and audit as on the pages."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.core.management.base import CommandParser
+
+from monitors import access, perform, run, secrets
+from monitors.action import InvalidArguments, Refused
+from monitors.actions import ACTIONS
+from monitors.management import command
+from monitors.management.command import FAILURE, SOURCE, add_json, bad_use, failure
+from monitors.models import Action, Target
+
+WORKER_SECONDS = 5.0
+"""How long a worker may take to pick something up before we do it here."""
+POLL_SECONDS = 0.1
+SKIPPED = 3
+REFUSED = 4
+STATUS = {
+    Action.State.SUCCEEDED: 0,
+    Action.State.SKIPPED: SKIPPED,
+    Action.State.REFUSED: REFUSED,
+}
+ACCEPTED = frozenset({Action.State.QUEUED, Action.State.RUNNING, Action.State.WAITING})
+
+
+class Command(command.Command):
+    """`manage.py act ACTION --target NAME --as USER --arg key=value …`."""
+
+    help = (
+        "Do something to a target. Exit status: 0 succeeded (without --wait: accepted),"
+        " 3 skipped, 4 refused, 2 bad use, 1 otherwise."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare the options."""
+        parser.add_argument("action", choices=list(ACTIONS), metavar="ACTION")
+        parser.add_argument("--target", required=True)
+        parser.add_argument("--as", required=True, dest="user", help="whose rights to use")
+        parser.add_argument(
+            "--arg", action="append", default=[], type=pair, metavar="KEY=VALUE", dest="arguments"
+        )
+        parser.add_argument("--reason", default="", help="why, for the audit")
+        parser.add_argument("--wait", action="store_true", help="wait until it has ended")
+        add_json(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Ask, and perform here where no worker does."""
+        user, target = person_and_target(options["user"], options["target"])
+        try:
+            row = self.asked(user, target, options)
+        except InvalidArguments as error:
+            raise bad_use(str(error)) from None
+        except (Refused, PermissionDenied) as error:
+            self.refused(options, str(error))
+        row = self.picked_up(row)
+        if options["wait"]:
+            row = wait_until(row, lambda found: found.is_final)
+        if options["json"]:
+            self.print_json(described(row))
+        else:
+            self.say(f"{row.name} {row.object_name}: {row.state}. {row.outcome}".strip())
+        status = STATUS.get(Action.State(row.state), FAILURE)
+        if row.state in ACCEPTED and not options["wait"]:
+            status = 0
+        if status:
+            raise SystemExit(status)
+
+    def asked(self, user: User, target: Target, options: dict[str, Any]) -> Action:
+        """Return the row of what was asked for, through its preview where it has one."""
+        name, arguments = options["action"], dict(options["arguments"])
+        if ACTIONS[name].direct:
+            return run.ask(user, target, name, arguments, reason=options["reason"], source=SOURCE)
+        draft = run.preview(user, target, name, arguments, source=SOURCE)
+        draft = self.previewed(draft)
+        for warning in draft.preview.get("warnings", []):
+            self.stderr.write(f"Warning: {warning}")
+        if draft.preview.get("unreachable"):
+            raise failure(draft.preview["refused"])
+        return run.request(user, draft, reason=options["reason"], source=SOURCE)
+
+    def previewed(self, draft: Action) -> Action:
+        """Return a draft whose preview is there: a worker's, else our own."""
+        if draft.preview.get("queued", True):
+            draft = wait_until(draft, lambda row: bool(row.preview.get("ready")), WORKER_SECONDS)
+        if not draft.preview.get("ready"):
+            require_key()
+            perform.preview_now(str(draft.pk))
+            draft.refresh_from_db()
+        return draft
+
+    def picked_up(self, row: Action) -> Action:
+        """Return a row that a worker has taken, or perform it here: it is claimed once."""
+        row = wait_until(row, lambda found: found.state != Action.State.QUEUED, WORKER_SECONDS)
+        if row.state == Action.State.QUEUED:
+            require_key()
+            perform.perform(str(row.pk))
+            row.refresh_from_db()
+        return row
+
+    def refused(self, options: dict[str, Any], reason: str) -> None:
+        """Print why nothing was asked for, and leave with status 4."""
+        if options["json"]:
+            self.print_json(
+                {
+                    "id": None,
+                    "action": options["action"],
+                    "target": options["target"],
+                    "outcome": Action.State.REFUSED.value,
+                    "reason": reason,
+                    "sql": "",
+                    "before": {},
+                    "after": {},
+                    "effect": "",
+                }
+            )
+        self.leave(reason, REFUSED)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Read KEY=VALUE."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        message = f"give KEY=VALUE, not {text!r}."
+        raise argparse.ArgumentTypeError(message)
+    return key, value
+
+
+def person_and_target(user_name: str, target_name: str) -> tuple[User, Target]:
+    """Return who acts on what; raises CommandError, for a hidden target as for none."""
+    user = User.objects.filter(username=user_name, is_active=True).first()
+    if user is None:
+        message = f"There is no active account {user_name}: make it with person add."
+        raise failure(message)
+    try:
+        return user, access.get_visible_target(user, target_name)
+    except Target.DoesNotExist:
+        message = f"There is no target {target_name} that {user_name} may see."
+        raise failure(message) from None
+
+
+def require_key() -> None:
+    """Raise CommandError where this process can't read passwords."""
+    if not secrets.can_unseal():
+        message = (
+            "No worker answers and this process has no private key: start the workers, or set"
+            " HOWDAH_PRIVATE_KEY_FILE."
+        )
+        raise failure(message)
+
+
+def wait_until(
+    row: Action, condition: Callable[[Action], bool], seconds: float | None = None
+) -> Action:
+    """Return the row once a condition holds or the time is up; None waits for ever."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        row.refresh_from_db()
+        if condition(row) or (deadline is not None and time.monotonic() > deadline):
+            return row
+        time.sleep(POLL_SECONDS)
+
+
+def described(row: Action) -> dict[str, Any]:
+    """Return a row as `--json` prints it; reason is the outcome's sentence."""
+    return {
+        "id": str(row.pk),
+        "action": row.name,
+        "target": row.target_name,
+        "outcome": row.state,
+        "reason": row.outcome,
+        "sql": row.sql,
+        "before": row.before,
+        "after": row.after,
+        "effect": row.effect,
+    }

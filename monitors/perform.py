@@ -1,0 +1,461 @@
+"""Carries actions out, in a worker: claim, ask again, send, outcome, effect.
+
+A row is claimed by one compare-and-set, so a message that is delivered five
+times sends one statement. What the worker does not live to write, the sweep
+finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from django.db import OperationalError, connection as history, transaction
+from django.db.models import Q
+from django.utils import timezone
+from psycopg import errors
+
+from monitors import access, acting, audit, queue, run
+from monitors.acting import Notice, Watch
+from monitors.action import Action as Spec, Changed, Guarded, Refused
+from monitors.actions import ACTIONS
+from monitors.models import Action, Target, TargetCheck
+from monitors.pg import backends, connect, relations
+from monitors.pg.errors import Unreachable, reason_of
+from monitors.secrets import SecretUnreadable
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 5.0
+REPUBLISH_AFTER = timedelta(seconds=5)
+MESSAGE_SECONDS = 15
+SILENT_AFTER = timedelta(seconds=15)
+DRAFTS_KEPT = timedelta(days=1)
+CHECK_ANSWERED_WITHIN = timedelta(seconds=60)
+LOST_AT_ONCE = 20
+WRITE_AGAIN_SECONDS = (1, 2, 5, 10, 20)
+
+State = Action.State
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an action ended."""
+
+    state: str
+    outcome: str  # a sentence
+    effect: str = ""
+    after: dict[str, Any] = field(default_factory=dict)
+
+
+def perform(action_id: str) -> None:
+    """Carry out a queued action, unless somebody else did or it has expired."""
+    row = Action.objects.select_related("target__environment", "asked_by", "approved_by").get(
+        pk=action_id
+    )
+    spec = ACTIONS.get(row.name)
+    if spec is None or row.state != State.QUEUED:
+        return
+    with acting.slot(spec) as free:
+        if not free or not claim(row):
+            return
+        row.refresh_from_db()
+        started = time.monotonic()
+        ended = carry_out(row, spec)
+        finish(row, ended, seconds=time.monotonic() - started)
+
+
+def claim(row: Action) -> bool:
+    """Take a queued row; False where it is taken, over or expired."""
+    now = timezone.now()
+    rows = Action.objects.filter(pk=row.pk, state=State.QUEUED, expires_at__gt=now)
+    return bool(rows.update(state=State.RUNNING, started_at=now, beat_at=now))
+
+
+def carry_out(row: Action, spec: Spec) -> Ended:
+    """Ask every question again, send the statement and return what came of it."""
+    try:
+        target = still_allowed(row, spec)
+        address = acting.operator_address(target, database_of(row, target))
+        with acting.looking(address, row) as eye, connect.deadline(eye, 30):
+            identity = acting.check_server(eye, target)
+            spec.guard(eye, row.arguments, row.identity)
+            statement = spec.statement(row.arguments, row.identity, identity.server_version)
+            if statement.as_string(None) != row.sql:
+                message = "The statement would no longer be the one that was asked for."
+                raise Changed(message)
+            note(row, before=spec.measure(eye, row.identity, None))
+        with acting.sending(address, row, spec) as hand:
+            if spec.settled is not None:
+                return signal(hand, row, spec, statement)
+            return maintain(hand, address, row, spec, statement)
+    except Refused as error:
+        return Ended(State.REFUSED, str(error))
+    except Changed as error:
+        return Ended(State.SKIPPED, str(error))
+    except (Unreachable, SecretUnreadable) as error:
+        return Ended(State.FAILED, f"Nothing was sent: {error}")
+    except psycopg.Error as error:
+        return Ended(State.FAILED, reason_of(error) + hint(error, row, spec))
+
+
+def still_allowed(row: Action, spec: Spec) -> Target:
+    """Return the row's target; raises Refused where actor, approver or target changed since."""
+    target = row.target
+    if target is None:
+        message = f"The target {row.target_name} was removed."
+        raise Refused(message)
+    if row.asked_by is None or not access.may(row.asked_by, spec.name, target):
+        message = f"{row.asked_by_name} may not {spec.name} on {target.name} any more."
+        raise Refused(message)
+    if spec.second_person and target.environment.protected:
+        second = row.approved_by
+        if second is None or second == row.asked_by or not access.may(second, "approve", target):
+            message = f"{target.environment.name} is protected: a second person must approve."
+            raise Refused(message)
+    reason = run.reason_not_to_act(target)
+    if reason:
+        raise Refused(reason)
+    return target
+
+
+def database_of(row: Action, target: Target) -> str:
+    """Return the database to act in."""
+    return str(row.arguments.get("database") or target.dbname)
+
+
+def note(row: Action, **values: Any) -> None:
+    """Write down what is known of a running action."""
+    for name, value in values.items():
+        setattr(row, name, value)
+    Action.objects.filter(pk=row.pk).update(**values)
+
+
+def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) -> Ended:
+    """Send a guarded signal and wait until the backend has reacted."""
+    rows, _ = acting.send(hand, statement, spec)
+    matched, signalled = rows[0]
+    if not matched:
+        spec.guard(hand, row.arguments, row.identity)  # says what has changed, if it can
+        message = "The backend had finished or changed: nothing was sent."
+        raise Changed(message)
+    if not signalled:
+        message = "The backend ended before the signal reached it."
+        raise Changed(message)
+    became = settle(hand, row, spec)
+    after = spec.measure(hand, row.identity, row.before)
+    if not became:
+        escalate = "it may be rolling back" if spec.destructive else "terminate it"
+        outcome = f"The signal was sent, but the backend has not reacted in 5 s: {escalate}."
+        return Ended(State.FAILED, outcome, after=after)
+    released = spec.effect(row.before, after)
+    effect = f"{became}; {released}" if released else became
+    return Ended(State.SUCCEEDED, f"{effect[0].upper()}{effect[1:]}.", effect, after)
+
+
+def settle(hand: psycopg.Connection, row: Action, spec: Spec) -> str:
+    """Return what became of a backend within 5 s, '' where it is as before."""
+    assert spec.settled is not None  # noqa: S101 - only signals come here
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        became = spec.settled(hand, row.identity)
+        if became or time.monotonic() > deadline:
+            return became
+        time.sleep(0.03)
+
+
+def maintain(
+    hand: psycopg.Connection,
+    address: connect.Address,
+    row: Action,
+    spec: Spec,
+    statement: Any,
+) -> Ended:
+    """Send a long statement, watch it, and measure what it did."""
+    pid = hand.info.backend_pid
+    start = backends.own_start(hand, pid)
+    assert start is not None  # noqa: S101 - a login sees its own backend
+    note(row, backend_pid=pid, backend_start=start)
+    watch = Watch(row, address, pid, start, hand.info.server_version)
+    try:
+        notices = acting.send_watched(hand, statement, spec, watch)
+        after = measured(watch, row, spec)
+    except (psycopg.Error, Unreachable) as error:
+        return not_done(error, hand, row, spec, watch)
+    finally:
+        watch.close()
+    skips = [notice.text for notice in notices if notice.skips]
+    if skips:
+        return Ended(State.SKIPPED, skipped(skips, row, notices), after=after)
+    effect = spec.effect(row.before, after)
+    return Ended(
+        State.SUCCEEDED, effect[:1].upper() + effect[1:] + "." if effect else "Done.", effect, after
+    )
+
+
+def measured(watch: Watch, row: Action, spec: Spec) -> dict[str, Any]:
+    """Return the numbers after; {} where the target does not tell them any more."""
+    try:
+        eye = watch.open_eye()
+        with connect.deadline(eye, 10):
+            return spec.measure(eye, row.identity, row.before)
+    except (psycopg.Error, Unreachable) as error:
+        log.warning("Action %s: no numbers after: %s", row.pk, type(error).__name__)
+        return {}
+
+
+def skipped(texts: Sequence[str], row: Action, notices: Sequence[Notice]) -> str:
+    """Return what the server said it left out, and what would change that."""
+    said = "; ".join(dict.fromkeys(text.strip() for text in texts))
+    locked = any(notice.sqlstate == "55P03" for notice in notices)
+    advice = "" if locked else f" {right_needed(row, ACTIONS[row.name])}"
+    return f"The server skipped it: {said}.{advice}"[:1000]
+
+
+def not_done(
+    error: Exception, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch
+) -> Ended:
+    """Return how a statement ended that raised."""
+    if watch.stopped and isinstance(error, errors.QueryCanceled):
+        row.refresh_from_db(fields=["stop_asked_by"])
+        return Ended(State.CANCELLED, f"Stopped by {row.stop_asked_by} while it ran.")
+    if isinstance(error, errors.LockNotAvailable):
+        return locked(row, spec, watch)
+    if isinstance(error, errors.QueryCanceled):
+        limit = spec.statement_timeout_ms // 1000
+        return Ended(
+            State.FAILED,
+            f"The statement was cancelled, by its time limit of {limit:,} s or by somebody"
+            " on the server.",
+        )
+    if hand.broken or isinstance(error, Unreachable):
+        return Ended(
+            State.LOST,
+            f"The connection broke while it ran: {reason_of(error)} Look at the table:"
+            " whether it was done is not known.",
+        )
+    return Ended(State.FAILED, reason_of(error) + hint(error, row, spec))
+
+
+def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
+    """Return that the table's lock was not free, with whom it waited for."""
+    blockers = watch.blockers
+    try:
+        eye = watch.open_eye()
+        blockers = blockers or relations.holders(eye, row.identity["relid"], spec.lock)
+    except (psycopg.Error, Unreachable) as error:
+        log.warning("Action %s: blockers unknown: %s", row.pk, type(error).__name__)
+    who = ", ".join(
+        f"pid {found['pid']} ({found['application_name'] or found['usename'] or 'unnamed'})"
+        for found in blockers[:5]
+    )
+    seconds = spec.lock_timeout_ms // 1000
+    outcome = f"The table's lock was not free within {seconds} s: {who or 'its holder is gone'}."
+    return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
+
+
+def hint(error: Exception, row: Action, spec: Spec) -> str:
+    """Return the right that was missing, '' for another error."""
+    if isinstance(error, errors.InsufficientPrivilege):
+        return f" {right_needed(row, spec)}"
+    return ""
+
+
+def right_needed(row: Action, spec: Spec) -> str:
+    """Return the statement that gives the operator login what an action needs."""
+    user = relations.quoted(row.target.operator_user) if row.target else "…"
+    if spec.right == "signal":
+        return f"Run: GRANT pg_signal_backend TO {user}."
+    if row.target and (row.target.major or 0) >= 17:
+        return f"Run: GRANT pg_maintain TO {user}."
+    return f"Make {user} a member of the role that owns the table."
+
+
+def finish(row: Action, ended: Ended, *, seconds: float) -> None:
+    """Write the outcome and its audit row together; tries for a while where that fails.
+
+    A row that was declared lost meanwhile still gets its true outcome.
+    """
+    for pause in (*WRITE_AGAIN_SECONDS, None):
+        try:
+            write(row, ended, seconds)
+        except OperationalError as error:
+            log.warning("Action %s: outcome not written: %s", row.pk, type(error).__name__)
+            history.close()
+            if pause is None:
+                raise
+            time.sleep(pause)
+        else:
+            return
+
+
+def write(row: Action, ended: Ended, seconds: float) -> None:
+    """Write an outcome, unless the row has one already."""
+    with transaction.atomic():
+        row.state = State(ended.state)
+        row.outcome = ended.outcome[:1000]
+        row.effect = ended.effect[:300]
+        row.after = ended.after
+        row.finished_at = timezone.now()
+        changed = Action.objects.filter(pk=row.pk, state__in=[State.RUNNING, State.LOST]).update(
+            state=row.state,
+            outcome=row.outcome,
+            effect=row.effect,
+            after=row.after,
+            finished_at=row.finished_at,
+        )
+        if changed:
+            audit.outcome(row, seconds=f"{seconds:.1f}")
+
+
+def preview_now(action_id: str) -> None:
+    """Look at the target for a draft: what it names, whether it may be done, what to know."""
+    row = Action.objects.select_related("target__environment", "asked_by").get(pk=action_id)
+    spec = ACTIONS.get(row.name)
+    if spec is None or row.state != State.DRAFT or row.preview.get("ready"):
+        return
+    preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
+    try:
+        look(row, spec, preview)
+    except (Refused, Changed) as error:
+        preview["refused"] = str(error)
+        audit.event(
+            row.name,
+            row.asked_by_name,
+            row.asked_from,
+            target_name=row.target_name,
+            object_name=row.object_name,
+            reason=str(error),
+            result="refused",
+        )
+    except (Unreachable, SecretUnreadable, psycopg.Error) as error:
+        preview["refused"] = f"{row.target_name} could not be asked: {reason_of(error)}"
+        preview["unreachable"] = True
+    Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
+        preview=preview,
+        identity=row.identity,
+        sql=row.sql,
+        object_name=row.object_name,
+    )
+
+
+def look(row: Action, spec: Spec, preview: dict[str, Any]) -> None:
+    """Fill in a preview and the row's identity and SQL; raises as `carry_out` catches."""
+    target = row.target
+    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
+        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
+        raise Refused(message)
+    address = acting.operator_address(target, database_of(row, target))
+    with acting.looking(address, row) as eye, connect.deadline(eye, 10):
+        server = acting.check_server(eye, target)
+        row.identity = spec.resolve(eye, row.arguments)
+        row.object_name = spec.object_name(row.arguments, row.identity)[:300]
+        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
+        guarded = spec.guard(eye, row.arguments, row.identity)
+    preview |= shown(guarded)
+    preview |= {
+        "sql": row.sql,
+        "expected_seconds": expected_seconds(row),
+        "second_person": spec.second_person and target.environment.protected,
+        "reason_required": target.environment.reason_required,
+    }
+
+
+def shown(guarded: Guarded) -> dict[str, Any]:
+    """Return what a guard saw as a preview keeps it."""
+    return {
+        "facts": [list(fact) for fact in guarded.facts],
+        "conflicts": guarded.conflicts[:50],
+        "warnings": guarded.warnings,
+    }
+
+
+def expected_seconds(row: Action) -> float | None:
+    """Return how long the same took when it last succeeded, None where it never did."""
+    if "relid" not in row.identity:
+        return None
+    last = (
+        Action.objects.filter(
+            name=row.name,
+            target=row.target,
+            identity__relid=row.identity["relid"],
+            identity__datid=row.identity["datid"],
+            state=State.SUCCEEDED,
+        )
+        .order_by("-finished_at")
+        .first()
+    )
+    if last is None or last.started_at is None or last.finished_at is None:
+        return None
+    return round((last.finished_at - last.started_at).total_seconds(), 1)
+
+
+def sweep() -> None:
+    """Find what got stuck: messages the broker lost, what expired, workers that are gone."""
+    now = timezone.now()
+    for row in Action.objects.filter(
+        state__in=[State.QUEUED, State.WAITING], expires_at__lte=now
+    ).select_related("approved_by"):
+        outcome = "Nobody approved it in time." if row.state == State.WAITING else (
+            "No worker took it in time: nothing was sent."
+        )  # fmt: skip
+        end(row, [State.QUEUED, State.WAITING], State.EXPIRED, outcome)
+    late = Action.objects.filter(
+        state=State.QUEUED, expires_at__gt=now, queued_at__lt=now - REPUBLISH_AFTER
+    )
+    for row in late:
+        spec = ACTIONS.get(row.name)
+        if spec is not None:
+            queue.send("perform", str(row.pk), queue=spec.queue, expires=MESSAGE_SECONDS)
+    silent = Action.objects.filter(state=State.RUNNING, beat_at__lt=now - SILENT_AFTER)
+    for row in silent.select_related("target", "approved_by")[:LOST_AT_ONCE]:
+        end(row, [State.RUNNING], State.LOST, what_is_left(row))
+    tidy()
+
+
+def end(row: Action, states: list[State], state: State, outcome: str) -> None:
+    """Give a row its final state, once, with its audit row."""
+    with transaction.atomic():
+        row.state = state
+        row.outcome = outcome[:1000]
+        row.finished_at = timezone.now()
+        changed = Action.objects.filter(pk=row.pk, state__in=states).update(
+            state=state, outcome=row.outcome, finished_at=row.finished_at
+        )
+        if changed:
+            audit.outcome(row)
+
+
+def what_is_left(row: Action) -> str:
+    """Return what the target still has of an action whose worker went silent."""
+    if row.target is None:
+        return "Its worker is gone, and the target was removed."
+    try:
+        address = acting.operator_address(row.target, row.target.dbname)
+        with acting.looking(address, row) as eye, connect.deadline(eye, 5):
+            pids = backends.named(eye, acting.application_name(row))
+    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
+        return f"Its worker is gone, and the target could not be asked: {reason_of(error)}"
+    if pids:
+        return f"Its worker is gone, but its backend still runs on the target: pid {pids[0]}."
+    return (
+        "Its worker is gone, and so is its backend: the statement was ended or had ended."
+        " Nothing of it waits or runs on the target."
+    )
+
+
+def tidy() -> None:
+    """Drop old drafts, end checks that nobody answered, go on with removals."""
+    now = timezone.now()
+    Action.objects.filter(state=State.DRAFT, created_at__lt=now - DRAFTS_KEPT).delete()
+    TargetCheck.objects.filter(Q(done_at=None), asked_at__lt=now - CHECK_ANSWERED_WITHIN).update(
+        done_at=now, sealed={}, error="No worker answered within 60 s: are the workers running?"
+    )
+    TargetCheck.objects.filter(asked_at__lt=now - DRAFTS_KEPT).delete()
+    for target in Target.objects.exclude(deleting_at=None):
+        queue.send("delete_target", target.pk, queue="requests", expires=MESSAGE_SECONDS)

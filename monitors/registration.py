@@ -1,0 +1,425 @@
+"""Targets come, change and go: every change is checked, sealed and in the audit."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import connection, models, transaction
+from django.utils import timezone
+
+from monitors import audit, queue, schedule
+from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret
+from monitors.pg import hosts
+from monitors.pg.errors import Unreachable
+from monitors.probes import PROBES
+from monitors.samples import HISTORY
+from monitors.secrets import SecretUnreadable, seal_password
+
+FIELDS = (
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "operator_user",
+    "allow_superuser",
+    "sslmode",
+    "require_auth",
+    "include",
+    "exclude",
+    "environment",
+    "tags",
+    "intervals",
+    "demo",
+)
+"""What `edit` may change; the name never."""
+ADDRESS = ("host", "port", "sslmode", "require_auth")
+"""Changing one of these clears both passwords: they would go to somebody else."""
+SHORTEST_SECONDS = 1
+LONGEST_SECONDS = 24 * 3600
+CHECK_SECONDS = 60
+DELETE_SECONDS = 600
+DELETE_LOCK = 4_867_330_018
+
+Login = TargetSecret.Login
+
+
+def register(  # noqa: PLR0913 - one keyword a field
+    user_name: str,
+    source: str,
+    *,
+    name: str,
+    host: str,
+    port: int = 5432,
+    dbname: str = "postgres",
+    user: str,
+    password: str = "",
+    operator_user: str = "",
+    operator_password: str = "",
+    environment: str = "production",
+    sslmode: str | None = None,
+    require_auth: str = "",
+    include: tuple[str, ...] | list[str] = (),
+    exclude: tuple[str, ...] | list[str] = (),
+    tags: tuple[str, ...] | list[str] = (),
+    intervals: Mapping[str, float] | None = None,
+    demo: bool = False,
+    allow_superuser: bool = False,
+) -> Target:
+    """Save a new target with its passwords sealed; connects to nothing.
+
+    Raises ValidationError with a message for each field. Passwords that are
+    empty are not stored.
+    """
+    target = Target(name=name, demo=demo)
+    assign(
+        target,
+        {
+            "host": host,
+            "port": port,
+            "dbname": dbname,
+            "user": user,
+            "operator_user": operator_user,
+            "allow_superuser": allow_superuser,
+            "sslmode": sslmode or default_sslmode(host),
+            "require_auth": require_auth,
+            "include": list(include),
+            "exclude": list(exclude),
+            "environment": environment,
+            "tags": list(tags),
+            "intervals": dict(intervals or {}),
+        },
+    )
+    validate(target)
+    with transaction.atomic():
+        target.save()
+        given = {Login.COLLECTOR: password, Login.OPERATOR: operator_password}
+        store_passwords(target, {login: text for login, text in given.items() if text})
+        audit.event(
+            "target.add",
+            user_name,
+            source,
+            target_name=target.name,
+            address=target.address,
+            fields=described(target),
+            passwords=sorted(login.value for login, text in given.items() if text),
+        )
+    return target
+
+
+def edit(
+    user_name: str,
+    source: str,
+    target: Target,
+    *,
+    password: str | None = None,
+    operator_password: str | None = None,
+    **fields: Any,
+) -> Target:
+    """Change a target; a password of None stays, '' is forgotten.
+
+    A new host, port, TLS mode or authentication clears both stored passwords,
+    a new user that login's, unless a new one is given here. Raises
+    ValidationError with a message for each field.
+    """
+    with transaction.atomic():
+        target = Target.objects.select_for_update(of=("self",)).get(pk=target.pk)
+        before = described(target)
+        assign(target, fields)
+        validate(target)
+        after = described(target)
+        changed = {
+            name: [before[name], after[name]] for name in after if before[name] != after[name]
+        }
+        given = {Login.COLLECTOR: password, Login.OPERATOR: operator_password}
+        cleared = cleared_logins(set(changed)) - {
+            login for login, text in given.items() if text is not None
+        }
+        if changed.keys() & {"host", "port"}:
+            forget_identity(target)
+        target.save()
+        forget_passwords(target, cleared | {login for login, text in given.items() if text == ""})
+        store_passwords(target, {login: text for login, text in given.items() if text})
+        schedule.reset_circuit(target, timezone.now())
+        audit.event(
+            "target.edit",
+            user_name,
+            source,
+            target_name=target.name,
+            changed=changed,
+            passwords=sorted(login.value for login, text in given.items() if text),
+            cleared=sorted(login.value for login in cleared),
+        )
+    return target
+
+
+def enable(user_name: str, source: str, target: Target) -> None:
+    """Watch a target again; a target that was frozen accepts the server that answers now."""
+    with transaction.atomic():
+        target.enabled = True
+        if target.frozen_reason:
+            forget_identity(target)
+        target.save()
+        schedule.reset_circuit(target, timezone.now())
+        audit.event("target.enable", user_name, source, target_name=target.name)
+
+
+def disable(user_name: str, source: str, target: Target) -> None:
+    """Stop reading a target and acting on it; its history stays."""
+    with transaction.atomic():
+        target.enabled = False
+        target.save(update_fields=["enabled"])
+        audit.event("target.disable", user_name, source, target_name=target.name)
+
+
+def remove(user_name: str, source: str, target: Target) -> bool:
+    """Hide a target and have a worker delete it with all its history.
+
+    Returns False when the broker did not take the task: the sweep asks again.
+    """
+    with transaction.atomic():
+        target.enabled = False
+        target.deleting_at = timezone.now()
+        target.save(update_fields=["enabled", "deleting_at"])
+        TargetSecret.objects.filter(target=target).delete()
+        audit.event(
+            "target.remove", user_name, source, target_name=target.name, address=target.address
+        )
+    return queue.send("delete_target", target.pk, queue="requests", expires=DELETE_SECONDS)
+
+
+def assign(target: Target, fields: Mapping[str, Any]) -> None:
+    """Set fields of an unsaved or locked target; the environment by its name."""
+    for name, value in fields.items():
+        if name not in FIELDS:
+            raise ValidationError({name: f"A target's {name} can't be changed."})
+        if name == "environment" and isinstance(value, str):
+            setattr(target, name, environment_named(value))
+        elif name == "sslmode" and not value:
+            target.sslmode = default_sslmode(target.host)
+        else:
+            setattr(target, name, value)
+
+
+def environment_named(name: str) -> Environment:
+    """Return an environment; raises ValidationError that names those there are."""
+    found = Environment.objects.filter(name=name).first()
+    if found is None:
+        known = ", ".join(Environment.objects.values_list("name", flat=True)) or "none yet"
+        raise ValidationError({"environment": f"There is no environment {name}. Known: {known}."})
+    return found
+
+
+def default_sslmode(host: str) -> str:
+    """Return `disable` for this machine itself, else `verify-full`."""
+    return Target.SSLMode.DISABLE if hosts.is_loopback(host) else Target.SSLMode.VERIFY_FULL
+
+
+def validate(target: Target) -> None:
+    """Raise ValidationError with all that is wrong with a target, by field."""
+    problems: dict[str, list[str]] = {}
+    try:
+        target.full_clean()
+    except ValidationError as error:
+        problems = dict(error.message_dict)
+    try:
+        hosts.check_host(target.host)
+    except Unreachable as error:
+        problems.setdefault("host", []).append(str(error))
+    wrong = wrong_intervals(target.intervals)
+    if wrong:
+        problems.setdefault("intervals", []).append(wrong)
+    if any("\x00" in text for text in (target.user, target.operator_user, target.dbname)):
+        problems.setdefault("user", []).append("Names can't contain a NUL character.")
+    if problems:
+        raise ValidationError(problems)
+
+
+def wrong_intervals(intervals: Any) -> str:
+    """Return what is wrong with {probe: seconds}, '' where nothing is."""
+    names = {probe.name for probe in PROBES}
+    if not isinstance(intervals, dict):
+        return "Intervals are given as probe=seconds."
+    for name, seconds in intervals.items():
+        if name not in names:
+            return f"There is no probe {name}. Known: {', '.join(sorted(names))}."
+        if (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, int | float)
+            or not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS
+        ):
+            return f"{name}: give {SHORTEST_SECONDS} to {LONGEST_SECONDS} seconds."
+    return ""
+
+
+def described(target: Target) -> dict[str, Any]:
+    """Return a target's fields as the audit keeps them; no secret is among them."""
+    return {
+        name: target.environment.name if name == "environment" else getattr(target, name)
+        for name in FIELDS
+    }
+
+
+def cleared_logins(changed: set[str]) -> set[Login]:
+    """Return the logins whose password must not go where a target points now."""
+    if changed & set(ADDRESS):
+        return set(Login)
+    users = {"user": Login.COLLECTOR, "operator_user": Login.OPERATOR}
+    return {login for name, login in users.items() if name in changed}
+
+
+def forget_identity(target: Target) -> None:
+    """Accept whichever server answers next at a target's address."""
+    target.system_identifier = ""
+    target.frozen_reason = ""
+    target.timeline = None
+    target.in_recovery = None
+    target.server_version = None
+    target.version_text = ""
+
+
+def store_passwords(target: Target, passwords: Mapping[Login, str]) -> None:
+    """Seal a login's password for the workers; raises ValidationError without a key."""
+    for login, password in passwords.items():
+        user = login_user(target, login)
+        try:
+            sealed, key = seal_password(password, target.host, target.port, user)
+        except SecretUnreadable as error:
+            raise ValidationError({"password": str(error)}) from None
+        TargetSecret.objects.update_or_create(
+            target=target, login=login, defaults={"sealed": sealed, "key_id": key}
+        )
+
+
+def forget_passwords(target: Target, logins: set[Login]) -> None:
+    """Delete stored passwords."""
+    TargetSecret.objects.filter(target=target, login__in=logins).delete()
+
+
+def is_included(target: Target, datname: str) -> bool:
+    """Return whether a target's patterns take a database in (globs; none means all)."""
+    if any(fnmatchcase(datname, pattern) for pattern in target.exclude):
+        return False
+    return not target.include or any(fnmatchcase(datname, p) for p in target.include)
+
+
+def login_user(target: Target, login: str) -> str:
+    """Return the user name of one of a target's two logins."""
+    return target.user if login == Login.COLLECTOR else target.operator_user
+
+
+def ask_check(
+    user: User,
+    *,
+    target: Target | None = None,
+    draft: Mapping[str, Any] | None = None,
+    passwords: Mapping[str, str] | None = None,
+) -> TargetCheck:
+    """Have a worker connect and say what works; returns the row that gets the answer.
+
+    `draft` holds a target's fields as `register` takes them. Passwords (by
+    login) are sealed until the worker reads them. Raises ValidationError for a
+    draft that may not be connected to.
+    """
+    subject = draft_target(draft) if draft is not None else target
+    if subject is None:
+        raise ValidationError({"target": "Name a target or give an address."})
+    sealed = {}
+    for login, password in (passwords or {}).items():
+        if password:
+            box, key = seal_password(
+                password, subject.host, subject.port, login_user(subject, login)
+            )
+            sealed[login] = f"{key}:{base64.b64encode(box).decode()}"
+    check = TargetCheck.objects.create(
+        target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
+    )
+    audit.event(
+        "target.check",
+        user.get_username(),
+        "",
+        target_name=target.name if target else "",
+        object_name=subject.address,
+    )
+    if not queue.send("check_target", str(check.pk), queue="requests", expires=CHECK_SECONDS):
+        check.error = "The broker does not answer: no worker can be asked. Try again."
+        check.done_at = timezone.now()
+        check.save()
+    return check
+
+
+def draft_target(draft: Mapping[str, Any]) -> Target:
+    """Return an unsaved target with a draft's address; raises ValidationError."""
+    host = str(draft.get("host", ""))
+    try:
+        port = int(draft.get("port") or 5432)
+    except (TypeError, ValueError):
+        raise ValidationError({"port": "The port is a number."}) from None
+    target = Target(
+        name=str(draft.get("name", "")),
+        host=host,
+        port=port,
+        dbname=str(draft.get("dbname") or "postgres"),
+        user=str(draft.get("user", "")),
+        operator_user=str(draft.get("operator_user", "")),
+        allow_superuser=bool(draft.get("allow_superuser", False)),
+        require_auth=str(draft.get("require_auth", "")),
+        include=list(draft.get("include") or []),
+        exclude=list(draft.get("exclude") or []),
+    )
+    try:
+        hosts.check_host(host)
+    except Unreachable as error:
+        raise ValidationError({"host": str(error)}) from None
+    target.sslmode = str(draft.get("sslmode") or default_sslmode(host))
+    target.clean_fields(exclude=["name", "environment", "operator_user"])
+    return target
+
+
+def delete_target(target_id: int) -> None:
+    """Delete a target that is marked for it, its history in batches, itself last.
+
+    Two workers with the same task do no harm: the second leaves at once.
+    """
+    with connection.cursor() as cursor:
+        cursor.callproc("pg_try_advisory_lock", [DELETE_LOCK + target_id])
+        if not cursor.fetchall()[0][0]:
+            return
+    try:
+        target = Target.objects.filter(pk=target_id).exclude(deleting_at=None).first()
+        if target is not None:
+            delete_history(target_id)
+            target.delete()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.callproc("pg_advisory_unlock", [DELETE_LOCK + target_id])
+
+
+def delete_history(target_id: int) -> None:
+    """Delete all samples, latest rows, rollups and snapshots of a target."""
+    hour, month = timedelta(hours=1), timedelta(days=31)
+    for history in HISTORY.values():
+        delete_by_time(history.samples, "taken_at", target_id, hour)
+        history.latest._default_manager.filter(target_id=target_id).delete()
+        if history.hours is not None:
+            delete_by_time(history.hours, "start_at", target_id, timedelta(days=1))
+        if history.days is not None:
+            delete_by_time(history.days, "start_at", target_id, month)
+    delete_by_time(Snapshot, "taken_at", target_id, hour)
+
+
+def delete_by_time(model: type[models.Model], field: str, target_id: int, step: timedelta) -> None:
+    """Delete a target's rows of one table oldest first, a stretch of time a transaction."""
+    rows = model._default_manager.filter(target_id=target_id)
+    bounds = rows.aggregate(first=models.Min(field), last=models.Max(field))
+    if bounds["first"] is None:
+        return
+    end = bounds["first"]
+    while end <= bounds["last"]:
+        end += step
+        rows.filter(**{f"{field}__lt": end}).delete()

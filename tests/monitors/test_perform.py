@@ -1,0 +1,619 @@
+"""Actions against real servers: what is sent, once, and what came of it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection as history
+from django.utils import timezone
+
+from monitors import acting, perform, run
+from monitors.action import Refused
+from monitors.models import Action, AuditEntry, Grant, Target
+from tests.servers import Blocked, Server
+
+pytestmark = pytest.mark.django_db
+
+Person = Callable[..., User]
+Watch = Callable[..., Target]
+Asked = Callable[..., Action]
+Times = Callable[[int], dict[str, str]]
+Session = psycopg.Connection[Any]
+
+newest = pytest.mark.parametrize("server", [18], indirect=True, ids=str)
+"""For what does not depend on the server's version."""
+
+
+@pytest.fixture
+def target(server: Server, watch: Watch) -> Target:
+    return watch(server, operator_user="operator")
+
+
+def signal(user: User, target: Target, name: str, arguments: dict[str, str]) -> Action:
+    """Ask for a signal as pages do and perform it."""
+    if name == "cancel_backend":
+        row = run.ask(user, target, name, arguments, source="test")
+    else:
+        draft = run.preview(user, target, name, arguments, source="test")
+        perform.preview_now(str(draft.pk))
+        draft.refresh_from_db()
+        row = run.request(user, draft, source="test")
+    perform.perform(str(row.pk))
+    row.refresh_from_db()
+    return row
+
+
+def signals_in(log: str) -> int:
+    """Count the signals that a server logged as statements, not our looks at it."""
+    return log.count("pg_cancel_backend(target.pid)") + log.count(
+        "pg_terminate_backend(target.pid)"
+    )
+
+
+def is_there(server: Server, pid: int) -> bool:
+    with server.connect() as connection:
+        return bool(
+            connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [pid]).fetchone()
+        )
+
+
+def test_it_cancels_a_statement_and_says_who_was_released(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    active: Times,
+    live: Callable[..., Session],
+    background: Callable[..., threading.Thread],
+    eventually: Callable[..., None],
+) -> None:
+    """The victim holds a lock and sleeps; three others wait for it."""
+    name = table(server)
+    root = live(server, dbname="shop", user="owner", autocommit=False)
+    root.execute(f"LOCK TABLE {name}")
+    waiters = [live(server, dbname="shop", user="owner") for _ in range(3)]
+    background(root, "SELECT pg_sleep(60)")
+    counting = [background(waiter, f"SELECT count(*) FROM {name}") for waiter in waiters]
+    with server.connect() as eye:
+        eventually(lambda: waiting(eye, [waiter.info.backend_pid for waiter in waiters]) == 3)
+
+    row = signal(person("operator"), target, "cancel_backend", active(root.info.backend_pid))
+
+    assert (row.state, row.effect) == ("succeeded", "cancelled; 3 sessions released")
+    assert row.outcome == "Cancelled; 3 sessions released."
+    assert row.before["query"] == "SELECT pg_sleep(?)"
+    for thread in counting:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def waiting(eye: Session, pids: list[int]) -> int:
+    row = eye.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = ANY (%s)",
+        [pids],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_it_terminates_what_idles_in_a_transaction(
+    server: Server,
+    target: Target,
+    person: Person,
+    idle_in_transaction: Times,
+    live: Callable[..., Session],
+) -> None:
+    session = live(server, user="owner", dbname="shop", autocommit=False)
+    session.execute("SELECT 1")
+    pid = session.info.backend_pid
+
+    row = signal(person("dba"), target, "terminate_backend", idle_in_transaction(pid))
+
+    assert (row.state, row.outcome) == ("succeeded", "Terminated.")
+    assert not is_there(server, pid)
+
+
+@pytest.mark.parametrize("name", ["cancel_backend", "terminate_backend"])
+def test_it_sends_nothing_to_a_reused_pid(
+    server: Server,
+    target: Target,
+    person: Person,
+    active: Times,
+    sleeping: Callable[..., Session],
+    name: str,
+) -> None:
+    """AC-01: the pid now belongs to another backend, which is all that a stale start can say."""
+    innocent = sleeping()
+    arguments = active(innocent.info.backend_pid)
+    arguments["backend_start"] = "2020-01-01 00:00:00.000001+00"
+    row = Action(
+        name=name,
+        target=target,
+        target_name=target.name,
+        arguments=perform.ACTIONS[name].clean(arguments),
+        asked_by=person("dba"),
+        asked_by_name="dba",
+        state="queued",
+        expires_at=timezone.now() + timedelta(minutes=1),
+    )
+    row.identity = dict(row.arguments)
+    row.sql = perform.ACTIONS[name].statement(row.arguments, row.identity, 0).as_string(None)
+    row.save()
+    since = server.log_size()
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "skipped"
+    assert "no longer the same backend" in row.outcome
+    assert signals_in(server.log_text(since=since)) == 0
+    assert is_there(server, innocent.info.backend_pid)
+
+
+@pytest.mark.parametrize("name", ["cancel_backend", "terminate_backend"])
+@pytest.mark.parametrize("field", ["backend_start", "query_start"])
+def test_the_statement_itself_matches_nobody_else(
+    server: Server,
+    target: Target,
+    active: Times,
+    sleeping: Callable[..., Session],
+    name: str,
+    field: str,
+) -> None:
+    """AC-01, AC-02: even sent without its guard, in the moment after it, it signals nobody."""
+    innocent = sleeping()
+    spec = perform.ACTIONS[name]
+    right = active(innocent.info.backend_pid)
+    stale = spec.clean({**right, field: "2020-01-01 00:00:00.000001+00"})
+    with server.connect(user="operator") as operator:
+        row = operator.execute(spec.statement(stale, {}, 0)).fetchone()
+
+        assert row == (0, None)
+        assert is_there(server, innocent.info.backend_pid)
+        assert operator.execute(spec.statement(spec.clean(right), {}, 0)).fetchone() == (1, True)
+
+
+def test_it_leaves_the_next_statement_of_the_same_backend_alone(
+    server: Server,
+    target: Target,
+    person: Person,
+    active: Times,
+    sleeping: Callable[..., Session],
+    background: Callable[..., threading.Thread],
+    eventually: Callable[..., None],
+) -> None:
+    """AC-02: asked for Q1, which is over by the time of the signal; Q2 goes on."""
+    session = sleeping()
+    pid = session.info.backend_pid
+    first = active(pid)
+    with server.connect() as superuser:
+        superuser.execute("SELECT pg_cancel_backend(%s)", [pid])
+    eventually(lambda: session.info.transaction_status == 0)
+    thread = background(session, "SELECT pg_sleep(60), 'second'")
+    eventually(lambda: active(pid)["query_start"] != first["query_start"])
+    since = server.log_size()
+
+    row = signal(person("operator"), target, "cancel_backend", first)
+
+    assert row.state == "skipped"
+    assert "another statement" in row.outcome
+    assert "second" not in row.outcome  # literals stay on the server
+    assert signals_in(server.log_text(since=since)) == 0
+    assert thread.is_alive()
+
+
+def test_it_vacuums_and_measures(
+    target: Target, server: Server, person: Person, table: Callable[..., str], done: Asked
+) -> None:
+    name = table(server, dead=100)
+
+    row = done(person("operator"), target, "vacuum", table=name, analyze="true")
+
+    assert row.sql == 'VACUUM (ANALYZE) "public"."{}"'.format(name.removeprefix("public."))
+    assert (row.state, row.outcome) == ("succeeded", row.effect[0].upper() + row.effect[1:] + ".")
+    assert "dead rows 100 → 0" in row.effect
+    assert row.after["n_live_tup"] == 900
+
+
+@pytest.mark.parametrize("name", ["vacuum", "vacuum_full", "analyze"])
+def test_it_does_not_call_a_skipped_table_a_success(
+    server: Server, watch: Watch, person: Person, table: Callable[..., str], done: Asked, name: str
+) -> None:
+    """AC-04: without the right the server reports success and only warns."""
+    with server.connect() as superuser:
+        superuser.execute(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'powerless') THEN"
+            " CREATE ROLE powerless LOGIN; END IF; END $$"
+        )
+        superuser.execute(
+            psycopg.sql.SQL("ALTER ROLE powerless PASSWORD {}").format(server.password)
+        )
+        superuser.execute("GRANT pg_read_all_stats TO powerless")
+    target = watch(server, operator_user="powerless")
+    where = table(server, dead=100)
+
+    row = done(person("dba"), target, name, table=where)
+
+    assert row.state == "skipped"
+    assert "skip" in row.outcome.lower()
+    assert "pg_maintain" in row.outcome or "owns the table" in row.outcome
+    with server.connect(dbname="shop") as connection:
+        assert connection.execute(
+            "SELECT pg_stat_get_vacuum_count(%s::regclass) + pg_stat_get_analyze_count(%s::regclass)",
+            [where, where],
+        ).fetchone() == (0,)
+
+
+def test_a_locked_table_is_skipped_or_fails_with_its_blockers(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    done: Asked,
+    live: Callable[..., Session],
+) -> None:
+    """AC-05."""
+    where = table(server)
+    holder = live(
+        server, user="owner", dbname="shop", autocommit=False, application_name="billing"
+    )
+    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
+    user = person("operator")
+
+    waited = done(user, target, "vacuum", table=where)
+    skipped = done(user, target, "vacuum", table=where, skip_locked="true")
+
+    assert waited.state == "failed"
+    assert waited.after["sqlstate"] == "55P03"
+    assert [found["pid"] for found in waited.after["blockers"]] == [holder.info.backend_pid]
+    assert "billing" in waited.outcome
+    assert waited.started_at
+    assert waited.finished_at
+    assert (waited.finished_at - waited.started_at).total_seconds() < 7.5
+    assert skipped.state == "skipped"
+    assert "GRANT" not in skipped.outcome
+
+
+@newest
+def test_a_running_statement_is_watched_and_stopped(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AC-18: our statement waits for a lock; the stop button ends exactly that one."""
+    where = table(server)
+    holder = live(server, user="owner", dbname="shop", autocommit=False)
+    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
+    user = person("dba")
+    row = requested(user, target, "vacuum", table=where)
+    monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
+    look = acting.Watch.look
+    seen: list[dict[str, Any]] = []
+
+    def look_and_press(watch: acting.Watch) -> None:
+        look(watch)
+        seen.append(Action.objects.get(pk=row.pk).progress)
+        run.stop(user, Action.objects.get(pk=row.pk), "test")
+
+    monkeypatch.setattr(acting.Watch, "look", look_and_press)
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "cancelled"
+    assert user.username in row.outcome
+    assert seen[0]["phase"] == "waiting for a lock"
+    assert seen[0]["blockers"][0]["pid"] == holder.info.backend_pid
+
+
+def test_a_message_delivered_five_times_at_once_sends_one_statement(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    transactional_db: None,
+) -> None:
+    """AC-07, and again after success."""
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    since = server.log_size()
+
+    in_threads(5, lambda: perform.perform(str(row.pk)))
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "succeeded"
+    assert server.log_text(since=since).count(f"statement: {row.sql}") == 1
+    assert AuditEntry.objects.filter(action_id=row.pk, kind="outcome").count() == 1
+
+
+@newest
+def test_twenty_clicks_with_one_key_are_one_row_and_one_statement(
+    server: Server,
+    target: Target,
+    person: Person,
+    active: Times,
+    sleeping: Callable[..., Session],
+    transactional_db: None,
+) -> None:
+    """AC-08."""
+    session = sleeping()
+    user, key, since = person("operator"), uuid.uuid4(), server.log_size()
+    arguments = active(session.info.backend_pid)
+    answers: list[uuid.UUID] = []
+
+    def click() -> None:
+        row = run.ask(
+            user, target, "cancel_backend", arguments, idempotency_key=key, source="test"
+        )
+        answers.append(row.pk)
+        perform.perform(str(row.pk))
+
+    in_threads(20, click)
+
+    assert len(answers) == 20
+    assert len(set(answers)) == Action.objects.count() == 1
+    assert signals_in(server.log_text(since=since)) == 1
+    assert Action.objects.get().state == "succeeded"
+
+
+def in_threads(count: int, call: Callable[[], object]) -> None:
+    """Run a call so often at once; each thread leaves its own database connection."""
+    barrier = threading.Barrier(count)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            barrier.wait()
+            call()
+        except BaseException as error:  # noqa: BLE001 - told below
+            raised.append(error)
+        finally:
+            history.close()
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert raised == []
+
+
+def test_a_table_that_was_renamed_or_dropped_meanwhile_is_skipped(
+    server: Server, target: Target, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    """AC-13."""
+    where = table(server)
+    name = psycopg.sql.Identifier(where.removeprefix("public."))
+    user = person("operator")
+    renamed = requested(user, target, "vacuum", table=where)
+    dropped = requested(user, target, "vacuum", table=where)
+    with server.connect(dbname="shop") as connection:
+        connection.execute(psycopg.sql.SQL("ALTER TABLE public.{} RENAME TO other").format(name))
+        perform.perform(str(renamed.pk))
+        connection.execute("DROP TABLE public.other")
+        perform.perform(str(dropped.pk))
+
+    renamed.refresh_from_db()
+    dropped.refresh_from_db()
+    assert renamed.state == "skipped"
+    assert "Object changed" in renamed.outcome
+    assert dropped.state == "skipped"
+    assert "gone" in dropped.outcome
+
+
+@newest
+def test_a_right_that_was_taken_away_meanwhile_counts(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    user = person("operator")
+    row = requested(user, target, "vacuum", table=table(server))
+    Grant.objects.all().delete()
+    since = server.log_size()
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "refused"
+    assert "VACUUM" not in server.log_text(since=since)
+
+
+@newest
+def test_an_account_that_was_ended_meanwhile_counts(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    user = person("operator")
+    row = requested(user, target, "vacuum", table=table(server))
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "refused"
+
+
+@newest
+def test_what_is_too_old_expires_and_runs_no_more(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    """AC-10."""
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    Action.objects.filter(pk=row.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    since = server.log_size()
+
+    perform.perform(str(row.pk))
+    perform.sweep()
+
+    row.refresh_from_db()
+    assert row.state == "expired"
+    assert "VACUUM" not in server.log_text(since=since)
+    assert AuditEntry.objects.get(action_id=row.pk, kind="outcome").result == "expired"
+
+
+@newest
+def test_an_action_whose_worker_is_gone_is_lost(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    silent = timezone.now() - timedelta(seconds=16)
+    Action.objects.filter(pk=row.pk).update(state="running", started_at=silent, beat_at=silent)
+
+    perform.sweep()
+
+    row.refresh_from_db()
+    assert row.state == "lost"
+    assert "so is its backend" in row.outcome
+
+
+@newest
+def test_a_lost_action_names_the_backend_that_still_runs(
+    target: Target,
+    server: Server,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    ours = live(server, user="operator", application_name=acting.application_name(row))
+    silent = timezone.now() - timedelta(seconds=16)
+    Action.objects.filter(pk=row.pk).update(state="running", started_at=silent, beat_at=silent)
+
+    perform.sweep()
+
+    row.refresh_from_db()
+    assert row.state == "lost"
+    assert f"pid {ours.info.backend_pid}" in row.outcome
+
+
+@newest
+def test_what_still_beats_is_left_alone(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    Action.objects.filter(pk=row.pk).update(state="running", beat_at=timezone.now())
+
+    perform.sweep()
+
+    row.refresh_from_db()
+    assert row.state == "running"
+
+
+@newest
+def test_another_server_at_the_address_is_refused(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    Target.objects.update(system_identifier="4711")
+    since = server.log_size()
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "refused"
+    assert "Another server" in row.outcome
+    assert "VACUUM" not in server.log_text(since=since)
+
+
+@newest
+def test_a_superuser_as_operator_is_refused_unless_the_target_says_otherwise(
+    server: Server, watch: Watch, person: Person, table: Callable[..., str], previewed: Asked
+) -> None:
+    target = watch(server, operator_user="postgres")
+    where = table(server)
+    user = person("operator")
+
+    refused = previewed(user, target, "vacuum", table=where)
+    Target.objects.update(allow_superuser=True)
+    target.refresh_from_db()
+    allowed = previewed(user, target, "vacuum", table=where)
+
+    assert "superuser" in refused.preview["refused"]
+    assert allowed.preview["refused"] == ""
+
+
+def test_a_preview_shows_statement_lock_and_who_conflicts(
+    server: Server,
+    target: Target,
+    person: Person,
+    previewed: Asked,
+    blocked: Callable[[Server], Blocked],
+) -> None:
+    pair = blocked(server)
+
+    draft = previewed(person("dba"), target, "vacuum_full", table=f"public.{pair.table}")
+
+    assert draft.preview["ready"] is True
+    assert draft.preview["sql"] == f'VACUUM (FULL) "public"."{pair.table}"'
+    assert draft.preview["lock"] == "AccessExclusiveLock"
+    assert {found["pid"] for found in draft.preview["conflicts"]} == {
+        pair.root_pid,
+        pair.waiter_pid,
+    }
+    assert ["Table", f"public.{pair.table}"] in draft.preview["facts"]
+
+
+@newest
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("public.missing", "no table"),
+        ("pg_catalog.pg_class", "system catalog"),
+        ("orders", "no table"),
+        ("public.a.b.c", "no table"),
+        ("'", "no table"),
+    ],
+)
+def test_a_preview_refuses_what_is_no_table_of_the_people(
+    target: Target, person: Person, previewed: Asked, given: str, says: str
+) -> None:
+    draft = previewed(person("operator"), target, "vacuum", table=given)
+
+    assert says in draft.preview["refused"]
+    assert AuditEntry.objects.filter(what="vacuum", result="refused").count() == 1
+    with pytest.raises(Refused):
+        run.request(draft.asked_by, draft, source="test")  # type: ignore[arg-type]
+
+
+@newest
+def test_hostile_names_are_names(
+    target: Target, server: Server, person: Person, done: Asked
+) -> None:
+    hostile = 'a"; DROP TABLE x; -- {{7*7}} %s {} <img onerror>'[:63]
+    name = psycopg.sql.Identifier("public", hostile)
+    quoted = '"public"."' + hostile.replace('"', '""') + '"'
+    with server.connect(user="owner", dbname="shop") as connection:
+        connection.execute(psycopg.sql.SQL("CREATE TABLE {} (id bigint)").format(name))
+    try:
+        row = done(person("operator"), target, "vacuum", table=quoted)
+    finally:
+        with server.connect(dbname="shop") as connection:
+            connection.execute(psycopg.sql.SQL("DROP TABLE {}").format(name))
+
+    assert row.state == "succeeded"
+    assert row.sql == f"VACUUM {quoted}"
+
+
+@newest
+def test_an_unreachable_target_fails_with_the_reason(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    Target.objects.update(port=1)
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "failed"
+    assert "Nothing was sent" in row.outcome
