@@ -255,8 +255,7 @@ def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..
         eventually(lambda: ask(dead) > before)
 
 
-def test_interrupted_in_the_background_it_stops_in_order(state: Path, stack: Up) -> None:
-    del stack  # only one can run: this one is another module-wide state's
+def test_interrupted_in_the_background_it_stops_in_order() -> None:
     with servers.home() as folder:
         up = start(folder / "state", "--no-demo")
         up.process.send_signal(signal.SIGINT)
