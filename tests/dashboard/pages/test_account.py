@@ -1,0 +1,100 @@
+"""Who I am, my rights, my password and my theme."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Group
+
+from monitors.models import AuditEntry, Grant
+from tests.people import PASSWORD, browser_of, make_target, person
+
+pytestmark = pytest.mark.django_db
+NEW = "another long passphrase"
+
+
+def test_it_shows_rights_by_target_and_nothing_of_others():
+    target = make_target("shop-1")
+    make_target("secret-2")
+    client = browser_of(person("maren", "operator", target=target))
+
+    page = client.get("/account/").content.decode()
+
+    assert "shop-1" in page
+    assert "cancel_backend" in page
+    assert "terminate_backend" not in page
+    assert "secret-2" not in page
+
+
+def test_it_shows_a_role_that_comes_through_a_group():
+    user = person("maren")
+    group = Group.objects.create(name="on-call")
+    user.groups.add(group)
+    Grant.objects.create(group=group, role="dba")
+
+    page = browser_of(user).get("/account/").content.decode()
+
+    assert "through on-call" in page
+
+
+def test_it_says_so_when_there_is_no_role():
+    page = browser_of(person("stranger")).get("/account/").content.decode()
+
+    assert "You have no role yet." in page
+
+
+def test_it_changes_the_password_keeps_this_session_and_ends_the_others():
+    user = person("maren", "viewer")
+    here, there = browser_of(user), browser_of(user)
+    passwords = {"old_password": PASSWORD, "new_password1": NEW, "new_password2": NEW}
+
+    response = here.post("/account/", passwords)
+
+    assert response.status_code == 302
+    user.refresh_from_db()
+    assert user.check_password(NEW)
+    assert here.get("/account/").status_code == 200
+    assert there.get("/account/").status_code == 302
+    assert AuditEntry.objects.filter(what="password.change", who="maren").count() == 1
+
+
+def test_a_wrong_old_password_changes_nothing():
+    user = person("maren", "viewer")
+    passwords = {"old_password": "wrong", "new_password1": NEW, "new_password2": NEW}
+
+    response = browser_of(user).post("/account/", passwords)
+
+    user.refresh_from_db()
+    assert response.status_code == 400
+    assert user.check_password(PASSWORD)
+    assert NEW not in response.content.decode()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_server_sets_the_chosen_theme(theme):
+    client = browser_of(person("maren", "viewer"))
+
+    response = client.post("/account/theme/", {"theme": theme, "next": "/targets/"})
+
+    assert response["Location"] == "/targets/"
+    assert f'<html lang="en" data-theme="{theme}">' in client.get("/account/").content.decode()
+
+
+def test_the_systems_theme_takes_the_choice_back():
+    client = browser_of(person("maren", "viewer"))
+    client.post("/account/theme/", {"theme": "dark"})
+
+    client.post("/account/theme/", {"theme": "system"})
+
+    assert "data-theme" not in client.get("/account/").content.decode()
+
+
+def test_a_theme_leads_only_to_this_site():
+    client = browser_of(person("maren", "viewer"))
+
+    response = client.post("/account/theme/", {"theme": "dark", "next": "https://else.example/"})
+
+    assert response["Location"] == "/account/"
+
+
+def test_a_theme_is_chosen_by_post_alone():
+    assert browser_of(person("maren")).get("/account/theme/").status_code == 405
