@@ -63,6 +63,8 @@ class Backend:
     waiters: list[Backend] = field(default_factory=list)
     click: uuid.UUID = field(default_factory=uuid.uuid4)
     """Idempotency key of its button: two clicks on one are one action."""
+    answered: Any = None
+    """The action that was already taken on just this state of it, None for none."""
 
     def __getattr__(self, name: str) -> Any:
         """Return a column of pg_stat_activity."""
@@ -141,12 +143,12 @@ class Backend:
     def guard(self) -> dict[str, str]:
         """Return the arguments that name this very backend in this very state.
 
-        Times in ISO 8601 with microseconds; of a transaction that runs nothing
+        Spelled as an action keeps its arguments: UTC with microseconds. Of a transaction that runs nothing
         its start and the last change of state stand for the statement's start.
         """
         names = ("xact_start", "state_change") if self.is_in_transaction else ("query_start",)
         times = {name: self.row.get(name) for name in ("backend_start", *names)}
-        spelled = {name: at.isoformat(timespec="microseconds") for name, at in times.items() if at}
+        spelled = {name: moment_text(at) for name, at in times.items() if at}
         return {"pid": str(self.pid), **spelled}
 
     def export(self) -> dict[str, Any]:
@@ -169,6 +171,11 @@ class LockTree:
     """Worst first; one of pid 0 stands for prepared transactions."""
     blocked: int
     longest_seconds: float
+
+
+def moment_text(moment: datetime) -> str:
+    """Return a moment in UTC with all six digits of its microseconds."""
+    return moment.astimezone(UTC).isoformat(" ", "microseconds")
 
 
 def backends_of(rows: Iterable[Row], now: datetime, texts: Mapping[str, str]) -> list[Backend]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monitors.models import Action
+
 LABELS = {
     "n_dead_tup": "Dead rows",
     "n_live_tup": "Live rows",
@@ -22,6 +24,8 @@ LABELS = {
     "released": "Backends released",
     "xid_age": "XID age",
 }
+
+SIGNALS = ("cancel_backend", "terminate_backend")
 
 LOCKS = {
     "accessexclusive": "Nobody can read or write the table meanwhile.",
@@ -54,6 +58,18 @@ class Change:
     def fell(self) -> bool:
         """Whether the number went down: what nearly every action is for."""
         return self.change_pct is not None and self.change_pct < 0
+
+
+def statement_of(action: Action) -> str:
+    """Return an action's statement in short: a signal's is its function, not the guard around it."""
+    if action.name in SIGNALS:
+        return f"pg_{action.name}({action.arguments.get('pid', '')})"
+    return action.sql or f"{action.name} {action.object_name}"
+
+
+def adds(action: Action) -> bool:
+    """Whether an action's effect says what its outcome does not say already."""
+    return bool(action.effect) and action.effect.lower() not in action.outcome.lower()
 
 
 def unit_of(name: str, value: Any) -> str:

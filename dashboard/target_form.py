@@ -62,7 +62,9 @@ class TargetForm(forms.Form):
         max_length=63,
         validators=[validate_name],
     )
-    environment = forms.ModelChoiceField(Environment.objects.all(), to_field_name="name")
+    environment = forms.ModelChoiceField(
+        Environment.objects.all(), to_field_name="name", empty_label=None, initial="production"
+    )
     host = text_field("Host", help_text="A name or an address.", max_length=255)
     port = forms.IntegerField(min_value=1, max_value=65535, initial=5432)
     dbname = text_field(
@@ -80,7 +82,9 @@ class TargetForm(forms.Form):
     )
     user = text_field("User", max_length=63, initial="howdah_collector")
     password = password_field("Password", "Sealed at once; only workers can open it.")
-    operator = forms.ChoiceField(label="Actions", choices=OPERATORS, initial="none")
+    operator = forms.ChoiceField(
+        label="Actions", choices=OPERATORS, initial="none", widget=forms.RadioSelect
+    )
     operator_user = text_field("Operator user", max_length=63, required=False)
     operator_password = password_field("Operator password", "Sealed like the other one.")
     allow_superuser = forms.BooleanField(

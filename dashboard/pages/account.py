@@ -30,6 +30,7 @@ THEME_SECONDS = 365 * 24 * 3600
 def account(request: PageRequest) -> HttpResponse:
     """Show who is logged in with which rights; POST changes the password."""
     form = PasswordChangeForm(request.user, request.POST or None)
+    form.fields["old_password"].widget.attrs.pop("autofocus")
     if request.method == "POST" and form.is_valid():
         form.save()
         update_session_auth_hash(request, form.user)

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard.effects import changes_of, lock_words
+from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors import access, run
@@ -265,6 +265,8 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         "waits_for_second": bool(kind and kind.second_person and protected),
         "notices": row.after.get("notices") or row.progress.get("notices") or [],
         "seconds": seconds_of(row),
+        "effect": row.effect if adds(row) else "",
+        "is_signal": row.name in SIGNALS,
     }
 
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
+from dashboard.effects import SIGNALS, statement_of
 from dashboard.listing import PAGE_SIZE, Listing, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, audit
@@ -101,7 +102,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
         "is_filtered": any(vars(filters).values()),
         "names": sorted(ACTIONS),
         "outcomes": [state for state in Action.State if state != Action.State.DRAFT],
-        "under_way": under_way(request, target),
+        "under_way": [line_of(row) for row in under_way(request, target)],
         "targets": sorted(seen_targets(request).values_list("name", flat=True)),
     }
     page = "target-actions" if target else "actions"
@@ -124,9 +125,17 @@ def log_page(request: HttpRequest, rows: QuerySet[Any]) -> LogPage:
     """Return the page of the log that the query asks for."""
     count = rows.count()
     page = page_of(request, count)
-    shown = list(rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
+    shown = [line_of(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
     q = request.GET.get("q", "").strip()
     return LogPage(matching=[], rows=shown, page=page, sort="", q=q, count=count)
+
+
+def line_of(row: Action | AuditEntry) -> dict[str, Any]:
+    """Return a row of the log with the short form of its statement."""
+    if isinstance(row, Action):
+        return {"row": row, "statement": statement_of(row)}
+    is_signal = row.what in SIGNALS
+    return {"row": row, "statement": row.object_name if is_signal else row.sql}
 
 
 def log_window(request: HttpRequest) -> Window:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, frame
@@ -25,10 +26,13 @@ from dashboard.requests import PageRequest, get_target, render_page, table_respo
 from monitors import access, review
 from monitors.history import series
 from monitors.history.window import Window
-from monitors.models import ProbeState, Target
+from monitors.models import Action, ProbeState, Target
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
+SIGNALS = ("cancel_backend", "terminate_backend")
+RECENT = timedelta(minutes=2)
+NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}
 
 
@@ -51,8 +55,10 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         return exported
     findings = review.findings(target, None if window.is_live else window.end)
     may = access.permissions_of(request.user, target)
+    verdict = review.verdict(target, findings, page="activity")
     context = {
-        "verdict": review.verdict(target, findings, page="activity"),
+        "verdict": verdict,
+        "worst": subject_of(verdict, seen.backends),
         "seen": seen,
         "chart": load_chart(target, window),
         "listing": listing,
@@ -75,6 +81,13 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
+def subject_of(verdict: review.Verdict, backends: list[Backend]) -> Backend | None:
+    """Return the client's backend that a verdict speaks of first, None where it has ended."""
+    pid = verdict.finding.pid if verdict.finding else None
+    clients = (backend for backend in backends if backend.is_client)
+    return next((backend for backend in clients if backend.pid == pid), None)
+
+
 def read(request: PageRequest, target: Target, window: Window) -> Now:
     """Return the backends now, or as they were where the window ends in the past."""
     if window.is_live:
@@ -85,7 +98,18 @@ def read(request: PageRequest, target: Target, window: Window) -> Now:
     if window.is_live and access.may(request.user, "view_query_text", target):
         texts = cached(f"activity:{target.id}") or {}
     backends = backends_of(rows, now, texts)
+    answer(target, backends)
     return Now(backends, lock_tree(backends, now))
+
+
+def answer(target: Target, backends: list[Backend]) -> None:
+    """Note on each backend what was just done to it: the snapshot may be older."""
+    since = timezone.now() - RECENT
+    actions = Action.objects.filter(target=target, name__in=SIGNALS, created_at__gte=since)
+    for action in actions.exclude(state__in=NOT_SENT).order_by("created_at"):
+        for backend in backends:
+            if action.arguments == backend.guard:
+                backend.answered = action
 
 
 def read_at(target: Target) -> datetime | None:
