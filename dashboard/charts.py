@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.urls import reverse
@@ -11,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from monitors.history.series import Series
+from monitors.history.window import Window
 
 WIDTH, HEIGHT = 84, 22
 """Of a spark, in pixels."""
@@ -38,6 +40,7 @@ STATE_COLOURS = {
     "idle": "timeout",
     "fastpath function call": "io",
     "disabled": "extension",
+    "starting": "client",
     "": "extension",
 }
 
@@ -48,6 +51,7 @@ SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
 SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MINUTE, HOUR, DAY = 60, 3600, 86400
 TEN = 10
+SHORTEST_AXIS = timedelta(minutes=2)
 
 
 def trim(value: float) -> str:
@@ -111,12 +115,14 @@ def chart(  # noqa: PLR0913 - keyword only
     marks: Iterable[Mapping[str, Any]] = (),
     lines: Sequence[Mapping[str, Any]] = (),
     note: str = "",
-    window: Any = None,
+    window: Window | None = None,
+    since: datetime | None = None,
 ) -> dict[str, Any]:
     """Return what charts.js draws: one column a series, marks, and the window's ends.
 
     `labels` and `colours` go by the series' keys; a stacked row is empty in all
-    columns or in none, else its sum would be a false number.
+    columns or in none, else its sum would be a false number. The time axis is the
+    window's; of a target that was registered within it (`since`), from then on.
     """
     keys = list(series.values)
     columns = [list(series.values[key]) for key in keys]
@@ -127,7 +133,7 @@ def chart(  # noqa: PLR0913 - keyword only
         "note": note,
         "unit": unit,
         "x": list(series.times),
-        "from": window.start.timestamp() if window else None,
+        "from": axis_start(window, since) if window else None,
         "to": window.end.timestamp() if window else None,
         "series": [
             {
@@ -149,16 +155,39 @@ def picked(series: Series, names: Sequence[str]) -> Series:
     return Series(series.times, {name: series.values[name] for name in names})
 
 
-def joined(lines: Sequence[tuple[str, Series, str]]) -> Series:
-    """Return lines of several reads as columns over the union of their times.
+def joined(lines: Sequence[tuple[str, Series, str]], *, within: float) -> Series:
+    """Return lines of several reads as columns over common times.
 
-    `lines` are (label, series, field). Between two points of its own a line
-    keeps its value, since a gauge holds until the next snapshot; where its own
-    read has a gap, and outside of it, it has none.
+    `lines` are (label, series, field). The databases of a target are read one
+    after another: points that lie within so many seconds stand at one time.
+    Where a line has no point of its own at a time it keeps its last value, since
+    a gauge holds until the next snapshot; in its gaps and outside of it, it has none.
     """
-    times = sorted({moment for _label, line, _field in lines for moment in line.times})
-    values = {label: held(line.times, line.values[field], times) for label, line, field in lines}
+    moments = sorted({moment for _label, line, _field in lines for moment in line.times})
+    times = clustered(moments, within)
+    values = {
+        label: held([snapped(moment, times) for moment in line.times], line.values[field], times)
+        for label, line, field in lines
+    }
     return Series(times, values)
+
+
+def clustered(moments: Sequence[float], within: float) -> list[float]:
+    """Return the last moment of each run of moments that spans no more than `within` seconds."""
+    times: list[float] = []
+    first = float("-inf")
+    for moment in moments:
+        if moment - first <= within:
+            times[-1] = moment
+        else:
+            times.append(moment)
+            first = moment
+    return times
+
+
+def snapped(moment: float, times: Sequence[float]) -> float:
+    """Return the first of some times that is not before a moment."""
+    return times[bisect_left(times, moment)]
 
 
 def held(
@@ -170,9 +199,15 @@ def held(
     for moment in times:
         while position < len(own) and own[position] <= moment:
             position += 1
-        inside = 0 < position and (position < len(own) or moment == own[-1])
+        inside = position > 0 and (position < len(own) or moment == own[-1])
         column.append(values[position - 1] if inside else None)
     return column
+
+
+def axis_start(window: Window, since: datetime | None) -> float:
+    """Return where the time axis begins: no history is older than its target."""
+    latest = window.end - SHORTEST_AXIS
+    return max(window.start, min(since or window.start, latest)).timestamp()
 
 
 def whole_rows(columns: list[list[float | None]]) -> list[list[float | None]]:
@@ -212,13 +247,14 @@ def points(values: Sequence[float | None]) -> list[list[tuple[float, float]]]:
     known = [value for value in values if value is not None]
     top = max(known, default=0) or 1
     step = WIDTH / max(1, len(values) - 1)
+    first = WIDTH if len(values) == 1 else 0
     runs: list[list[tuple[float, float]]] = [[]]
     for index, value in enumerate(values):
         if value is None:
             runs.append([])
         else:
             y = HEIGHT - 1 - (HEIGHT - 2) * max(0.0, value) / top
-            runs[-1].append((round(index * step, 1), round(y, 1)))
+            runs[-1].append((round(first + index * step, 1), round(y, 1)))
     return [run for run in runs if run]
 
 

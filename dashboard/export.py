@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,22 +29,31 @@ class Echo:
         return text
 
 
+def iso(moment: datetime) -> str:
+    """Return a time in ISO 8601 with microseconds, in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+WRITERS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
+    (datetime, iso),
+    (timedelta, timedelta.total_seconds),
+    (Decimal, float),
+    ((uuid.UUID, date), str),
+)
+"""How a type that JSON lacks is written; datetime stands before date, whose kind it is."""
+
+
 def plain(key: str, value: Any) -> Any:
     """Return what JSON can hold: times in ISO 8601 with microseconds, ids as strings."""
     if value is None or isinstance(value, bool | str):
         return value
-    if key in ID_KEYS:
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, uuid.UUID | date):
-        return str(value)
     if isinstance(value, list | tuple):
         return [plain(key, item) for item in value]
+    if key in ID_KEYS:
+        return str(value)
+    for kinds, write in WRITERS:
+        if isinstance(value, kinds):
+            return write(value)
     return value
 
 

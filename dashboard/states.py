@@ -60,19 +60,31 @@ def unread(target: Target, fresh: Freshness, probe_name: str, window: Window) ->
     if not target.enabled:
         text = "Nothing reads a disabled target. Enable it on the Targets page."
         return State("warning", "pause", f"{target.name} is disabled", text)
+    return failed(target, fresh, probe_name) or State(
+        "notice",
+        "clock",
+        "First snapshot",
+        f"It is read every {fresh.interval_seconds:,.0f} s. "
+        "This page shows it as soon as it is there.",
+        moment=fresh.next_at,
+    )
+
+
+def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
+    """Return why the last attempt of a probe failed, None where it didn't or there was none."""
+    reason = sentence(fresh.reason)
     if fresh.state in UNREACHABLE:
         title = f"{target.name} can't be reached since"
-        text = f"{sentence(fresh.reason)} {advice(fresh.reason)}"
+        text = f"{reason} {advice(fresh.reason)}"
         return State("critical", "offline", title, text, moment=fresh.failing_since)
     if fresh.state == Snapshot.State.DENIED:
         return denied(target, fresh, probe_name)
     if fresh.state == Snapshot.State.UNSUPPORTED:
-        text = f"{sentence(fresh.reason)} PostgreSQL {OLDEST_MAJOR} is the oldest that is read."
+        text = f"{reason} PostgreSQL {OLDEST_MAJOR} is the oldest that is read."
         return State("notice", "notice", "Not on this version", text)
     if fresh.state == Snapshot.State.FAILED:
-        return State("warning", "warning", "The read failed", sentence(fresh.reason))
-    text = f"It is read every {fresh.interval_seconds:,.0f} s. This page shows it as soon as it is there."
-    return State("notice", "clock", "First snapshot", text, moment=fresh.next_at)
+        return State("warning", "warning", "The read failed", reason)
+    return None
 
 
 def denied(target: Target, fresh: Freshness, probe_name: str) -> State:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monitors import autovacuum
-from monitors.advisor import table_name
+from monitors.advisor import Finding, table_name
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Database, ProbeState, Target
@@ -37,8 +37,8 @@ COLUMNS = (
 NEED_VACUUM_ROWS = 1000
 """n_dead_tup beyond which a table is listed by default."""
 
-DUE_PCT, NEAR_PCT, FAR_PCT = 100, 80, 200
-"""Of autovacuum's threshold: due, soon due, and long overdue."""
+DUE_PCT, NEAR_PCT = 100, 80
+"""Of autovacuum's threshold: due, and soon due."""
 
 SHOWN_KINDS = frozenset({"r", "m"})
 """Ordinary tables and materialized views; TOAST tables are shown with their tables."""
@@ -58,7 +58,7 @@ def databases_of(target: Target) -> dict[int, Database]:
     return {database.pk: database for database in Database.objects.filter(target=target)}
 
 
-def tables_of(target: Target, window: Window) -> list[Row]:
+def tables_of(target: Target, window: Window, findings: Sequence[Finding]) -> list[Row]:
     """Return every table that a snapshot of the window's end shows.
 
     Keys: `COLUMNS`, every column of the probe, and for the page `datid`,
@@ -69,11 +69,21 @@ def tables_of(target: Target, window: Window) -> list[Row]:
     states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
     read_at = dict(states.values_list("database_id", "taken_at"))
     next_xid = newest_xid(target, window)
-    return [
+    levels = levels_of(findings)
+    rows = [
         table_row(row, databases[row["database_id"]], target, read_at, next_xid)
         for row in rows_at("tables", target, window)
         if row["relkind"] in SHOWN_KINDS and row["database_id"] in databases
     ]
+    for row in rows:
+        row["level"] = levels.get((row["database_id"], row["relid"]), row["level"])
+    return rows
+
+
+def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, int | None], str]:
+    """Return {(database id, relid): level} of the worst finding on each table."""
+    worst_last = reversed(findings)
+    return {(one.database_id, one.relid): one.level for one in worst_last if one.relid}
 
 
 def newest_xid(target: Target, window: Window) -> int | None:
@@ -126,14 +136,9 @@ def share_pct(dead: int | None, live: int | None) -> float | None:
 
 
 def level_of(past_pct: float | None, dead: int | None) -> str:
-    """Return how bad a distance to the threshold is; few dead rows are nobody's trouble."""
-    if past_pct is None or (dead or 0) <= NEED_VACUUM_ROWS:
-        return ""
-    if past_pct > FAR_PCT:
-        return "critical"
-    if past_pct > DUE_PCT:
-        return "warning"
-    return "notice" if past_pct > NEAR_PCT else ""
+    """Return notice where a vacuum is near; what is beyond it, findings judge."""
+    few = past_pct is None or (dead or 0) <= NEED_VACUUM_ROWS
+    return "" if few or (past_pct or 0) <= NEAR_PCT else "notice"
 
 
 def needs_vacuum(row: Mapping[str, Any]) -> bool:

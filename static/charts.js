@@ -148,6 +148,8 @@
     [60, "{HH}:{mm}", null, null, null, null, null, null, 1],
     [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1],
   ];
+  /* The last value of a line, unless the line ended long before the others. */
+  const newest = (column) => column.slice(-Math.max(2, Math.ceil(column.length / 20))).findLast((value) => value != null);
   const NONE = { left: 0, width: 0, top: 0, height: 0 };
 
   /* A limit far above the figures would flatten them: it is then only named in the legend. */
@@ -171,11 +173,9 @@
     const last = spec.to ?? spec.x.at(-1);
 
     const read = (u) => {
-      let i = u.cursor.idx;
-      const live = i == null;
-      if (live) for (i = spec.x.length - 1; i > 0 && values.every((column) => column[i] == null);) i -= 1;
-      outputs.forEach((output, s) => { output.value = write(values[s][i]); });
-      time.textContent = live ? "" : when(spec.x[i]);
+      const i = u.cursor.idx;
+      outputs.forEach((output, s) => { output.value = write(i == null ? newest(values[s]) : values[s][i]); });
+      time.textContent = i == null ? "" : when(spec.x[i]);
     };
     const u = new uPlot({
       width: Math.max(box.clientWidth, 120), height: box.clientHeight, legend: { show: false }, padding: [8, 12, 0, 0],

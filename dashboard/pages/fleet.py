@@ -13,6 +13,7 @@ from dashboard import fleet_rows
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, render_page, table_response, window_of
 from monitors import access
+from monitors.advisor import counted
 from monitors.history import series
 from monitors.history.window import Window
 
@@ -95,7 +96,10 @@ def verdict(rows: Sequence[Row]) -> Row:
     calm = sum(1 for row in rows if not row["level"] and row["state"] in {"up", "past"})
     unread = sum(1 for row in rows if row["state"] == "unread")
     found = sum(len(row["findings"]) for row in rows)
-    foot = f"{found:,} open findings. {calm:,} of {len(rows):,} targets have nothing to report."
+    foot = (
+        f"{counted(found, 'open finding')}. "
+        f"{calm:,} of {counted(len(rows), 'target')} with nothing to report."
+    )
     if unread:
         foot += f" {unread:,} not read yet."
     return {

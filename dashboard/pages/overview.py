@@ -68,8 +68,14 @@ def database_row(row: Row, grown: Mapping[str, Any], window: Window, *, watched:
         "cache_hit_pct": hit_pct(grown),
         "xact_per_second": None
         if not complete
-        else (counted["xact_commit"] + counted["xact_rollback"]) / window.length.total_seconds(),
+        else (counted["xact_commit"] + counted["xact_rollback"]) / seconds_of(row, window),
     }
+
+
+def seconds_of(row: Row, window: Window) -> float:
+    """Return how long a database was watched within the window."""
+    start = max(window.start, row["since_at"])
+    return max(1.0, (window.end - start).total_seconds())
 
 
 def hit_pct(grown: Mapping[str, Any]) -> float | None:
@@ -82,7 +88,8 @@ def page(
     request: PageRequest, target: Target, window: Window, databases: list[Row]
 ) -> HttpResponse:
     """Render the page."""
-    findings = review.findings(target, None if window.is_live else window.end)
+    at = None if window.is_live else window.end
+    findings = review.findings(target, at)
     sessions = series.gauges("sessions", target.pk, window, ["backends", "blocked"])
     states = series.gauges_by("sessions", target.pk, window, "backends", "state")
     rates = series.rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
@@ -91,10 +98,10 @@ def page(
     summary = fleet_rows.fleet_of([target], window)[0]
     context: dict[str, Any] = {
         "summary": summary,
-        "verdict": review.verdict(target, findings),
+        "verdict": review.verdict(target, findings, at=at),
         "findings": findings,
         "tiles": tiles(summary, sessions, rates, dead),
-        "charts": charts_of(window, states, rates, dead, marks),
+        "charts": charts_of(target, window, states, rates, dead, marks),
         "databases": databases,
         "may": access.permissions_of(request.user, target),
     }
@@ -134,7 +141,7 @@ def tiles(
             "unit": f"of {usable:,}" if usable else "",
             "spark": sessions.values["backends"],
             "level": fleet_rows.used_level(used),
-            "note": f"{used:.0f} % of what clients can have" if used is not None else "",
+            "note": f"{used:.0f} % of the usable" if used is not None else "",
         },
         {
             "title": "Transactions",
@@ -173,6 +180,7 @@ def tiles(
 
 
 def charts_of(
+    target: Target,
     window: Window,
     states: series.Series,
     rates: series.Series,
@@ -191,6 +199,7 @@ def charts_of(
             stack=True,
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Transactions",
@@ -200,6 +209,7 @@ def charts_of(
             colours={"xact_commit": "cpu", "xact_rollback": "lock"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Dead rows",
@@ -209,5 +219,6 @@ def charts_of(
             colours={"n_dead_tup": "lock"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
     ]

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, autovacuum, review
+from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
@@ -28,6 +29,7 @@ RUN_WORDS = {
     "analyze_count": "ANALYZE by hand",
     "autoanalyze_count": "autoanalyze",
 }
+HUNDRED = 100
 MOST_RUNS = 200
 """Snapshots with a vacuum or analyze that are listed; a window may hold thousands."""
 
@@ -37,16 +39,23 @@ def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpRespon
     """Show one table's rows, size, scans, writes, vacuums and thresholds."""
     target, window = get_target(request, name), window_of(request)
     database = Database.objects.filter(target=target, datid=datid).first()
-    row = found(target, window, database, relid)
+    findings = review.findings(target, None if window.is_live else window.end)
+    row = found(target, window, database, relid, findings)
     exported = table_response(request, "table", table_rows.COLUMNS, [row])
-    return exported or page(request, target, window, row)
+    return exported or page(request, target, window, row, findings)
 
 
-def found(target: Target, window: Window, database: Database | None, relid: int) -> Row:
+def found(
+    target: Target,
+    window: Window,
+    database: Database | None,
+    relid: int,
+    findings: Sequence[Finding],
+) -> Row:
     """Return the table's row; one that was dropped as it last was. Raises Http404."""
     if database is None:
         raise Http404
-    tables = table_rows.tables_of(target, window)
+    tables = table_rows.tables_of(target, window, findings)
     for row in tables:
         if row["database_id"] == database.pk and row["relid"] == relid:
             return row
@@ -59,12 +68,15 @@ def found(target: Target, window: Window, database: Database | None, relid: int)
     return table_rows.table_row(row, database, target, {}, None)
 
 
-def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
+def page(
+    request: PageRequest, target: Target, window: Window, row: Row, findings: Sequence[Finding]
+) -> HttpResponse:
     """Render the page of one table."""
+    at = None if window.is_live else window.end
     mine = [
-        finding
-        for finding in review.findings(target, None if window.is_live else window.end)
-        if (finding.database_id, finding.relid) == (row["database_id"], row["relid"])
+        one
+        for one in findings
+        if (one.database_id, one.relid) == (row["database_id"], row["relid"])
     ]
     key = {"relid": row["relid"]}
     where = {"database_id": row["database_id"], "key": key}
@@ -74,10 +86,10 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
     marks = sorted([*series.marks(target.pk, window), *run_marks(runs)], key=lambda m: m["at"])
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(target, mine, page="vacuum") if mine else None,
+        "verdict": review.verdict(target, mine, page="vacuum", at=at) if mine else None,
         "findings": mine,
         "tiles": tiles(row, gauges),
-        "charts": charts_of(window, row, gauges, rates, marks),
+        "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
         "actions": actions_on(target, row),
         "options": options_of(target, row),
@@ -92,6 +104,7 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
         target=target,
         window=window,
         reads=("tables",),
+        findings=findings,
     )
 
 
@@ -113,7 +126,7 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
             "kind": "short",
             "spark": values["n_dead_tup"],
             "level": row["level"],
-            "note": "" if past is None else f"{past:,.0f} % of the threshold",
+            "note": "" if past is None else f"{times_words(past)} the threshold",
         },
         {"title": "Dead share", "value": row["dead_pct"], "kind": "pct", "note": "of all rows"},
         {
@@ -121,7 +134,7 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
             "value": row["size_bytes"],
             "kind": "bytes",
             "spark": values["size_bytes"],
-            "note": "with indexes and TOAST",
+            "note": "indexes and TOAST too",
         },
         {
             "title": "Rows changed",
@@ -134,7 +147,13 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
     ]
 
 
+def times_words(past: float) -> str:
+    """Return a share of the threshold: 84 % of, or 3.6 times."""
+    return f"{past:.0f} % of" if past < HUNDRED else f"{past / HUNDRED:,.1f} times"
+
+
 def charts_of(
+    target: Target,
     window: Window,
     row: Row,
     gauges: series.Series,
@@ -153,6 +172,7 @@ def charts_of(
             marks=marks,
             lines=[limit] if row["autovacuum_enabled"] else [],
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Live rows",
@@ -162,6 +182,7 @@ def charts_of(
             colours={"n_live_tup": "io"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Size",
@@ -171,6 +192,7 @@ def charts_of(
             colours={"size_bytes": "ipc"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Rows written",
@@ -180,6 +202,7 @@ def charts_of(
             colours={"n_tup_ins": "cpu", "n_tup_upd": "io", "n_tup_del": "lock"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
         charts.chart(
             "Sequential scans",
@@ -189,6 +212,7 @@ def charts_of(
             colours={"seq_scan": "text"},
             marks=marks,
             window=window,
+            since=target.created_at,
         ),
     ]
 

@@ -10,9 +10,11 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, table_rows
+from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, review
+from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -27,10 +29,11 @@ TOP = 4
 def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
-    tables = table_rows.tables_of(target, window)
+    findings = review.findings(target, None if window.is_live else window.end)
+    tables = table_rows.tables_of(target, window, findings)
     shown = listing(request, tables)
     exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
-    return exported or page(request, target, window, tables, shown)
+    return exported or page(request, target, window, tables, shown, findings)
 
 
 def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
@@ -59,15 +62,21 @@ def filtered(tables: Sequence[Row], name: str) -> list[Row]:
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, tables: list[Row], shown: Listing
+    request: PageRequest,
+    target: Target,
+    window: Window,
+    tables: list[Row],
+    shown: Listing,
+    findings: Sequence[Finding],
 ) -> HttpResponse:
     """Render the page around a listing."""
-    findings = review.findings(target, None if window.is_live else window.end)
+    at = None if window.is_live else window.end
     total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
     marks = series.marks(target.pk, window)
     running = table_rows.progress_of(target, window)
     context: dict[str, Any] = {
-        "verdict": review.verdict(target, findings, page="vacuum"),
+        "findings": findings_here(findings),
+        "verdict": review.verdict(target, findings, page="vacuum", at=at),
         "tables": tables,
         "listing": shown,
         "sort": shown.sort,
@@ -90,6 +99,11 @@ def page(
         reads=("tables",),
         findings=findings,
     )
+
+
+def findings_here(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings of this page's subject."""
+    return [one for one in findings if SUBJECTS.get(one.advisor) == "vacuum"]
 
 
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
@@ -124,12 +138,13 @@ def dead_chart(
     colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))
     return charts.chart(
         "Dead rows",
-        charts.joined(lines),
+        charts.joined(lines, within=window.length.total_seconds() / series.POINTS / 2),
         unit="rows",
         colours=colours,
         marks=marks,
         note="n_dead_tup",
         window=window,
+        since=target.created_at,
     )
 
 
@@ -164,12 +179,12 @@ def tiles(
             "value": len(due) if tables else None,
             "unit": f"of {len(tables):,}",
             "level": "warning" if due else "good" if tables else "",
-            "note": "past autovacuum's threshold",
+            "note": "past the threshold",
         },
         {
             "title": "Autovacuum off",
             "value": len(off) if tables else None,
-            "unit": "tables",
+            "unit": f"of {len(tables):,}",
             "level": "warning" if off else "",
             "note": off[0]["table"] if off else "by autovacuum_enabled",
         },
@@ -189,6 +204,6 @@ def tiles(
         {
             "title": "Vacuums",
             "value": by_hand + by_itself,
-            "note": f"{by_itself:,} by autovacuum, {by_hand:,} by hand",
+            "note": f"{by_itself:,} auto, {by_hand:,} by hand",
         },
     ]

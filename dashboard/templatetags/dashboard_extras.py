@@ -23,6 +23,7 @@ from monitors.advisor import Finding
 
 register = template.Library()
 
+THOUSAND, DAY_HOURS = 1000, 24
 NONE = "\N{EN DASH}"
 LEVELS = {
     "good": "Good",
@@ -30,6 +31,13 @@ LEVELS = {
     "warning": "Warning",
     "critical": "Critical",
     "unknown": "Unknown",
+}
+ACTION_ICONS = {
+    "vacuum": "vacuum",
+    "vacuum_full": "bloat",
+    "analyze": "activity",
+    "cancel_backend": "cancel",
+    "terminate_backend": "terminate",
 }
 STATE_LEVELS = {
     "draft": "notice",
@@ -97,6 +105,14 @@ def ms(value: float | None) -> str:
 def age_words(seconds: float | None) -> str:
     """Write seconds in as few words as tell the age: 8 s, 3 h 12 min, 63 d; None: a dash."""
     return NONE if seconds is None else charts.age_words(seconds)
+
+
+@register.filter
+def age_span(length: timedelta) -> str:
+    """Write a window's length in one unit: 1 hour, 24 hours, 7 days."""
+    hours = round(length.total_seconds() / 3600)
+    count, word = (hours // 24, "day") if hours > DAY_HOURS else (hours, "hour")
+    return f"{count} {word}s" if count > 1 else word
 
 
 @register.filter
@@ -336,10 +352,20 @@ def fleet_link(context: Context, row: Mapping[str, Any]) -> str:
     return link(context, name, row["name"])
 
 
+@register.filter
+def times(value: float | None) -> SafeString | str:
+    """Write a percentage as 84 %, from 1,000 % on as 12 x; None: a dash."""
+    if value is None:
+        return NONE
+    if value < THOUSAND:
+        return pct(value, 0)
+    return unit(number(value / 100), "\N{MULTIPLICATION SIGN}")
+
+
 @register.simple_tag
 def share(value: float | None, whole: float | None) -> SafeString | str:
     """Return value in percent of whole; a dash where either is unknown or there is no limit."""
-    return NONE if value is None or not whole else pct(100 * value / whole, 0)
+    return NONE if value is None or not whole else times(100 * value / whole)
 
 
 @register.simple_tag
@@ -354,7 +380,10 @@ def evidence(value: Any, unit_name: str) -> SafeString | str:
         "rows": number,
         "count": number,
     }
-    return writers[unit_name](value) if unit_name in writers else str(value)
+    if unit_name in writers:
+        return writers[unit_name](value)
+    text = str(value)
+    return format_html('<span class="sql">{}</span>', highlight(text)) if " " in text else text
 
 
 @register.simple_tag(takes_context=True)
@@ -364,17 +393,47 @@ def finding_url(context: Context, finding: Finding) -> str:
 
 
 @register.simple_tag(takes_context=True)
-def finding_button(context: Context, finding: Finding) -> SafeString:
-    """Return the button of the action that helps."""
+def finding_button(context: Context, finding: Finding, css: str = "btn-s") -> SafeString:
+    """Return the button of the action that helps; a great one names its object visibly."""
     action = ACTIONS[finding.action]
+    is_great = css == "btn-primary"
     shown = action_button(
-        context, finding.action, action.verb, object=finding.object_name, **finding.arguments
+        context,
+        finding.action,
+        f"{action.verb} {finding.object_name}" if is_great else action.verb,
+        icon=ACTION_ICONS.get(finding.action, "actions"),
+        object="" if is_great else finding.object_name,
+        css=css,
+        **finding.arguments,
     )
     return SafeString(render_to_string("_action_button.html", shown))
 
 
+@register.simple_tag(takes_context=True)
+def verdict_button(context: Context, verdict: Any) -> SafeString | str:
+    """Return what helps most: a harmless action, else the way to where the finding is shown.
+
+    Nothing that destroys is the first button of a page.
+    """
+    finding = verdict.finding
+    if finding is None:
+        return ""
+    subject = frame.SUBJECTS.get(finding.advisor, "")
+    harmless = finding.action and not ACTIONS[finding.action].destructive
+    if harmless and finding.action != "cancel_backend":
+        return finding_button(context, finding, css="btn-primary")
+    if not subject or context["frame"].page == subject:
+        return ""
+    return format_html(
+        '<a class="btn btn-primary" href="{}">See {}{}</a>',
+        link(context, subject, context["target"].name),
+        subject.capitalize(),
+        icon("arrow"),
+    )
+
+
 @register.inclusion_tag("_action_button.html", takes_context=True)
-def action_button(  # noqa: PLR0913 - a tag is called by keywords
+def action_button(
     context: Context,
     action: str,
     text: str,
