@@ -92,6 +92,7 @@ def install(*, dev: bool = False) -> list[str]:
                 path = ROOT / copied
                 path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(Path(folder) / source, path)
+        stamp(package).parent.mkdir(exist_ok=True)
         stamp(package).write_text(package["integrity"], encoding="utf-8")
         fetched.append(package["name"])
     return fetched
@@ -118,5 +119,4 @@ def read_lock(path: Path) -> list[Package]:
 
 
 if __name__ == "__main__":
-    (ROOT / ".cache").mkdir(exist_ok=True)
     install(dev="--dev" in sys.argv)
