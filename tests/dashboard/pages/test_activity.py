@@ -1,0 +1,316 @@
+"""The Activity page: backends, who waits for whom, and who may press what."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+from django.utils import timezone
+
+from dashboard.backends import COLUMNS
+from monitors.history import partitions
+from monitors.models import HISTORY, Action, ProbeState
+from tests.people import HTMX, browser_of, make_target, person
+
+pytestmark = pytest.mark.django_db
+READ_AT = timezone.now().replace(microsecond=123456)
+START = READ_AT - timedelta(hours=2)
+
+
+def keep(target, pid, *, seconds=10.0, **columns):
+    """Store a backend as the last snapshot left it."""
+    begun = READ_AT - timedelta(seconds=seconds)
+    options = {
+        "state": "active",
+        "query": f"SELECT {pid} FROM t WHERE a = ?",
+        "query_start": begun,
+        "xact_start": begun,
+        "state_change": begun,
+        "application_name": "web-api",
+        "usename": "joe",
+        "datname": "shop",
+        "backend_type": "client backend",
+        **columns,
+    }
+    HISTORY["activity"].latest.objects.create(
+        target_id=target.pk,
+        database_id=0,
+        pid=pid,
+        backend_start=START,
+        since_at=READ_AT,
+        changed_at=READ_AT,
+        **options,
+    )
+
+
+@pytest.fixture
+def target():
+    made = make_target()
+    ProbeState.objects.create(
+        target=made, probe="activity", state="ok", taken_at=timezone.now(), target_at=READ_AT
+    )
+    return made
+
+
+@pytest.fixture
+def dba(target):
+    return browser_of(person("dba", "dba", target=target))
+
+
+def page(client, query=""):
+    response = client.get(f"/targets/shop-1/activity/{query}")
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def rows(client, query=""):
+    response = client.get(f"/targets/shop-1/activity/?format=json{query}")
+    return json.loads(response.getvalue())
+
+
+def test_it_shows_what_is_not_idle_longest_first(target, dba):
+    keep(target, 1, seconds=3)
+    keep(target, 2, seconds=60)
+    keep(target, 3, state="idle")
+    keep(target, 4, state=None, query_start=None, backend_type="walwriter")
+
+    assert [row["pid"] for row in rows(dba)] == [2, 1]
+
+
+def test_filter_all_lifts_the_default(target, dba):
+    keep(target, 1)
+    keep(target, 3, state="idle")
+    keep(target, 4, state=None, query_start=None, backend_type="walwriter")
+
+    assert {row["pid"] for row in rows(dba, "&filter=all")} == {1, 3, 4}
+
+
+def test_it_marks_statements_over_5_seconds(target, dba):
+    keep(target, 1, seconds=3)
+    assert "over 5 seconds" not in page(dba)
+
+    keep(target, 2, seconds=6)
+    assert "over 5 seconds" in page(dba)
+
+
+def test_it_exports_the_columns_of_pg_stat_activity_and_computed_ones(target, dba):
+    keep(target, 1, state="idle in transaction", backend_xid=2**40, query_id=-(2**62))
+    keep(target, 2, blocked_by=[1], wait_event_type="Lock", wait_event="transactionid")
+
+    by_pid = {row["pid"]: row for row in rows(dba)}
+
+    assert tuple(by_pid[1]) == COLUMNS
+    assert (by_pid[1]["blocking"], by_pid[2]["blocking"]) == (1, 0)
+    assert by_pid[2]["blocked_by"] == [1]
+    assert by_pid[2]["query_seconds"] == 10.0
+    assert by_pid[1]["backend_xid"] == str(2**40)
+    assert by_pid[1]["query_id"] == str(-(2**62))
+    start = datetime.fromisoformat(by_pid[1]["backend_start"])
+    assert start == START
+    assert ".123456" in by_pid[1]["backend_start"]
+
+
+def test_csv_has_every_row_beyond_the_page(target, dba):
+    for pid in range(1, 61):
+        keep(target, pid)
+
+    text = dba.get("/targets/shop-1/activity/?format=csv").getvalue().decode()
+
+    assert len(list(csv.DictReader(io.StringIO(text)))) == 60
+
+
+def test_an_export_without_a_login_is_401(target):
+    assert Client().get("/targets/shop-1/activity/?format=json").status_code == 401
+
+
+def test_it_is_404_to_a_stranger(target):
+    client = browser_of(person("stranger"))
+
+    assert client.get("/targets/shop-1/activity/").status_code == 404
+    assert client.get("/targets/no-such/activity/").status_code == 404
+
+
+def test_the_root_blocker_stands_on_top_with_terminate_alone(target, dba):
+    keep(target, 4321, state="idle in transaction", application_name="billing-api")
+    keep(target, 5107, blocked_by=[4321], wait_event_type="Lock", wait_event="relation")
+
+    html = page(dba)
+    tree = html[html.index('id="tree"') : html.index('id="backends"')]
+
+    assert tree.index("4321") < tree.index("5107")
+    assert "billing-api" in tree
+    assert "Terminate 4321" in tree
+    assert "Cancel 4321" not in html
+    assert "Cancel 5107" in tree
+
+
+def test_cancel_carries_the_microseconds_and_a_key_of_its_own(target, dba):
+    keep(target, 1, seconds=1)
+    keep(target, 2, seconds=1)
+
+    html = page(dba)
+
+    began = (READ_AT - timedelta(seconds=1)).astimezone(UTC).isoformat(" ", "microseconds")
+    assert f'name="query_start" value="{began}"' in html
+    keys = [part.split('"')[0] for part in html.split('name="idempotency_key" value="')[1:]]
+    assert len(keys) == len(set(keys)) == 2
+
+
+@pytest.mark.parametrize(
+    ("role", "cancels", "terminates"),
+    [("viewer", False, False), ("operator", True, False), ("dba", True, True)],
+)
+def test_buttons_are_disabled_with_the_reason_for_who_may_not(target, role, cancels, terminates):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+
+    html = page(browser_of(person("somebody", role, target=target)))
+
+    assert ("actions/cancel_backend/" in html) is cancels
+    assert ("actions/terminate_backend/" in html) is terminates
+    assert ("Your role on shop-1 does not include cancel_backend" in html) is not cancels
+
+
+def test_without_an_operator_login_nothing_can_be_pressed(target, dba):
+    target.operator_user = ""
+    target.save()
+    keep(target, 1)
+
+    html = page(dba)
+
+    assert "actions/cancel_backend/" not in html
+    assert "has no operator login" in html
+
+
+def test_howdahs_own_and_the_servers_backends_have_no_button(target, dba):
+    keep(target, 1, application_name="howdah:collector:fast")
+    keep(target, 2, backend_type="autovacuum worker")
+
+    html = page(dba)
+
+    assert "actions/cancel_backend/" not in html
+    assert "own" in html
+
+
+@pytest.mark.parametrize(("role", "sees"), [("viewer", False), ("operator", True)])
+def test_literals_show_only_to_who_may_see_them(target, role, sees):
+    keep(target, 1)
+    in_another_zone = START.astimezone(datetime.strptime("+0530", "%z").tzinfo)
+    key = f"activity:{target.pk}"
+    cache.set(key, {f"1:{in_another_zone.isoformat()}": "SELECT 1 WHERE a = 'secret'"}, 30)
+
+    html = page(browser_of(person("somebody", role, target=target)))
+
+    cache.delete(key)
+    assert ("secret" in html) is sees
+
+
+def test_what_was_just_cancelled_is_not_offered_again(target, dba):
+    keep(target, 1, seconds=1)
+    times = {"backend_start": START, "query_start": READ_AT - timedelta(seconds=1)}
+    spelled = {name: at.astimezone(UTC).isoformat(" ", "microseconds") for name, at in times.items()}
+    Action.objects.create(
+        name="cancel_backend",
+        target=target,
+        target_name=target.name,
+        arguments={"pid": "1", **spelled},
+        asked_by_name="dba",
+        state="succeeded",
+    )
+
+    assert "Cancel 1<" not in page(dba)
+
+
+def test_the_past_has_no_buttons(target, dba):
+    keep(target, 1)
+    partitions.ensure_for(HISTORY["activity"].samples, READ_AT)
+    HISTORY["activity"].samples.objects.create(
+        target_id=target.pk,
+        database_id=0,
+        pid=77,
+        backend_start=START,
+        taken_at=READ_AT - timedelta(minutes=5),
+        target_at=READ_AT - timedelta(minutes=5),
+        change=1,
+        state="active",
+        query="SELECT ?",
+        query_start=READ_AT - timedelta(minutes=6),
+        backend_type="client backend",
+    )
+
+    html = page(dba, f"?at={(READ_AT - timedelta(minutes=1)).timestamp()}")
+
+    assert 'id="backend-77"' in html
+    assert "actions/cancel_backend/" not in html
+    assert "This page shows the past" in html
+
+
+def test_a_past_without_history_says_so(target, dba):
+    keep(target, 1)
+
+    assert "Nothing is known of that moment" in page(dba, "?at=2020-01-01T00:00Z")
+
+
+def test_it_says_that_nothing_was_read_yet():
+    make_target()
+    client = browser_of(person("dba", "dba"))
+
+    html = page(client)
+
+    assert "First snapshot" in html
+    assert "Lock tree" not in html
+
+
+def test_nobody_blocked_has_words_of_its_own(target, dba):
+    keep(target, 1)
+
+    assert "No blocked backends. Good." in page(dba)
+
+
+def test_idle_backends_are_summed_by_application(target, dba):
+    keep(target, 1, state="idle", application_name="pooler")
+    keep(target, 2, state="idle", application_name="pooler")
+
+    html = page(dba)
+
+    idle = html[html.index('aria-label="Idle backends"') :]
+    assert "pooler" in idle
+    assert "No statement runs" in html
+
+
+def test_it_finds_by_text_and_sorts_by_any_column(target, dba):
+    keep(target, 1, application_name="alpha", seconds=5)
+    keep(target, 2, application_name="beta", seconds=1)
+
+    assert [row["pid"] for row in rows(dba, "&q=BETA")] == [2]
+    assert [row["pid"] for row in rows(dba, "&sort=-application_name")] == [2, 1]
+    assert dba.get("/targets/shop-1/activity/?sort=password").status_code == 400
+
+
+def test_htmx_gets_the_body_alone(target, dba):
+    keep(target, 1)
+
+    html = dba.get("/targets/shop-1/activity/", headers=HTMX).content.decode()
+
+    assert '<div id="body"' in html
+    assert "<html" not in html
+
+
+def test_it_takes_no_post(target, dba):
+    assert dba.post("/targets/shop-1/activity/").status_code == 405
+
+
+def test_a_name_from_the_target_is_never_markup(target, dba):
+    keep(target, 1, application_name='x" onmouseover=alert(1) <script>', query="<img src=x>")
+
+    html = page(dba)
+
+    assert "<script>'" not in html
+    assert '<img src="x">' not in html
+    assert "<img src=x>" not in html
+    assert 'x" onmouseover' not in html
