@@ -21,10 +21,11 @@ class SignOfLife(bootsteps.StartStopStep):
         from django.conf import settings  # noqa: PLC0415 - after the fixup has set Django up
 
         from monitors.heartbeat import Heartbeat  # noqa: PLC0415
+        from monitors.snapshot import close_unwatched  # noqa: PLC0415
 
         role = os.environ.get("HOWDAH_ROLE", "requests")
         slot = settings.WORKER_SLOT if role == "snapshots" else None
-        self.thread = Heartbeat(role, slot)
+        self.thread = Heartbeat(role, slot, tidy=close_unwatched)
         self.thread.start()
 
     def stop(self, worker: object) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import DatabaseError, connection
@@ -30,12 +31,13 @@ def beat(role: str, slot: int | None = None) -> None:
 
 
 class Heartbeat(threading.Thread):
-    """Beats every few seconds until it is stopped."""
+    """Beats every few seconds until it is stopped, and tidies the process up by the way."""
 
-    def __init__(self, role: str, slot: int | None) -> None:
+    def __init__(self, role: str, slot: int | None, tidy: Callable[[], None]) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self.role = role
         self.slot = slot
+        self.tidy = tidy
         self.stopped = threading.Event()
 
     def run(self) -> None:
@@ -43,6 +45,7 @@ class Heartbeat(threading.Thread):
         while not self.stopped.is_set():
             try:
                 beat(self.role, self.slot)
+                self.tidy()
             except DatabaseError as error:
                 log.warning("No sign of life written: %s", type(error).__name__)
                 connection.close()

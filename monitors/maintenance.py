@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.core.cache import cache
-from monitors.history import freshness, partitions, rollup
 from redis.exceptions import RedisError
 
+from monitors.history import freshness, partitions, rollup
+
 ROLL_UP_EVERY = timedelta(minutes=5)
-SLOW_EVERY = timedelta(minutes=30)
+SLOW_EVERY = timedelta(minutes=10)
 
 
 def maintain(now: datetime) -> None:

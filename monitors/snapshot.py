@@ -188,6 +188,12 @@ class Busy(Exception):
 SESSIONS = Sessions()
 
 
+def close_unwatched() -> None:
+    """Close this process's connections to targets that are disabled or gone."""
+    watched = Target.objects.filter(enabled=True, deleting_at__isnull=True)
+    SESSIONS.forget(keep=set(watched.values_list("pk", flat=True)))
+
+
 def take_due(target_id: int, kind: str, claim: str) -> None:
     """Take what is due of a lease, if the claim still holds, and give it back."""
     lease = schedule.hold(target_id, kind, claim)

@@ -399,3 +399,18 @@ def test_the_slow_lease_keeps_at_most_two_connections(embedded: Server, watch: W
         assert [connection.closed for connection in opened] == [True, False, False]
     finally:
         session.close()
+
+
+def test_the_connections_of_a_disabled_target_are_closed(embedded: Server, watch: Watch) -> None:
+    target = watch(embedded, name="leaving")
+    claim = claim_of(target, Lease.Kind.FAST)
+    take_due(target.pk, Lease.Kind.FAST, claim)
+    with SESSIONS.use(target.pk, Lease.Kind.FAST) as session:
+        connection = session.kept["postgres"].connection
+
+    snapshot.close_unwatched()
+    assert not connection.closed
+
+    Target.objects.filter(pk=target.pk).update(enabled=False)
+    snapshot.close_unwatched()
+    assert connection.closed
