@@ -174,11 +174,11 @@ class Sessions:
     def forget(self, keep: set[int]) -> None:
         """Close the sessions of targets that are no longer watched."""
         with self._lock:
-            gone = [key for key in self._sessions if key[0] not in keep]
-            closing = [self._sessions.pop(key) for key in gone]
-        for session in closing:
-            with session.lock:
-                session.close()
+            for key, session in list(self._sessions.items()):
+                # One that is in use ends by its deadline and is closed the next time.
+                if key[0] not in keep and session.lock.acquire(blocking=False):
+                    session.close()
+                    del self._sessions[key]
 
 
 class Busy(Exception):
