@@ -44,8 +44,11 @@ class Sample(models.Model):
     redacted: ClassVar[tuple[str, ...]] = ()
     """Texts whose literals are replaced before anything is stored."""
     refined: ClassVar[tuple[str, ...]] = ()
-    """Gauges that `Probe.refine_sql` reads for some objects; the SQL itself
-    does not return them, so they are carried over from snapshot to snapshot."""
+    """Gauges and labels that `Probe.refine_sql` reads for some objects; the SQL
+    itself does not return them, so they are carried over from snapshot to
+    snapshot. The last one is None until it was read."""
+    counts_since: ClassVar[str] = ""
+    """The fact whose change says that an object's counters started anew."""
 
     class Meta:
         abstract = True
@@ -63,7 +66,9 @@ class Probe:
 
     `sql` maps the lowest PostgreSQL major version that a text fits to that
     text; the highest key not above the server's major wins. A text returns a
-    subset of the sample's columns, the others stay None.
+    subset of the sample's columns, the others stay None. Where the probe reads
+    an extension, the keys are the extension's versions as 109 for 1.9, and
+    `{schema}` in a text is the schema that it was found in.
     """
 
     name: str
@@ -79,17 +84,36 @@ class Probe:
     reset_sql: str = ""
     """One row (stats_reset, a counter of the whole) that tells a reset of
     this probe's counters; empty where counters can't be reset alone."""
+    reset_is_whole: bool = False
+    """Whether a new stats_reset says that everything was reset; else only
+    where the counter of the whole fell too."""
+    evicts: bool = False
+    """Whether the counter of the whole counts objects that were thrown out."""
     refine_sql: str = ""
-    """Given `%(keys)s` (an array of the key's one column), returns the key and
-    the `refined` gauges; run for what changed and what was not read for long."""
+    """Given `%(keys)s` (an array of the key's first column), returns the key and
+    the `refined` columns; run for what was not read yet."""
+    refine_changed: bool = False
+    """Whether it is run for what changed too."""
+    refine_at_once: int = 300
+    """For how many objects a snapshot at most."""
+    extension: str = ""
+    """The extension that it reads, looked for in every database."""
     statement_timeout_ms: int = 5000
     needs: str = ""
     """What makes it work where a right or extension is missing (one
     statement); empty: `GRANT pg_monitor TO <collector>`."""
 
-    def sql_for(self, server_version: int) -> str | None:
-        """Return the text for a server_version as libpq says it (170002), None if none fits."""
-        fitting = [major for major in self.sql if major <= server_version // 10000]
+    def sql_for(self, server_version: int, extension_version: str = "") -> str | None:
+        """Return the text for a server_version as libpq says it (170002), None if none fits.
+
+        `extension_version` is that of the probe's extension, as '1.11'; a
+        server that was upgraded may still have an older one.
+        """
+        known = server_version // 10000
+        if self.extension:
+            major, _, minor = extension_version.partition(".")
+            known = int(major or 0) * 100 + int(minor or 0)
+        fitting = [version for version in self.sql if version <= known]
         return self.sql[max(fitting)] if fitting else None
 
 

@@ -29,7 +29,8 @@ from monitors import schedule, secrets
 from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.models import HISTORY, Database, Lease, Mark, Snapshot, Target, TargetSecret
-from monitors.pg import connect, text
+from monitors.pg import connect, extensions, text
+from monitors.pg.extensions import Installed
 from monitors.pg.errors import Unreachable, reason_of
 from monitors.pg.identity import Identity, is_new_epoch, read_identity
 from monitors.probe import Probe, Row
@@ -79,6 +80,8 @@ class Session:
     address: connect.Address | None = None
     kept: OrderedDict[str, Kept] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    extensions: dict[str, tuple[str, Installed]] = field(default_factory=dict)
+    """Where each extension was found: (database, version and schema)."""
 
     def open(self, target: Target, dbname: str, seconds: float) -> Kept:
         """Return the connection to a database, opened when it is not kept; raises Unreachable."""
@@ -113,6 +116,7 @@ class Session:
         fingerprint = fingerprint_of(target)
         if fingerprint != self.fingerprint:
             self.close()
+            self.extensions.clear()
             self.address = collector_address(target)
             self.fingerprint = fingerprint
 
@@ -328,14 +332,17 @@ class Run:
     ) -> Snapshot:
         """Read a probe in one transaction of the target and keep it in one of ours."""
         dbname = database.datname if database is not None else self.target.dbname
+        installed = None
+        if probe.extension:
+            dbname, installed = self.find_extension(probe.extension)
         kept = self.session.open(self.target, dbname, min(self.left, 5))
-        statement = probe.sql_for(kept.identity.server_version)
+        version = installed.version if installed else ""
+        statement = probe.sql_for(kept.identity.server_version, version)
         if statement is None:
-            message = f"Not on PostgreSQL {kept.identity.server_version // 10000}."
-            raise Unsupported(message)
+            raise Unsupported(too_old(probe, kept.identity, version))
         with connect.deadline(kept.connection, max(self.left, 0.1)), kept.connection.transaction():
-            reading = read(kept.connection, probe, statement)
-            if probe.sample.redacted:
+            reading = read(kept.connection, probe, statement, installed)
+            if set(probe.sample.redacted) - set(probe.sample.refined):
                 reading = self.redact(probe, reading)
             snapshot = store.store(
                 place,
@@ -344,16 +351,36 @@ class Run:
                 interval_seconds=interval_seconds,
                 next_due=next_due,
                 epoch=kept.identity.epoch,
-                refine=refiner(kept.connection, probe) if probe.refine_sql else None,
+                refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
             )
         if probe.name == "databases":
             note_databases(self.target, probe, reading.rows)
         return snapshot
 
+    def find_extension(self, name: str) -> tuple[str, Installed]:
+        """Return the first database that has an extension, the entry database first.
+
+        Raises Unsupported where none has it. What was found is looked up again
+        each time: an extension may be dropped or updated.
+        """
+        known = self.session.extensions.pop(name, None)
+        included = Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
+        names = [known[0]] if known else []
+        names += [self.target.dbname, *included.values_list("datname", flat=True)]
+        for dbname in dict.fromkeys(names):
+            kept = self.session.open(self.target, dbname, min(self.left, 5))
+            with connect.deadline(kept.connection, max(self.left, 0.1)):
+                installed = extensions.find(kept.connection, name)
+            if installed is not None:
+                self.session.extensions[name] = (dbname, installed)
+                return dbname, installed
+        message = f"The extension {name} is installed in no database that is read."
+        raise Unsupported(message)
+
     def redact(self, probe: Probe, reading: store.Reading) -> store.Reading:
         """Keep the running texts for a moment in the cache alone, and replace their literals."""
         columns = probe.sample.columns()
-        places = [columns.index(name) for name in probe.sample.redacted]
+        places = [columns.index(name) for name in probe.sample.redacted if name in columns]
         live: dict[str, str] = {}
         rows = []
         for row in reading.rows:
@@ -382,14 +409,34 @@ FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] 
     (Unsupported, Snapshot.State.UNSUPPORTED),
     (errors.InsufficientPrivilege, Snapshot.State.DENIED),
     (
-        (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn),
+        (
+            errors.UndefinedTable,
+            errors.UndefinedFunction,
+            errors.UndefinedColumn,
+            errors.ObjectNotInPrerequisiteState,  # not in shared_preload_libraries
+        ),
         Snapshot.State.UNSUPPORTED,
     ),
     (errors.QueryCanceled, Snapshot.State.TIMEOUT),
 )
 
 
-def read(connection: psycopg.Connection, probe: Probe, statement: str) -> store.Reading:
+def too_old(probe: Probe, identity: Identity, extension_version: str) -> str:
+    """Say why a probe has no text for a server or for its extension's version."""
+    if not probe.extension:
+        return f"Not on PostgreSQL {identity.server_version // 10000}."
+    return (
+        f"{probe.extension} {extension_version} is too old here: "
+        f"ALTER EXTENSION {probe.extension} UPDATE;"
+    )
+
+
+def read(
+    connection: psycopg.Connection,
+    probe: Probe,
+    statement: str,
+    installed: Installed | None = None,
+) -> store.Reading:
     """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
     cpu, waited = time.thread_time(), 0.0
     connection.execute(
@@ -398,10 +445,11 @@ def read(connection: psycopg.Connection, probe: Probe, statement: str) -> store.
     )
     reset_at = reset_counter = None
     if probe.reset_sql:
-        found = connection.execute(probe.reset_sql, binary=True).fetchone()  # type: ignore[arg-type]
+        reset = extensions.in_schema(probe.reset_sql, installed)
+        found = connection.execute(reset, binary=True).fetchone()
         reset_at, reset_counter = found or (None, None)
     began = time.perf_counter()
-    cursor = connection.execute(statement, binary=True)  # type: ignore[arg-type]
+    cursor = connection.execute(extensions.in_schema(statement, installed), binary=True)
     waited = time.perf_counter() - began
     rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
     moment = connection.execute("SELECT pg_catalog.clock_timestamp()", binary=True).fetchone()
@@ -429,26 +477,34 @@ def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
     return [tuple((*row, None)[place] for place in places) for row in rows]
 
 
-def refiner(connection: psycopg.Connection, probe: Probe) -> store.Refine:
-    """Return what reads the refined gauges of some objects.
+def refiner(
+    connection: psycopg.Connection, probe: Probe, installed: Installed | None
+) -> store.Refine:
+    """Return what reads the refined columns of some objects.
 
-    A lock that is not free within the lock_timeout costs the sizes of this
-    once, not the snapshot.
+    A lock that is not free within the lock_timeout costs them this once, not
+    the snapshot.
     """
+    keys, columns = len(probe.sample.key), (*probe.sample.key, *probe.sample.refined)
+    texts = [columns.index(name) for name in probe.sample.redacted if name in columns]
 
-    def refine(keys: list[store.Key]) -> dict[store.Key, Row]:
-        if not keys:
+    def without_literals(row: Row) -> Row:
+        return tuple(text.redact(v) if i in texts else v for i, v in enumerate(row))
+
+    def refine(wanted: list[store.Key]) -> dict[store.Key, Row]:
+        if not wanted:
             return {}
         try:
             with connection.transaction():
                 rows = connection.execute(
-                    probe.refine_sql,  # type: ignore[arg-type]
-                    {"keys": [key[0] for key in keys]},
+                    extensions.in_schema(probe.refine_sql, installed),
+                    {"keys": [key[0] for key in wanted]},
                     binary=True,
                 ).fetchall()
         except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
             return {}
-        return {row[:1]: row[1:] for row in rows if None not in row}
+        found = [without_literals(row) if texts else row for row in rows if None not in row]
+        return {row[:keys]: row[keys:] for row in found}
 
     return refine
 

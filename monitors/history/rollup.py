@@ -141,7 +141,7 @@ def roll_day(history: History, start: datetime, *, is_today: bool) -> None:
         cursor.execute(
             upsert(history, "day", source), {"start": start, "end": start + timedelta(days=1)}
         )
-        if is_today:
+        if is_today and history.sample.gauges:
             cursor.execute(unchanged(history), {"start": start})
 
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from monitors.history import partitions
 from monitors.models import Mark, ProbeState, Snapshot
 from monitors.pg.identity import is_new_epoch
-from monitors.probe import Row, Sample
+from monitors.probe import Probe, Row, Sample
 from monitors.samples import Change, History
 
 MAX_REMEMBERED_ROWS = 200_000
@@ -113,10 +113,10 @@ def store(
         previous = MEMORY.get(place, state.sequence)
         if previous is None:
             previous = load_latest(place)
-        verdict = judge(state, reading, epoch)
+        verdict = judge(place.history.probe, state, reading, epoch)
         comparison = compare(place.history.sample, previous, reading.rows, verdict)
         if refine is not None:
-            apply_refined(place.history.sample, comparison, refine)
+            apply_refined(place.history.probe, comparison, refine)
         elapsed = (
             (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         )
@@ -139,6 +139,7 @@ def store(
             interval_seconds=interval_seconds,
             rows=len(reading.rows),
             stored=stored,
+            evicted=verdict.evicted,
             client_ms=reading.client_ms,
             target_ms=reading.target_ms,
         )
@@ -191,24 +192,22 @@ class Verdict:
     first: bool  # nothing was ever read here
     new_epoch: bool  # the server crashed: everything counts from 0
     reset: bool  # stats_reset changed
-    whole_reset: bool  # … and the counter of the whole fell
+    whole_reset: bool  # … and that of everything
+    evicted: int = 0  # objects that were thrown out since the last reading
 
 
-def judge(state: ProbeState, reading: Reading, epoch: str) -> Verdict:
+def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verdict:
     """Tell how a reading relates to the last one."""
     # PostgreSQL 14 sets stats_reset when a database's first counter appears.
     counted = state.reset_at is not None or bool(state.reset_counter)
     reset = bool(counted and reading.reset_at and reading.reset_at != state.reset_at)
-    fell = (
-        reading.reset_counter is not None
-        and state.reset_counter is not None
-        and reading.reset_counter < state.reset_counter
-    )
+    grown = (reading.reset_counter or 0) - (state.reset_counter or 0)
     return Verdict(
         first=state.sequence == 0,
         new_epoch=is_new_epoch(state.epoch, epoch),
         reset=reset,
-        whole_reset=reset and fell,
+        whole_reset=reset and (probe.reset_is_whole or grown < 0),
+        evicted=max(grown, 0) if probe.evicts and state.sequence and not reset else 0,
     )
 
 
@@ -223,6 +222,7 @@ def compare(
     found = Comparison()
     keys, width = len(sample.key), len(sample.columns())
     first_counter, end = keys, keys + len(sample.counters)
+    since = sample.columns().index(sample.counts_since) if sample.counts_since else None
     anew = verdict.new_epoch or verdict.whole_reset
     nothing = (None,) * len(sample.refined)
     for row in rows:
@@ -241,6 +241,8 @@ def compare(
             continue
         found.rows[key] = full = row + before[width:]
         change = change_of(before[first_counter:end], counters, verdict)
+        if since is not None and before[since] != row[since]:
+            change = Change.RESTARTED
         found.changed.append((change, before, full))
     found.gone = [key for key in previous if key not in found.rows]
     return found
@@ -269,19 +271,17 @@ def differences(change: Change, before: Row | None, now: Row) -> Row:
     )
 
 
-REFINE_AT_ONCE = 300
+def apply_refined(probe: Probe, comparison: Comparison, refine: Refine) -> None:
+    """Ask for the refined columns of what has none and, where the probe says so, of what changed.
 
-
-def apply_refined(sample: type[Sample], comparison: Comparison, refine: Refine) -> None:
-    """Ask for the refined gauges of what changed and of what has none, in place.
-
-    At most REFINE_AT_ONCE objects a snapshot: those that changed first, so
+    What changed comes first, at most `refine_at_once` objects a snapshot, so
     that a server with 10,000 tables is not made to open all of them at once.
     """
-    keys = len(sample.key)
+    keys = len(probe.sample.key)
     changed = {row[:keys]: i for i, (_, _, row) in enumerate(comparison.changed)}
     missing = [key for key, row in comparison.rows.items() if row[-1] is None]
-    wanted = list(dict.fromkeys([*changed, *missing]))[:REFINE_AT_ONCE]
+    wanted = [*changed, *missing] if probe.refine_changed else missing
+    wanted = list(dict.fromkeys(wanted))[: probe.refine_at_once]
     for key, values in refine(wanted).items():
         row = comparison.rows.get(key)
         if row is None:

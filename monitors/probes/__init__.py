@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from monitors.probe import Probe
-from monitors.probes import activity, databases, progress, sessions, tables
+from monitors.probes import (
+    activity,
+    databases,
+    indexes,
+    progress,
+    sessions,
+    settings,
+    statements,
+    tables,
+)
 
 PROBES: tuple[Probe, ...] = (
     activity.PROBE,
     sessions.PROBE,
     progress.PROBE,
     databases.PROBE,
+    statements.PROBE,
     tables.PROBE,
+    indexes.PROBE,
+    settings.PROBE,
 )

@@ -286,4 +286,5 @@ PROBE = Probe(
     per_database=True,
     reset_sql=RESET_SQL,
     refine_sql=SIZES_SQL,
+    refine_changed=True,
 )

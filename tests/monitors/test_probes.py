@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitors.models import HISTORY, Target
+from monitors.pg import extensions
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
 from monitors.snapshot import in_order, take_now
@@ -21,13 +22,13 @@ def test_its_fields_are_declared_once(probe: Probe) -> None:
     declared = [*sample.key, *sample.counters, *sample.gauges, *sample.facts, *sample.labels]
 
     assert sorted(declared) == sorted(field.name for field in sample._meta.get_fields())
-    assert set(sample.redacted) <= set(sample.facts)
-    assert set(sample.refined) <= set(sample.gauges)
+    assert set(sample.redacted) <= {*sample.facts, *sample.labels}
+    assert set(sample.refined) <= {*sample.gauges, *sample.labels}
 
 
 @each_probe
 def test_it_exists_on_the_oldest_supported_version(probe: Probe) -> None:
-    assert probe.sql_for(OLDEST_MAJOR * 10000) is not None
+    assert probe.sql_for(OLDEST_MAJOR * 10000, "1.9") is not None
 
 
 @each_probe
@@ -41,11 +42,12 @@ def test_it_never_writes_and_names_no_star(probe: Probe) -> None:
 @pytest.mark.fleet
 @each_probe
 def test_the_server_returns_what_the_sample_declares(probe: Probe, server: Server) -> None:
-    text = probe.sql_for(server.major * 10000)
-    assert text is not None
-
     with server.connect(user="collector", dbname="shop") as connection:
-        cursor = connection.execute(text)
+        installed = extensions.find(connection, probe.extension) if probe.extension else None
+        version = installed.version if installed else ""
+        text = probe.sql_for(server.major * 10000, version)
+        assert text is not None
+        cursor = connection.execute(extensions.in_schema(text, installed))
         names = [column.name for column in cursor.description or ()]
         rows = in_order(probe, names, cursor.fetchall())
 

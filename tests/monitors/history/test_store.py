@@ -180,7 +180,7 @@ def test_the_differences_add_up_to_what_the_snapshots_could_see(
 
 @pytest.mark.parametrize("wanted", [0, 1, 450])
 def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wanted: int) -> None:
-    from monitors.probes.tables import TablesSample  # noqa: PLC0415
+    from monitors.probes.tables import PROBE, TablesSample  # noqa: PLC0415
 
     width = len(TablesSample.columns())
     rows = [(relid, *[0] * (width - 1)) for relid in range(wanted)]
@@ -191,7 +191,7 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
         asked.extend(keys)
         return {key: (8192,) for key in keys}
 
-    store.apply_refined(TablesSample, found, refine)
+    store.apply_refined(PROBE, found, refine)
 
-    assert len(asked) == min(wanted, store.REFINE_AT_ONCE)
+    assert len(asked) == min(wanted, PROBE.refine_at_once)
     assert sum(row[-1] == 8192 for row in found.rows.values()) == len(asked)

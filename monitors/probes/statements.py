@@ -1,0 +1,151 @@
+"""What each normalised statement cost, from pg_stat_statements.
+
+Counters are read without texts; a text is read when its statement is seen for
+the first time, and its literals are replaced before it is kept.
+
+Source: https://www.postgresql.org/docs/current/pgstatstatements.html
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+
+from monitors.probe import Probe, Sample
+
+
+class StatementsSample(Sample):
+    """One statement of one role in one database, at top level or nested in a function."""
+
+    queryid = models.BigIntegerField()
+    userid = models.BigIntegerField()
+    dbid = models.BigIntegerField()
+    toplevel = models.BooleanField()
+    calls = models.BigIntegerField()
+    total_exec_time = models.FloatField()  # ms
+    rows = models.BigIntegerField()
+    plans = models.BigIntegerField()
+    total_plan_time = models.FloatField()  # ms
+    shared_blks_hit = models.BigIntegerField()
+    shared_blks_read = models.BigIntegerField()
+    shared_blks_dirtied = models.BigIntegerField()
+    shared_blks_written = models.BigIntegerField()
+    temp_blks_read = models.BigIntegerField()
+    temp_blks_written = models.BigIntegerField()
+    blk_read_time = models.FloatField()  # ms, of shared blocks
+    blk_write_time = models.FloatField()  # ms, of shared blocks
+    wal_bytes = models.BigIntegerField()
+    stats_since = models.DateTimeField()  # 17+ (extension 1.11)
+    usename = models.TextField()
+    datname = models.TextField()
+    query_hash = models.CharField(max_length=32)  # of the text as the extension normalised it
+    query = models.TextField()
+
+    key = ("queryid", "userid", "dbid", "toplevel")
+    counters = (
+        "calls",
+        "total_exec_time",
+        "rows",
+        "plans",
+        "total_plan_time",
+        "shared_blks_hit",
+        "shared_blks_read",
+        "shared_blks_dirtied",
+        "shared_blks_written",
+        "temp_blks_read",
+        "temp_blks_written",
+        "blk_read_time",
+        "blk_write_time",
+        "wal_bytes",
+    )
+    facts = ("stats_since",)
+    labels = ("usename", "datname", "query_hash", "query")
+    redacted = ("query",)
+    refined = ("usename", "datname", "query_hash", "query")
+    counts_since = "stats_since"
+
+    class Meta:
+        abstract = True
+
+
+SQL_1_9 = """
+SELECT s.queryid,
+       s.userid::bigint AS userid,
+       s.dbid::bigint AS dbid,
+       s.toplevel,
+       s.calls,
+       s.total_exec_time,
+       s.rows,
+       s.plans,
+       s.total_plan_time,
+       s.shared_blks_hit,
+       s.shared_blks_read,
+       s.shared_blks_dirtied,
+       s.shared_blks_written,
+       s.temp_blks_read,
+       s.temp_blks_written,
+       s.blk_read_time,
+       s.blk_write_time,
+       s.wal_bytes::bigint AS wal_bytes
+  FROM {schema}.pg_stat_statements(false) AS s
+ WHERE s.queryid IS NOT NULL
+"""
+
+SQL_1_11 = """
+SELECT s.queryid,
+       s.userid::bigint AS userid,
+       s.dbid::bigint AS dbid,
+       s.toplevel,
+       s.calls,
+       s.total_exec_time,
+       s.rows,
+       s.plans,
+       s.total_plan_time,
+       s.shared_blks_hit,
+       s.shared_blks_read,
+       s.shared_blks_dirtied,
+       s.shared_blks_written,
+       s.temp_blks_read,
+       s.temp_blks_written,
+       s.shared_blk_read_time AS blk_read_time,
+       s.shared_blk_write_time AS blk_write_time,
+       s.wal_bytes::bigint AS wal_bytes,
+       s.stats_since
+  FROM {schema}.pg_stat_statements(false) AS s
+ WHERE s.queryid IS NOT NULL
+"""
+
+RESET_SQL = """
+SELECT i.stats_reset, i.dealloc
+  FROM {schema}.pg_stat_statements_info AS i
+"""
+
+TEXTS_SQL = """
+SELECT s.queryid,
+       s.userid::bigint AS userid,
+       s.dbid::bigint AS dbid,
+       s.toplevel,
+       pg_catalog.pg_get_userbyid(s.userid)::text AS usename,
+       coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')
+           AS datname,
+       pg_catalog.md5(s.query) AS query_hash,
+       pg_catalog.left(s.query, 65536) AS query
+  FROM {schema}.pg_stat_statements(true) AS s
+ WHERE s.queryid = ANY (%(keys)s)
+   AND s.query IS NOT NULL
+"""
+
+PROBE = Probe(
+    name="statements",
+    sample=StatementsSample,
+    sql={109: SQL_1_9, 111: SQL_1_11},
+    every=timedelta(seconds=60),
+    extension="pg_stat_statements",
+    reset_sql=RESET_SQL,
+    reset_is_whole=True,
+    evicts=True,
+    refine_sql=TEXTS_SQL,
+    refine_at_once=5000,
+    needs="CREATE EXTENSION pg_stat_statements;",
+)
