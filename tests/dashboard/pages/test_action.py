@@ -344,7 +344,9 @@ def test_a_removed_targets_action_stays_for_its_maker_and_the_auditor(dba):
 
 @pytest.mark.parametrize("step", ["request", "stop", "approve", "undo"])
 def test_acting_is_a_post(dba, target, step):
-    row = Action.objects.create(name="vacuum", target=target, target_name="shop-1", asked_by_name="")
+    row = Action.objects.create(
+        name="vacuum", target=target, target_name="shop-1", asked_by_name=""
+    )
 
     assert dba.get(f"/actions/{row.pk}/{step}/").status_code == 405
     assert dba.get("/targets/shop-1/actions/vacuum/").status_code == 405
