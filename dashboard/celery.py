@@ -6,6 +6,7 @@ import os
 
 from celery import Celery, bootsteps
 
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 app = Celery("howdah")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["monitors"])

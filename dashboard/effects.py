@@ -25,6 +25,11 @@ LABELS = {
     "xid_age": "XID age",
 }
 
+NEUTRAL = frozenset({"n_live_tup", "relallvisible"})
+"""Metrics of which less is not better."""
+COUNTS = frozenset({"vacuum_count", "autovacuum_count", "analyze_count", "autoanalyze_count"})
+"""Metrics that only tell that the server has counted the action."""
+
 SIGNALS = ("cancel_backend", "terminate_backend")
 
 LOCKS = {
@@ -48,6 +53,7 @@ class Change:
     after: Any
     change_pct: float | None
     """None where nothing can be compared."""
+    less_is_better: bool
 
     @property
     def is_same(self) -> bool:
@@ -55,9 +61,14 @@ class Change:
         return bool(self.before == self.after)
 
     @property
-    def fell(self) -> bool:
-        """Whether the number went down: what nearly every action is for."""
-        return self.change_pct is not None and self.change_pct < 0
+    def shows_pct(self) -> bool:
+        """Whether the change is more than a rounding."""
+        return self.change_pct is not None and abs(self.change_pct) >= 1
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the number went down, where that is what the action is for."""
+        return self.less_is_better and self.change_pct is not None and self.change_pct < 0
 
 
 def statement_of(action: Action) -> str:
@@ -92,12 +103,12 @@ def changes_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Chan
     changes = []
     for name in [name for name in before if name in after]:
         old, new = before[name], after[name]
-        if isinstance(old, list | dict) or isinstance(new, list | dict):
+        if name in COUNTS or isinstance(old, list | dict) or isinstance(new, list | dict):
             continue
         unit = unit_of(name, new if new is not None else old)
         comparable = unit != "text" and old and new is not None
         pct = 100.0 * (new - old) / old if comparable else None
-        changes.append(Change(label_of(name), unit, old, new, pct))
+        changes.append(Change(label_of(name), unit, old, new, pct, name not in NEUTRAL))
     return changes
 
 

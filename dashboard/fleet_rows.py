@@ -37,7 +37,7 @@ COLUMNS = (
 )
 """Keys of the export, in order."""
 
-DOWN = frozenset({Snapshot.State.UNREACHABLE, Snapshot.State.TIMEOUT})
+DOWN = frozenset({Snapshot.State.UNREACHABLE})
 WATCHED = "sessions"
 """The probe whose last attempt says whether a target answers."""
 

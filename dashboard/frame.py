@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
@@ -18,9 +18,10 @@ from dashboard.states import State, unread
 from monitors import access, review
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
-from monitors.history.freshness import Freshness, freshness
+from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, Target
+from monitors.standing import standing_of
 
 WINDOW_WORDS = ("window", "from", "to", "at")
 """The query's words that a link to another page carries along."""
@@ -77,7 +78,8 @@ class Fresh:
     level: str
     text: str
     reason: str = ""
-    state: Freshness | None = None
+    read_at: datetime | None = None
+    next_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -171,24 +173,25 @@ def window_choices(request: HttpRequest, window: Window) -> list[Choice]:
     return choices
 
 
-def fresh_of(target: Target, window: Window, reads: Mapping[str, Freshness]) -> Fresh | None:
-    """Return how old the figures are; with several probes, the worst of them."""
+def fresh_of(target: Target, window: Window, reads: Sequence[str]) -> Fresh | None:
+    """Return how old the figures of some probes are, None where the page reads none."""
     if not window.is_live:
         return Fresh("notice", "The past")
-    if not target.enabled:
-        return Fresh("warning", "Paused", "This target is disabled: nothing reads it.")
-    states = list(reads.values())
-    if not states:
+    if not reads:
         return None
-    failing = [state for state in states if state.stale or state.failing_since]
-    if failing:
-        worst = min(failing, key=lambda state: (state.read_at is not None, state.read_at))
-        return Fresh("critical", "Last read", worst.reason, worst)
-    waiting = [state for state in states if state.read_at is None]
-    if waiting:
-        return Fresh("notice", "First snapshot", "", waiting[0])
-    oldest = min(states, key=lambda state: state.read_at or timezone.now())
-    return Fresh("good", "Read", "", oldest)
+    standing = standing_of(target, reads, timezone.now())
+    if not standing.level:
+        return Fresh("good", "Read", read_at=standing.read_at)
+    if standing.level == "unknown" and target.enabled:
+        return Fresh("notice", "First snapshot", standing.text, next_at=next_at(target, reads))
+    level = "warning" if standing.level == "unknown" else standing.level
+    return Fresh(level, "Last read", standing.text, read_at=standing.read_at)
+
+
+def next_at(target: Target, reads: Sequence[str]) -> datetime | None:
+    """Return when the first of some probes is read next."""
+    due = [freshness(target, name).next_at for name in reads]
+    return min((moment for moment in due if moment), default=None)
 
 
 def strip_of(request: HttpRequest, target: Target) -> list[Action]:
@@ -244,7 +247,6 @@ def build(
     """Return the frame of one answer."""
     query = window_query(request)
     rail = [fleet_rail(page)]
-    states = {name: freshness(target, name) for name in reads} if target else {}
     if target is not None:
         found = review.findings(target) if findings is None else findings
         rail = [*target_rail(target, page, query, found), rail[0]]
@@ -253,8 +255,8 @@ def build(
         rail=rail,
         windows=window_choices(request, window),
         window_query=query,
-        fresh=fresh_of(target, window, states) if target else None,
-        unread=unread(target, states[reads[0]], reads[0], window) if target and reads else None,
+        fresh=fresh_of(target, window, reads) if target else None,
+        unread=unread(target, reads[0], window) if target and reads else None,
         targets=visible(request.user),
         places=[entry for group in rail for entry in group.entries],
         strip=strip_of(request, target) if target else [],

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from monitors.history.freshness import Freshness
+from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
-from monitors.models import HISTORY, Snapshot, Target
+from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
 
 
@@ -25,16 +25,21 @@ class State:
     moment: datetime | None = None
 
 
-UNREACHABLE = frozenset({Snapshot.State.UNREACHABLE, Snapshot.State.TIMEOUT})
+UNREACHABLE = frozenset({Snapshot.State.UNREACHABLE})
 
 CHECKS: Mapping[str, str] = {
-    "refused": "The machine answers, but nothing listens on that port. "
+    "listens": "The machine answers, but nothing listens on that port. "
     "Check that PostgreSQL runs and that it listens on this address.",
-    "authentication": "The server answers and does not accept the login. "
-    "Check the password, and pg_hba.conf for this user and address.",
-    "resolve": "The host's name has no address. Check its spelling and the resolver.",
-    "answer": "The machine does not answer. Check that it runs, and the network and firewall between.",
-    "certificate": "The server's certificate is not accepted. Check its name and the CA.",
+    "resolve": "Check the name's spelling and this machine's resolver.",
+    "route": "Check the network and the firewall between.",
+    "network": "Check the network and the firewall between.",
+    "answer": "Check that the machine runs, and the network and firewall between.",
+    "slot": "Raise max_connections, or close sessions: nobody new gets in.",
+    "authentication failed": "Check the password that is stored here and the one on the server.",
+    "role": "Create the login with the grant script of the Targets page.",
+    "pg_hba": "Add a line for this login and for the address that Howdah comes from.",
+    "enter it again": "Type the password on the target's edit page: it is bound to an address.",
+    "certificate": "Check the name in the certificate and the CA that signed it.",
 }
 """What to check, by a word of the reason."""
 
@@ -47,7 +52,7 @@ def advice(reason: str) -> str:
     return next((text for word, text in CHECKS.items() if word in low), CHECK_ANYWAY)
 
 
-def unread(target: Target, fresh: Freshness, probe_name: str, window: Window) -> State:
+def unread(target: Target, probe_name: str, window: Window) -> State:
     """Return why a page has no figures of a probe."""
     if not window.is_live:
         return State(
@@ -60,23 +65,35 @@ def unread(target: Target, fresh: Freshness, probe_name: str, window: Window) ->
     if not target.enabled:
         text = "Nothing reads a disabled target. Enable it on the Targets page."
         return State("warning", "pause", f"{target.name} is disabled", text)
-    return failed(target, fresh, probe_name) or State(
-        "notice",
-        "clock",
-        "First snapshot",
-        f"It is read every {fresh.interval_seconds:,.0f} s. "
-        "This page shows it as soon as it is there.",
-        moment=fresh.next_at,
+    fresh = freshness(target, probe_name)
+    return (
+        down(target)
+        or failed(target, fresh, probe_name)
+        or State(
+            "notice",
+            "clock",
+            "First snapshot",
+            f"It is read every {fresh.interval_seconds:,.0f} s. "
+            "This page shows it as soon as it is there.",
+            moment=fresh.next_at,
+        )
     )
+
+
+def down(target: Target) -> State | None:
+    """Return since when a target can't be reached, why and what to check; None where it can."""
+    tried = ProbeState.objects.filter(target=target, state__in=UNREACHABLE)
+    row = tried.order_by("failing_since").first()
+    if row is None:
+        return None
+    title = f"{target.name} can't be reached since"
+    text = f"{sentence(row.reason)} {advice(row.reason)}"
+    return State("critical", "offline", title, text, moment=row.failing_since)
 
 
 def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
     """Return why the last attempt of a probe failed, None where it didn't or there was none."""
     reason = sentence(fresh.reason)
-    if fresh.state in UNREACHABLE:
-        title = f"{target.name} can't be reached since"
-        text = f"{reason} {advice(fresh.reason)}"
-        return State("critical", "offline", title, text, moment=fresh.failing_since)
     if fresh.state == Snapshot.State.DENIED:
         return denied(target, fresh, probe_name)
     if fresh.state == Snapshot.State.UNSUPPORTED:

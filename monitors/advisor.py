@@ -156,6 +156,7 @@ def remedy_of(row: Row) -> tuple[str, dict[str, str]]:
     """
     if not is_client(row):
         return "", {}
+    times: tuple[str, ...]
     if row.get("state") in IDLE_IN_TRANSACTION:
         action, times = "terminate_backend", ("backend_start", "xact_start", "state_change")
     elif row.get("state") in RUNNING:

@@ -125,7 +125,7 @@ def unfrozen_share(relpages: int | None, relallfrozen: int | None) -> float:
 def single(value: float) -> float:
     """Round to the four-byte float in which the server computes.
 
-    Beyond 16 million rows its neighbours are further than one row apart, so a
+    Beyond 16 million its neighbours are further than one apart, so a
     threshold in eight bytes would say "due" a few rows before the server does.
     """
     return float(struct.unpack("f", struct.pack("f", value))[0])

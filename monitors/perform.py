@@ -184,12 +184,13 @@ def maintain(
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
         notices = acting.send_watched(hand, statement, spec, watch)
-        after = measured(watch, row, spec)
     except (psycopg.Error, Unreachable) as error:
         return not_done(error, hand, row, spec, watch)
+    else:
+        skips = [notice.text for notice in notices if notice.skips]
+        after = measured(watch, row, spec, None if skips else row.before)
     finally:
         watch.close()
-    skips = [notice.text for notice in notices if notice.skips]
     if skips:
         return Ended(State.SKIPPED, skipped(skips, row, notices), after=after)
     effect = spec.effect(row.before, after)
@@ -198,12 +199,17 @@ def maintain(
     )
 
 
-def measured(watch: Watch, row: Action, spec: Spec) -> dict[str, Any]:
-    """Return the numbers after; {} where the target does not tell them any more."""
+def measured(
+    watch: Watch, row: Action, spec: Spec, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the numbers after; {} where the target does not tell them any more.
+
+    Without numbers before, as where nothing was done, no change is waited for.
+    """
     try:
         eye = watch.open_eye()
         with connect.deadline(eye, 10):
-            return spec.measure(eye, row.identity, row.before)
+            return spec.measure(eye, row.identity, before)
     except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: no numbers after: %s", row.pk, type(error).__name__)
         return {}

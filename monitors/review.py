@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from django.db.models import Q, prefetch_related_objects
+from django.db.models import F, Func, Q, TextField, Value, prefetch_related_objects
+from django.db.models.lookups import Contains
 from django.utils import timezone
 
 from monitors.advisor import Advisor, Finding, Row, Samples, counted
@@ -39,6 +40,13 @@ LEVELS = ("good", "unknown", "notice", "warning", "critical")
 
 Rows = dict[int, list[Row]]
 """Rows of one probe by target."""
+SWITCHED = Q(
+    Contains(
+        Func(F("reloptions"), Value(" "), function="array_to_string", output_field=TextField()),
+        Value("autovacuum_enabled"),
+    )
+)
+"""Tables for which autovacuum was turned on or off."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +179,14 @@ def latest(probe_name: str, ids: Sequence[int], *conditions: Q) -> Rows:
 def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]]) -> Rows:
     """Return the tables that an advisor may say something of, with TOAST tables' main tables.
 
-    A fleet has millions of tables; most have few dead rows and no storage options.
+    A fleet has millions of tables; most have few dead rows and never heard of autovacuum.
     """
     ids = [target.pk for target in targets]
     watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
     rows = min(
         (thresholds_of(target, dead_tuples.ADVISOR)["min_rows"] for target in targets), default=0
     )
-    chosen = latest("tables", ids, watched, Q(n_dead_tup__gt=rows) | Q(reloptions__isnull=False))
+    chosen = latest("tables", ids, watched, Q(n_dead_tup__gt=rows) | SWITCHED)
     toast = {row["relid"] for found in chosen.values() for row in found if row["relkind"] == "t"}
     for target_id, mains in latest("tables", ids, watched, Q(toastrelid__in=toast)).items():
         known = {(row["database_id"], row["relid"]) for row in chosen.get(target_id, ())}

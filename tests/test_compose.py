@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,8 +76,27 @@ def test_every_command_runs_a_program_that_exists(name: str) -> None:
         assert (ROOT / f"{command[2].replace('.', '/')}.py").is_file()
 
 
+@pytest.mark.parametrize("name", ["worker-signals", "beat"])
+def test_a_celery_command_starts_with_nothing_but_its_own_variables(name: str) -> None:
+    program = Path(sys.executable).with_name("celery")
+    bare = {"PATH": os.environ["PATH"], "SECRET_KEY": "x", "HOWDAH_NO_ADOPT": "1"}
+    done = subprocess.run(
+        [program, *SERVICES[name]["command"][1:3], "report"],
+        cwd=ROOT,
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "tick" in done.stdout
+
+
 def test_only_workers_hold_the_private_key() -> None:
-    holders = {name for name, service in SERVICES.items() if "private_key" in service.get("secrets", [])}
+    holders = {
+        name for name, service in SERVICES.items() if "private_key" in service.get("secrets", [])
+    }
 
     assert holders == set(WORKERS)
 

@@ -18,6 +18,7 @@ from dashboard.embedded.processes import ROOT, StartFailed
 
 LOCK = ROOT / "assets.lock.json"
 NODE_REQUIREMENTS = ROOT / "requirements-node.txt"
+PATIENCE = ("--fetch-retries=1", "--fetch-timeout=60000")
 
 
 class Package(TypedDict, total=False):
@@ -52,7 +53,7 @@ def fetch(package: Package) -> bytes:
     """Return a package's tarball, whose sha512 is the locked one; raise StartFailed."""
     name = f"{package['name']}@{package['version']}"
     with tempfile.TemporaryDirectory() as folder:
-        argv = [npm(), "pack", name, "--ignore-scripts", "--pack-destination", folder]
+        argv = [npm(), "pack", name, "--ignore-scripts", "--pack-destination", folder, *PATIENCE]
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
         tarballs = list(Path(folder).glob("*.tgz"))
         if done.returncode != 0 or not tarballs:

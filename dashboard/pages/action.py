@@ -177,20 +177,10 @@ def refused(request: PageRequest, target: Target, sentence: str) -> HttpResponse
     on_outcome = (request.htmx.target or "").startswith("outcome")
     context = {"sentence": sentence, "target": target, "back": back, "on_outcome": on_outcome}
     if request.htmx:
-        return piece(request, "actions/_refused.html", context)
+        return render(request, "actions/_refused.html", context, status=409)
     return render_page(
         request, "actions/refused.html", context, page="target-actions", target=target, status=409
     )
-
-
-def piece(request: PageRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-    """Answer HTMX with a dialog, or with what stands in the one that is open.
-
-    Also a refusal is 200 here: HTMX swaps nothing else in, and its sentence must be read.
-    """
-    if request.htmx.target != "dialog-place":
-        return render(request, template, context)
-    return render(request, "actions/_in_dialog.html", {**context, "dialog_template": template})
 
 
 def posted_back(request: HttpRequest) -> str:
@@ -222,9 +212,9 @@ def show(request: PageRequest, row: Action, *, error: str = "", status: int = 20
     context = context_of(request, row) | {"error": error}
     asker = request.htmx.target or ""
     if request.htmx and asker.startswith("outcome"):
-        return render(request, "actions/_outcome.html", context)
+        return render(request, "actions/_outcome.html", context, status=status)
     if request.htmx and asker != "body":
-        return piece(request, "actions/_dialog.html", context)
+        return render(request, "actions/_dialog.html", context, status=status)
     return render_page(
         request,
         "action.html",

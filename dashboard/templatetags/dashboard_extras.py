@@ -174,9 +174,9 @@ def sql(text: str | None) -> SafeString:
 
 
 @register.filter
-def one_line(text: str | None) -> str:
+def one_line(text: object) -> str:
     """Return a statement on one line."""
-    return re.sub(r"\s+", " ", text or "").strip()
+    return " ".join(str(text or "").split())
 
 
 @register.filter

@@ -63,6 +63,28 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(targ
     }
 
 
+def test_it_finds_a_toast_table_and_names_its_main_table(target, embedded, worker_id, eventually):
+    name = f"documents_{worker_id}"
+    with embedded.connect(dbname="shop") as session:
+        session.execute(f"DROP TABLE IF EXISTS {name}")
+        session.execute(f"CREATE TABLE {name} (body text)")
+        session.execute(f"ALTER TABLE {name} ALTER body SET STORAGE EXTERNAL")
+        session.execute(
+            f"INSERT INTO {name} SELECT repeat('x', 20000) FROM generate_series(1, 300)"
+        )
+        session.execute(f"DELETE FROM {name}")
+        dead = f"""SELECT pg_stat_get_dead_tuples(c.oid), pg_stat_get_dead_tuples(c.reltoastrelid)
+                     FROM pg_class AS c WHERE c.oid = '{name}'::regclass"""
+        eventually(lambda: session.execute(dead).fetchone() == (300, 3300))
+
+        take_now(target)
+        session.execute(f"DROP TABLE {name}")
+
+    [finding] = about(review.findings(target), name)
+    assert finding.title.startswith(f"The TOAST table of public.{name} in shop has 3,300 dead rows")
+    assert finding.arguments["table"] == f"public.{name}"
+
+
 def test_it_finds_the_root_of_a_lock_queue(target, embedded, blocked):
     queue = blocked(embedded)
     take_now(target)

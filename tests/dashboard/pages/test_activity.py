@@ -213,7 +213,9 @@ def test_literals_show_only_to_who_may_see_them(target, role, sees):
 def test_what_was_just_cancelled_is_not_offered_again(target, dba):
     keep(target, 1, seconds=1)
     times = {"backend_start": START, "query_start": READ_AT - timedelta(seconds=1)}
-    spelled = {name: at.astimezone(UTC).isoformat(" ", "microseconds") for name, at in times.items()}
+    spelled = {
+        name: at.astimezone(UTC).isoformat(" ", "microseconds") for name, at in times.items()
+    }
     Action.objects.create(
         name="cancel_backend",
         target=target,

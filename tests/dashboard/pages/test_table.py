@@ -1,0 +1,102 @@
+"""The page of one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from monitors.models import HISTORY, Action
+from monitors.samples import Change
+from monitors.snapshot import take_now
+
+
+@pytest.fixture
+def read(place, browse):
+    """A function from a query to the page's text, as a DBA sees it."""
+    client, address = browse("dba"), reverse("table", kwargs=place)
+
+    def get(query: str = "") -> str:
+        response = client.get(address + query)
+        assert response.status_code == 200
+        content = response.streaming_content if response.streaming else [response.content]
+        return b"".join(content).decode()
+
+    return get
+
+
+def test_it_shows_the_table_and_every_chart(read, junk):
+    text = read()
+
+    assert junk.replace('"', "&quot;&quot;") in text
+    for chart in ("dead", "live", "size"):
+        data = json.loads(re.search(rf'id="{chart}-data"[^>]*>(.*?)</script>', text)[1])
+        assert len(data["series"]) == 1
+    assert "autovacuum_enabled" in text
+
+
+@pytest.mark.parametrize("action", ["vacuum", "analyze", "vacuum_full"])
+def test_it_offers_each_action_on_a_table(read, place, action):
+    assert f'action="{reverse("action-new", args=[place["name"], action])}"' in read()
+
+
+def test_a_vacuum_that_ran_is_listed_and_marked(read, shop, place):
+    samples = HISTORY["tables"].samples._default_manager
+    sample = samples.get(target_id=shop.pk, relid=place["relid"])
+    values = {field.name: getattr(sample, field.name) for field in sample._meta.concrete_fields}
+    later = sample.taken_at + timedelta(milliseconds=1)
+    samples.create(
+        **{**values, "taken_at": later, "change": Change.CHANGED, "n_dead_tup": 7,
+           "vacuum_count": 1, "autoanalyze_count": 2}
+    )  # fmt: skip
+
+    text = read()
+
+    assert "VACUUM by hand, autoanalyze 2 times" in text
+
+
+def test_what_was_done_from_here_is_listed(read, shop, junk):
+    quoted = junk.replace('"', '""')
+    Action.objects.create(
+        name="vacuum", target=shop, target_name=shop.name, state="succeeded", asked_by_name="dba",
+        arguments={"database": "shop", "table": f'public."{quoted}"'}, effect="dead rows 2,000 to 0",
+        finished_at=timezone.now(),
+    )  # fmt: skip
+
+    assert "dead rows 2,000 to 0" in read()
+
+
+def test_its_export_is_its_one_row(read, place):
+    (row,) = json.loads(read("?format=json"))
+
+    assert row["relid"] == place["relid"]
+    assert row["n_dead_tup"] == 2000
+
+
+def test_a_table_that_never_was_is_not_found(place, browse):
+    client = browse("dba")
+
+    assert client.get(reverse("table", kwargs={**place, "relid": 1})).status_code == 404
+    assert client.get(reverse("table", kwargs={**place, "datid": 1})).status_code == 404
+
+
+def test_a_dropped_table_keeps_its_page_and_says_so(read, shop, place, embedded):
+    HISTORY["tables"].latest._default_manager.filter(relid=place["relid"]).update(
+        gone_at=timezone.now()
+    )
+
+    assert "This table is gone since" in read()
+
+
+def test_it_says_what_is_not_read(read):
+    assert "Not read yet: index scans" in read()
+
+
+def test_a_second_snapshot_leaves_the_page_whole(read, shop):
+    take_now(shop)
+
+    assert "Dead rows" in read()

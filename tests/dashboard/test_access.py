@@ -1,0 +1,255 @@
+"""Who may open what: every address, every person, every method."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from monitors.models import Action, Grant, TargetCheck
+
+PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
+
+# What GET answers to each person, in that order. 302 of an anonymous is the way to the login.
+EVERYBODY = (302, 200, 200, 200, 200, 200)
+VIEWERS = (302, 404, 200, 200, 200, 404)
+MANAGERS = (302, 404, 403, 403, 403, 200)
+ADMINS = (302, 403, 403, 403, 403, 200)
+POST_ONLY = (302, 405, 405, 405, 405, 405)
+EXPECTED = {
+    "fleet": EVERYBODY,
+    "actions": EVERYBODY,
+    "account": EVERYBODY,
+    "overview": VIEWERS,
+    "activity": VIEWERS,
+    "vacuum": VIEWERS,
+    "table": VIEWERS,
+    "strip": VIEWERS,
+    "target-actions": VIEWERS,
+    "action": VIEWERS,
+    "targets": EVERYBODY,  # lists those that the person may manage
+    "target-new": ADMINS,
+    "target-check": ADMINS,
+    "target-edit": MANAGERS,
+    "target-remove": MANAGERS,
+    "target-enable": POST_ONLY,
+    "target-disable": POST_ONLY,
+    "action-new": POST_ONLY,
+    "action-request": POST_ONLY,
+    "action-stop": POST_ONLY,
+    "action-approve": POST_ONLY,
+    "action-undo": POST_ONLY,
+    "logout": POST_ONLY,
+    "account-theme": POST_ONLY,
+    "login": (200, 302, 302, 302, 302, 302),
+    "healthz-live": (200,) * 6,
+    "healthz-ready": (503,) * 6,  # no worker runs in tests
+}
+
+# What POST answers to a person without the right; nothing is changed by it.
+ACTING = {
+    "action-new": 404,
+    "action-request": 404,
+    "action-stop": 404,
+    "action-approve": 404,
+    "action-undo": 404,
+    "strip": 404,
+    "target-edit": 404,
+    "target-remove": 404,
+    "target-enable": 404,
+    "target-disable": 404,
+    "target-new": 403,
+}
+
+
+def patterns(entries: list[URLPattern | URLResolver]) -> Iterator[URLPattern]:
+    for entry in entries:
+        if isinstance(entry, URLResolver):
+            yield from patterns(entry.url_patterns)
+        else:
+            yield entry
+
+
+PATTERNS = {pattern.name: pattern for pattern in patterns(get_resolver().url_patterns)}
+
+
+@pytest.fixture
+def addresses(shop, place, people) -> dict[str, str]:
+    """An address for each URL name, of objects that exist."""
+    action = Action.objects.create(
+        name="vacuum", target=shop, target_name=shop.name, asked_by_name="dba", state="succeeded"
+    )
+    check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
+    words = {
+        "name": shop.name,
+        "datid": place["datid"],
+        "relid": place["relid"],
+        "action": "vacuum",
+        "action_id": action.pk,
+        "check_id": check.pk,
+    }
+    return {
+        name: reverse(name, kwargs={word: words[word] for word in words_of(name)})
+        for name in PATTERNS
+    }
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words that an address takes, also those of the pattern it is included under."""
+    lists = get_resolver().reverse_dict.getlist(name)
+    return list(lists[0][0][0][1])
+
+
+def test_every_address_has_its_expectation():
+    assert set(EXPECTED) == set(PATTERNS)
+
+
+@pytest.mark.parametrize("person", PERSONS)
+def test_get_answers_each_person_as_expected(person, addresses, browse):
+    client = browse(person)
+
+    found = {name: client.get(address).status_code for name, address in addresses.items()}
+
+    assert found == {name: statuses[PERSONS.index(person)] for name, statuses in EXPECTED.items()}
+
+
+@pytest.mark.parametrize("method", ["trace", "put", "patch", "delete"])
+def test_no_address_takes_a_method_that_it_does_not_need(method, addresses, browse):
+    client = browse("dba")
+    public = {"login"}  # sends away whoever has logged in, by any method
+
+    for name, address in addresses.items():
+        status = client.generic(method.upper(), address).status_code
+        assert status == 405 or name in public, (name, status)
+
+
+def test_get_changes_nothing(addresses, browse):
+    before = Action.objects.count()
+    client = browse("dba")
+
+    for address in addresses.values():
+        client.head(address)
+        client.get(address)
+
+    assert Action.objects.count() == before
+
+
+@pytest.mark.parametrize("name", sorted(ACTING))
+def test_a_stranger_can_post_nothing(name, addresses, browse):
+    assert browse("stranger").post(addresses[name]).status_code == ACTING[name]
+
+
+MOMENT = "2026-03-01T12:00:00.000001+00:00"
+TABLE = {"database": "shop", "table": "public.t"}
+BACKEND = {"pid": "4711", "backend_start": MOMENT, "query_start": MOMENT}
+
+
+@pytest.mark.parametrize(
+    ("person", "action", "arguments"),
+    [
+        ("viewer", "vacuum", TABLE),
+        ("viewer", "cancel_backend", BACKEND),
+        ("operator", "vacuum_full", TABLE),
+        ("operator", "terminate_backend", BACKEND),
+    ],
+)
+def test_a_role_can_not_ask_for_more_than_it_has(
+    person, action, arguments, addresses, browse, shop
+):
+    address = reverse("action-new", args=[shop.name, action])
+
+    assert browse(person).post(address, arguments).status_code == 403
+    assert not Action.objects.filter(state__in=["draft", "queued", "running"]).exists()
+
+
+def test_without_a_login_every_post_leads_to_the_login(addresses):
+    for name, address in addresses.items():
+        if name in {"login", "healthz-live", "healthz-ready"}:
+            continue
+        response = Client().post(address)
+        assert (response.status_code, response.url) == (302, "/login/"), name
+
+
+def test_a_post_without_its_token_is_refused(people, addresses):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(people["dba"])
+
+    for name, address in addresses.items():
+        if name.startswith("healthz"):
+            continue
+        response = client.post(address, {"theme": "dark"})
+        assert response.status_code == 403, name
+        assert "too old" in response.content.decode()
+
+
+def test_programs_without_a_login_get_401(addresses):
+    for name in ("vacuum", "overview", "fleet", "activity", "actions"):
+        for wanted in ("json", "csv"):
+            response = Client().get(addresses[name], {"format": wanted})
+            assert response.status_code == 401
+
+
+def test_htmx_without_a_login_is_sent_away_and_shown_nothing(addresses):
+    response = Client().get(
+        addresses["vacuum"],
+        headers={"HX-Request": "true", "HX-Current-URL": "http://testserver/targets/shop-1/?q=a"},
+    )
+
+    assert response.status_code == 401
+    assert response["HX-Redirect"] == "/login/?next=%2Ftargets%2Fshop-1%2F%3Fq%3Da"
+    assert not response.content
+
+
+def test_an_unknown_address_tells_an_anonymous_nothing():
+    assert Client().get("/no/such/page/").status_code == 302
+
+
+def test_what_one_may_not_see_looks_like_what_is_not_there(addresses, browse):
+    client = browse("stranger")
+    hidden = client.get(addresses["overview"]).content
+    absent = client.get(reverse("overview", args=["no-such-target"])).content
+
+    assert hidden == absent
+
+
+def test_a_right_that_was_taken_away_counts_at_once(addresses, browse, people):
+    client = browse("viewer")
+    assert client.get(addresses["vacuum"]).status_code == 200
+
+    Grant.objects.filter(user=people["viewer"]).delete()
+
+    assert client.get(addresses["vacuum"]).status_code == 404
+
+
+def test_a_person_who_may_no_longer_log_in_is_out_at_once(addresses, browse, people):
+    client = browse("dba")
+    people["dba"].is_active = False
+    people["dba"].save()
+
+    assert client.get(addresses["fleet"]).status_code == 302
+
+
+def test_no_cache_keeps_a_page(addresses, browse):
+    response = browse("viewer").get(addresses["vacuum"])
+
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_another_host_name_is_refused(addresses, browse):
+    assert (
+        browse("viewer").get(addresses["fleet"], headers={"Host": "evil.example"}).status_code
+        == 400
+    )
+
+
+def test_an_action_of_another_target_is_not_found(addresses, browse, people, watch, embedded):
+    other = watch(embedded, name="other", env="staging")
+    Grant.objects.create(user=people["stranger"], role="dba", target=other)
+    client = browse("stranger")
+
+    assert client.get(addresses["action"]).status_code == 404
+    assert client.get(reverse("action", args=[uuid.uuid4()])).status_code == 404
+    assert client.post(addresses["action-stop"]).status_code == 404
