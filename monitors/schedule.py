@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from django.db import transaction
 from django.db.models import Min, Q
 
+from monitors import live
 from monitors.history.freshness import interval_of
 from monitors.models import Lease, ProbeState, Target, WorkerBeat
 from monitors.probe import Probe
@@ -74,6 +75,13 @@ def claim_due(now: datetime) -> list[Lease]:
                 lease.slot = slots[lease.target_id % len(slots)]
         Lease.objects.bulk_update(leases, ["claim", "expires_at", "slot"])
     return leases
+
+
+def looked_at() -> list[tuple[int, int]]:
+    """Return (target id, slot of the worker with its fast lease) of what somebody looks at."""
+    leases = Lease.objects.filter(kind=Lease.Kind.FAST, target__enabled=True)
+    slots = dict(leases.values_list("target_id", "slot"))
+    return [(target_id, slots[target_id]) for target_id in live.watched(slots)]
 
 
 def hold(target_id: int, kind: str, claim: str) -> Lease | None:

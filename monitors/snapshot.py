@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 from monitors import schedule, secrets
 from monitors.history import store
 from monitors.history.freshness import interval_of
+from monitors.live import publish, text_key
 from monitors.models import HISTORY, Database, Lease, Mark, Snapshot, Target, TargetSecret
 from monitors.pg import connect, extensions, text
 from monitors.pg.extensions import Installed
@@ -42,6 +43,7 @@ LOCK_TIMEOUT_MS = 500
 IDENTITY_AGAIN_SECONDS = 60
 KEPT_AT_MOST = {Lease.Kind.FAST: 1, Lease.Kind.SLOW: 2}
 LIVE_TEXT_SECONDS = 30
+LIVE_SECONDS = 3.0
 
 
 class UnknownColumns(Exception):
@@ -213,6 +215,35 @@ def take_due(target_id: int, kind: str, claim: str) -> None:
     schedule.release(lease, timezone.now(), reached=run.reached)
 
 
+def read_live(target_id: int) -> None:
+    """Read a target's activity for those who look at it now; stores nothing.
+
+    Does nothing while the stored rhythm's own read runs or the target can't
+    be reached: the page then shows the last stored state and its age.
+    """
+    target = Target.objects.filter(pk=target_id, enabled=True, frozen_reason="").first()
+    if target is None:
+        return
+    probe = HISTORY["activity"].probe
+    try:
+        with SESSIONS.use(target_id, Lease.Kind.FAST) as session:
+            run = Run(target, session, LIVE_SECONDS)
+            session.prepare(target)
+            kept = session.open(target, target.dbname, run.left)
+            statement = probe.sql_for(kept.identity.server_version)
+            if statement is None:
+                return
+            with connect.deadline(kept.connection, run.left), kept.connection.transaction():
+                reading = read(kept.connection, probe, statement)
+    except Busy:
+        return
+    except (Unreachable, psycopg.Error, secrets.SecretUnreadable) as error:
+        log.warning("%s is not read live: %s", target.name, reason_of(error))
+        return
+    redacted, texts = redact(probe, reading)
+    publish(target_id, probe.sample, redacted.rows, texts, reading.target_at)
+
+
 def take_now(target: Target, probe_names: list[str] | None = None) -> list[SnapshotResult]:
     """Take snapshots in this process, over connections of its own, due or not."""
     session = Session(Lease.Kind.SLOW)
@@ -343,7 +374,8 @@ class Run:
         with connect.deadline(kept.connection, max(self.left, 0.1)), kept.connection.transaction():
             reading = read(kept.connection, probe, statement, installed)
             if set(probe.sample.redacted) - set(probe.sample.refined):
-                reading = self.redact(probe, reading)
+                reading, texts = redact(probe, reading)
+                keep_live(probe, self.target, texts)
             snapshot = store.store(
                 place,
                 reading,
@@ -376,29 +408,6 @@ class Run:
                 return dbname, installed
         message = f"The extension {name} is installed in no database that is read."
         raise Unsupported(message)
-
-    def redact(self, probe: Probe, reading: store.Reading) -> store.Reading:
-        """Keep the running texts for a moment in the cache alone, and replace their literals."""
-        columns = probe.sample.columns()
-        places = [columns.index(name) for name in probe.sample.redacted if name in columns]
-        live: dict[str, str] = {}
-        rows = []
-        for row in reading.rows:
-            values = list(row)
-            for place in places:
-                if values[place]:
-                    live[live_key(row[: len(probe.sample.key)])] = values[place]
-                    values[place] = text.redact(values[place])
-            rows.append(tuple(values))
-        keep_live(probe, self.target, live)
-        return store.Reading(
-            rows,
-            reading.target_at,
-            reading.reset_at,
-            reading.reset_counter,
-            reading.client_ms,
-            reading.target_ms,
-        )
 
 
 class Unsupported(Exception):
@@ -477,6 +486,22 @@ def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
     return [tuple((*row, None)[place] for place in places) for row in rows]
 
 
+def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[str, str]]:
+    """Return a reading without literals, and its texts as they ran by `text_key`."""
+    columns = probe.sample.columns()
+    places = [columns.index(name) for name in probe.sample.redacted if name in columns]
+    texts: dict[str, str] = {}
+    rows = []
+    for row in reading.rows:
+        values = list(row)
+        for place in places:
+            if values[place]:
+                texts[text_key(row[: len(probe.sample.key)])] = values[place]
+                values[place] = text.redact(values[place])
+        rows.append(tuple(values))
+    return replace(reading, rows=rows), texts
+
+
 def refiner(
     connection: psycopg.Connection, probe: Probe, installed: Installed | None
 ) -> store.Refine:
@@ -507,13 +532,6 @@ def refiner(
         return {row[:keys]: row[keys:] for row in found}
 
     return refine
-
-
-def live_key(key: Row) -> str:
-    """Return how the cache names an object: its key's values, joined by colons."""
-    return ":".join(
-        part.isoformat() if isinstance(part, datetime) else str(part) for part in key
-    )
 
 
 def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:

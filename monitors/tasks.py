@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from monitors import check, heartbeat, maintenance, perform, queue, registration, schedule
 from monitors.models import Lease
-from monitors.snapshot import take_due
+from monitors.snapshot import read_live, take_due
 
 
 @shared_task
@@ -20,12 +20,20 @@ def tick() -> None:
         seconds = schedule.BUDGET_SECONDS[Lease.Kind(lease.kind)]
         args = (lease.target_id, lease.kind, str(lease.claim))
         queue.send("snapshot", *args, queue=f"snapshots.{lease.slot}", expires=seconds)
+    for target_id, slot in schedule.looked_at():
+        queue.send("live", target_id, queue=f"snapshots.{slot}", expires=2)
 
 
 @shared_task
 def snapshot(target_id: int, kind: str, claim: str) -> None:
     """Take the due snapshots of one lease."""
     take_due(target_id, kind, claim)
+
+
+@shared_task(name="monitors.tasks.live")
+def read_activity(target_id: int) -> None:
+    """Read a target's activity for those who look at it now."""
+    read_live(target_id)
 
 
 @shared_task

@@ -122,7 +122,7 @@ def store(
         )
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
-            mark_reset(place, taken_at)
+            mark_reset(place, taken_at, reading.reset_at)
         state.sequence += 1
         state.taken_at, state.target_at = taken_at, reading.target_at
         state.state, state.reason, state.failing_since = Snapshot.State.OK, "", None
@@ -418,12 +418,14 @@ def retire(place: Place, gone: list[Key], taken_at: datetime) -> None:
         )
 
 
-def mark_reset(place: Place, taken_at: datetime) -> None:
-    """Note on the charts that somebody reset statistics."""
-    Mark.objects.create(
+def mark_reset(place: Place, taken_at: datetime, reset_at: datetime | None) -> None:
+    """Note on the charts that somebody reset statistics, once for all probes that notice."""
+    probe = place.history.probe
+    what = f"Statistics of {probe.extension or 'this database'} were reset"
+    Mark.objects.get_or_create(
         target_id=place.target_id,
         database_id=place.database_id or None,
-        at=taken_at,
         kind=Mark.Kind.RESET,
-        text=f"Statistics were reset ({place.history.probe.name}).",
+        text=f"{what} at {reset_at:%Y-%m-%d %H:%M:%S %Z}." if reset_at else f"{what}.",
+        defaults={"at": taken_at},
     )
