@@ -10,6 +10,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 app = Celery("howdah")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks(["monitors"])
+# The current application is a thread's own: the web's threads would fall back
+# to one without a broker.
+app.set_default()
 
 
 class SignOfLife(bootsteps.StartStopStep):

@@ -18,7 +18,7 @@ OPERATORS = (
     ("same", "Use the collector's login for actions too"),
 )
 SSL_MODES = (
-    ("", "The safe default (verify-full; disable on this machine)"),
+    ("", "verify-full, the safe default"),
     *Target.SSLMode.choices,
 )
 SEPARATOR = re.compile(r"[\s,]+")
@@ -73,7 +73,12 @@ class TargetForm(forms.Form):
         max_length=63,
         initial="postgres",
     )
-    sslmode = forms.ChoiceField(label="TLS", choices=SSL_MODES, required=False)
+    sslmode = forms.ChoiceField(
+        label="TLS",
+        choices=SSL_MODES,
+        required=False,
+        help_text="For this machine itself the default is disable.",
+    )
     require_auth = text_field(
         "Accepted authentication",
         help_text="Empty for the safe default, for example scram-sha-256.",

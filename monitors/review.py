@@ -12,7 +12,7 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors.advisor import Advisor, Finding, Row, Samples, counted
+from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
 from monitors.advisors import ADVISORS, dead_tuples
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
@@ -34,6 +34,11 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
+}
+NOUNS = {
+    Severity.CRITICAL: "critical finding",
+    Severity.WARNING: "warning",
+    Severity.NOTICE: "notice",
 }
 LEVELS = ("good", "unknown", "notice", "warning", "critical")
 """From best to worst."""
@@ -283,10 +288,11 @@ def said(found: Sequence[Finding]) -> str:
 def foot_of(found: Sequence[Finding], standing: Standing, now: datetime) -> str:
     """Return how many findings of which severity there are, and how old their figures."""
     counts = [
-        f"{len(list(group))} {severity.name.lower()}"
+        counted(len(list(group)), NOUNS[severity])
         for severity, group in groupby(found, key=lambda one: one.severity)
     ]
-    parts = [f"From {counted(len(found), 'finding')}: {', '.join(counts)}."] if found else []
+    *first, last = counts or [""]
+    parts = [f"From {', '.join(first)} and {last}." if first else f"From {last}."] if last else []
     if standing.read_at is not None:
         parts.append(f"Read {ago(standing.read_at, now)} ago.")
     return " ".join(parts)

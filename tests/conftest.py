@@ -17,6 +17,7 @@ import pytest
 from nacl.public import PrivateKey
 
 from dashboard.embedded.postgres import embedded_programs
+from dashboard.embedded.processes import ROOT
 from tests import servers
 from tests.servers import Blocked, Server
 
@@ -208,6 +209,24 @@ def blocked(worker_id: str) -> Iterator[Callable[[Server], Blocked]]:
             return sessions.enter_context(servers.blocking(server, worker_id))
 
         yield block
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """How pytest-playwright starts a browser: the machine's own, which asks nobody for anything."""
+    program = servers.chromium()
+    if program is None:
+        missing("No browser: install chromium, or name one with CHROMIUM=…")
+    return {**browser_type_launch_args, "executable_path": program, "args": servers.BROWSER_FLAGS}
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script that finds what a person with a screen reader can't use."""
+    path = ROOT / ".cache" / "axe.min.js"
+    if not path.exists():
+        missing("axe-core was not fetched: run bin/test once.")
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

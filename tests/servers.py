@@ -34,6 +34,16 @@ SETTINGS = {
     "autovacuum_naptime": "1d",  # a test that wants autovacuum asks for it
     "max_prepared_transactions": "5",
 }
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSER_FLAGS = [
+    "--no-sandbox",  # CI runs as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 class Missing(Exception):
@@ -246,6 +256,15 @@ def install(package: assets.Package, folder: Path) -> None:
         draft.rename(folder)
     except OSError:  # another worker was quicker
         shutil.rmtree(draft)
+
+
+def chromium() -> str | None:
+    """Return the browser's program: named, on the PATH, or Playwright's own; None without one."""
+    named = os.environ.get("CHROMIUM")
+    found = [named] if named else map(shutil.which, BROWSERS)
+    cache = Path.home() / ".cache" / "ms-playwright"
+    downloaded = sorted(map(str, cache.glob("chromium-*/chrome-linux*/chrome")))
+    return next(filter(None, [*found, *downloaded]), None)
 
 
 def dump(server: Server, broker_url: str) -> str:

@@ -142,13 +142,12 @@ def load_chart(target: Target, window: Window) -> dict[str, Any]:
     """Return active backends by what they wait for, stacked; CPU where they wait for nothing."""
     load = series.gauges_by("sessions", target.id, window, "backends", by="wait_event_type")
     return charts.chart(
-        "Load",
+        "Active backends",
         load,
         unit="count",
         labels=WAIT_LABELS,
         colours=charts.WAIT_COLOURS,
         stack=True,
         marks=series.marks(target.id, window),
-        note="active backends by what they wait for",
         window=window,
     )

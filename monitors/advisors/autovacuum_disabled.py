@@ -83,7 +83,7 @@ def table_finding(
         severity = Severity.CRITICAL
     name = table_name(row)
     database = samples.database_names.get(row["database_id"], "")
-    gathered = f" and it has {counted(dead, 'dead row')}" if dead else ""
+    gathered = f", which has {counted(dead, 'dead row')}" if dead else ""
     return Finding(
         advisor="autovacuum_disabled",
         severity=severity,

@@ -82,7 +82,7 @@ def finding_of(
         advisor="blocked",
         severity=severity,
         title=f"{root_name(root, row, samples)} blocks {counted(len(victims), 'backend')}.",
-        why=f"The longest has waited in its statement for {duration(longest)}; {way_out(root, row)}",
+        why=f"The longest statement that waits began {duration(longest)} ago. {way_out(root, row)}",
         object_name=str(root),
         pid=root,
         evidence=evidence_of(row, victims, longest),
@@ -105,21 +105,22 @@ def root_name(root: int, row: Row | None, samples: Samples) -> str:
 
 
 def way_out(root: int, row: Row | None) -> str:
-    """Return what frees those that wait."""
+    """Return a sentence on what frees those that wait."""
     if root == PREPARED:
-        return "find it in pg_prepared_xacts, then COMMIT PREPARED or ROLLBACK PREPARED frees them."
+        return "Find it in pg_prepared_xacts: COMMIT PREPARED or ROLLBACK PREPARED frees them."
     if row is None:
-        return "it had ended when the backends were read, so they should go on by themselves."
+        return "The root had ended when the backends were read: they should go on by themselves."
     if row["backend_type"] == "autovacuum worker":
-        return "autovacuum gives way by itself, except to prevent wraparound."
+        return "Autovacuum gives way by itself, except to prevent wraparound."
     if row["state"] in IDLE_IN_TRANSACTION:
         return (
-            "it runs no statement, so only terminating it frees them; its transaction rolls back."
+            "The root runs none itself, so only terminating it frees the others; "
+            "its transaction rolls back."
         )
     if row["state"] == "active":
-        return "cancelling its statement frees them, unless its transaction goes on."
+        return "Cancelling the root's statement frees them, unless its transaction goes on."
     return (
-        "it holds an advisory lock while it is idle, until its session ends "
+        "The root holds an advisory lock while it is idle, until its session ends "
         f"or somebody calls pg_terminate_backend({root})."
     )
 

@@ -252,7 +252,7 @@ def test_a_page_speaks_of_its_own_subject_and_the_overview_of_all(target):
     assert texts["overview"].text == f"{lock.title} {dead.title}"
     assert texts["overview"].level == "critical"
     assert texts["overview"].finding == lock
-    assert texts["overview"].foot == "From 2 findings: 1 critical, 1 warning. Read 2 s ago."
+    assert texts["overview"].foot == "From 1 critical finding and 1 warning. Read 2 s ago."
 
 
 def test_several_of_a_kind_are_counted_before_the_worst_is_named(target):
@@ -261,9 +261,10 @@ def test_several_of_a_kind_are_counted_before_the_worst_is_named(target):
         finding("dead_tuples", Severity.NOTICE, f"public.{name} has dead rows.") for name in "abc"
     ]
 
-    assert review.verdict(target, dead, page="vacuum").text == (
-        "3 tables are due for vacuum. public.a has dead rows."
-    )
+    verdict = review.verdict(target, dead, page="vacuum")
+
+    assert verdict.text == "3 tables are due for vacuum. public.a has dead rows."
+    assert verdict.foot == "From 3 notices. Read 2 s ago."
 
 
 def test_a_root_that_is_idle_in_transaction_is_named_once(target):

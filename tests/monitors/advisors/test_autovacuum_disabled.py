@@ -28,7 +28,7 @@ def test_it_notices_a_table_with_few_dead_rows():
     assert finding.severity == Severity.NOTICE
     assert finding.action == ""
     assert (
-        finding.title == "Autovacuum is off for public.orders in shop and it has 20,050 dead rows."
+        finding.title == "Autovacuum is off for public.orders in shop, which has 20,050 dead rows."
     )
 
 

@@ -95,7 +95,7 @@ def test_it_offers_nothing_against_autovacuum_and_howdah_itself():
     found = advise(ADVISOR, activity=[worker, waiting(2, [1]), ours, waiting(4, [3])])
 
     assert [finding.action for finding in found] == ["", ""]
-    assert "gives way by itself" in found[0].why
+    assert "Autovacuum gives way by itself" in found[0].why
 
 
 def test_a_circle_has_its_lowest_pid_for_a_root():
