@@ -162,6 +162,9 @@ PUBLIC_KEY = secret("HOWDAH_PUBLIC_KEY")
 PRIVATE_KEY = secret("HOWDAH_PRIVATE_KEY")
 # Which worker this process is: it reads the queue snapshots.SLOT.
 WORKER_SLOT = env.int("HOWDAH_SLOT", 0)
+# How many seconds one round of reads of a target may take.
+FAST_BUDGET_SECONDS = env.float("HOWDAH_FAST_BUDGET_SECONDS", 8)
+SLOW_BUDGET_SECONDS = env.float("HOWDAH_SLOW_BUDGET_SECONDS", 20)
 # Addresses that a target may have: always denied unless allowed here.
 ALLOW_LOOPBACK_TARGETS = env.bool("HOWDAH_ALLOW_LOOPBACK_TARGETS", False)
 ALLOWED_TARGET_NETWORKS: list[str] = env.list("HOWDAH_ALLOWED_TARGET_NETWORKS", [])

@@ -7,8 +7,9 @@ import uuid
 import zlib
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Min, Q
+from django.db.models import Q
 
 from monitors import live
 from monitors.history.freshness import interval_of
@@ -16,13 +17,18 @@ from monitors.models import Lease, ProbeState, Target, WorkerBeat
 from monitors.probe import Probe
 from monitors.probes import PROBES
 
-BUDGET_SECONDS = {Lease.Kind.FAST: 8.0, Lease.Kind.SLOW: 20.0}
 GRACE = timedelta(seconds=5)
 ALIVE = timedelta(seconds=15)
 FAILURES_TO_OPEN = 3
 BACK_OFF_MINUTES = (1, 2, 4, 8, 15)
 DENIED_AGAIN = timedelta(hours=1)
 AT_ONCE = 200
+
+
+def budget_of(kind: str) -> float:
+    """Return how many seconds a read of a lease may take."""
+    fast = kind == Lease.Kind.FAST
+    return float(settings.FAST_BUDGET_SECONDS if fast else settings.SLOW_BUDGET_SECONDS)
 
 
 def probes_of(kind: str) -> list[Probe]:
@@ -70,7 +76,7 @@ def claim_due(now: datetime) -> list[Lease]:
         )
         for lease in leases:
             lease.claim = uuid.uuid4()
-            lease.expires_at = now + timedelta(seconds=BUDGET_SECONDS[lease.kind]) + GRACE
+            lease.expires_at = now + timedelta(seconds=budget_of(lease.kind)) + GRACE
             if lease.slot not in slots:
                 lease.slot = slots[lease.target_id % len(slots)]
         Lease.objects.bulk_update(leases, ["claim", "expires_at", "slot"])
@@ -93,14 +99,17 @@ def hold(target_id: int, kind: str, claim: str) -> Lease | None:
     )
 
 
-def release(lease: Lease, now: datetime, *, reached: bool) -> None:
-    """Give a lease back and say when it is next due.
+def release(
+    lease: Lease, now: datetime, *, reached: bool, due_at: datetime | None = None
+) -> None:
+    """Give a lease back; `due_at` is when the first of its probes is next due, None if unknown.
 
     After three failures in a row it is tried ever more rarely, up to every 15
     minutes, so that a target that is down is not hammered.
     """
     failures = 0 if reached else lease.failures + 1
-    due_at = next_due(lease.target, lease.kind, now)
+    turn = next_turn(lease.target, lease.kind, now)
+    due_at = min(turn, max(due_at, now)) if due_at else turn
     if failures >= FAILURES_TO_OPEN:
         step = min(failures - FAILURES_TO_OPEN, len(BACK_OFF_MINUTES) - 1)
         wait = BACK_OFF_MINUTES[step] * 60 * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
@@ -110,16 +119,10 @@ def release(lease: Lease, now: datetime, *, reached: bool) -> None:
     )
 
 
-def next_due(target: Target, kind: str, now: datetime) -> datetime:
-    """Return when the first of a lease's probes is next due."""
-    names = [probe.name for probe in probes_of(kind)]
-    shortest = min(interval_of(target, name) for name in names)
-    latest = next_slot(target.pk, shortest, now)
-    states = ProbeState.objects.filter(target=target, probe__in=names)
-    due = states.filter(Q(database__isnull=True) | Q(database__included=True)).aggregate(
-        first=Min("due_at")
-    )["first"]
-    return min(latest, max(due, now)) if due else latest
+def next_turn(target: Target, kind: str, now: datetime) -> datetime:
+    """Return the next turn of a lease's most frequent probe."""
+    shortest = min(interval_of(target, probe.name) for probe in probes_of(kind))
+    return next_slot(target.pk, shortest, now)
 
 
 def next_slot(target_id: int, interval: float, now: datetime) -> datetime:

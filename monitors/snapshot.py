@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 from django.core.cache import cache
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
 from redis.exceptions import RedisError
@@ -29,7 +30,16 @@ from monitors import schedule, secrets
 from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
-from monitors.models import HISTORY, Database, Lease, Mark, Snapshot, Target, TargetSecret
+from monitors.models import (
+    HISTORY,
+    Database,
+    Lease,
+    Mark,
+    ProbeState,
+    Snapshot,
+    Target,
+    TargetSecret,
+)
 from monitors.pg import connect, extensions, text
 from monitors.pg.extensions import Installed
 from monitors.pg.errors import Unreachable, reason_of
@@ -44,6 +54,7 @@ IDENTITY_AGAIN_SECONDS = 60
 KEPT_AT_MOST = {Lease.Kind.FAST: 1, Lease.Kind.SLOW: 2}
 LIVE_TEXT_SECONDS = 30
 LIVE_SECONDS = 3.0
+EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
 
 
 class UnknownColumns(Exception):
@@ -207,12 +218,15 @@ def take_due(target_id: int, kind: str, claim: str) -> None:
         return
     try:
         with SESSIONS.use(target_id, kind) as session:
-            run = Run(lease.target, session, schedule.BUDGET_SECONDS[Lease.Kind(kind)])
-            run.take(schedule.probes_of(kind), only_due=True)
+            run = Run(lease.target, session, schedule.budget_of(kind))
+            probes = schedule.probes_of(kind)
+            run.take(probes, only_due=True)
     except Busy:
         log.warning("%s: the former %s read still runs", lease.target.name, kind)
         return
-    schedule.release(lease, timezone.now(), reached=run.reached)
+    names = {probe.name for probe in probes}
+    due = [moment for (name, _), moment in run.due.items() if name in names]
+    schedule.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
 
 
 def read_live(target_id: int) -> None:
@@ -265,6 +279,15 @@ class Run:
         self.reached = False
         self.broken = ""  # why the target can't be reached; ends the pass
         self.results: list[SnapshotResult] = []
+        states = ProbeState.objects.filter(target=target)
+        self.due: dict[tuple[str, int | None], datetime] = {
+            (name, database_id): due_at
+            for name, database_id, due_at in states.filter(
+                Q(database__isnull=True)
+                | Q(database__included=True, database__gone_at__isnull=True)
+            ).values_list("probe", "database_id", "due_at")
+        }
+        """When each probe and database is next due; None is the whole server."""
 
     @property
     def left(self) -> float:
@@ -286,11 +309,16 @@ class Run:
             self.broken = self.target.frozen_reason
         for probe in probes:
             for database in self.databases_of(probe):
-                if not only_due or is_due(self.target, probe, database):
+                if not only_due or self.is_due(probe, database):
                     self.attempt(probe, database)
         if self.broken:
             log.warning("%s: %s", self.target.name, self.broken)
             self.session.close()
+
+    def is_due(self, probe: Probe, database: Database | None) -> bool:
+        """Return whether a probe's turn on the server or a database has come."""
+        due_at = self.due.get((probe.name, database.pk if database is not None else None))
+        return due_at is None or due_at <= timezone.now() + EARLY
 
     def refresh_identity(self) -> None:
         """Ask the server again who it is, when the last answer is a minute old."""
@@ -327,14 +355,19 @@ class Run:
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
                 state, reason = self.classify(error)
             else:
-                self.results.append(result_of(snapshot, database))
+                self.note(snapshot, database, due)
                 return
         if state in {Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED}:
             due = max(due, taken_at + schedule.DENIED_AGAIN)
         snapshot = store.record_failure(
             place, state=state, reason=reason, next_due=due, **rhythm
         )
+        self.note(snapshot, database, due)
+
+    def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
+        """Remember how an attempt went and when its next turn is."""
         self.results.append(result_of(snapshot, database))
+        self.due[snapshot.probe, database.pk if database is not None else None] = due
 
     def classify(self, error: Exception) -> tuple[str, str]:
         """Return an attempt's state and reason; a broken connection ends the pass."""
@@ -371,20 +404,32 @@ class Run:
         statement = probe.sql_for(kept.identity.server_version, version)
         if statement is None:
             raise Unsupported(too_old(probe, kept.identity, version))
-        with connect.deadline(kept.connection, max(self.left, 0.1)), kept.connection.transaction():
-            reading = read(kept.connection, probe, statement, installed)
-            if set(probe.sample.redacted) - set(probe.sample.refined):
-                reading, texts = redact(probe, reading)
-                keep_live(probe, self.target, texts)
-            snapshot = store.store(
-                place,
-                reading,
-                taken_at=taken_at,
-                interval_seconds=interval_seconds,
-                next_due=next_due,
-                epoch=kept.identity.epoch,
-                refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
-            )
+        snapshot: Snapshot | None = None
+        try:
+            with (
+                connect.deadline(kept.connection, max(self.left, 0.1)),
+                kept.connection.transaction(),
+            ):
+                reading = read(kept.connection, probe, statement, installed)
+                if set(probe.sample.redacted) - set(probe.sample.refined):
+                    reading, texts = redact(probe, reading)
+                    keep_live(probe, self.target, texts)
+                snapshot = store.store(
+                    place,
+                    reading,
+                    taken_at=taken_at,
+                    interval_seconds=interval_seconds,
+                    next_due=next_due,
+                    epoch=kept.identity.epoch,
+                    refine=refiner(kept.connection, probe, installed)
+                    if probe.refine_sql
+                    else None,
+                )
+        except (psycopg.Error, Unreachable) as error:
+            if snapshot is None:
+                raise
+            # What was read is kept; only the end of the target's transaction was cut off.
+            self.broken = reason_of(error)
         if probe.name == "databases":
             note_databases(self.target, probe, reading.rows)
         return snapshot
@@ -447,11 +492,13 @@ def read(
     installed: Installed | None = None,
 ) -> store.Reading:
     """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
-    cpu, waited = time.thread_time(), 0.0
-    connection.execute(
-        "SELECT pg_catalog.set_config('statement_timeout', %s, true)",
+    cpu = time.thread_time()
+    first = connection.execute(
+        "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
+        " pg_catalog.clock_timestamp()",
         [str(probe.statement_timeout_ms)],
-    )
+        binary=True,
+    ).fetchone()
     reset_at = reset_counter = None
     if probe.reset_sql:
         reset = extensions.in_schema(probe.reset_sql, installed)
@@ -461,11 +508,10 @@ def read(
     cursor = connection.execute(extensions.in_schema(statement, installed), binary=True)
     waited = time.perf_counter() - began
     rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
-    moment = connection.execute("SELECT pg_catalog.clock_timestamp()", binary=True).fetchone()
-    assert moment is not None  # noqa: S101 - one row, always
+    assert first is not None  # noqa: S101 - one row, always
     return store.Reading(
         rows,
-        moment[0],
+        first[1],
         reset_at,
         reset_counter,
         client_ms=(time.thread_time() - cpu) * 1000,
@@ -541,12 +587,6 @@ def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:
         cache.set(f"{probe.name}:{target.pk}", texts, seconds)
     except (RedisError, OSError) as error:
         log.warning("Running texts of %s are not cached: %s", target.name, type(error).__name__)
-
-
-def is_due(target: Target, probe: Probe, database: Database | None) -> bool:
-    """Return whether a probe's turn on a target or database has come."""
-    state = target.probestate_set.filter(probe=probe.name, database=database).first()
-    return state is None or state.due_at <= timezone.now() + timedelta(milliseconds=200)
 
 
 def result_of(snapshot: Snapshot, database: Database | None) -> SnapshotResult:

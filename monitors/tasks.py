@@ -6,7 +6,6 @@ from celery import shared_task
 from django.utils import timezone
 
 from monitors import check, heartbeat, maintenance, perform, queue, registration, schedule
-from monitors.models import Lease
 from monitors.snapshot import read_live, take_due
 
 
@@ -17,7 +16,7 @@ def tick() -> None:
     heartbeat.beat("tick")
     schedule.make_leases()
     for lease in schedule.claim_due(now):
-        seconds = schedule.BUDGET_SECONDS[Lease.Kind(lease.kind)]
+        seconds = schedule.budget_of(lease.kind)
         args = (lease.target_id, lease.kind, str(lease.claim))
         queue.send("snapshot", *args, queue=f"snapshots.{lease.slot}", expires=seconds)
     for target_id, slot in schedule.looked_at():

@@ -181,6 +181,9 @@ def lock_state(place: Place) -> ProbeState:
         "database_id": place.database_id or None,
         "probe": place.history.probe.name,
     }
+    found = ProbeState.objects.select_for_update().filter(**name).first()
+    if found is not None:
+        return found
     ProbeState.objects.bulk_create([ProbeState(**name)], ignore_conflicts=True)
     return ProbeState.objects.select_for_update().get(**name)
 

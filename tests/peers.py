@@ -1,0 +1,106 @@
+"""Peers that misbehave on purpose: silent, deaf, resetting, or cutting in the middle."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+RESET = struct.pack("ii", 1, 0)
+
+
+class Peer:
+    """A listener on a loopback port that treats each connection in its own thread."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            self.open.append(client)
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):
+            self.serve(client)
+
+    def serve(self, client: socket.socket) -> None:
+        """Do what this kind of peer does; by default never say a word."""
+        while client.recv(65536):
+            pass
+
+    def close(self) -> None:
+        """End it and every connection."""
+        self.listener.close()
+        for client in self.open:
+            client.close()
+
+
+class Resetting(Peer):
+    """Resets each connection after the first bytes."""
+
+    def serve(self, client: socket.socket) -> None:
+        client.recv(1024)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        client.close()
+
+
+class Proxy(Peer):
+    """Passes everything to a server until so many bytes came back, then says no more.
+
+    It goes on acknowledging, which defeats timeouts of the network.
+    """
+
+    def __init__(self, port: int, *, after: int) -> None:
+        self.upstream_port = port
+        self.after = after
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        upstream = socket.create_connection(("127.0.0.1", self.upstream_port))
+        self.open.append(upstream)
+        left = self.after
+        while True:
+            for peer in select.select([client, upstream], [], [])[0]:
+                data = peer.recv(65536)
+                if not data:
+                    client.close()
+                    upstream.close()
+                    return
+                if peer is client:
+                    upstream.sendall(data)
+                elif left > 0:
+                    client.sendall(data[:left])
+                    left -= len(data)
+
+
+@contextmanager
+def dropping() -> Iterator[int]:
+    """A port whose SYNs are dropped: the queue of a listener that accepts nobody is full."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = listener.getsockname()[1]
+    waiting = []
+    for _ in range(8):
+        client = socket.socket()
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            client.connect(("127.0.0.1", port))
+        waiting.append(client)
+    try:
+        yield port
+    finally:
+        listener.close()
+        for client in waiting:
+            client.close()
