@@ -16,6 +16,7 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?|[0-9A-Fa-f:.]+")
 METADATA = frozenset(
     ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
 )
+LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -83,6 +84,9 @@ def look_up(host: str) -> list[IPAddress]:
     thread = threading.Thread(target=ask, name="resolver", daemon=True)
     thread.start()
     thread.join(RESOLVE_SECONDS)
+    name = f".{host.rstrip('.').lower()}"
+    if not found and name.endswith(".localhost"):
+        return list(LOOPBACK)  # that is what it means, known to the resolver or not
     return list(dict.fromkeys(found))
 
 

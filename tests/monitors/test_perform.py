@@ -265,10 +265,10 @@ def test_a_locked_table_is_skipped_or_fails_with_its_blockers(
     short = replace(perform.ACTIONS["vacuum"], lock_timeout_ms=1000)
     monkeypatch.setitem(perform.ACTIONS, "vacuum", short)
     where = table(server)
-    holder = live(
-        server, user="owner", dbname="shop", autocommit=False, application_name="billing"
+    holder = live(server, user="owner", dbname="shop", autocommit=False, application_name="billing")
+    holder.execute(
+        psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split(".")))
     )
-    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
     user = person("operator")
 
     waited = done(user, target, "vacuum", table=where)
@@ -298,7 +298,9 @@ def test_a_running_statement_is_watched_and_stopped(
     """AC-18: our statement waits for a lock; the stop button ends exactly that one."""
     where = table(server)
     holder = live(server, user="owner", dbname="shop", autocommit=False)
-    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
+    holder.execute(
+        psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split(".")))
+    )
     user = person("dba")
     row = requested(user, target, "vacuum", table=where)
     monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
@@ -358,9 +360,7 @@ def test_twenty_clicks_with_one_key_are_one_row_and_one_statement(
     answers: list[uuid.UUID] = []
 
     def click() -> None:
-        row = run.ask(
-            user, target, "cancel_backend", arguments, idempotency_key=key, source="test"
-        )
+        row = run.ask(user, target, "cancel_backend", arguments, idempotency_key=key, source="test")
         answers.append(row.pk)
         perform.perform(str(row.pk))
 

@@ -110,9 +110,7 @@ def test_arguments_that_make_no_sense_say_what_to_give(
         run.ask(person("dba"), target, name, arguments, source="")
 
 
-def test_a_key_that_was_used_for_something_else_is_refused(
-    target: Target, person: Person
-) -> None:
+def test_a_key_that_was_used_for_something_else_is_refused(target: Target, person: Person) -> None:
     user, key = person("operator"), uuid.uuid4()
     first = run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="")
 
