@@ -103,7 +103,7 @@ def foreign_owners(connection: psycopg.Connection) -> dict[str, bool]:
 
     Each with whether it is a superuser, whose rights nobody should be given.
     """
-    return {owner: superuser for owner, superuser in connection.execute(OWNERS_SQL)}
+    return dict(connection.execute(OWNERS_SQL).fetchall())
 
 
 def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:

@@ -174,7 +174,7 @@ def background(server: Server, live: Callable[..., Session]) -> Iterator[Callabl
     def start(session: Session, text: str) -> threading.Thread:
         def execute() -> None:
             with suppress(psycopg.Error):
-                session.execute(text)  # type: ignore[call-overload]
+                session.execute(text)
 
         thread = threading.Thread(target=execute, daemon=True)
         started.append((session, thread))

@@ -31,7 +31,7 @@ def test_the_script_runs_and_gives_just_the_rights(server: Server, names: tuple[
     with server.connect() as superuser:
         for statement in script.splitlines():
             if not statement.startswith(("--", "\\")):
-                superuser.execute(statement)  # type: ignore[call-overload]
+                superuser.execute(statement)
         for name in names:
             superuser.execute(
                 sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), server.password)

@@ -51,5 +51,5 @@ def test_it_says_what_it_needs_and_what_it_gave_back(
     assert "Free disk space needed" in dict(preview["facts"])
     assert any("Nobody can read" in warning for warning in preview["warnings"])
     assert row.state == "succeeded"
-    assert row.effect.startswith("size −")
+    assert row.effect.startswith("size \N{MINUS SIGN}")
     assert row.after["size_bytes"] < row.before["size_bytes"]
