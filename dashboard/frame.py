@@ -93,7 +93,6 @@ class Frame:
     fresh: Fresh | None
     unread: State | None
     targets: list[Target]
-    places: list[Entry]
     strip: list[Action]
     may_manage: bool
     datids: dict[int, int]
@@ -258,7 +257,6 @@ def build(
         fresh=fresh_of(target, window, reads) if target else None,
         unread=unread(target, reads[0], window) if target and reads else None,
         targets=visible(request.user),
-        places=[entry for group in rail for entry in group.entries],
         strip=strip_of(request, target) if target else [],
         may_manage=access.may(request.user, "manage_targets"),
         datids=dict(Database.objects.filter(target=target).values_list("pk", "datid")),

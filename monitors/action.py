@@ -32,6 +32,9 @@ Measured = dict[str, Any]
 """Numbers with their units in their names; JSON."""
 
 
+MAX_NAME = 300  # two quoted identifiers of 63 bytes fit
+
+
 class InvalidArguments(Exception):
     """The request makes no sense as it stands; its text says what to give."""
 
@@ -155,7 +158,7 @@ def clean_int(name: str, text: str) -> str:
 
 def clean_text(name: str, text: str) -> str:
     """Return a name of at most a few hundred characters that PostgreSQL can hold."""
-    if len(text) > 300 or "\x00" in text or not text.isascii() and not encodable(text):
+    if len(text) > MAX_NAME or "\x00" in text or not encodable(text):
         message = f"{name} is no name that PostgreSQL can hold."
         raise InvalidArguments(message)
     return text

@@ -84,7 +84,7 @@ def fitting(model: type[Model], name: str, value: Any) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one a type
     """Return a value as JSON that our database gives back unchanged."""
     match value:
         case datetime():

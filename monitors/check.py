@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from monitors import registration
 from monitors.actions import ACTIONS
-from monitors.grants import grant_script
+from monitors.grants import MAINTAIN_MAJOR, grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, hosts, rights
 from monitors.pg.errors import Unreachable, reason_of
@@ -25,6 +26,7 @@ from monitors.probes import PROBES
 from monitors.secrets import SecretUnreadable, unseal_password
 
 SECONDS = 15.0
+DATABASES_AT_MOST = 20
 Login = TargetSecret.Login
 ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress")
 """Views that show other roles' rows empty without pg_read_all_stats."""
@@ -41,7 +43,8 @@ class Seen:
     server: Identity
     rights: Rights
     extensions: list[dict[str, Any]]
-    foreign_owners: list[str]
+    foreign_owners: dict[str, bool]
+    """Of tables that it can't maintain for want of membership -> is a superuser; before 17."""
     broken: dict[str, str]
     """Probe -> why its SQL does not run, '' where it does."""
 
@@ -89,7 +92,7 @@ def check(
     }
 
 
-def look(target: Target, user: str, password: str | None) -> Seen:
+def look(target: Target, user: str, password: str | None, *, acts: bool = False) -> Seen:
     """Connect as one login and read what it sees; raises Unreachable, psycopg.Error."""
     address = connect.Address(
         host=target.host,
@@ -100,22 +103,47 @@ def look(target: Target, user: str, password: str | None) -> Seen:
         require_auth=target.require_auth,
         password=password or None,
     )
-    connection = connect.open_target(
-        address,
-        purpose="check",
-        statement_timeout_ms=5000,
-        lock_timeout_ms=500,
-        read_only=True,
-    )
-    with connection, connect.deadline(connection, SECONDS):
+    with opened(address) as connection:
         server = read_identity(connection)
-        return Seen(
-            server=server,
-            rights=rights.read_rights(connection),
-            extensions=rights.read_extensions(connection),
-            foreign_owners=rights.foreign_owners(connection),
-            broken={probe.name: broken(connection, probe, server) for probe in PROBES},
-        )
+        found = rights.read_rights(connection)
+        extensions = rights.read_extensions(connection)
+        problems = {probe.name: broken(connection, probe, server) for probe in PROBES}
+    owners: dict[str, bool] = {}
+    if acts and not found.has("pg_maintain"):
+        owners = all_foreign_owners(address, target, found)
+    return Seen(server, found, extensions, owners, problems)
+
+
+@contextlib.contextmanager
+def opened(address: connect.Address) -> Iterator[psycopg.Connection]:
+    """Open a read-only connection for a few short reads; raises Unreachable."""
+    connection = connect.open_target(
+        address, purpose="check", statement_timeout_ms=5000, lock_timeout_ms=500, read_only=True
+    )
+    try:
+        with connect.deadline(connection, SECONDS):
+            yield connection
+    finally:
+        connection.close()
+
+
+def all_foreign_owners(address: connect.Address, target: Target, found: Rights) -> dict[str, bool]:
+    """Return the owners of tables in the target's databases that a login is no member of.
+
+    Who owns a database may vacuum all its tables. At most 20 databases are asked.
+    """
+    owners: dict[str, bool] = {}
+    asked = [
+        row["datname"]
+        for row in found.databases
+        if row["may_connect"]
+        and not row["owns"]
+        and registration.is_included(target, row["datname"])
+    ]
+    for name in asked[:DATABASES_AT_MOST]:
+        with opened(address.in_database(name)) as connection:
+            owners |= rights.foreign_owners(connection)
+    return owners
 
 
 def broken(connection: psycopg.Connection, probe: Probe, server: Identity) -> str:
@@ -133,7 +161,7 @@ def look_as_operator(
     if not target.operator_user:
         return None, "Give the target an operator login."
     try:
-        return look(target, target.operator_user, passwords.get(Login.OPERATOR)), ""
+        return look(target, target.operator_user, passwords.get(Login.OPERATOR), acts=True), ""
     except (Unreachable, psycopg.Error) as error:
         return None, f"The operator login can't connect: {reason_of(error)}"
 
@@ -187,24 +215,11 @@ def maintain_needs(seen: Seen) -> str:
     if seen.rights.has("pg_maintain"):
         return ""
     user = quoted(seen.rights.rolname)
-    if seen.server.server_version >= 170000:
+    if seen.server.server_version >= MAINTAIN_MAJOR * 10000:
         return f"GRANT pg_maintain TO {user};"
-    owners = {row["owner"] for row in seen.rights.databases if not row["owns"]}
-    if not owners or not seen.foreign_owners:
-        # Who owns a database may vacuum all its tables.
-        return "" if not owners else owner_grant(sorted(owners), user)
-    return owner_grant(sorted(owners | set(seen.foreign_owners)), user)
-
-
-def owner_grant(owners: list[str], user: str) -> str:
-    """Return the statement that makes a login a member of owning roles.
-
-    A superuser's membership would give it everything: its tables are left out.
-    """
-    named = [quoted(owner) for owner in owners if owner != "postgres"]
-    if not named:
-        return f"Let a role that is no superuser own the tables, and GRANT it TO {user};"
-    return f"GRANT {', '.join(named)} TO {user};"
+    owners = [quoted(name) for name, superuser in seen.foreign_owners.items() if not superuser]
+    # Membership in a superuser would give everything: its tables are left out.
+    return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
 
 
 def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
@@ -215,6 +230,14 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
         said.append(f"PostgreSQL {major} is not tested: {OLDEST_MAJOR} to {NEWEST_MAJOR} are.")
     if seen.rights.superuser:
         said.append(f"{target.user} is a superuser: reading statistics needs only pg_monitor.")
+    superusers = [
+        name for name, is_super in (operator.foreign_owners if operator else {}).items() if is_super
+    ]
+    if superusers and seen.server.server_version < MAINTAIN_MAJOR * 10000:
+        said.append(
+            f"Tables of the superuser {superusers[0]} can't be vacuumed from here:"
+            " ALTER TABLE … OWNER TO a role that is none."
+        )
     if operator and operator.rights.superuser:
         said.append(f"{target.operator_user} is a superuser: the actions here need far less.")
     if target.operator_user == target.user:

@@ -24,6 +24,7 @@ from monitors import access, acting, audit, queue, run
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Refused
 from monitors.actions import ACTIONS
+from monitors.grants import MAINTAIN_MAJOR
 from monitors.models import Action, Target, TargetCheck
 from monitors.pg import backends, connect, relations
 from monitors.pg.errors import Unreachable, reason_of
@@ -277,7 +278,7 @@ def right_needed(row: Action, spec: Spec) -> str:
     user = relations.quoted(row.target.operator_user) if row.target else "…"
     if spec.right == "signal":
         return f"Run: GRANT pg_signal_backend TO {user}."
-    if row.target and (row.target.major or 0) >= 17:
+    if row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
         return f"Run: GRANT pg_maintain TO {user}."
     return f"Make {user} a member of the role that owns the table."
 

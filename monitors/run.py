@@ -79,7 +79,7 @@ def request(
     return Action.objects.get(pk=draft.pk)
 
 
-def ask(
+def ask(  # noqa: PLR0913 - one keyword a column
     user: User,
     target: Target,
     name: str,
@@ -236,7 +236,7 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
         raise Refused(reason)
 
 
-def reason_not_to_act(target: Target) -> str:
+def reason_not_to_act(target: Target) -> str:  # noqa: PLR0911 - one a rule
     """Return why nothing may be done to a target now, '' where something may."""
     if target.deleting_at is not None:
         return f"{target.name} is being removed."

@@ -159,7 +159,7 @@
   };
 
   const draw = (box) => {
-    const spec = JSON.parse(document.getElementById(box.dataset.chart).textContent);
+    const spec = JSON.parse(document.getElementById(box.dataset.chart).content.textContent);
     const figure = box.closest("figure");
     const outputs = [...figure.querySelectorAll(".legend output")];
     const time = figure.querySelector(".chart-time");

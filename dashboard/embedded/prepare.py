@@ -71,6 +71,7 @@ def main() -> None:
         call_command("migrate", interactive=False)
     login = first_account(secret("HOWDAH_ADMIN_PASSWORD"))
     targets: list[Known] = json.loads(os.environ.get("HOWDAH_TARGETS", "[]"))
+    show_demo(registered={known["name"] for known in targets})
     for known in targets:
         register(known, secret("HOWDAH_COLLECTOR_PASSWORD"), secret("HOWDAH_OPERATOR_PASSWORD"))
     if file:
@@ -90,6 +91,19 @@ def first_account(password: str) -> str | None:
             Grant.objects.create(user=user, role=role)
     admin = User.objects.filter(username=ADMIN, is_active=True).first()
     return admin.password if admin is not None and admin.check_password(password) else None
+
+
+def show_demo(*, registered: set[str]) -> None:
+    """Read the demonstration only while it runs: `--no-demo` leaves it out."""
+    from monitors import registration  # noqa: PLC0415 - after django.setup()
+    from monitors.models import Target  # noqa: PLC0415
+
+    for target in Target.objects.filter(name=DEMO, demo=True, deleting_at=None):
+        runs = target.name in registered
+        if runs and not target.enabled:
+            registration.enable(ADMIN, SOURCE, target)
+        elif not runs and target.enabled:
+            registration.disable(ADMIN, SOURCE, target)
 
 
 def register(known: Known, password: str, operator_password: str) -> None:
@@ -113,7 +127,7 @@ def register(known: Known, password: str, operator_password: str) -> None:
             intervals={probe.name: DEMO_SECONDS for probe in PROBES} if demo else None,
             demo=demo,
         )
-    elif (target.host, target.port) != (known["host"], known["port"]):
+    elif target.deleting_at is None and target.port != known["port"]:
         registration.edit(
             ADMIN,
             SOURCE,

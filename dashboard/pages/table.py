@@ -149,7 +149,10 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
 
 def times_words(past: float) -> str:
     """Return a share of the threshold: 84 % of, or 3.6 times."""
-    return f"{past:.0f} % of" if past < HUNDRED else f"{past / HUNDRED:,.1f} times"
+    if past < HUNDRED:
+        return f"{past:.0f} % of"
+    figure, name = charts.short_words(past / HUNDRED)
+    return f"{figure}{name} times"
 
 
 def charts_of(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django import template
+from django.core.serializers.json import DjangoJSONEncoder
 from django.template import Context
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, json_script
+from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard import charts, fleet_rows, frame, states
@@ -23,6 +25,7 @@ from monitors.advisor import Finding
 
 register = template.Library()
 
+NO_MARKUP = {ord("<"): "\\u003C", ord(">"): "\\u003E", ord("&"): "\\u0026"}
 THOUSAND, DAY_HOURS = 1000, 24
 NONE = "\N{EN DASH}"
 LEVELS = {
@@ -258,8 +261,13 @@ def measured(value: float | None, unit_name: str) -> SafeString | str:
 
 @register.simple_tag
 def chart_data(chart: Mapping[str, Any], name: str) -> SafeString:
-    """Return a chart as JSON inside an inert script element, named NAME-data."""
-    return json_script(dict(chart), f"{name}-data")
+    """Return a chart as JSON inside an inert template element, named NAME-data.
+
+    Not a script element: HTMX is told to drop those from what it swaps in.
+    """
+    text = json.dumps(chart, cls=DjangoJSONEncoder, separators=(",", ":"))
+    inert = mark_safe(text.translate(NO_MARKUP))  # noqa: S308 - no character can begin markup
+    return format_html('<template id="{}-data">{}</template>', name, inert)
 
 
 @register.simple_tag
@@ -354,12 +362,13 @@ def fleet_link(context: Context, row: Mapping[str, Any]) -> str:
 
 @register.filter
 def times(value: float | None) -> SafeString | str:
-    """Write a percentage as 84 %, from 1,000 % on as 12 x; None: a dash."""
+    """Write a percentage as 84 %, from 1,000 % on as 12 x or 36.8k x; None: a dash."""
     if value is None:
         return NONE
     if value < THOUSAND:
         return pct(value, 0)
-    return unit(number(value / 100), "\N{MULTIPLICATION SIGN}")
+    figure, name = charts.short_words(value / 100)
+    return unit(figure + name, "\N{MULTIPLICATION SIGN}")
 
 
 @register.simple_tag

@@ -114,6 +114,7 @@ ACTION = Action(
     lock_timeout_ms=1000,
     destructive=True,
     expires_seconds=60,
+    rule=rule,
     object_name=backend_action.object_name,
     resolve=backend_action.resolve,
     guard=guard,

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 from monitors.pg.text import redact
 
 OURS = "howdah"
+MINUTE = 60  # seconds, as an hour has minutes
 
 # In autocommit each statement sees the present; inside a transaction the view
 # would keep its first answer.
@@ -142,7 +143,7 @@ def myself(connection: psycopg.Connection) -> Myself:
     return found
 
 
-def reason_not_to_signal(backend: Backend, me: Myself) -> str:
+def reason_not_to_signal(backend: Backend, me: Myself) -> str:  # noqa: PLR0911 - one a rule
     """Return why a backend is never signalled, '' where it may be."""
     if backend.pid == me.pid or backend.application_name.startswith(OURS):
         return "This is one of Howdah's own backends."
@@ -178,7 +179,7 @@ def waiters_behind(connection: psycopg.Connection, pid: int) -> set[int]:
 
 def blockers_of(connection: psycopg.Connection, pid: int) -> list[dict[str, object]]:
     """Return those whom a waiting backend waits for, described; [] where it does not wait."""
-    waiting = {waiter: found for waiter, found in connection.execute(WAITERS_SQL)}
+    waiting: dict[int, list[int]] = dict(connection.execute(WAITERS_SQL).fetchall())
     return describe(connection, waiting.get(pid, []))
 
 
@@ -222,12 +223,12 @@ def age(since: datetime | None, now: datetime) -> str:
     if since is None:
         return ""
     seconds = max(0.0, (now - since).total_seconds())
-    if seconds < 60:
+    if seconds < MINUTE:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
+    minutes, rest = divmod(int(seconds), MINUTE)
+    if minutes < MINUTE:
         return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // MINUTE} h {minutes % MINUTE:02d} min"
 
 
 def moment(text: str) -> datetime:

@@ -12,10 +12,12 @@ from django.conf import settings
 from monitors.pg.errors import Unreachable
 
 RESOLVE_SECONDS = 2.0
+MAX_HOST = 255
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?|[0-9A-Fa-f:.]+")
 METADATA = frozenset(
     ipaddress.ip_address(text) for text in ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")
 )
+LOOPBACK = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -60,7 +62,7 @@ def resolve(host: str) -> list[IPAddress]:
 
     Raises Unreachable for what is not one host: a socket's path, a list.
     """
-    if not HOST.fullmatch(host) or len(host) > 255:
+    if not HOST.fullmatch(host) or len(host) > MAX_HOST:
         message = "Give one host name or address: no path, no list, no brackets."
         raise Unreachable(message)
     try:
@@ -83,6 +85,9 @@ def look_up(host: str) -> list[IPAddress]:
     thread = threading.Thread(target=ask, name="resolver", daemon=True)
     thread.start()
     thread.join(RESOLVE_SECONDS)
+    name = f".{host.rstrip('.').lower()}"
+    if not found and name.endswith(".localhost"):
+        return list(LOOPBACK)  # that is what it means, known to the resolver or not
     return list(dict.fromkeys(found))
 
 

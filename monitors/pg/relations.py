@@ -16,6 +16,9 @@ from psycopg.rows import class_row, dict_row
 from monitors.pg import backends
 
 FIRST_USER_OID = 16384
+NEXT_UNIT = 1000  # from here on the next unit is easier to read
+WHOLE = 10  # from here on the decimal says nothing
+MINUS = "\N{MINUS SIGN}"
 KINDS = {
     "r": "table",
     "m": "materialized view",
@@ -239,21 +242,23 @@ def size_text(size: int) -> str:
     """Return bytes as `1.2 GB`."""
     value = float(abs(size))
     for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < NEXT_UNIT:
             return (
-                f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+                f"{value:.0f} {unit}"
+                if unit == "bytes" or value >= WHOLE
+                else f"{value:.1f} {unit}"
             )
         value /= 1024
     return f"{value:.1f} TB"
 
 
 def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
-    """Return `dead rows 81,204 → 0, size −1.2 GB` of what could be measured."""
+    """Return `dead rows 81,204 → 0, size +1.2 GB` of what could be measured."""
     parts = []
     if rows and before.get("n_dead_tup") is not None and after.get("n_dead_tup") is not None:
         parts.append(f"dead rows {before['n_dead_tup']:,} → {after['n_dead_tup']:,}")
     if before.get("size_bytes") is not None and after.get("size_bytes") is not None:
         change = after["size_bytes"] - before["size_bytes"]
-        sign = "−" if change < 0 else "+"
+        sign = MINUS if change < 0 else "+"
         parts.append(f"size {sign}{size_text(change)}" if change else "size unchanged")
     return ", ".join(parts)

@@ -52,9 +52,11 @@ SELECT d.datname::text AS datname,
 """
 
 OWNERS_SQL = """
-SELECT DISTINCT pg_catalog.pg_get_userbyid(c.relowner)::text AS owner
+SELECT DISTINCT r.rolname::text AS owner,
+       r.rolsuper AS superuser
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
  WHERE c.relkind IN ('r', 'm', 'p')
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
    AND NOT pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE')
@@ -96,9 +98,12 @@ def read_rights(connection: psycopg.Connection) -> Rights:
     return Rights(login[0], login[1], login[2], frozenset(roles), databases)
 
 
-def foreign_owners(connection: psycopg.Connection) -> list[str]:
-    """Return the owners of this database's tables that the login is no member of."""
-    return [owner for (owner,) in connection.execute(OWNERS_SQL)]
+def foreign_owners(connection: psycopg.Connection) -> dict[str, bool]:
+    """Return the owners of this database's tables that the login is no member of.
+
+    Each with whether it is a superuser, whose rights nobody should be given.
+    """
+    return dict(connection.execute(OWNERS_SQL).fetchall())
 
 
 def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:
@@ -112,9 +117,7 @@ def reason_not_to_read(connection: psycopg.Connection, text: str) -> str:
 
     Columns and the right to call functions are checked before the first row.
     """
-    probing = sql.SQL("SELECT * FROM ({}) AS probed LIMIT 0").format(
-        sql.SQL(text)
-    )
+    probing = sql.SQL("SELECT * FROM ({}) AS probed LIMIT 0").format(sql.SQL(text))
     try:
         connection.execute(probing, {})
     except psycopg.Error as error:

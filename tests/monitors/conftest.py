@@ -38,7 +38,7 @@ def person(db: None) -> Callable[..., User]:
 
 
 @pytest.fixture
-def table(worker_id: str) -> Iterator[Callable[..., str]]:
+def table(worker_id: str, eventually: Callable[..., None]) -> Iterator[Callable[..., str]]:
     """Make a table with dead rows in the database `shop`: table(server) -> public.name."""
     made: list[tuple[Server, str]] = []
 
@@ -59,6 +59,15 @@ def table(worker_id: str) -> Iterator[Callable[..., str]]:
                 sql.SQL("DELETE FROM public.{} WHERE id <= %s").format(sql.Identifier(name)), [dead]
             )
         made.append((server, name))
+        with server.connect(dbname="shop") as connection:  # 14 tells its statistics late
+            eventually(
+                lambda: (
+                    connection.execute(
+                        "SELECT pg_stat_get_dead_tuples(%s::regclass)", [f"public.{name}"]
+                    ).fetchone()
+                    == (dead,)
+                )
+            )
         return f"public.{name}"
 
     yield make
@@ -143,7 +152,9 @@ def idle_in_transaction(server: Server) -> Callable[[int], dict[str, str]]:
 
     def read(pid: int) -> dict[str, str]:
         times = times_of(server, pid)
-        return {name: times[name] for name in ("pid", "backend_start", "xact_start", "state_change")}
+        return {
+            name: times[name] for name in ("pid", "backend_start", "xact_start", "state_change")
+        }
 
     return read
 
@@ -163,7 +174,7 @@ def background(server: Server, live: Callable[..., Session]) -> Iterator[Callabl
     def start(session: Session, text: str) -> threading.Thread:
         def execute() -> None:
             with suppress(psycopg.Error):
-                session.execute(text)  # type: ignore[call-overload]
+                session.execute(text)
 
         thread = threading.Thread(target=execute, daemon=True)
         started.append((session, thread))

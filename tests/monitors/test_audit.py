@@ -94,9 +94,12 @@ def test_the_server_itself_refuses_to_change_it(statement: str, replica: bool) -
         if replica:
             cursor.execute("SET LOCAL session_replication_role = replica")
 
-    with pytest.raises(DatabaseError, match="only ever added to"), transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
+    with (
+        pytest.raises(DatabaseError, match="only ever added to"),
+        transaction.atomic(),
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
 
     assert AuditEntry.objects.count() == 1
 
@@ -111,7 +114,7 @@ def test_the_server_itself_refuses_to_change_it(statement: str, replica: bool) -
     ],
 )
 def test_any_detail_survives_its_way_through_the_database(value: dict[str, object]) -> None:
-    audit.event("x", "person", "", **{"detail_of_it": value})
+    audit.event("x", "person", "", given=value)
 
     assert audit.verify() is None
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from monitors import acting, perform, run
 from monitors.action import Refused
+from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
 from tests.servers import Blocked, Server
 
@@ -65,7 +66,7 @@ def is_there(server: Server, pid: int) -> bool:
         )
 
 
-def test_it_cancels_a_statement_and_says_who_was_released(
+def test_it_cancels_a_statement_and_says_who_was_released(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Person,
@@ -138,14 +139,14 @@ def test_it_sends_nothing_to_a_reused_pid(
         name=name,
         target=target,
         target_name=target.name,
-        arguments=perform.ACTIONS[name].clean(arguments),
+        arguments=ACTIONS[name].clean(arguments),
         asked_by=person("dba"),
         asked_by_name="dba",
         state="queued",
         expires_at=timezone.now() + timedelta(minutes=1),
     )
     row.identity = dict(row.arguments)
-    row.sql = perform.ACTIONS[name].statement(row.arguments, row.identity, 0).as_string(None)
+    row.sql = ACTIONS[name].statement(row.arguments, row.identity, 0).as_string(None)
     row.save()
     since = server.log_size()
 
@@ -170,7 +171,7 @@ def test_the_statement_itself_matches_nobody_else(
 ) -> None:
     """AC-01, AC-02: even sent without its guard, in the moment after it, it signals nobody."""
     innocent = sleeping()
-    spec = perform.ACTIONS[name]
+    spec = ACTIONS[name]
     right = active(innocent.info.backend_pid)
     stale = spec.clean({**right, field: "2020-01-01 00:00:00.000001+00"})
     with server.connect(user="operator") as operator:
@@ -181,7 +182,7 @@ def test_the_statement_itself_matches_nobody_else(
         assert operator.execute(spec.statement(spec.clean(right), {}, 0)).fetchone() == (1, True)
 
 
-def test_it_leaves_the_next_statement_of_the_same_backend_alone(
+def test_it_leaves_the_next_statement_of_the_same_backend_alone(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Person,
@@ -252,7 +253,7 @@ def test_it_does_not_call_a_skipped_table_a_success(
         ).fetchone() == (0,)
 
 
-def test_a_locked_table_is_skipped_or_fails_with_its_blockers(
+def test_a_locked_table_is_skipped_or_fails_with_its_blockers(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Person,
@@ -262,13 +263,13 @@ def test_a_locked_table_is_skipped_or_fails_with_its_blockers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """AC-05."""
-    short = replace(perform.ACTIONS["vacuum"], lock_timeout_ms=1000)
-    monkeypatch.setitem(perform.ACTIONS, "vacuum", short)
+    short = replace(ACTIONS["vacuum"], lock_timeout_ms=1000)
+    monkeypatch.setitem(ACTIONS, "vacuum", short)
     where = table(server)
-    holder = live(
-        server, user="owner", dbname="shop", autocommit=False, application_name="billing"
+    holder = live(server, user="owner", dbname="shop", autocommit=False, application_name="billing")
+    holder.execute(
+        psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split(".")))
     )
-    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
     user = person("operator")
 
     waited = done(user, target, "vacuum", table=where)
@@ -286,7 +287,7 @@ def test_a_locked_table_is_skipped_or_fails_with_its_blockers(
 
 
 @newest
-def test_a_running_statement_is_watched_and_stopped(
+def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Person,
@@ -298,7 +299,9 @@ def test_a_running_statement_is_watched_and_stopped(
     """AC-18: our statement waits for a lock; the stop button ends exactly that one."""
     where = table(server)
     holder = live(server, user="owner", dbname="shop", autocommit=False)
-    holder.execute(psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split("."))))
+    holder.execute(
+        psycopg.sql.SQL("LOCK TABLE {}").format(psycopg.sql.Identifier(*where.split(".")))
+    )
     user = person("dba")
     row = requested(user, target, "vacuum", table=where)
     monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
@@ -358,9 +361,7 @@ def test_twenty_clicks_with_one_key_are_one_row_and_one_statement(
     answers: list[uuid.UUID] = []
 
     def click() -> None:
-        row = run.ask(
-            user, target, "cancel_backend", arguments, idempotency_key=key, source="test"
-        )
+        row = run.ask(user, target, "cancel_backend", arguments, idempotency_key=key, source="test")
         answers.append(row.pk)
         perform.perform(str(row.pk))
 

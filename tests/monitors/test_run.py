@@ -110,9 +110,7 @@ def test_arguments_that_make_no_sense_say_what_to_give(
         run.ask(person("dba"), target, name, arguments, source="")
 
 
-def test_a_key_that_was_used_for_something_else_is_refused(
-    target: Target, person: Person
-) -> None:
+def test_a_key_that_was_used_for_something_else_is_refused(target: Target, person: Person) -> None:
     user, key = person("operator"), uuid.uuid4()
     first = run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="")
 
@@ -130,12 +128,14 @@ def test_a_key_that_was_used_for_something_else_is_refused(
     assert AuditEntry.objects.filter(kind="intent").count() == 1
 
 
-def draft_of(user: User, target: Target, name: str = "vacuum", **preview: object) -> Action:
+def draft_of(
+    user: User, target: Target, name: str = "vacuum", preview: dict[str, object] | None = None
+) -> Action:
     """A draft whose preview has come."""
     draft = run.preview(
         user, target, name, {"database": "shop", "table": "public.t"}, source="test"
     )
-    draft.preview = {"ready": True, "refused": "", **preview}
+    draft.preview = {"ready": True, "refused": "", **(preview or {})}
     draft.sql = "VACUUM t"
     draft.save()
     return draft
@@ -170,7 +170,7 @@ def test_a_preview_that_says_no_is_not_asked_for(
     user = person("operator")
 
     with pytest.raises(Refused, match=says):
-        run.request(user, draft_of(user, target, **preview), source="test")
+        run.request(user, draft_of(user, target, preview=preview), source="test")
 
 
 def test_an_old_preview_says_nothing_about_now(target: Target, person: Person) -> None:

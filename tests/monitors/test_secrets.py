@@ -31,9 +31,7 @@ def test_the_public_key_alone_opens_nothing(settings: Settings) -> None:
         secrets.unseal(sealed, key)
 
 
-@pytest.mark.parametrize(
-    "address", [("evil", 5432, "c"), ("db", 5433, "c"), ("db", 5432, "other")]
-)
+@pytest.mark.parametrize("address", [("evil", 5432, "c"), ("db", 5433, "c"), ("db", 5432, "other")])
 def test_a_password_is_for_its_address_and_user_alone(address: tuple[str, int, str]) -> None:
     sealed, key = secrets.seal_password("hunter2", "db", 5432, "c")
 
@@ -48,9 +46,7 @@ def test_a_damaged_box_says_so() -> None:
         secrets.unseal(sealed[:-1] + bytes([sealed[-1] ^ 1]), key)
 
 
-def test_an_older_key_still_opens_what_it_sealed(
-    settings: Settings, keys: tuple[str, str]
-) -> None:
+def test_an_older_key_still_opens_what_it_sealed(settings: Settings, keys: tuple[str, str]) -> None:
     sealed, key = secrets.seal("hunter2")
     settings.PUBLIC_KEY, newer = secrets.new_key_pair()
     settings.PRIVATE_KEY = newer

@@ -34,7 +34,7 @@ def test_it_shows_the_table_and_every_chart(read, junk):
 
     assert junk.replace('"', "&quot;&quot;") in text
     for chart in ("dead", "live", "size"):
-        data = json.loads(re.search(rf'id="{chart}-data"[^>]*>(.*?)</script>', text)[1])
+        data = json.loads(re.search(rf'id="{chart}-data"[^>]*>(.*?)</template>', text)[1])
         assert len(data["series"]) == 1
     assert "autovacuum_enabled" in text
 

@@ -200,7 +200,7 @@ def test_an_action_stands_on_the_chart(vacuum, shop):
     )  # fmt: skip
     text = vacuum()
 
-    chart = json.loads(re.search(r'id="dead-data"[^>]*>(.*?)</script>', text)[1])
+    chart = json.loads(re.search(r'id="dead-data"[^>]*>(.*?)</template>', text)[1])
     assert [mark["kind"] for mark in chart["marks"]] == ["action"]
     assert chart["marks"][0]["url"] == reverse("action", args=[action.pk])
 

@@ -1,0 +1,119 @@
+"""Cancel: never for what idles in a transaction, never for what is not a client's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from monitors.action import Changed, InvalidArguments, Refused
+from monitors.actions.cancel_backend import ACTION
+from tests.servers import Server
+
+Session = psycopg.Connection[Any]
+Times = Callable[[int], dict[str, str]]
+
+
+def guard(server: Server, arguments: dict[str, str], user: str = "operator") -> Any:
+    cleaned = ACTION.clean(arguments)
+    with server.connect(user=user) as connection:
+        return ACTION.guard(connection, cleaned, cleaned)
+
+
+def test_it_refuses_what_idles_in_a_transaction_and_offers_terminate(
+    server: Server, live: Callable[..., Session], active: Times
+) -> None:
+    session = live(server, user="owner", dbname="shop", autocommit=False)
+    session.execute("SELECT 1")
+
+    with pytest.raises(Refused, match="terminate"):
+        guard(server, active(session.info.backend_pid))
+
+
+def test_it_finds_that_the_statement_is_over(
+    server: Server, live: Callable[..., Session], active: Times
+) -> None:
+    session = live(server, user="owner", dbname="shop")
+    session.execute("SELECT 1")
+
+    with pytest.raises(Changed, match="has ended"):
+        guard(server, active(session.info.backend_pid))
+
+
+def test_it_finds_that_the_backend_is_gone(
+    server: Server, live: Callable[..., Session], active: Times, eventually: Callable[..., None]
+) -> None:
+    session = live(server, user="owner", dbname="shop")
+    session.execute("SELECT 1")
+    arguments = active(session.info.backend_pid)
+    session.close()
+    with server.connect() as connection:
+        eventually(
+            lambda: (
+                not connection.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE pid = %s", [arguments["pid"]]
+                ).fetchone()
+            )
+        )
+
+    with pytest.raises(Changed, match="has ended"):
+        guard(server, arguments)
+
+
+def test_it_refuses_a_superusers_backend(
+    server: Server, sleeping: Callable[..., Session], active: Times
+) -> None:
+    """AC-03."""
+    session = sleeping(user="postgres")
+
+    with pytest.raises(Refused, match="superuser alone"):
+        guard(server, active(session.info.backend_pid))
+
+
+def test_it_refuses_our_own_backends(
+    server: Server, sleeping: Callable[..., Session], active: Times
+) -> None:
+    """AC-03."""
+    session = sleeping(application_name="howdah:collector:fast")
+
+    with pytest.raises(Refused, match="own backends"):
+        guard(server, active(session.info.backend_pid))
+
+
+def test_it_refuses_what_is_no_client(server: Server) -> None:
+    """AC-03."""
+    with server.connect() as connection:
+        row = connection.execute(
+            "SELECT pid::text, backend_start::text FROM pg_stat_activity"
+            " WHERE backend_type = 'checkpointer'"
+        ).fetchone()
+    assert row is not None
+
+    with pytest.raises(Refused, match="checkpointer"):
+        guard(server, {"pid": row[0], "backend_start": row[1], "query_start": row[1]})
+
+
+def test_it_says_which_right_is_missing(
+    server: Server, sleeping: Callable[..., Session], active: Times
+) -> None:
+    session = sleeping()
+
+    with pytest.raises(Refused, match="GRANT pg_signal_backend TO collector"):
+        guard(server, active(session.info.backend_pid), user="collector")
+
+
+def test_its_statement_is_the_same_for_every_spelling_of_a_moment() -> None:
+    spellings = ("2026-01-01 01:00:00.12+01", "2026-01-01T00:00:00.120000Z")
+    texts = set()
+    for spelling in spellings:
+        cleaned = ACTION.clean({"pid": "1", "backend_start": spelling, "query_start": spelling})
+        texts.add(ACTION.statement(cleaned, cleaned, 180000).as_string(None))
+
+    assert len(texts) == 1
+
+
+def test_it_needs_the_moment_of_the_statement() -> None:
+    with pytest.raises(InvalidArguments, match="query_start"):
+        ACTION.clean({"pid": "1", "backend_start": "2026-01-01T00:00:00Z"})

@@ -1,0 +1,88 @@
+"""VACUUM: its options, and what it must say of an autovacuum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+
+from monitors.action import InvalidArguments
+from monitors.actions.vacuum import ACTION
+from tests import servers
+from tests.servers import Server
+
+TABLE = {"schemaname": "public", "relname": 'Odd "Name"'}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 'VACUUM "public"."Odd ""Name"""'),
+        ({"analyze": "true"}, 'VACUUM (ANALYZE) "public"."Odd ""Name"""'),
+        ({"analyze": "false"}, 'VACUUM "public"."Odd ""Name"""'),
+        (
+            {"analyze": "on", "freeze": "1", "skip_locked": "yes"},
+            'VACUUM (ANALYZE, FREEZE, SKIP_LOCKED) "public"."Odd ""Name"""',
+        ),
+    ],
+)
+def test_its_statement_has_the_options_that_were_asked_for(
+    options: dict[str, str], expected: str
+) -> None:
+    cleaned = ACTION.clean({"database": "shop", "relid": "1", **options})
+
+    assert ACTION.statement(cleaned, TABLE, 180000).as_string(None) == expected
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"table": "a.b", "relid": "1"}, {"relid": "1", "analyze": "maybe"}]
+)
+def test_it_needs_one_table_and_clear_options(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidArguments):
+        ACTION.clean({"database": "shop", **given})
+
+
+@pytest.fixture(params=[servers.MAJORS[0], servers.MAJORS[-1]], ids=str)
+def restless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of its own whose autovacuum comes each second."""
+    try:
+        programs = servers.fleet_programs(request.param)
+    except servers.Missing as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    monkeypatch.setitem(servers.SETTINGS, "autovacuum_naptime", "1s")
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.home())
+        yield stack.enter_context(servers.running(request.param, programs, folder))
+
+
+def test_it_warns_of_the_autovacuum_that_it_would_cancel(
+    restless: Server, eventually: Callable[..., None]
+) -> None:
+    """The autovacuum is slowed down so that it can be met at work."""
+    with restless.connect(user="owner", dbname="shop") as owner:
+        owner.execute(
+            "CREATE TABLE slow (id bigint) WITH (autovacuum_vacuum_threshold = 1,"
+            " autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)"
+        )
+        owner.execute("INSERT INTO slow SELECT generate_series(1, 100000)")
+        owner.execute("DELETE FROM slow")
+    cleaned = ACTION.clean({"database": "shop", "table": "public.slow"})
+    with restless.connect(user="operator", dbname="shop") as operator:
+        identity = ACTION.resolve(operator, cleaned)
+        eventually(lambda: vacuums(operator, identity["relid"]), seconds=30)
+        warnings = ACTION.guard(operator, cleaned, identity).warnings
+
+    assert len(warnings) == 1
+    assert "it will be cancelled after deadlock_timeout" in warnings[0]
+
+
+def vacuums(connection: psycopg.Connection[Any], relid: int) -> bool:
+    return bool(
+        connection.execute(
+            "SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = %s", [relid]
+        ).fetchone()
+    )

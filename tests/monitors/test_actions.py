@@ -1,0 +1,58 @@
+"""What holds of every action."""
+
+from __future__ import annotations
+
+import pytest
+
+from monitors.action import Action, InvalidArguments, Kind
+from monitors.actions import ACTIONS
+from monitors.run import PREVIEW_LIFE
+
+every = pytest.mark.parametrize("action", ACTIONS.values(), ids=list(ACTIONS))
+
+
+@every
+def test_it_is_registered_by_its_name(action: Action) -> None:
+    assert ACTIONS[action.name] is action
+
+
+@every
+def test_it_has_time_limits(action: Action) -> None:
+    assert 0 < action.statement_timeout_ms <= 24 * 3600 * 1000
+    assert 0 < action.lock_timeout_ms <= 10_000
+    assert 0 < action.expires_seconds < PREVIEW_LIFE.total_seconds()
+
+
+@every
+def test_it_is_in_a_queue_that_workers_read(action: Action) -> None:
+    assert action.queue in {"signals", "long"}
+    assert (action.queue == "signals") == (action.settled is not None)
+
+
+@every
+def test_what_destroys_is_never_direct(action: Action) -> None:
+    assert not (action.direct and action.destructive)
+
+
+@every
+def test_what_waits_for_a_second_person_is_confirmed(action: Action) -> None:
+    assert action.destructive or not action.second_person
+
+
+@every
+def test_its_parameters_explain_themselves(action: Action) -> None:
+    for parameter in action.parameters:
+        assert parameter.help
+        assert not parameter.help.endswith(".")
+        assert parameter.kind in Kind
+
+
+@every
+@pytest.mark.parametrize("value", ["'; DROP TABLE x", "1e309", "\x00", "\ud800", "x" * 4000])
+def test_hostile_arguments_are_refused_or_stay_texts(action: Action, value: str) -> None:
+    """Whatever is accepted enters a statement only through quoting."""
+    for parameter in action.parameters:
+        if parameter.kind in {Kind.TABLE, Kind.DATABASE, Kind.TEXT} and value.isprintable():
+            continue
+        with pytest.raises(InvalidArguments):
+            action.clean({parameter.name: value})

@@ -1,0 +1,152 @@
+"""What works on a target, and the statement that makes the rest work."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from psycopg import sql
+
+from monitors import check, registration
+from monitors.actions import ACTIONS
+from monitors.check import CheckFailed
+from monitors.models import Target, TargetCheck
+from monitors.probes import PROBES
+from tests.servers import Server
+
+pytestmark = pytest.mark.django_db
+
+Watch = Callable[..., Target]
+
+
+@pytest.fixture
+def bare(server: Server, worker_id: str) -> Iterator[str]:
+    """A role that may log in and nothing else."""
+    name = f"bare_{worker_id}_{secrets.token_hex(3)}"
+    with server.connect() as connection:
+        connection.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+                sql.Identifier(name), server.password
+            )
+        )
+        yield name
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def works(result: dict[str, Any], kind: str) -> dict[str, bool]:
+    return {row["name"]: row["works"] for row in result[kind]}
+
+
+def check_as(server: Server, target: Target) -> dict[str, Any]:
+    return check.check(target, {"collector": server.password, "operator": server.password})
+
+
+def test_it_says_what_the_server_is_and_that_all_works(server: Server, watch: Watch) -> None:
+    result = check_as(server, watch(server, operator_user="operator", include=[]))
+
+    assert result["version"] // 10000 == server.major
+    assert result["in_recovery"] is False
+    assert result["system_identifier"].isdigit()
+    assert "shop" in result["databases"]
+    assert works(result, "probes") == {probe.name: True for probe in PROBES}
+    assert {name for name, ok in works(result, "actions").items() if ok} >= {
+        "cancel_backend",
+        "terminate_backend",
+    }
+    json.dumps(result)
+
+
+def test_each_missing_right_is_named_with_its_statement(
+    server: Server, watch: Watch, bare: str, table: Callable[..., str]
+) -> None:
+    table(server)
+    result = check_as(server, watch(server, user=bare, operator_user=bare))
+
+    needs = {row["name"]: row["needs"] for row in [*result["probes"], *result["actions"]]}
+    assert needs["activity"] == f"GRANT pg_monitor TO {bare};"
+    assert needs["cancel_backend"] == f"GRANT pg_signal_backend, pg_read_all_stats TO {bare};"
+    if server.major >= 17:
+        assert needs["vacuum"] == f"GRANT pg_maintain TO {bare};"
+    else:
+        assert needs["vacuum"].startswith("GRANT owner")
+    assert set(works(result, "actions").values()) == {False}
+
+
+def test_the_statements_that_it_names_do_help(
+    server: Server, watch: Watch, bare: str, table: Callable[..., str]
+) -> None:
+    table(server)
+    target = watch(server, user=bare, operator_user=bare, dbname="shop")
+    needs = [
+        row["needs"]
+        for kind in ("probes", "actions")
+        for row in check_as(server, target)[kind]
+        if row["needs"]
+    ]
+    with server.connect() as superuser:
+        for statement in dict.fromkeys(needs):
+            superuser.execute(statement)
+
+    result = check_as(server, target)
+
+    assert set(works(result, "probes").values()) == {True}
+    assert set(works(result, "actions").values()) == {True}
+
+
+def test_without_an_operator_no_action_works(server: Server, watch: Watch) -> None:
+    result = check_as(server, watch(server))
+
+    assert works(result, "actions") == dict.fromkeys(ACTIONS, False)
+    assert {row["needs"] for row in result["actions"]} == {"Give the target an operator login."}
+
+
+def test_a_superuser_is_warned_of_and_refused_as_operator(server: Server, watch: Watch) -> None:
+    result = check_as(server, watch(server, user="postgres", operator_user="postgres"))
+
+    assert any("only pg_monitor" in text for text in result["warnings"])
+    assert set(works(result, "actions").values()) == {False}
+
+
+def test_a_login_that_fails_says_why(server: Server, watch: Watch) -> None:
+    target = watch(server)
+
+    with pytest.raises(CheckFailed, match="Password authentication failed"):
+        check.check(target, {"collector": "wrong"})
+
+
+def test_a_worker_answers_a_check_once_and_forgets_its_passwords(
+    server: Server, person: Callable[..., User]
+) -> None:
+    draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
+    row = registration.ask_check(
+        person("admin"), draft=draft, passwords={"collector": server.password}
+    )
+
+    check.carry_out(str(row.pk))
+    check.carry_out(str(row.pk))
+
+    row = TargetCheck.objects.get(pk=row.pk)
+    assert row.error == ""
+    assert row.result["version"] // 10000 == server.major
+    assert row.sealed == {}
+    assert row.done_at
+
+
+def test_a_stored_password_never_goes_to_another_address(
+    server: Server, watch: Watch, person: Callable[..., User]
+) -> None:
+    """DR-04: a check with a changed address needs the password again."""
+    target = watch(server)
+    draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
+    user = person("admin")
+    same = registration.ask_check(user, target=target, draft=draft)
+    for change in ({"sslmode": "prefer"}, {"host": "127.0.0.2"}, {"require_auth": "password"}):
+        moved = registration.ask_check(user, target=target, draft={**draft, **change})
+
+        assert check.subject_of(moved)[1] == {}
+
+    assert check.subject_of(same)[1] == {"collector": server.password}

@@ -1,0 +1,415 @@
+"""The commands: one line of error, exit statuses, one line of JSON, the pages' own functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.contrib.auth.models import Group, User
+from django.core.management import call_command
+from pytest_django import Settings
+
+from monitors import perform
+from monitors.management.commands import act
+from monitors.models import Action, AuditEntry, Environment, Grant, Target, TargetSecret
+from tests.servers import Server
+
+pytestmark = pytest.mark.django_db
+
+Person = Callable[..., User]
+Watch = Callable[..., Target]
+Said = Callable[..., "Result"]
+newest = pytest.mark.parametrize("server", [18], indirect=True, ids=str)
+
+
+class Result:
+    """What a command printed and how it left."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+    @property
+    def one_line(self) -> str:
+        assert self.err.count("\n") == 1, self.err
+        return self.err
+
+
+@pytest.fixture(autouse=True)
+def environments() -> None:
+    for name in ("production", "development"):
+        Environment.objects.get_or_create(name=name)
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    def run(*words: object) -> Result:
+        status = 0
+        capsys.readouterr()
+        try:
+            call_command(*[str(word) for word in words])
+        except SystemExit as left:
+            status = int(left.code or 0)
+        printed = capsys.readouterr()
+        return Result(status, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "password"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@newest
+def test_a_target_is_checked_before_it_is_saved(
+    server: Server, said: Said, password_file: Callable[[str], Path]
+) -> None:
+    words = ["target", "add", "orders", "--host", server.host, "--port", server.port]
+    login = ["--user", "collector", "--password-file"]
+
+    wrong = said(*words, *login, password_file("wrong\n"))
+    right = said(
+        *words, *login, password_file(server.password + "\n"), "--environment", "development",
+        "--include", "shop*", "--exclude", "*_old", "--tag", "eu", "--interval", "tables=60",
+    )  # fmt: skip
+
+    assert (wrong.status, right.status) == (1, 0)
+    assert "Password authentication failed" in wrong.one_line
+    target = Target.objects.get()
+    assert (target.include, target.exclude, target.tags) == (["shop*"], ["*_old"], ["eu"])
+    assert target.intervals == {"tables": 60}
+    assert target.environment.name == "development"
+    assert "PostgreSQL 18" in right.out
+
+
+def test_no_check_saves_unseen(said: Said, password_file: Callable[[str], Path]) -> None:
+    result = said(
+        "target", "add", "far", "--host", "192.0.2.1", "--user", "c",
+        "--password-file", password_file("secret"), "--no-check",
+    )  # fmt: skip
+
+    assert result.status == 0
+    assert Target.objects.get().sslmode == "verify-full"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["target"], 2, "verb"),
+        (["target", "ad"], 2, "invalid choice"),
+        (["target", "add", "x"], 2, "--host"),
+        (["target", "add", "X", "--host", "h", "--user", "u", "--no-check"], 2, "lower-case"),
+        (["target", "add", "x", "--host", "/tmp", "--user", "u", "--no-check"], 2, "one host"),
+        (
+            ["target", "add", "x", "--host", "h", "--user", "u", "--no-check", "--interval", "a=b"],
+            2,
+            "PROBE=SECONDS",
+        ),
+        (
+            ["target", "add", "x", "--host", "h", "--user", "u", "--no-check", "--interval", "a=5"],
+            2,
+            "no probe a",
+        ),
+        (
+            ["target", "add", "x", "--host", "h", "--user", "u", "--password-file", "/nowhere"],
+            2,
+            "/nowhere",
+        ),
+        (
+            ["target", "add", "x", "--host", "h", "--user", "u", "--no-check",
+             "--environment", "mars"],
+            2,
+            "no environment mars",
+        ),
+        (["target", "edit", "nobody", "--tag", "x"], 1, "no target nobody"),
+        (["target", "check", "nobody", "--json"], 1, "no target nobody"),
+        (["target", "remove", "nobody"], 1, "no target nobody"),
+        (["person", "add", "x"], 2, "--password-file"),
+        (["grant", "add", "nobody", "viewer"], 1, "no account nobody"),
+        (["grant", "add", "nobody", "king"], 2, "invalid choice"),
+        (["grant", "add", "x", "viewer", "--target", "a", "--environment", "b"], 2, "not allowed"),
+        (["act", "reboot", "--target", "x", "--as", "y"], 2, "invalid choice"),
+        (["act", "vacuum", "--target", "x"], 2, "--as"),
+        (["act", "vacuum", "--target", "x", "--as", "y", "--arg", "z"], 2, "KEY=VALUE"),
+        (["act", "vacuum", "--target", "x", "--as", "nobody"], 1, "no active account"),
+        (["audit", "export", "--since", "yesterday"], 2, "no time"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_that_says_what_to_do(
+    said: Said, words: list[str], status: int, says: str
+) -> None:
+    result = said(*words)
+
+    assert result.status == status
+    assert says in result.one_line
+    assert result.out == ""
+    assert Target.objects.count() == 0
+
+
+@newest
+def test_targets_are_listed_changed_and_removed(server: Server, watch: Watch, said: Said) -> None:
+    watch(server, name="orders")
+
+    assert said("target", "list", "--json").json[0] == {
+        **said("target", "list", "--json").json[0],
+        "name": "orders",
+        "host": server.host,
+        "port": server.port,
+        "environment": "development",
+        "enabled": True,
+    }
+    assert said("target", "disable", "orders").status == 0
+    assert said("target", "list", "--json").json[0]["enabled"] is False
+    assert said("target", "enable", "orders").status == 0
+    moved = said("target", "edit", "orders", "--port", "1")
+    assert "No password is stored for collector" in moved.err
+    assert TargetSecret.objects.count() == 0
+    assert said("target", "edit", "orders").status == 2
+    assert said("target", "remove", "orders", "--yes").status == 0
+    assert said("target", "list", "--json").json == []
+
+
+def test_removing_asks_for_the_name(
+    said: Said, monkeypatch: pytest.MonkeyPatch, embedded: Server, watch: Watch
+) -> None:
+    watch(embedded, name="orders")
+    monkeypatch.setattr("builtins.input", lambda: "other")
+
+    assert said("target", "remove", "orders").status == 2
+    monkeypatch.setattr("builtins.input", lambda: "orders")
+    assert said("target", "remove", "orders").status == 0
+
+
+@newest
+def test_a_check_prints_what_works(server: Server, watch: Watch, said: Said) -> None:
+    watch(server, name="orders", operator_user="operator")
+
+    result = said("target", "check", "orders", "--json").json
+
+    assert result["version"] // 10000 == 18
+    assert result["in_recovery"] is False
+    assert result["system_identifier"]
+    assert {"name", "works", "needs"} <= set(result["probes"][0])
+    assert {"name", "works", "needs"} <= set(result["actions"][0])
+
+
+@newest
+def test_without_the_private_key_a_check_says_so(
+    server: Server, watch: Watch, said: Said, settings: Settings
+) -> None:
+    watch(server, name="orders")
+    settings.PRIVATE_KEY = ""
+
+    result = said("target", "check", "orders", "--json")
+
+    assert result.status == 1
+    assert "no private key" in result.one_line
+
+
+def test_people_come_change_and_go(said: Said, password_file: Callable[[str], Path]) -> None:
+    assert said("person", "add", "alice", "--password-file", password_file("short")).status == 2
+    assert User.objects.count() == 0
+    good = password_file("correct horse battery")
+    assert said("person", "add", "alice", "--password-file", good).status == 0
+    assert User.objects.get().check_password("correct horse battery")
+    assert said("person", "add", "alice", "--password-file", good).status == 1
+    better = password_file("another horse battery")
+    assert said("person", "password", "alice", "--password-file", better).status == 0
+    assert User.objects.get().check_password("another horse battery")
+    assert said("person", "deactivate", "alice").status == 0
+    assert said("person", "list", "--json").json == [
+        {"name": "alice", "active": False, "last_login": None}
+    ]
+    assert said("person", "deactivate", "bob").status == 1
+    assert [entry.what for entry in AuditEntry.objects.order_by("id")] == [
+        "person.add",
+        "person.password",
+        "person.deactivate",
+    ]
+
+
+def test_grants_are_given_listed_and_taken(
+    said: Said, person: Person, embedded: Server, watch: Watch
+) -> None:
+    watch(embedded, name="orders")
+    person(name="alice")
+
+    assert said("grant", "add", "alice", "viewer").status == 0
+    assert said("grant", "add", "alice", "operator", "--target", "orders").status == 0
+    assert said("grant", "add", "alice", "operator", "--target", "orders").status == 0
+    assert said("grant", "add", "dbas", "dba", "--group", "--environment", "production").status == 0
+
+    listed = said("grant", "list", "--json").json
+    assert [(row["name"], row["role"], row["target"], row["environment"]) for row in listed] == [
+        ("alice", "viewer", None, None),
+        ("alice", "operator", "orders", None),
+        ("dbas", "dba", None, "production"),
+    ]
+    assert Group.objects.get().name == "dbas"
+    assert said("grant", "remove", "alice", "viewer").status == 0
+    assert said("grant", "remove", "alice", "viewer").status == 1
+    assert Grant.objects.count() == 2
+    assert AuditEntry.objects.filter(what="grant.add").count() == 3
+    assert AuditEntry.objects.filter(what="grant.remove").count() == 1
+
+
+@pytest.fixture
+def target(server: Server, watch: Watch) -> Target:
+    return watch(server, name="orders", operator_user="operator")
+
+
+@pytest.fixture(autouse=True)
+def no_worker_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody consumes the queues of this test run: don't wait long for it."""
+    monkeypatch.setattr(act, "WORKER_SECONDS", 0.1)
+
+
+@newest
+def test_act_vacuums_and_prints_what_it_did(
+    server: Server, target: Target, said: Said, person: Person, table: Callable[..., str]
+) -> None:
+    name = table(server, dead=100)
+    person("operator", name="alice")
+
+    result = said(
+        "act", "vacuum", "--target", "orders", "--as", "alice", "--arg", "database=shop",
+        "--arg", f"table={name}", "--arg", "analyze=true", "--reason", "bloat", "--wait", "--json",
+    )  # fmt: skip
+
+    assert result.status == 0
+    assert result.json["outcome"] == "succeeded"
+    assert result.json["action"] == "vacuum"
+    assert result.json["target"] == "orders"
+    assert result.json["sql"].startswith("VACUUM (ANALYZE)")
+    assert result.json["before"]["n_dead_tup"] == 100
+    assert result.json["after"]["n_dead_tup"] == 0
+    row = Action.objects.get(pk=result.json["id"])
+    assert row.reason == "bloat"
+    assert [entry.kind for entry in AuditEntry.objects.order_by("id")] == ["intent", "outcome"]
+
+
+def test_act_cancels_with_the_times_that_the_server_writes(
+    server: Server,
+    target: Target,
+    said: Said,
+    person: Person,
+    sleeping: Callable[..., psycopg.Connection[Any]],
+    active: Callable[[int], dict[str, str]],
+) -> None:
+    person("operator", name="alice")
+    arguments = active(sleeping().info.backend_pid)
+    words = [word for pair in arguments.items() for word in ("--arg", "=".join(pair))]
+    command = ["act", "cancel_backend", "--target", "orders", "--as", "alice", *words, "--json"]
+
+    first = said(*command, "--wait")
+    second = said(*command, "--wait")
+
+    assert (first.status, first.json["outcome"]) == (0, "succeeded")
+    assert (second.status, second.json["outcome"]) == (3, "skipped")
+
+
+@newest
+def test_act_leaves_with_4_where_a_right_or_rule_forbids(
+    server: Server, target: Target, said: Said, person: Person, table: Callable[..., str]
+) -> None:
+    name = table(server)
+    person("viewer", name="bob")
+    person("operator", name="alice")
+    words = ["--target", "orders", "--arg", "database=shop", "--json", "--wait"]
+
+    denied = said("act", "vacuum", "--as", "bob", "--arg", f"table={name}", *words)
+    refused = said("act", "vacuum", "--as", "alice", "--arg", "table=pg_catalog.pg_class", *words)
+
+    assert (denied.status, refused.status) == (4, 4)
+    assert denied.json["outcome"] == refused.json["outcome"] == "refused"
+    assert "vacuum on orders" in denied.json["reason"]
+    assert "system catalog" in refused.json["reason"]
+    assert {entry.result for entry in AuditEntry.objects.all()} == {"denied", "refused"}
+
+
+@newest
+def test_act_hides_a_target_that_one_may_not_see(
+    server: Server, target: Target, said: Said, person: Person
+) -> None:
+    person(name="eve")
+
+    hidden = said("act", "vacuum", "--target", "orders", "--as", "eve", "--json")
+    missing = said("act", "vacuum", "--target", "ordersx", "--as", "eve", "--json")
+
+    assert (hidden.status, missing.status) == (1, 1)
+    assert hidden.one_line == missing.one_line.replace("ordersx", "orders")
+
+
+@newest
+def test_act_with_bad_arguments_is_bad_use(
+    server: Server, target: Target, said: Said, person: Person
+) -> None:
+    person("operator", name="alice")
+
+    result = said("act", "vacuum", "--target", "orders", "--as", "alice", "--arg", "force=true")
+
+    assert result.status == 2
+    assert "no argument force" in result.one_line
+
+
+@newest
+def test_act_without_a_worker_and_without_the_key_says_so(
+    server: Server, target: Target, said: Said, person: Person, settings: Settings
+) -> None:
+    settings.PRIVATE_KEY = ""
+    person("operator", name="alice")
+
+    result = said(
+        "act", "vacuum", "--target", "orders", "--as", "alice", "--arg", "database=shop",
+        "--arg", "table=public.t",
+    )  # fmt: skip
+
+    assert result.status == 1
+    assert "No worker answers" in result.one_line
+
+
+@newest
+def test_act_leaves_to_a_worker_what_a_worker_took(
+    server: Server,
+    target: Target,
+    said: Said,
+    person: Person,
+    table: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker claims it in the very moment when the command gives up waiting."""
+    name = table(server)
+    person("operator", name="alice")
+    really = perform.perform
+    calls: list[str] = []
+
+    def both(action_id: str) -> None:
+        calls.append(action_id)
+        really(action_id)
+        really(action_id)
+
+    monkeypatch.setattr(perform, "perform", both)
+    since = server.log_size()
+
+    result = said(
+        "act", "vacuum", "--target", "orders", "--as", "alice", "--arg", "database=shop",
+        "--arg", f"table={name}", "--wait", "--json",
+    )  # fmt: skip
+
+    assert result.status == 0
+    assert len(calls) == 1
+    assert server.log_text(since=since).count(f"statement: {result.json['sql']}") == 1
