@@ -27,6 +27,7 @@ HOURS_SPAN = timedelta(days=91)  # still longer ones from days
 GAP_FACTOR = 2.5  # so many intervals without a snapshot are a gap
 
 Key = dict[str, Any]
+"""Columns and the value that each must have, or a list of values of which it must have one."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Source:
         if self.database_id is not None:
             parts.append(sql.SQL("database_id = {}").format(sql.Literal(self.database_id)))
         for name, value in (key or {}).items():
-            parts.append(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value)))
+            equal = "{} = ANY ({})" if isinstance(value, list) else "{} = {}"
+            parts.append(sql.SQL(equal).format(sql.Identifier(name), sql.Literal(value)))
         return sql.SQL(" AND ").join(parts)
 
 
@@ -280,24 +282,8 @@ def running_sum(
 
     None while there is no such object. Starts from what held before the window and adds what each change changed.
     """
-    keys = ("database_id", *source.history.sample.key)
     base = values_before(source, window, name, key)
-    rows = fetch(
-        sql.SQL(
-            "SELECT {bucket}, {keys}, CASE WHEN {gone} THEN NULL ELSE {value} END"
-            " FROM {table} WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
-            " ORDER BY {time}"
-        ).format(
-            bucket=bucket_of(source),
-            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
-            gone=source.gone,
-            value=sql.Identifier(name),
-            table=source.table,
-            where=source.where(key),
-            time=source.time,
-        ),
-        parameters_of(grid, window),
-    )
+    rows = changes_in(source, grid, window, name, key)
     current = dict(base)
     total = sum(value for value in current.values() if value is not None)
     present = sum(value is not None for value in current.values())
@@ -314,6 +300,29 @@ def running_sum(
             row = next(changes, None)
         column[bucket] = total if present else None
     return column
+
+
+def changes_in(
+    source: Source, grid: Grid, window: Window, name: str, key: Key | None
+) -> list[tuple[Any, ...]]:
+    """Return (bucket, database_id, key …, value) of each change in a window; None where it left."""
+    keys = ("database_id", *source.history.sample.key)
+    return fetch(
+        sql.SQL(
+            "SELECT {bucket}, {keys}, CASE WHEN {gone} THEN NULL ELSE {value} END"
+            " FROM {table} WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " ORDER BY {time}"
+        ).format(
+            bucket=bucket_of(source),
+            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
+            gone=source.gone,
+            value=sql.Identifier(name),
+            table=source.table,
+            where=source.where(key),
+            time=source.time,
+        ),
+        parameters_of(grid, window),
+    )
 
 
 def or_zero(grid: Grid, column: dict[int, float | None]) -> dict[int, float | None]:
@@ -488,20 +497,86 @@ def sparks(
     keys: Iterable[Key],
     points: int = 30,
 ) -> list[list[float | None]]:
-    """Return a short line for each key (with its database_id), gaps as None."""
+    """Return a short line of a gauge for each key (with its database_id), gaps as None.
+
+    Four reads for all keys together, however many they are.
+    """
+    wanted = list(keys)
+    source = source_of(probe_name, target_id, window, None)
+    first = source.history.sample.key[0]
+    some = {first: [key[first] for key in wanted]}
+    grid = grid_of(source, window, points)
+    base = values_before(source, window, field_name, some)
+    changes: dict[tuple[Any, ...], list[tuple[int, float | None]]] = {}
+    for bucket, *object_key, value in changes_in(source, grid, window, field_name, some):
+        changes.setdefault(tuple(object_key), []).append((bucket, value))
+    names = ("database_id", *source.history.sample.key)
     lines = []
-    for key in keys:
-        part = {name: value for name, value in key.items() if name != "database_id"}
-        line = gauges(
-            probe_name,
-            target_id,
-            window,
-            [field_name],
-            database_id=key.get("database_id"),
-            key=part,
-            points=points,
-        )
-        lines.append(line.values[field_name])
+    for key in wanted:
+        name = tuple(key.get(part, 0) for part in names)
+        steps = held(grid, base.get(name), changes.get(name, []))
+        lines.append(draw(grid, {"": steps}).values[""])
+    return lines
+
+
+def held(
+    grid: Grid, value: float | None, changes: list[tuple[int, float | None]]
+) -> dict[int, float | None]:
+    """Return one object's gauge at each bucket's end: it holds until it changes."""
+    column = {}
+    following = iter(changes)
+    change = next(following, None)
+    for bucket in grid.ends:
+        while change is not None and change[0] <= bucket:
+            value = change[1]
+            change = next(following, None)
+        column[bucket] = value
+    return column
+
+
+def rate_sparks(
+    probe_name: str,
+    target_id: int,
+    window: Window,
+    field_name: str,
+    keys: Iterable[Key],
+    points: int = 30,
+) -> list[list[float | None]]:
+    """Return a short line of a counter for each key: what it grew by in each bucket, gaps as None.
+
+    Two reads for all keys together. A bucket in which it started anew is None.
+    """
+    wanted = list(keys)
+    source = source_of(probe_name, target_id, window, None)
+    sample = source.history.sample
+    first = sample.key[0]
+    grid = grid_of(source, window, points)
+    rows = fetch(
+        sql.SQL(
+            "SELECT database_id, {key}, {bucket}, bool_or({restarted}), sum({value}) FROM {table}"
+            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " GROUP BY database_id, {key}, {bucket}"
+        ).format(
+            key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
+            bucket=bucket_of(source),
+            restarted=source.restarted,
+            value=sql.Identifier(field_name),
+            table=source.table,
+            where=source.where({first: [key[first] for key in wanted]}),
+            time=source.time,
+        ),
+        parameters_of(grid, window),
+    )
+    grown: dict[tuple[Any, ...], dict[int, float | None]] = {}
+    for *object_key, bucket, restarted, amount in rows:
+        value = None if restarted else float(amount or 0)
+        grown.setdefault(tuple(object_key), {})[bucket] = value
+    names = ("database_id", *sample.key)
+    lines = []
+    for key in wanted:
+        found = grown.get(tuple(key.get(part, 0) for part in names), {})
+        column = {bucket: found.get(bucket, 0.0) for bucket in grid.ends}
+        lines.append(draw(grid, {"": column}).values[""])
     return lines
 
 

@@ -7,12 +7,13 @@ together or not at all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from psycopg import sql
 
 from monitors.history import partitions
@@ -356,13 +357,14 @@ def copy_samples(
         *sample.gauges,
         *sample.facts,
     )
-    statement = sql.SQL("COPY {table} ({columns}) FROM STDIN").format(
+    statement = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(
         table=sql.Identifier(place.history.samples._meta.db_table),
         columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
     )
     head = (place.target_id, place.database_id, taken_at, target_at)
     nothing = (None,) * (len(sample.counters) + len(kept))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(column_types(place.history.samples, columns))
         for change, before, row in comparison.changed:
             interval = None if change == Change.BASELINE else elapsed
             grown = differences(change, before[keys:end] if before else None, row[keys:end])
@@ -370,6 +372,13 @@ def copy_samples(
             copy.write_row((*head, interval, int(change), *row[:keys], *grown, *values))
         for key in comparison.gone:
             copy.write_row((*head, elapsed, int(Change.GONE), *key, *nothing))
+
+
+@functools.cache
+def column_types(model: type[models.Model], columns: tuple[str, ...]) -> list[str]:
+    """Return the PostgreSQL types of columns, which binary COPY must be told."""
+    kinds = (model._meta.get_field(name).db_type(connection) or "" for name in columns)
+    return [kind.replace("varchar", "text").partition("(")[0].strip() for kind in kinds]
 
 
 def upsert_latest(place: Place, rows: list[Row], taken_at: datetime) -> None:

@@ -138,6 +138,22 @@ def test_a_line_by_value_has_one_column_each(target: Target, keep: Keep) -> None
     assert waits.values == {"": [2, 0], "Lock": [0, 3]}
 
 
+def test_short_lines_are_read_for_many_at_once(
+    target: Target, keep: Keep, django_assert_max_num_queries: Any
+) -> None:
+    keep(-30, {1: {"numbackends": 4, "xact_commit": 10}, 2: {"numbackends": 6, "xact_commit": 0}})
+    keep(0, {1: {"numbackends": 4, "xact_commit": 70}, 2: {"numbackends": 7, "xact_commit": 0}})
+    keep(2, {1: {"numbackends": 5, "xact_commit": 90}})
+    keys = [{"datid": datid, "database_id": 0} for datid in (2, 1, 3)]
+
+    with django_assert_max_num_queries(6):
+        lines = series.sparks("databases", target.pk, window(4), "numbackends", keys)
+        grown = series.rate_sparks("databases", target.pk, window(4), "xact_commit", keys)
+
+    assert lines == [[7, None], [4, 5], [None, None]]
+    assert grown == [[0, 0], [60, 20], [0, 0]]
+
+
 def test_marks_are_events_and_finished_actions_in_the_order_of_time(target: Target) -> None:
     at = START + timedelta(minutes=5)
     Mark.objects.create(target=target, at=at, kind=Mark.Kind.RESTART, text="Restarted.")
