@@ -80,6 +80,10 @@ class Fresh:
     reason: str = ""
     read_at: datetime | None = None
     next_at: datetime | None = None
+    is_live: bool = False
+
+
+LIVE = Fresh("good", "Live", "Read each second while somebody looks at this page.", is_live=True)
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def visible(user: AbstractBaseUser | AnonymousUser) -> list[Target]:
     return list(access.visible_targets(user).select_related("environment").order_by("name"))
 
 
-def build(
+def build(  # noqa: PLR0913 - keyword only
     request: HttpRequest,
     *,
     page: str,
@@ -242,6 +246,7 @@ def build(
     window: Window,
     reads: Sequence[str],
     findings: Sequence[Finding] | None,
+    is_live: bool = False,
 ) -> Frame:
     """Return the frame of one answer."""
     query = window_query(request)
@@ -254,7 +259,7 @@ def build(
         rail=rail,
         windows=window_choices(request, window),
         window_query=query,
-        fresh=fresh_of(target, window, reads) if target else None,
+        fresh=LIVE if is_live else fresh_of(target, window, reads) if target else None,
         unread=unread(target, reads[0], window) if target and reads else None,
         targets=visible(request.user),
         strip=strip_of(request, target) if target else [],

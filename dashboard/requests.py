@@ -94,12 +94,14 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
     window: Window | None = None,
     reads: Sequence[str] = (),
     findings: Sequence[Finding] | None = None,
+    is_live: bool = False,
     status: int = 200,
 ) -> HttpResponse:
     """Answer with the page in its frame, or to HTMX with its partial `body` alone.
 
     `page` is the URL name that the rail marks; `reads` names the probes whose
-    age the frame tells; without `findings` the frame reads them itself.
+    age the frame tells; without `findings` the frame reads them itself. `is_live`
+    says that the page shows what was read this second for those who look.
     HTMX also gets the parts of the frame that go with the body, out of band.
     """
     window = window or window_of(request)
@@ -108,7 +110,13 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
         "target": target,
         "window": window,
         "frame": frame.build(
-            request, page=page, target=target, window=window, reads=reads, findings=findings
+            request,
+            page=page,
+            target=target,
+            window=window,
+            reads=reads,
+            findings=findings,
+            is_live=is_live,
         ),
     }
     if request.htmx and not request.htmx.boosted and not request.htmx.history_restore_request:

@@ -23,7 +23,7 @@ from dashboard.backends import (
 from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review
+from monitors import access, live, review
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Action, ProbeState, Target
@@ -42,6 +42,8 @@ class Now:
 
     backends: list[Backend]
     tree: LockTree
+    is_live: bool
+    """Whether they were read for those who look, a second ago or two."""
 
 
 @require_safe
@@ -78,6 +80,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         window=window,
         reads=("activity",),
         findings=findings,
+        is_live=seen.is_live,
     )
 
 
@@ -90,16 +93,31 @@ def subject_of(verdict: review.Verdict, backends: list[Backend]) -> Backend | No
 
 def read(request: PageRequest, target: Target, window: Window) -> Now:
     """Return the backends now, or as they were where the window ends in the past."""
-    if window.is_live:
-        rows, now = series.now("activity", target.id), read_at(target) or window.end
-    else:
-        rows, now = series.at("activity", target.id, window.end), window.end
-    texts: dict[str, str] = {}
-    if window.is_live and access.may(request.user, "view_query_text", target):
-        texts = cached(f"activity:{target.id}") or {}
-    backends = backends_of(rows, now, texts)
+    if not window.is_live:
+        return seen_at(target, series.at("activity", target.pk, window.end), window.end, {})
+    live.watch(target.pk)
+    shows_text = access.may(request.user, "view_query_text", target)
+    shared, stored_at = live.activity(target.pk), read_at(target)
+    # A reading is shared for seconds; while the worker can't read it, the stored one is newer.
+    if shared is not None and (stored_at is None or shared.read_at >= stored_at):
+        texts = shared.texts if shows_text else {}
+        return seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
+    texts = cached(f"activity:{target.pk}") or {} if shows_text else {}
+    return seen_at(target, series.now("activity", target.pk), stored_at or window.end, texts)
+
+
+def seen_at(
+    target: Target,
+    rows: list[dict[str, Any]],
+    moment: datetime,
+    texts: dict[str, str],
+    *,
+    is_live: bool = False,
+) -> Now:
+    """Return backends and lock tree of some rows at a moment of the target's clock."""
+    backends = backends_of(rows, moment, texts)
     answer(target, backends)
-    return Now(backends, lock_tree(backends, now))
+    return Now(backends, lock_tree(backends, moment), is_live)
 
 
 def answer(target: Target, backends: list[Backend]) -> None:

@@ -13,6 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.backends import COLUMNS
+from monitors import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState
 from tests.people import HTMX, browser_of, make_target, person
@@ -208,6 +209,76 @@ def test_literals_show_only_to_who_may_see_them(target, role, sees):
 
     cache.delete(key)
     assert ("secret" in html) is sees
+
+
+@pytest.fixture
+def share(target):
+    """A function that shares a live reading of one backend: share(pid, seconds after READ_AT)."""
+
+    def publish(pid, seconds, text="SELECT 1 WHERE a = 'secret'"):
+        sample = HISTORY["activity"].sample
+        at = READ_AT + timedelta(seconds=seconds)
+        known = {
+            "pid": pid,
+            "backend_start": START,
+            "query_start": READ_AT,
+            "state": "active",
+            "query": "SELECT ? WHERE a = ?",
+            "backend_type": "client backend",
+        }
+        row = tuple(known.get(name) for name in sample.columns())
+        live.publish(target.pk, sample, [row], {live.text_key((pid, START)): text}, at)
+
+    yield publish
+    cache.delete(f"live:activity:{target.pk}")
+
+
+def test_who_looks_at_now_has_it_read_live(target, dba):
+    cache.delete(f"live:watch:{target.pk}")
+    page(dba, f"?at={int(READ_AT.timestamp())}")
+    assert live.watched([target.pk]) == []
+
+    page(dba)
+
+    assert live.watched([target.pk]) == [target.pk]
+
+
+def test_a_live_reading_comes_before_the_stored_one(target, dba, share):
+    keep(target, 1)
+    share(2, seconds=7)
+
+    (row,) = rows(dba)
+
+    assert (row["pid"], row["query_seconds"]) == (2, 7.0)
+    assert "Live" in fresh(page(dba))
+
+
+def test_an_older_live_reading_gives_way_to_the_stored_one(target, dba, share):
+    keep(target, 1)
+    share(2, seconds=-1)
+
+    assert [row["pid"] for row in rows(dba)] == [1]
+    assert "Live" not in fresh(page(dba))
+
+
+def test_the_past_is_never_live(target, dba, share):
+    share(2, seconds=1)
+
+    assert "Live" not in fresh(page(dba, f"?at={int(READ_AT.timestamp()) - 60}"))
+
+
+@pytest.mark.parametrize(("role", "sees"), [("viewer", False), ("operator", True)])
+def test_live_literals_show_only_to_who_may_see_them(target, share, role, sees):
+    share(1, seconds=1)
+
+    html = page(browser_of(person("somebody", role, target=target)))
+
+    assert ("secret" in html) is sees
+
+
+def fresh(html):
+    start = html.index('id="fresh"')
+    return html[start : html.index("fresh-paused", start)]
 
 
 def test_what_was_just_cancelled_is_not_offered_again(target, dba):
