@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -220,7 +220,9 @@ def test_a_long_window_is_drawn_from_hours_with_its_gaps(target: Target, keep: K
     assert column[2] is None
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.dictionaries(st.integers(1, 4), st.integers(0, 50), max_size=4), min_size=2, max_size=8
@@ -259,3 +261,59 @@ def test_a_sum_is_what_adding_every_snapshot_up_gives(
     found: Any = series.gauges("databases", target.pk, late, ["numbackends"])
 
     assert found.values["numbackends"] == [sum(reading.values()) for reading in readings[half:]]
+
+
+def counted(found: list[dict[str, Any]]) -> dict[int, tuple[int, int]]:
+    return {row["datid"]: (row["xact_commit"], row["xact_commit_late"]) for row in found}
+
+
+def test_sums_of_a_long_window_are_those_of_its_samples(target: Target, keep: Keep) -> None:
+    end = datetime.now(UTC).replace(minute=20, second=30, microsecond=0) - timedelta(hours=1)
+    start = end - timedelta(hours=6)
+    for step in range(80):  # a round of five minutes each; one hour is left out
+        if not 24 <= step < 36:
+            grown = {1: {"xact_commit": step * 3}, 2: {"xact_commit": step // 10}}
+            keep(step * 5, grown, start=start)
+    for hour in range(8):
+        rollup.roll_up(start + timedelta(hours=hour))
+    shown = Window(start + timedelta(minutes=7), end, is_live=False)
+    plain = {
+        row["datid"]: row["xact_commit"] for row in series.totals("databases", target.pk, shown)
+    }
+
+    found = series.sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
+
+    assert {datid: whole for datid, (whole, _) in counted(found).items()} == plain
+    assert 0 < counted(found)[1][1] < counted(found)[1][0]
+    hour = (start + timedelta(hours=1)).replace(minute=0, second=0)
+    HISTORY["databases"].samples._default_manager.filter(
+        taken_at__gte=hour, taken_at__lt=hour + timedelta(hours=1)
+    ).delete()
+    again = series.sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
+    assert counted(again) == counted(found)  # that hour was read as a whole
+
+
+def test_sums_do_not_trust_an_hour_that_was_not_summed_to_its_end(
+    target: Target, keep: Keep
+) -> None:
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
+    for step in range(48):
+        keep(step * 5, {1: {"xact_commit": step}}, start=start)
+        if step == 18:  # in the middle of the second hour the summing stopped
+            rollup.roll_hour(HISTORY["databases"], start + timedelta(hours=1))
+            rollup.cover_hour(start + timedelta(hours=1))
+    shown = Window(start, start + timedelta(hours=4), is_live=False)
+
+    [row] = series.sums("databases", target.pk, shown, ["xact_commit"])
+
+    assert row["xact_commit"] == 47
+    assert row["complete"]
+
+
+def test_sums_pick_objects_by_a_list_of_keys(target: Target, keep: Keep) -> None:
+    for minute in range(3):
+        keep(minute, {datid: {"xact_commit": datid * minute} for datid in (1, 2, 3)})
+
+    found = series.sums("databases", target.pk, window(), ["xact_commit"], key={"datid": [2, 3]})
+
+    assert {row["datid"]: row["xact_commit"] for row in found} == {2: 4, 3: 6}
