@@ -93,7 +93,8 @@ class Action:
     queue: str
     """`signals`: quick and never behind anything; `long`: may take hours."""
     right: str
-    """`signal` or `maintain`: what the operator login needs (`pg/rights.py`)."""
+    """What the operator login needs: `signal`, `maintain`, `superuser`, or `reset`, the right
+    to call pg_stat_statements_reset (`pg/rights.py`)."""
     statement_timeout_ms: int
     lock_timeout_ms: int
     lock: str = ""
@@ -105,6 +106,10 @@ class Action:
     direct: bool = False
     """Asked for without a preview."""
     expires_seconds: int = 120
+    before: str = ""
+    """The probe whose last snapshot is stored before the statement, else nothing is sent."""
+    after: str = ""
+    """The probe that is read once more when it has succeeded."""
     rule: Callable[[Arguments], None] = no_rule
     """Raises InvalidArguments for arguments that don't fit together."""
     object_name: Callable[[Arguments, Identity], str]

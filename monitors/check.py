@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,28 +12,42 @@ import psycopg
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from monitors import registration
+from monitors import registration, snapshot
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR, grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
-from monitors.pg import connect, hosts, rights
+from monitors.pg import connect, extensions, hosts, rights
 from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
 from monitors.pg.relations import quoted
 from monitors.pg.rights import Rights
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
+from monitors.probes.statements import PROBE as STATEMENTS
 from monitors.secrets import SecretUnreadable, unseal_password
 
 SECONDS = 15.0
 DATABASES_AT_MOST = 20
 Login = TargetSecret.Login
-ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress")
+ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
 """Views that show other roles' rows empty without pg_read_all_stats."""
+NOT_INSTALLED = "The extension pg_stat_statements is installed in no database that is read."
 
 
 class CheckFailed(Exception):
     """No check was possible; its text says why."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The first database that has pg_stat_statements."""
+
+    dbname: str
+    installed: Installed
+    broken: str
+    """Why its probe's SQL does not run there, '' where it does."""
+    reset: Reset | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,8 @@ class Seen:
     """Of tables that it can't maintain for want of membership -> is a superuser; before 17."""
     broken: dict[str, str]
     """Probe -> why its SQL does not run, '' where it does."""
+    statements: Home | None
+    """None where no database that is read has it."""
 
 
 def check(
@@ -106,12 +122,16 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
     with opened(address) as connection:
         server = read_identity(connection)
         found = rights.read_rights(connection)
-        extensions = rights.read_extensions(connection)
-        problems = {probe.name: broken(connection, probe, server) for probe in PROBES}
+        installed = rights.read_extensions(connection)
+        problems = {
+            probe.name: broken(connection, probe, server) for probe in PROBES if not probe.extension
+        }
+    home = find_statements(address, databases_of(target, found), server)
+    problems[STATEMENTS.name] = home.broken if home else NOT_INSTALLED
     owners: dict[str, bool] = {}
     if acts and not found.has("pg_maintain"):
         owners = all_foreign_owners(address, target, found)
-    return Seen(server, found, extensions, owners, problems)
+    return Seen(server, found, installed, owners, problems, home)
 
 
 @contextlib.contextmanager
@@ -146,12 +166,39 @@ def all_foreign_owners(address: connect.Address, target: Target, found: Rights) 
     return owners
 
 
-def broken(connection: psycopg.Connection, probe: Probe, server: Identity) -> str:
+def databases_of(target: Target, found: Rights) -> list[str]:
+    """Return the databases that are read, the entry database first, at most 20."""
+    names = [
+        row["datname"]
+        for row in found.databases
+        if row["may_connect"] and registration.is_included(target, row["datname"])
+    ]
+    return list(dict.fromkeys([target.dbname, *names]))[:DATABASES_AT_MOST]
+
+
+def find_statements(address: connect.Address, names: list[str], server: Identity) -> Home | None:
+    """Return where pg_stat_statements is, None where no database has it."""
+    for name in names:
+        with opened(address.in_database(name)) as connection:
+            installed = extensions.find(connection, STATEMENTS.extension)
+            if installed is not None:
+                problem = broken(connection, STATEMENTS, server, installed)
+                return Home(name, installed, problem, extensions.find_reset(connection))
+    return None
+
+
+def broken(
+    connection: psycopg.Connection,
+    probe: Probe,
+    server: Identity,
+    installed: Installed | None = None,
+) -> str:
     """Return why a probe's SQL can't run, '' where it can."""
-    text = probe.sql_for(server.server_version)
+    version = installed.version if installed else ""
+    text = probe.sql_for(server.server_version, version)
     if text is None:
-        return f"It does not exist on PostgreSQL {server.server_version // 10000}."
-    return rights.reason_not_to_read(connection, text)
+        return snapshot.too_old(probe, server, version)
+    return rights.reason_not_to_read(connection, extensions.in_schema(text, installed))
 
 
 def look_as_operator(
@@ -171,6 +218,8 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
     user = quoted(seen.rights.rolname)
     grant = probe.needs.replace("<collector>", user) or f"GRANT pg_monitor TO {user};"
     reason = seen.broken[probe.name]
+    if probe.extension and seen.statements is not None:
+        grant = statements_need(seen.statements, user, reason)
     if not reason and needs_all_statistics(probe) and not seen.rights.has("pg_read_all_stats"):
         reason = "Other roles' sessions are hidden from this login."
     return {
@@ -179,6 +228,15 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
         "needs": grant if reason else "",
         "reason": reason,
     }
+
+
+def statements_need(home: Home, user: str, reason: str) -> str:
+    """Return the statement that lets a login read pg_stat_statements where it is installed."""
+    if not reason:
+        return f"GRANT pg_monitor TO {user};"
+    if home.reset is not None and not home.reset.usage:
+        return f"GRANT USAGE ON SCHEMA {quoted(home.installed.schema)} TO {user};"
+    return "ALTER EXTENSION pg_stat_statements UPDATE;"
 
 
 def needs_all_statistics(probe: Probe) -> bool:
@@ -197,7 +255,7 @@ def action_result(right: str, target: Target, seen: Seen | None, problem: str) -
             "works": False,
             "needs": "The operator is a superuser: use a lesser role, or allow it for this target.",
         }
-    needs = signal_needs(seen) if right == "signal" else maintain_needs(seen)
+    needs = NEEDS[right](seen)
     return {"works": not needs, "needs": needs}
 
 
@@ -220,6 +278,27 @@ def maintain_needs(seen: Seen) -> str:
     owners = [quoted(name) for name, superuser in seen.foreign_owners.items() if not superuser]
     # Membership in a superuser would give everything: its tables are left out.
     return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
+
+
+def install_needs(seen: Seen) -> str:
+    """Return what a superuser must run, '' where it is installed or the login is one."""
+    return "" if seen.statements or seen.rights.superuser else STATEMENTS.needs
+
+
+def reset_needs(seen: Seen) -> str:
+    """Return what lets a login reset pg_stat_statements, '' where it may."""
+    if seen.statements is None:
+        return STATEMENTS.needs
+    return seen.statements.reset.needs if seen.statements.reset else ""
+
+
+NEEDS: dict[str, Callable[[Seen], str]] = {
+    "signal": signal_needs,
+    "maintain": maintain_needs,
+    "superuser": install_needs,
+    "reset": reset_needs,
+}
+"""What an action's right takes -> the statement that gives it, '' where it is there."""
 
 
 def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:

@@ -54,4 +54,8 @@ def operator_lines(major: int, collector: str, operator: str) -> list[str]:
             f"-- PostgreSQL {major} has no pg_maintain: only a table's owner may vacuum it.",
             f"-- GRANT <owner of the tables> TO {name};",
         ]
+    lines += [
+        "-- To reset pg_stat_statements from here, in the database that has it:",
+        f"-- GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {name};",
+    ]
     return lines

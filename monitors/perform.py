@@ -20,12 +20,12 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
 
-from monitors import access, acting, audit, queue, run
+from monitors import access, acting, audit, queue, run, snapshot
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Target, TargetCheck
+from monitors.models import Action, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, relations
 from monitors.pg.errors import Unreachable, reason_of
 from monitors.secrets import SecretUnreadable
@@ -39,6 +39,8 @@ SILENT_AFTER = timedelta(seconds=15)
 DRAFTS_KEPT = timedelta(days=1)
 CHECK_ANSWERED_WITHIN = timedelta(seconds=60)
 LOST_AT_ONCE = 20
+SNAPSHOT_SECONDS = 12.0
+"""For the snapshots around a statement; less than SILENT_AFTER."""
 WRITE_AGAIN_SECONDS = (1, 2, 5, 10, 20)
 
 State = Action.State
@@ -91,10 +93,13 @@ def carry_out(row: Action, spec: Spec) -> Ended:
                 message = "The statement would no longer be the one that was asked for."
                 raise Changed(message)
             note(row, before=spec.measure(eye, row.identity, None))
+        keep_the_last(target, spec)
         with acting.sending(address, row, spec) as hand:
             if spec.settled is not None:
                 return signal(hand, row, spec, statement)
-            return maintain(hand, address, row, spec, statement)
+            ended = maintain(hand, address, row, spec, statement)
+        look_again(target, spec, ended)
+        return ended
     except Refused as error:
         return Ended(State.REFUSED, str(error))
     except Changed as error:
@@ -103,6 +108,27 @@ def carry_out(row: Action, spec: Spec) -> Ended:
         return Ended(State.FAILED, f"Nothing was sent: {error}")
     except psycopg.Error as error:
         return Ended(State.FAILED, reason_of(error) + hint(error, row, spec))
+
+
+def keep_the_last(target: Target, spec: Spec) -> None:
+    """Store a last snapshot of what a statement will destroy; raises Refused where that fails."""
+    if not spec.before:
+        return
+    taken = snapshot.take_now(target, [spec.before], seconds=SNAPSHOT_SECONDS)
+    failed = [found for found in taken if found.state != Snapshot.State.OK]
+    if failed or not taken:
+        reason = failed[0].error if failed else f"There is no probe {spec.before}."
+        message = f"Nothing was sent, since no last snapshot could be stored: {reason}"
+        raise Refused(message)
+
+
+def look_again(target: Target, spec: Spec, ended: Ended) -> None:
+    """Read what a statement changed, so that the history shows it at once."""
+    if not spec.after or ended.state != State.SUCCEEDED:
+        return
+    for found in snapshot.take_now(target, [spec.after], seconds=SNAPSHOT_SECONDS):
+        if found.state != Snapshot.State.OK:
+            log.warning("%s: %s after %s: %s", target.name, spec.after, spec.name, found.error)
 
 
 def still_allowed(row: Action, spec: Spec) -> Target:
@@ -254,7 +280,8 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
     blockers = watch.blockers
     try:
         eye = watch.open_eye()
-        blockers = blockers or relations.holders(eye, row.identity["relid"], spec.lock)
+        if spec.lock and not blockers:
+            blockers = relations.holders(eye, row.identity["relid"], spec.lock)
     except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: blockers unknown: %s", row.pk, type(error).__name__)
     who = ", ".join(
@@ -262,7 +289,8 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
         for found in blockers[:5]
     )
     seconds = spec.lock_timeout_ms // 1000
-    outcome = f"The table's lock was not free within {seconds} s: {who or 'its holder is gone'}."
+    what = "The table's lock" if spec.lock else "A lock"
+    outcome = f"{what} was not free within {seconds} s: {who or 'its holder is gone'}."
     return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
 
 
@@ -278,6 +306,10 @@ def right_needed(row: Action, spec: Spec) -> str:
     user = relations.quoted(row.target.operator_user) if row.target else "…"
     if spec.right == "signal":
         return f"Run: GRANT pg_signal_backend TO {user}."
+    if spec.right == "superuser":
+        return "Only a superuser may do that."
+    if spec.right == "reset":
+        return f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}."
     if row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
         return f"Run: GRANT pg_maintain TO {user}."
     return f"Make {user} a member of the role that owns the table."

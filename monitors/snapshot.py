@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -247,8 +248,13 @@ def read_live(target_id: int) -> None:
             statement = probe.sql_for(kept.identity.server_version)
             if statement is None:
                 return
-            with connect.deadline(kept.connection, run.left), kept.connection.transaction():
-                reading = read(kept.connection, probe, statement)
+            with connect.deadline(kept.connection, run.left):
+                try:
+                    with kept.connection.transaction():
+                        reading = read(kept.connection, probe, statement)
+                except connect.ENCODING_ERRORS:
+                    connect.read_any_bytes(kept.connection)
+                    return  # the next second's read takes any bytes
     except Busy:
         return
     except (Unreachable, psycopg.Error, secrets.SecretUnreadable) as error:
@@ -258,11 +264,13 @@ def read_live(target_id: int) -> None:
     publish(target_id, probe.sample, redacted.rows, texts, reading.target_at)
 
 
-def take_now(target: Target, probe_names: list[str] | None = None) -> list[SnapshotResult]:
+def take_now(
+    target: Target, probe_names: list[str] | None = None, *, seconds: float = 60
+) -> list[SnapshotResult]:
     """Take snapshots in this process, over connections of its own, due or not."""
     session = Session(Lease.Kind.SLOW)
     try:
-        run = Run(target, session, seconds=60)
+        run = Run(target, session, seconds)
         run.take([p for p in PROBES if not probe_names or p.name in probe_names], only_due=False)
     finally:
         session.close()
@@ -351,7 +359,7 @@ class Run:
             state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
         elif not self.broken:
             try:
-                snapshot = self.read_and_store(probe, database, place, next_due=due, **rhythm)
+                snapshot = self.read_any(probe, database, place, next_due=due, **rhythm)
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
                 state, reason = self.classify(error)
             else:
@@ -383,6 +391,17 @@ class Run:
             self.broken = reason
             return Snapshot.State.UNREACHABLE, reason
         return Snapshot.State.FAILED, reason
+
+    def read_any(
+        self, probe: Probe, database: Database | None, place: store.Place, **rhythm: Any
+    ) -> Snapshot:
+        """Read and keep a probe; once more where a text is in another encoding than expected."""
+        try:
+            return self.read_and_store(probe, database, place, **rhythm)
+        except connect.ENCODING_ERRORS:
+            for kept in self.session.kept.values():
+                connect.read_any_bytes(kept.connection)
+            return self.read_and_store(probe, database, place, **rhythm)
 
     def read_and_store(
         self,
@@ -528,8 +547,8 @@ def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
         raise UnknownColumns(message)
     if tuple(names) == columns:
         return rows
-    places = [names.index(name) if name in names else len(names) for name in columns]
-    return [tuple((*row, None)[place] for place in places) for row in rows]
+    pick = itemgetter(*(names.index(n) if n in names else len(names) for n in columns))
+    return [pick((*row, None)) for row in rows]
 
 
 def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[str, str]]:

@@ -105,9 +105,14 @@ def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:
         create_login(connection, "shop", passwords["shop"])
         for name in DEMO_DATABASES:
             create_database(connection, name, "shop")
-        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-    with cluster.connect(dbname="shop") as connection:
-        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    for name in ("postgres", "shop"):
+        with cluster.connect(dbname=name) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            connection.execute(
+                sql.SQL("GRANT EXECUTE ON FUNCTION public.pg_stat_statements_reset TO {}").format(
+                    sql.Identifier(OPERATOR)
+                )
+            )
 
 
 def create_logins(connection: psycopg.Connection[Any], passwords: Mapping[str, str]) -> None:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from monitors.action import Action
-from monitors.actions import analyze, cancel_backend, terminate_backend, vacuum, vacuum_full
+from monitors.actions import (
+    analyze,
+    cancel_backend,
+    create_extension,
+    reset_statements,
+    terminate_backend,
+    vacuum,
+    vacuum_full,
+)
 
 ACTIONS: dict[str, Action] = {
     action.name: action
@@ -13,5 +21,7 @@ ACTIONS: dict[str, Action] = {
         analyze.ACTION,
         vacuum.ACTION,
         vacuum_full.ACTION,
+        create_extension.ACTION,
+        reset_statements.ACTION,
     )
 }

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
+
+from monitors.pg.relations import quoted
 
 FIND_SQL = """
 SELECT e.extversion, n.nspname::text
@@ -16,6 +19,54 @@ SELECT e.extversion, n.nspname::text
   JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
  WHERE e.extname = %(name)s
 """
+
+
+STATEMENTS = "pg_stat_statements"
+
+# The extension's own function: one of the same name may be anybody's.
+RESET_SQL = """
+SELECT e.extversion AS version,
+       n.nspname::text AS schema,
+       p.pronargs AS argument_count,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usage,
+       pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AS execute,
+       current_user::text AS rolname
+  FROM pg_catalog.pg_extension AS e
+  JOIN pg_catalog.pg_depend AS d
+    ON d.refclassid = 'pg_catalog.pg_extension'::regclass
+   AND d.refobjid = e.oid
+   AND d.classid = 'pg_catalog.pg_proc'::regclass
+   AND d.deptype = 'e'
+  JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+ WHERE e.extname = %(extension)s
+   AND p.proname = 'pg_stat_statements_reset'
+"""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """The function that resets pg_stat_statements, and whether the login may call it."""
+
+    version: str
+    schema: str
+    argument_count: int
+    usage: bool
+    execute: bool
+    rolname: str
+
+    @property
+    def needs(self) -> str:
+        """The statements that give the login the right, '' where it has it."""
+        user, schema = quoted(self.rolname), quoted(self.schema)
+        statements = []
+        if not self.usage:
+            statements.append(f"GRANT USAGE ON SCHEMA {schema} TO {user};")
+        if not self.execute:
+            statements.append(
+                f"GRANT EXECUTE ON FUNCTION {schema}.pg_stat_statements_reset TO {user};"
+            )
+        return " ".join(statements)
 
 
 @dataclass(frozen=True)
@@ -30,6 +81,12 @@ def find(connection: psycopg.Connection, name: str) -> Installed | None:
     """Return how an extension is installed in this database, None if it is not."""
     row = connection.execute(FIND_SQL, {"name": name}).fetchone()
     return Installed(*row) if row else None
+
+
+def find_reset(connection: psycopg.Connection) -> Reset | None:
+    """Return how pg_stat_statements is reset, None where this database does not have it."""
+    with connection.cursor(row_factory=class_row(Reset)) as cursor:
+        return cursor.execute(RESET_SQL, {"extension": STATEMENTS}).fetchone()
 
 
 def in_schema(text: str, installed: Installed | None) -> sql.Composed:

@@ -112,12 +112,12 @@ def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:
         return cursor.execute(EXTENSIONS_SQL).fetchall()
 
 
-def reason_not_to_read(connection: psycopg.Connection, text: str) -> str:
+def reason_not_to_read(connection: psycopg.Connection, text: sql.Composable) -> str:
     """Return why a probe's SQL can't run here, '' where it can; it reads no row.
 
     Columns and the right to call functions are checked before the first row.
     """
-    probing = sql.SQL("SELECT * FROM ({}) AS probed LIMIT 0").format(sql.SQL(text))
+    probing = sql.SQL("SELECT * FROM ({}) AS probed LIMIT 0").format(text)
     try:
         connection.execute(probing, {})
     except psycopg.Error as error:
