@@ -547,8 +547,10 @@ def sums(
 Span = tuple[datetime, datetime]
 """From, until before."""
 
+NO_CONDITION = sql.SQL("")
 
-def sum_of(name: str, condition: sql.Composable = sql.SQL("")) -> sql.Composed:
+
+def sum_of(name: str, condition: sql.Composable = NO_CONDITION) -> sql.Composed:
     """Return the expression that adds a counter up, 0 where there is none."""
     return sql.SQL("coalesce(sum({name}){condition}, 0)").format(
         name=sql.Identifier(name), condition=condition
