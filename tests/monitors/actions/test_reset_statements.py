@@ -83,7 +83,7 @@ def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
 ) -> None:
     """AC-20."""
     statement, shown = statement_of(f"reset_{secrets.token_hex(6)}")
-    session = server.connect(dbname="shop")
+    session = server.connect(dbname="shop", prepare_threshold=None)
     session.execute(statement)
     snapshot.take_now(target, ["statements"])  # known from now on; later calls are differences
     before = calls_of(target, shown)
