@@ -561,7 +561,7 @@ def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[st
         values = list(row)
         for place in places:
             if values[place]:
-                texts[text_key(row[: len(probe.sample.key)])] = values[place]
+                texts[text_key(row[: len(probe.sample.key)])] = values[place][: text.MAX_STATEMENT]
                 values[place] = text.redact(values[place])
         rows.append(tuple(values))
     return replace(reading, rows=rows), texts

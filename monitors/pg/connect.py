@@ -131,14 +131,32 @@ def connect_within(parameters: dict[str, object], seconds: float) -> psycopg.Con
 
 
 def prepare(connection: psycopg.Connection, *, client_connection_check: bool) -> None:
-    """Give a new connection its loaders and what only newer servers know."""
-    for name in ("text", "varchar", "name", "bpchar"):
-        connection.adapters.register_loader(name, text.TolerantText)
-        connection.adapters.register_loader(name, text.TolerantBinaryText)
+    """Give a new connection what only some servers and databases need."""
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        read_any_bytes(connection)
     if client_connection_check:
         with contextlib.suppress(psycopg.errors.InvalidParameterValue):
             # Refused by systems without the means, macOS for one.
             connection.execute("SET client_connection_check_interval = 1000")
+
+
+ENCODING_ERRORS = (
+    UnicodeDecodeError,
+    psycopg.errors.CharacterNotInRepertoire,
+    psycopg.errors.UntranslatableCharacter,
+)
+"""What reading text of another database's encoding raises; `read_any_bytes` helps."""
+
+
+def read_any_bytes(connection: psycopg.Connection) -> None:
+    """Let a connection take text in whatever encoding it is; bytes that are not UTF-8 are replaced.
+
+    Slower, since each text passes through Python: only where it must be.
+    """
+    connection.execute("SET client_encoding = 'SQL_ASCII'")
+    for name in ("text", "varchar", "name", "bpchar"):
+        connection.adapters.register_loader(name, text.TolerantText)
+        connection.adapters.register_loader(name, text.TolerantBinaryText)
 
 
 def strip_environment() -> None:

@@ -55,12 +55,13 @@ def redact(sql: str) -> str:
     follows. One that the tokenizer does not understand is reduced to its first
     keyword: what is not understood is not kept.
     """
+    sql = sql[:MAX_STATEMENT]
     if not sql.strip():
         return ""
-    tokens = tokenize(sql[:MAX_STATEMENT])
+    tokens = tokenize(sql)
     if tokens is not None:
         return without_literals(sql, tokens) or first_keyword(sql)
-    head = sql[:MAX_STATEMENT].rpartition("'")[0]
+    head = sql.rpartition("'")[0]
     tokens = tokenize(head)
     if tokens is None or not head:
         return first_keyword(sql)

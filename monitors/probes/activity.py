@@ -67,6 +67,7 @@ class ActivitySample(Sample):
 
 
 # A parallel worker's blockers are its leader's; pid 0 is a prepared transaction.
+# left() would fail on a statement in another database's encoding.
 # backend_xmin moves with every snapshot of a busy backend: it is kept only
 # where a transaction has been open for long enough to matter.
 SQL_14 = """
@@ -90,7 +91,7 @@ SELECT a.pid,
             THEN a.backend_xmin::text::bigint
        END AS backend_xmin,
        a.query_id,
-       pg_catalog.left(a.query, 4000) AS query,
+       a.query,
        a.backend_type,
        CASE WHEN a.wait_event_type = 'Lock'
             THEN pg_catalog.pg_blocking_pids(a.pid)

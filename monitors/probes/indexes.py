@@ -13,7 +13,7 @@ from monitors.probe import Probe, Sample
 
 
 class IndexesSample(Sample):
-    """One index of a user's table or of its TOAST table."""
+    """One index of a user's table."""
 
     indexrelid = models.BigIntegerField()
     idx_scan = models.BigIntegerField()
@@ -59,6 +59,7 @@ SELECT i.indexrelid::bigint AS indexrelid,
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
  WHERE i.indexrelid >= 16384
    AND c.relpersistence <> 't'
+   AND c.relnamespace <> 'pg_toast'::regnamespace
 """
 
 SQL_16 = """
@@ -80,6 +81,7 @@ SELECT i.indexrelid::bigint AS indexrelid,
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
  WHERE i.indexrelid >= 16384
    AND c.relpersistence <> 't'
+   AND c.relnamespace <> 'pg_toast'::regnamespace
 """
 
 RESET_SQL = """

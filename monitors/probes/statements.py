@@ -25,16 +25,12 @@ class StatementsSample(Sample):
     calls = models.BigIntegerField()
     total_exec_time = models.FloatField()  # ms
     rows = models.BigIntegerField()
-    plans = models.BigIntegerField()
-    total_plan_time = models.FloatField()  # ms
     shared_blks_hit = models.BigIntegerField()
     shared_blks_read = models.BigIntegerField()
     shared_blks_dirtied = models.BigIntegerField()
-    shared_blks_written = models.BigIntegerField()
     temp_blks_read = models.BigIntegerField()
     temp_blks_written = models.BigIntegerField()
     blk_read_time = models.FloatField()  # ms, of shared blocks
-    blk_write_time = models.FloatField()  # ms, of shared blocks
     wal_bytes = models.BigIntegerField()
     stats_since = models.DateTimeField()  # 17+ (extension 1.11)
     usename = models.TextField()
@@ -47,16 +43,12 @@ class StatementsSample(Sample):
         "calls",
         "total_exec_time",
         "rows",
-        "plans",
-        "total_plan_time",
         "shared_blks_hit",
         "shared_blks_read",
         "shared_blks_dirtied",
-        "shared_blks_written",
         "temp_blks_read",
         "temp_blks_written",
         "blk_read_time",
-        "blk_write_time",
         "wal_bytes",
     )
     facts = ("stats_since",)
@@ -77,16 +69,12 @@ SELECT s.queryid,
        s.calls,
        s.total_exec_time,
        s.rows,
-       s.plans,
-       s.total_plan_time,
        s.shared_blks_hit,
        s.shared_blks_read,
        s.shared_blks_dirtied,
-       s.shared_blks_written,
        s.temp_blks_read,
        s.temp_blks_written,
        s.blk_read_time,
-       s.blk_write_time,
        s.wal_bytes::bigint AS wal_bytes
   FROM {schema}.pg_stat_statements(false) AS s
  WHERE s.queryid IS NOT NULL
@@ -100,16 +88,12 @@ SELECT s.queryid,
        s.calls,
        s.total_exec_time,
        s.rows,
-       s.plans,
-       s.total_plan_time,
        s.shared_blks_hit,
        s.shared_blks_read,
        s.shared_blks_dirtied,
-       s.shared_blks_written,
        s.temp_blks_read,
        s.temp_blks_written,
        s.shared_blk_read_time AS blk_read_time,
-       s.shared_blk_write_time AS blk_write_time,
        s.wal_bytes::bigint AS wal_bytes,
        s.stats_since
   FROM {schema}.pg_stat_statements(false) AS s
@@ -130,7 +114,7 @@ SELECT s.queryid,
        coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')
            AS datname,
        pg_catalog.md5(s.query) AS query_hash,
-       pg_catalog.left(s.query, 65536) AS query
+       s.query
   FROM {schema}.pg_stat_statements(true) AS s
  WHERE s.queryid = ANY (%(keys)s)
    AND s.query IS NOT NULL

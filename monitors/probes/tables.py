@@ -115,6 +115,7 @@ class TablesSample(Sample):
         abstract = True
 
 
+# Nearly every table has a TOAST table and most of those are empty: they are left out.
 SQL_14 = """
 SELECT c.oid::bigint AS relid,
        pg_catalog.pg_stat_get_numscans(c.oid) AS seq_scan,
@@ -155,6 +156,7 @@ SELECT c.oid::bigint AS relid,
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+   AND (c.relkind <> 't' OR c.relpages > 0 OR pg_catalog.pg_stat_get_tuples_inserted(c.oid) > 0)
 """
 
 SQL_16 = """
@@ -199,6 +201,7 @@ SELECT c.oid::bigint AS relid,
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+   AND (c.relkind <> 't' OR c.relpages > 0 OR pg_catalog.pg_stat_get_tuples_inserted(c.oid) > 0)
 """
 
 SQL_18 = """
@@ -248,6 +251,7 @@ SELECT c.oid::bigint AS relid,
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+   AND (c.relkind <> 't' OR c.relpages > 0 OR pg_catalog.pg_stat_get_tuples_inserted(c.oid) > 0)
 """
 
 # pg_stat_reset_single_table_counters() changes stats_reset too: only where the

@@ -450,3 +450,26 @@ def test_a_cached_value_is_json_and_nothing_that_runs() -> None:
     raw = cache._cache.get_client(None).get(cache.make_key("told"))
 
     assert raw.startswith(b'{"at":"')
+
+
+@pytest.mark.parametrize("entry", ["postgres", "plain_bytes"])
+def test_statements_in_foreign_encodings_hide_no_row(
+    embedded: Server, watch: Watch, entry: str
+) -> None:
+    with embedded.connect() as setup:
+        setup.execute("DROP DATABASE IF EXISTS plain_bytes WITH (FORCE)")
+        setup.execute(
+            "CREATE DATABASE plain_bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+        )
+    target = watch(embedded, dbname=entry, include=["plain_bytes"])
+    with embedded.connect(dbname="plain_bytes", client_encoding="SQL_ASCII") as session:
+        session.pgconn.exec_(b'CREATE TABLE "caf\xe9" AS SELECT 1 AS id')
+        session.pgconn.exec_(b'SELECT id AS "caf\xe9" FROM "caf\xe9"')
+        results = take_now(target)
+        pid = session.info.backend_pid
+
+    failed = {r.probe: r.error for r in results if r.state != "ok"}
+    assert set(failed) <= {"statements"} if entry == "plain_bytes" else not failed, failed
+    [row] = [row for row in series.now("activity", target.pk) if row["pid"] == pid]
+    assert row["query"] == 'SELECT id AS "caf\ufffd" FROM "caf\ufffd"'
+    assert "caf\ufffd" in {row["relname"] for row in series.now("tables", target.pk)}
