@@ -593,6 +593,10 @@ def refiner(
                 ).fetchall()
         except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
             return {}
+        except errors.CharacterNotInRepertoire:
+            # One statement in a foreign encoding makes pg_stat_statements refuse all texts.
+            log.warning("%s: no texts, one is in another encoding", probe.name)
+            return {}
         found = [without_literals(row) if texts else row for row in rows if None not in row]
         return {row[:keys]: row[keys:] for row in found}
 
