@@ -10,7 +10,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from dashboard.embedded.processes import ROOT
-from dashboard.embedded.stack import WORKERS
+from dashboard.embedded.supervisor import WORKERS
 from monitors import schedule
 from monitors.access import ROLES
 from monitors.actions import ACTIONS
