@@ -42,8 +42,8 @@ from monitors.models import (
     TargetSecret,
 )
 from monitors.pg import connect, extensions, text
+from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
-from monitors.pg.errors import Unreachable, reason_of
 from monitors.pg.identity import Identity, is_new_epoch, read_identity
 from monitors.probe import Probe, Row
 from monitors.probes import PROBES
@@ -380,6 +380,8 @@ class Run:
     def classify(self, error: Exception) -> tuple[str, str]:
         """Return an attempt's state and reason; a broken connection ends the pass."""
         reason = reason_of(error)
+        if isinstance(error, DatabaseClosed):
+            return Snapshot.State.DENIED, reason
         if isinstance(error, Unreachable):
             self.broken = reason
             return Snapshot.State.UNREACHABLE, reason
@@ -464,7 +466,10 @@ class Run:
         names = [known[0]] if known else []
         names += [self.target.dbname, *included.values_list("datname", flat=True)]
         for dbname in dict.fromkeys(names):
-            kept = self.session.open(self.target, dbname, min(self.left, 5))
+            try:
+                kept = self.session.open(self.target, dbname, min(self.left, 5))
+            except DatabaseClosed:
+                continue
             with connect.deadline(kept.connection, max(self.left, 0.1)):
                 installed = extensions.find(kept.connection, name)
             if installed is not None:
@@ -512,12 +517,7 @@ def read(
 ) -> store.Reading:
     """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
     cpu = time.thread_time()
-    first = connection.execute(
-        "SELECT pg_catalog.set_config('statement_timeout', %s, true),"
-        " pg_catalog.clock_timestamp()",
-        [str(probe.statement_timeout_ms)],
-        binary=True,
-    ).fetchone()
+    target_at = connect.begin_read(connection, probe.statement_timeout_ms)
     reset_at = reset_counter = None
     if probe.reset_sql:
         reset = extensions.in_schema(probe.reset_sql, installed)
@@ -527,10 +527,9 @@ def read(
     cursor = connection.execute(extensions.in_schema(statement, installed), binary=True)
     waited = time.perf_counter() - began
     rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
-    assert first is not None  # noqa: S101 - one row, always
     return store.Reading(
         rows,
-        first[1],
+        target_at,
         reset_at,
         reset_counter,
         client_ms=(time.thread_time() - cpu) * 1000,

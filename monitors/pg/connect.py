@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
 
 from monitors.pg import hosts, text
-from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.errors import Unreachable, unreachable
 
 CONNECT_TIMEOUT_SECONDS = 3
 UNSAFE_ENVIRONMENT = ("PG", "KRB5")
@@ -127,7 +128,7 @@ def connect_within(parameters: dict[str, object], seconds: float) -> psycopg.Con
     try:
         return psycopg.connect(autocommit=True, prepare_threshold=5, **known)  # type: ignore[arg-type]
     except psycopg.Error as error:
-        raise Unreachable(reason_of(error)) from None
+        raise unreachable(error) from None
 
 
 def prepare(connection: psycopg.Connection, *, client_connection_check: bool) -> None:
@@ -157,6 +158,19 @@ def read_any_bytes(connection: psycopg.Connection) -> None:
     for name in ("text", "varchar", "name", "bpchar"):
         connection.adapters.register_loader(name, text.TolerantText)
         connection.adapters.register_loader(name, text.TolerantBinaryText)
+
+
+BEGIN_SQL = """
+SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.clock_timestamp()
+"""
+
+
+def begin_read(connection: psycopg.Connection, statement_timeout_ms: int) -> datetime:
+    """Limit the statements of the transaction that stands; returns the target's clock."""
+    row = connection.execute(BEGIN_SQL, [str(statement_timeout_ms)], binary=True).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    moment: datetime = row[1]
+    return moment
 
 
 def strip_environment() -> None:

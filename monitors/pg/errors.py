@@ -14,6 +14,23 @@ class Unreachable(Exception):
     """No usable connection; its text is the reason as a sentence."""
 
 
+class DatabaseClosed(Unreachable):
+    """The server answers, but does not let this login into this one database."""
+
+
+CLOSED = re.compile(
+    r"permission denied for database|database .* does not exist|too many connections for database"
+    r"|not currently accepting connections|pg_hba\.conf",
+    re.IGNORECASE,
+)
+
+
+def unreachable(error: psycopg.Error) -> Unreachable:
+    """Return what to raise for an error while connecting."""
+    kind = DatabaseClosed if CLOSED.search(primary_text(error)) else Unreachable
+    return kind(reason_of(error))
+
+
 # psycopg has no SQLSTATE for a failure while connecting: the text decides, and
 # a server that speaks another language falls through to its own words.
 CONNECT_REASONS: tuple[tuple[str, str], ...] = (
@@ -24,6 +41,8 @@ CONNECT_REASONS: tuple[tuple[str, str], ...] = (
     (r"no route to host", "No route to the host."),
     (r"network is unreachable", "The network is unreachable."),
     (r"timeout expired|timed out", "No answer within the time limit: check address and firewall."),
+    (r"permission denied for database",
+     "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it."),
     (r"too many clients already|remaining connection slots|too many connections",
      "Too many connections: the server has no slot left for this login."),
     (r"password authentication failed|authentication failed",

@@ -19,7 +19,7 @@ from dashboard.embedded import processes, valkey
 from monitors import perform, run
 from monitors.models import HISTORY, Action, ProbeState, Snapshot
 from monitors.probes import databases, sessions
-from monitors.snapshot import Run, Session
+from monitors.snapshot import Run, Session, take_now
 from tests import servers
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -62,6 +62,23 @@ def test_a_slow_probe_costs_no_other(target):
     assert found["sessions"].state == Snapshot.State.TIMEOUT
     assert "longer than its time limit" in found["sessions"].error
     assert found["databases"].state == Snapshot.State.OK
+
+
+def test_a_database_that_is_closed_to_the_login_costs_no_other(embedded, watch, worker_id):
+    closed = f"aaa_closed_{worker_id}"  # the first in the alphabet is read first
+    target = watch(embedded, name="shop-1", include=["shop", closed])
+    with embedded.connect() as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {closed}")
+        admin.execute(f"CREATE DATABASE {closed}")
+        admin.execute(f"REVOKE CONNECT ON DATABASE {closed} FROM PUBLIC")
+        take(target, databases.PROBE)  # finds them
+
+        found = {one.database: one for one in take_now(target, ["tables"])}
+        admin.execute(f"DROP DATABASE {closed}")
+
+    assert found[closed].state == Snapshot.State.DENIED
+    assert found[closed].error.startswith("The login may not connect to this database")
+    assert found["shop"].state == Snapshot.State.OK
 
 
 def test_a_server_that_dies_during_a_snapshot_leaves_nothing_half(target, embedded, eventually):
