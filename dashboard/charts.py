@@ -51,6 +51,7 @@ SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
 SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MINUTE, HOUR, DAY = 60, 3600, 86400
 TEN = 10
+FINEST = 0.001
 SHORTEST_AXIS = timedelta(minutes=2)
 
 
@@ -90,6 +91,13 @@ def duration_words(seconds: float) -> str:
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
     return f"{whole // DAY} d {whole % DAY // HOUR} h"
+
+
+def ms_words(ms: float) -> str:
+    """Return milliseconds, finely where there are few: 0.35 ms, 3.4 ms, 312 ms, 4.2 s, 2 h 04 min."""
+    if ms >= TEN or ms == 0:
+        return duration_words(ms / 1000)
+    return f"{ms:.1f} ms" if ms >= 1 else f"{ms:.2g} ms" if ms >= FINEST else "under 0.001 ms"
 
 
 def age_words(seconds: float) -> str:

@@ -31,7 +31,7 @@
     age: (value) => scaled(value, SHORT, plain),
     bytes: (value) => scaled(value, SIZES, (small) => `${small.toFixed(0)}\u00a0B`),
     per_s: (value) => `${scaled(value, SHORT, plain)}/s`,
-    ms: (value) => scaled(value, [[60000, "min"], [1000, "s"]], (small) => `${trim(small)}\u00a0ms`),
+    ms: (value) => scaled(value, [[60000, "min"], [1000, "s"]], (small) => `${small < 1 ? Number(small.toPrecision(2)) : trim(small)}\u00a0ms`),
   };
   const writer = (unit) => {
     const write = UNITS[unit] ?? UNITS.count;
@@ -155,7 +155,7 @@
   /* A limit far above the figures would flatten them: it is then only named in the legend. */
   const top = (spec, greatest) => {
     const limits = spec.lines.map((line) => line.value).filter((value) => value <= 3 * greatest);
-    return Math.max(greatest, ...limits, spec.unit === "per_s" ? 0.1 : 1) * 1.08;
+    return Math.max(greatest, ...limits, { per_s: 0.1, ms: 0.01 }[spec.unit] ?? 1) * 1.08;
   };
 
   const draw = (box) => {

@@ -30,5 +30,6 @@ PAGES: tuple[Page, ...] = (
         icon="vacuum",
         heading="Health",
     ),
+    Page(name="queries", title="Queries", icon="queries", heading="Load"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
 )

@@ -100,8 +100,8 @@ def duration(value: timedelta | float | None) -> str:
 
 @register.filter
 def ms(value: float | None) -> str:
-    """Write milliseconds as a duration; None: a dash."""
-    return NONE if value is None else charts.duration_words(value / 1000)
+    """Write milliseconds as a duration, 0.35 ms too; None: a dash."""
+    return NONE if value is None else charts.ms_words(value)
 
 
 @register.filter

@@ -1,0 +1,231 @@
+"""Which statements cost most: calls, time, rows and blocks over the window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, statement_rows
+from dashboard.listing import Listing, Row, listing_of
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.statement_states import state_of
+from monitors import access, review
+from monitors.actions import ACTIONS
+from monitors.advisor import counted
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target
+from monitors.review import Verdict
+
+SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")
+LOAD = ("total_exec_time", "calls")
+SHOWN = 70
+"""Characters of a statement in the verdict."""
+
+
+@require_safe
+def queries(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show the statements of a window, the most expensive first."""
+    target, window = get_target(request, name), window_of(request)
+    wants_all = bool(request.GET.get("format") or request.GET.get("q"))
+    statements = statement_rows.statements_of(target, window, whole_texts=wants_all)
+    shown = listing(request, statements)
+    exported = table_response(request, "queries", statement_rows.COLUMNS, shown.matching)
+    return exported or page(request, target, window, statements, shown)
+
+
+def listing(request: PageRequest, statements: Sequence[Row]) -> Listing:
+    """Return the statements that the query asks for, by default the greatest total first."""
+    for word, column in (("database", "database"), ("user", "usename")):
+        wanted = request.GET.get(word, "")
+        statements = [row for row in statements if not wanted or row[column] == wanted]
+    return listing_of(
+        request,
+        statements,
+        columns=SORTED,
+        default="-total_exec_time",
+        searched=lambda row: (
+            f"{row['query'] or ''} {row['usename'] or ''} {row['database'] or ''} {row['queryid']}"
+        ),
+    )
+
+
+def page(
+    request: PageRequest,
+    target: Target,
+    window: Window,
+    statements: Sequence[Row],
+    shown: Listing,
+) -> HttpResponse:
+    """Render the page around a listing."""
+    findings = review.findings(target, None if window.is_live else window.end)
+    marks = series.marks(target.pk, window)
+    load = series.rates("statements", target.pk, window, LOAD, key={"toplevel": True})
+    context: dict[str, Any] = {
+        "problem": state_of(target) if window.is_live else None,
+        "verdict": verdict(target, window, statements, marks),
+        "statements": statements,
+        "listing": shown,
+        "sort": shown.sort,
+        "rows": statement_rows.with_sparks(target, window, shown.rows),
+        "databases": sorted({row["database"] or "" for row in statements} - {""}),
+        "users": sorted({row["usename"] or "" for row in statements} - {""}),
+        "tiles": tiles(statements, load),
+        "load": load_chart(target, window, load, marks),
+        "calls": calls_chart(target, window, load),
+        "offers": frozenset(ACTIONS),
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "queries.html",
+        context,
+        page="queries",
+        target=target,
+        window=window,
+        reads=("statements",),
+        findings=findings,
+    )
+
+
+def verdict(
+    target: Target,
+    window: Window,
+    statements: Sequence[Row],
+    marks: Sequence[Mapping[str, Any]],
+) -> Verdict:
+    """Return what the window's statements come to in words."""
+    standing = statement_rows.standing(target, window)
+    level, text = judged(statements)
+    if standing.text:
+        level, text = standing.level, f"{standing.text} {text}"
+    foot = [counted(len(statements), "statement") + " ran in this window."]
+    evicted = statement_rows.evicted_in(target, window)
+    if evicted:
+        verb = "statements were" if evicted > 1 else "statement was"
+        foot.append(f"{evicted:,} {verb} evicted in this window, totals may be incomplete.")
+    resets = statement_rows.resets_of(marks)
+    if resets:
+        foot.append(f"Statistics were reset {times(len(resets))} in it.")
+    if since := statement_rows.counted_since(target):
+        foot.append(f"pg_stat_statements has counted since {since:%-d %b %Y %H:%M} UTC.")
+    return Verdict(level, text, " ".join(foot), None)
+
+
+def judged(statements: Sequence[Row]) -> tuple[str, str]:
+    """Return a level and what is to be said first: what became slower, else what costs most."""
+    top = max(
+        (row for row in statements if row["toplevel"]),
+        key=lambda row: row["total_exec_time"],
+        default=None,
+    )
+    if top is None:
+        return "unknown", "No statement was counted in this window."
+    share = (
+        f"{quoted(top)} takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
+        f"{charts.ms_words(top['total_exec_time'])} in {counted(top['calls'], 'call')}, "
+        f"{charts.ms_words(top['mean_exec_time'])} each."
+    )
+    slower = [row for row in statements if row["slower"]]
+    if not slower:
+        return "good", share
+    worst = max(slower, key=statement_rows.lost_ms)
+    before, after = worst["slower"]
+    many = f"{len(slower)} statements became slower. Most of all" if len(slower) > 1 else ""
+    said = f"{many or 'One statement became slower:'} {quoted(worst)}"
+    became = f"takes {charts.ms_words(after)}, was {charts.ms_words(before)}"
+    return "warning", f"{said} {became} in the first half of this window. {share}"
+
+
+def quoted(row: Row) -> str:
+    """Return the beginning of a statement on one line."""
+    text = " ".join((row["query"] or f"Statement {row['queryid']}").split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+
+
+def times(count: int) -> str:
+    """Return once, or 3 times."""
+    return "once" if count == 1 else f"{count} times"
+
+
+def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]]:
+    """Return the headline figures; nested statements are part of those that called them."""
+    top = [row for row in statements if row["toplevel"]]
+    sums = {name: sum(row[name] for row in top) for name in statement_rows.COUNTERS}
+    calls = sums["calls"]
+    blocks = sums["shared_blks_hit"] + sums["shared_blks_read"]
+    return [
+        {
+            "title": "Execution time",
+            "value": sums["total_exec_time"] / 1000 if top else None,
+            "kind": "duration",
+            "spark": load.values["total_exec_time"],
+            "note": "of all statements at top level",
+        },
+        {
+            "title": "Calls",
+            "value": calls if top else None,
+            "kind": "short",
+            "spark": load.values["calls"],
+            "note": f"of {len(statements):,} statements",
+        },
+        {
+            "title": "Mean",
+            "value": sums["total_exec_time"] / calls if calls else None,
+            "kind": "ms",
+            "note": "a call",
+        },
+        {
+            "title": "Cache hit",
+            "value": 100 * sums["shared_blks_hit"] / blocks if blocks else None,
+            "kind": "pct",
+            "note": "of blocks in shared buffers",
+        },
+        {
+            "title": "Temporary files",
+            "value": sum(row["temp_bytes"] for row in top) if top else None,
+            "kind": "bytes",
+            "note": "written by sorts and hashes",
+        },
+        {
+            "title": "WAL",
+            "value": sums["wal_bytes"] if top else None,
+            "kind": "bytes",
+            "note": "written",
+        },
+    ]
+
+
+def load_chart(
+    target: Target, window: Window, load: series.Series, marks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the chart of execution time: 1,000 ms a second is one backend that is always busy."""
+    return charts.chart(
+        "Execution time",
+        charts.picked(load, ["total_exec_time"]),
+        unit="ms",
+        labels={"total_exec_time": "Execution"},
+        colours={"total_exec_time": "cpu"},
+        marks=marks,
+        note="a second; 1 s is one busy backend",
+        window=window,
+        since=target.created_at,
+    )
+
+
+def calls_chart(target: Target, window: Window, load: series.Series) -> dict[str, Any]:
+    """Return the chart of calls."""
+    return charts.chart(
+        "Calls",
+        charts.picked(load, ["calls"]),
+        unit="per_s",
+        labels={"calls": "Calls"},
+        colours={"calls": "io"},
+        note="a second",
+        window=window,
+        since=target.created_at,
+    )

@@ -1,0 +1,304 @@
+"""Everything that is known of one statement, on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, statement_rows
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import review
+from monitors.advisor import counted
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Target
+from monitors.review import Verdict
+
+Row = dict[str, Any]
+
+FASTER_TIMES = 1 / statement_rows.SLOWER_TIMES
+
+
+@require_safe
+def query(request: PageRequest, name: str, query_id: int) -> HttpResponseBase:
+    """Show one statement's text, calls, time, rows, blocks and where else it runs."""
+    target, window = get_target(request, name), window_of(request)
+    latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk, pk=query_id)
+    labels = latest.values(*statement_rows.KEY, *statement_rows.LABELS, "query").first()
+    if labels is None:
+        raise Http404
+    same = same_text(target, window, labels)
+    row = next((one for one in same if one["id"] == query_id), None) or never_called(labels)
+    exported = table_response(request, "query", statement_rows.COLUMNS, [row])
+    return exported or page(request, target, window, row, same)
+
+
+def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
+    """Return every row of a statement's queryid: of other roles, databases, and nested."""
+    latest = HISTORY["statements"].latest._default_manager.filter(
+        target_id=target.pk, queryid=labels["queryid"]
+    )
+    named = {
+        statement_rows.key_of(one): one
+        for one in latest.values(*statement_rows.KEY, *statement_rows.LABELS, "query")
+    }
+    sums = series.sums(
+        "statements",
+        target.pk,
+        window,
+        statement_rows.COUNTERS,
+        halves=statement_rows.HALVES,
+        key={"queryid": labels["queryid"]},
+    )
+    rows = [
+        statement_rows.statement_row(one, named[statement_rows.key_of(one)], 0)
+        for one in sums
+        if one["calls"] > 0 and statement_rows.key_of(one) in named
+    ]
+    whole = total_ms(target, window)
+    for row in rows:
+        row["share_pct"] = 100 * row["total_exec_time"] / whole if whole else None
+    return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
+
+
+def total_ms(target: Target, window: Window) -> float:
+    """Return the execution time of all of a target's statements at top level, in ms."""
+    sums = series.sums("statements", target.pk, window, ["total_exec_time"], key={"toplevel": True})
+    return float(sum(row["total_exec_time"] for row in sums))
+
+
+def never_called(labels: Row) -> Row:
+    """Return the row of a statement that was not called in the window."""
+    zero = dict.fromkeys(statement_rows.COUNTERS, 0)
+    unknown = dict.fromkeys(("mean_exec_time_ms", "rows_per_call", "share_pct", "hit_pct"))
+    return {
+        **labels,
+        **zero,
+        **unknown,
+        "database": labels["datname"],
+        "total_exec_time_ms": 0,
+        "complete": True,
+        "slower": None,
+    }
+
+
+def page(
+    request: PageRequest, target: Target, window: Window, row: Row, same: Sequence[Row]
+) -> HttpResponse:
+    """Render the page of one statement."""
+    key = {name: row[name] for name in statement_rows.KEY}
+    rates = series.rates("statements", target.pk, window, statement_rows.COUNTERS, key=key)
+    means = quotients(rates)
+    marks = series.marks(target.pk, window)
+    context: dict[str, Any] = {
+        "row": row,
+        "others": [one for one in same if one["id"] != row["id"]],
+        "verdict": verdict(target, window, row),
+        "tiles": tiles(row, rates, means),
+        "charts": charts_of(target, window, rates, means, marks),
+        "is_baseline": is_baseline(target, row),
+    }
+    return render_page(
+        request,
+        "query.html",
+        context,
+        page="queries",
+        target=target,
+        window=window,
+        reads=("statements",),
+        findings=review.findings(target, None if window.is_live else window.end),
+    )
+
+
+def is_baseline(target: Target, row: Row) -> bool:
+    """Return whether a statement was already there when the target was first read."""
+    earliest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
+    first = earliest.order_by("since_at").values_list("since_at", flat=True).first()
+    return bool(first == row["since_at"])
+
+
+def quotients(rates: series.Series) -> series.Series:
+    """Return ms and rows a call in each bucket; None where nothing was called."""
+    columns = rates.values
+    calls = columns["calls"]
+    return series.Series(
+        rates.times,
+        {
+            "mean_exec_time": divided(columns["total_exec_time"], calls),
+            "rows_per_call": divided(columns["rows"], calls),
+        },
+    )
+
+
+def divided(amounts: Sequence[float | None], calls: Sequence[float | None]) -> list[float | None]:
+    """Return amount by calls, None where either is unknown or there was no call."""
+    return [
+        amount / count if amount is not None and count else None
+        for amount, count in zip(amounts, calls, strict=True)
+    ]
+
+
+def verdict(target: Target, window: Window, row: Row) -> Verdict:
+    """Return how a statement fares in the window: what it cost, and whether it became slower."""
+    standing = statement_rows.standing(target, window)
+    level, text = judged(row)
+    if standing.text:
+        level, text = standing.level, f"{standing.text} {text}"
+    foot = "" if row["complete"] else "Its counters began anew in this window: a part is missing."
+    return Verdict(level, text, foot, None)
+
+
+def judged(row: Row) -> tuple[str, str]:
+    """Return a level and sentences with figures."""
+    calls = row["calls"]
+    if not calls:
+        return "unknown", "It was not called in this window."
+    spent = charts.ms_words(row["total_exec_time"])
+    cost = f"It took {spent} in {counted(calls, 'call')}"
+    if row["share_pct"] is not None:
+        cost = f"{cost}, {row['share_pct']:.1f} % of this target's execution time"
+    late = row["calls_late"]
+    if not late or late == calls:
+        half = "second" if late else "first"
+        return "good", f"{cost}. It was called in the {half} half of this window alone."
+    before = (row["total_exec_time"] - row["total_exec_time_late"]) / (calls - late)
+    after = row["total_exec_time_late"] / late
+    figures = (
+        f"{charts.ms_words(after)} a call in the second half of this window, "
+        f"{charts.ms_words(before)} in the first"
+    )
+    if row["slower"]:
+        factor = f", {after / before:.1f} times as much" if before else ""
+        return "warning", f"It became slower: {figures}{factor}. {cost}."
+    if after < before * FASTER_TIMES and before - after >= statement_rows.SLOWER_MS:
+        return "good", f"It became faster: {figures}. {cost}."
+    return "good", f"{cost}. Its time a call is steady: {figures}."
+
+
+def tiles(row: Row, rates: series.Series, means: series.Series) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    return [
+        {
+            "title": "Total time",
+            "value": row["total_exec_time_ms"] / 1000,
+            "kind": "duration",
+            "spark": rates.values["total_exec_time"],
+            "note": "in this window",
+        },
+        {
+            "title": "Calls",
+            "value": row["calls"],
+            "kind": "short",
+            "spark": rates.values["calls"],
+            "note": "in this window",
+        },
+        {
+            "title": "Mean",
+            "value": row["mean_exec_time_ms"],
+            "kind": "ms",
+            "spark": means.values["mean_exec_time"],
+            "level": "warning" if row["slower"] else "",
+            "note": "a call",
+        },
+        {"title": "Rows", "value": row["rows_per_call"], "kind": "short", "note": "a call"},
+        {
+            "title": "Cache hit",
+            "value": row["hit_pct"],
+            "kind": "pct",
+            "note": "of blocks in shared buffers",
+        },
+        {
+            "title": "Share",
+            "value": row["share_pct"],
+            "kind": "pct",
+            "note": "of this target's execution time",
+        },
+    ]
+
+
+def charts_of(
+    target: Target,
+    window: Window,
+    rates: series.Series,
+    means: series.Series,
+    marks: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the charts, top to bottom; all share the window and the marks."""
+    shared: dict[str, Any] = {"marks": marks, "window": window, "since": target.created_at}
+    blocks = {"shared_blks_hit": "Hit", "shared_blks_read": "Read"}
+    return [
+        {"id": name, **charts.chart(title, charts.picked(data, list(labels)), **options, **shared)}
+        for name, title, data, labels, options in (
+            (
+                "mean",
+                "Mean time",
+                means,
+                ["mean_exec_time"],
+                {
+                    "unit": "ms",
+                    "labels": {"mean_exec_time": "Mean"},
+                    "colours": {"mean_exec_time": "lock"},
+                    "note": "a call",
+                },
+            ),
+            (
+                "calls",
+                "Calls",
+                rates,
+                ["calls"],
+                {"unit": "per_s", "labels": {"calls": "Calls"}, "note": "a second"},
+            ),
+            (
+                "rows",
+                "Rows",
+                means,
+                ["rows_per_call"],
+                {
+                    "unit": "rows",
+                    "labels": {"rows_per_call": "Rows"},
+                    "colours": {"rows_per_call": "cpu"},
+                    "note": "a call",
+                },
+            ),
+            (
+                "blocks",
+                "Blocks",
+                rates,
+                blocks,
+                {
+                    "unit": "per_s",
+                    "labels": blocks,
+                    "colours": {"shared_blks_hit": "cpu", "shared_blks_read": "io"},
+                    "note": "of 8 kB in shared buffers, a second",
+                },
+            ),
+            (
+                "temp",
+                "Temporary blocks",
+                rates,
+                ["temp_blks_written"],
+                {
+                    "unit": "per_s",
+                    "labels": {"temp_blks_written": "Written"},
+                    "colours": {"temp_blks_written": "ipc"},
+                    "note": "of 8 kB, a second",
+                },
+            ),
+            (
+                "wal",
+                "WAL",
+                rates,
+                ["wal_bytes"],
+                {
+                    "unit": "bytes",
+                    "labels": {"wal_bytes": "Written"},
+                    "colours": {"wal_bytes": "text"},
+                    "note": "a second",
+                },
+            ),
+        )
+    ]

@@ -1,0 +1,171 @@
+"""The statements of a target as its pages and exports show them: one row a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db.models import F, Sum, Value
+from django.db.models.functions import Left
+from django.utils import timezone
+
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
+from monitors.standing import Standing, standing_of
+
+COLUMNS = (
+    "database",
+    "usename",
+    "queryid",
+    "toplevel",
+    "query",
+    "calls",
+    "total_exec_time_ms",
+    "mean_exec_time_ms",
+    "rows",
+    "rows_per_call",
+    "shared_blks_hit",
+    "shared_blks_read",
+    "temp_blks_written",
+    "wal_bytes",
+    "share_pct",
+)
+"""Keys of the export, in order; computed ones carry their unit."""
+
+KEY = ("queryid", "userid", "dbid", "toplevel")
+COUNTERS = (
+    "calls",
+    "total_exec_time",
+    "rows",
+    "shared_blks_hit",
+    "shared_blks_read",
+    "temp_blks_written",
+    "wal_bytes",
+)
+HALVES = ("calls", "total_exec_time")
+LABELS = ("id", "usename", "datname", "since_at", "gone_at")
+
+PREVIEW = 300
+"""Characters of a statement that a list shows; it cuts them to the width of its column."""
+
+SLOWER_TIMES, SLOWER_CALLS, SLOWER_MS = 1.5, 5, 1.0
+"""A statement became slower: so many times its mean of the window's first half, with at
+least so many calls in each half and so many milliseconds more."""
+
+BLOCK_BYTES = 8192
+"""Of a block, as nearly every server is built."""
+
+HUNDRED = 100
+
+Row = dict[str, Any]
+
+
+def statements_of(target: Target, window: Window, *, whole_texts: bool = False) -> list[Row]:
+    """Return every statement that was called in a window, with what it cost there.
+
+    Keys: `COLUMNS`, the probe's key, `id` (of its latest row), `since_at` (first
+    seen), `gone_at`, `hit_pct` (None: no block was touched), `complete`
+    (False: its counters began anew inside), `slower` (see `slower_of`), and
+    total_exec_time and mean_exec_time in ms. Without `whole_texts` a query is
+    its first `PREVIEW` characters; None was not read yet.
+    """
+    sums = series.sums("statements", target.pk, window, COUNTERS, halves=HALVES)
+    called = [row for row in sums if row["calls"] > 0]
+    labels = labels_of(target, whole_texts=whole_texts)
+    known = [row for row in called if key_of(row) in labels]
+    total = sum(row["total_exec_time"] for row in known if row["toplevel"])
+    return [statement_row(row, labels[key_of(row)], total) for row in known]
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what names a statement within its target."""
+    return tuple(row[name] for name in KEY)
+
+
+def labels_of(target: Target, *, whole_texts: bool) -> dict[tuple[Any, ...], Row]:
+    """Return names and texts of every statement that history knows, by key."""
+    latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
+    text = F("query") if whole_texts else Left("query", Value(PREVIEW))
+    rows = latest.annotate(text=text).values_list(*KEY, *LABELS, "text")
+    names = (*LABELS, "query")
+    end = len(KEY)
+    return {row[:end]: dict(zip(names, row[end:], strict=True)) for row in rows.iterator(10_000)}
+
+
+def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any], total: float) -> Row:
+    """Return one statement with what is computed from its sums; `total` is the target's, in ms."""
+    calls, spent = row["calls"], row["total_exec_time"]
+    blocks = row["shared_blks_hit"] + row["shared_blks_read"]
+    return {
+        **row,
+        **labels,
+        "database": labels["datname"],
+        "total_exec_time_ms": spent,
+        "mean_exec_time": spent / calls,
+        "mean_exec_time_ms": spent / calls,
+        "rows_per_call": row["rows"] / calls,
+        "share_pct": HUNDRED * spent / total if total else None,
+        "hit_pct": HUNDRED * row["shared_blks_hit"] / blocks if blocks else None,
+        "temp_bytes": row["temp_blks_written"] * BLOCK_BYTES,
+        "slower": slower_of(row),
+    }
+
+
+def slower_of(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return a statement's mean ms in the window's first and second half where it became slower."""
+    late_calls, late_ms = row["calls_late"], row["total_exec_time_late"]
+    calls, spent = row["calls"] - late_calls, row["total_exec_time"] - late_ms
+    if min(calls, late_calls) < SLOWER_CALLS or not row["complete"]:
+        return None
+    before, after = spent / calls, late_ms / late_calls
+    if after < before * SLOWER_TIMES or after - before < SLOWER_MS:
+        return None
+    return before, after
+
+
+def lost_ms(row: Mapping[str, Any]) -> float:
+    """Return how many ms a statement's slowing down cost in the window's second half."""
+    before, after = row["slower"]
+    return float((after - before) * row["calls_late"])
+
+
+def with_sparks(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of one page of the table with the course of their execution time."""
+    keys = [{"database_id": 0, **{name: row[name] for name in KEY}} for row in rows]
+    lines = series.rate_sparks("statements", target.pk, window, "total_exec_time", keys)
+    return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
+
+
+def standing(target: Target, window: Window) -> Standing:
+    """Return what keeps a page of statements from showing the present; nothing for the past."""
+    if not window.is_live:
+        return Standing("", "", None)
+    return standing_of(target, ("statements",), timezone.now())
+
+
+def evicted_in(target: Target, window: Window) -> int:
+    """Return how many statements pg_stat_statements threw out in a window."""
+    snapshots = Snapshot.objects.filter(
+        target_id=target.pk,
+        probe="statements",
+        taken_at__gte=window.start,
+        taken_at__lt=window.end,
+    )
+    return int(snapshots.aggregate(total=Sum("evicted"))["total"] or 0)
+
+
+def resets_of(marks: Sequence[Mapping[str, Any]]) -> list[datetime]:
+    """Return when pg_stat_statements was reset, of a window's marks."""
+    return [
+        mark["at"]
+        for mark in marks
+        if mark["kind"] == Mark.Kind.RESET and "pg_stat_statements" in mark["text"]
+    ]
+
+
+def counted_since(target: Target) -> datetime | None:
+    """Return since when the server has counted, None where it does not say."""
+    states = ProbeState.objects.filter(target=target, database=None, probe="statements")
+    return states.values_list("reset_at", flat=True).first()
