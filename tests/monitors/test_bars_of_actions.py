@@ -235,7 +235,7 @@ def test_an_autovacuum_against_wraparound_is_left_alone(
                 pid
                 for (pid,) in connection.execute(
                     "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
-                    " AND query = 'autovacuum: VACUUM public.old (to prevent wraparound)'"
+                    " AND query ~ '^autovacuum: VACUUM.* public.old \\(to prevent wraparound\\)$'"
                 )
             ]
         return bool(found)
