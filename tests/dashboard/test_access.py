@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from monitors.models import Action, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -27,6 +27,8 @@ EXPECTED = {
     "activity": VIEWERS,
     "vacuum": VIEWERS,
     "table": VIEWERS,
+    "queries": VIEWERS,
+    "query": VIEWERS,
     "strip": VIEWERS,
     "target-actions": VIEWERS,
     "action": VIEWERS,
@@ -87,6 +89,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "name": shop.name,
         "datid": place["datid"],
         "relid": place["relid"],
+        "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
         "action": "vacuum",
         "action_id": action.pk,
         "check_id": check.pk,
@@ -186,7 +189,7 @@ def test_a_post_without_its_token_is_refused(people, addresses):
 
 
 def test_programs_without_a_login_get_401(addresses):
-    for name in ("vacuum", "overview", "fleet", "activity", "actions"):
+    for name in ("vacuum", "overview", "fleet", "activity", "actions", "queries"):
         for wanted in ("json", "csv"):
             response = Client().get(addresses[name], {"format": wanted})
             assert response.status_code == 401

@@ -18,7 +18,7 @@ from dashboard import pages
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.snapshot import take_now
 
-OURS = ("fleet", "overview", "vacuum", "table")
+OURS = ("fleet", "overview", "vacuum", "table", "queries", "query")
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
 
@@ -39,11 +39,14 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def addresses(shop, place):
+    statement = HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0]
     return {
         "fleet": reverse("fleet"),
         "overview": reverse("overview", args=[shop.name]),
         "vacuum": reverse("vacuum", args=[shop.name]),
         "table": reverse("table", kwargs=place),
+        "queries": reverse("queries", args=[shop.name]),
+        "query": reverse("query", args=[shop.name, statement.pk]),
     }
 
 
