@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, table_rows
+from dashboard import charts, index_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, autovacuum, review
 from monitors.advisor import Finding
@@ -91,6 +91,10 @@ def page(
         "tiles": tiles(row, gauges),
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
+        "indexes": index_rows.indexes_of(target, window, row),
+        "indexes_read": index_rows.are_read(target, row),
+        "indexes_since": index_rows.counted_since(target, row),
+        "has_last_scan": index_rows.has_last_scan(target),
         "actions": actions_on(target, row),
         "options": options_of(target, row),
         "toast": toast_of(target, window, row),

@@ -10,7 +10,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action
+from monitors.models import HISTORY, Action, Database, Target
 from monitors.samples import Change
 from monitors.snapshot import take_now
 
@@ -93,10 +93,75 @@ def test_a_dropped_table_keeps_its_page_and_says_so(read, shop, place, embedded)
 
 
 def test_it_says_what_is_not_read(read):
-    assert "Not read yet: index scans" in read()
+    assert "Not read yet: bloat" in read()
 
 
 def test_a_second_snapshot_leaves_the_page_whole(read, shop):
     take_now(shop)
 
     assert "Dead rows" in read()
+
+
+@pytest.fixture
+def indexes(shop, place):
+    """A function that adds an index as if it had been read: indexes(oid, idx_scan=…)."""
+    database = Database.objects.get(target=shop, datid=place["datid"])
+
+    def add(indexrelid: int, *, scans: int | None = None, **fields):
+        now = timezone.now()
+        where = {"target_id": shop.pk, "database_id": database.pk, "indexrelid": indexrelid}
+        HISTORY["indexes"].latest._default_manager.create(
+            **where,
+            since_at=now,
+            changed_at=now,
+            relid=place["relid"],
+            **{"indexrelname": f"i{indexrelid}", "relpages": 3, "indisvalid": True, **fields},
+        )
+        if scans is not None:
+            HISTORY["indexes"].samples._default_manager.create(
+                **where, taken_at=now, target_at=now, change=Change.CHANGED, idx_scan=scans
+            )
+
+    return add
+
+
+def index_row(text: str, indexrelid: int) -> str:
+    start = text.index(f'<tr id="index-{indexrelid}"')
+    return text[start : text.index("</tr>", start)]
+
+
+def test_indexes_show_scans_in_the_window_and_since(read, indexes):
+    indexes(1, scans=1234, idx_scan=98765, indexdef="CREATE INDEX i1 ON t (a)")
+    indexes(2, idx_scan=7, relpages=128)
+
+    text = read()
+
+    assert "1,234</td>" in index_row(text, 1)
+    assert "98,765</td>" in index_row(text, 1)
+    assert "<b>CREATE</b>" in index_row(text, 1)
+    assert ">0</td>" in index_row(text, 2)
+    assert "1<span" in index_row(text, 2)  # 128 pages are 1 MB
+    assert "Size is an estimate" in text
+
+
+def test_indexes_carry_what_they_are(read, indexes):
+    indexes(1, indisprimary=True, indisunique=True)
+    indexes(2, indisunique=True)
+    indexes(3, indisvalid=False)
+
+    text = read()
+
+    badges = {
+        oid: re.findall(r"badge.*?>(?:<svg.*?</svg>)?(\w+)<", index_row(text, oid))
+        for oid in (1, 2, 3)
+    }
+    assert badges == {1: ["primary"], 2: ["unique"], 3: ["invalid"]}
+    assert text.index('id="index-1"') < text.index('id="index-2"')
+
+
+@pytest.mark.parametrize(("version", "shown"), [(150004, False), (160000, True)])
+def test_the_last_scan_is_shown_where_the_server_says_it(read, indexes, shop, version, shown):
+    indexes(1, last_idx_scan=timezone.now())
+    Target.objects.filter(pk=shop.pk).update(server_version=version)
+
+    assert ("Last scan" in read()) is shown
