@@ -7,9 +7,8 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.core.management.base import CommandParser
-from django.db import transaction
 
-from monitors import audit
+from monitors import people
 from monitors.access import ROLES
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, failure
@@ -34,46 +33,38 @@ class Command(command.Command):
 
     def add(self, options: dict[str, Any]) -> None:
         """Give a role; giving it twice is giving it once."""
-        fields = fields_of(options)
-        with transaction.atomic():
-            grant, made = Grant.objects.get_or_create(**fields)
-            if made:
-                self.write_down("grant.add", grant)
+        holder, scope = holder_named(options, make=True), scope_named(options)
+        grant, made = people.give(command.person(), SOURCE, holder, options["role"], scope)
         again = "" if made else " already"
-        self.say(f"{options['name']} is{again} {grant.role} on {scope_of(grant)}.")
+        self.say(f"{options['name']} is{again} {grant.role} on {people.scope_of(grant)}.")
 
     def remove(self, options: dict[str, Any]) -> None:
         """Take a role away; it counts from the next request on."""
-        grant = Grant.objects.filter(**fields_of(options)).first()
+        holder, scope = holder_named(options, make=False), scope_named(options)
+        fields = people.fields_of(holder, options["role"], scope)
+        grant = Grant.objects.filter(**fields).first()
         if grant is None:
             message = f"{options['name']} has no such role there: see manage.py grant list."
             raise failure(message)
-        with transaction.atomic():
-            self.write_down("grant.remove", grant)
-            grant.delete()
-        self.say(f"{options['name']} is no longer {grant.role} on {scope_of(grant)}.")
-
-    def write_down(self, what: str, grant: Grant) -> None:
-        """Put a change of rights into the audit."""
-        audit.event(
-            what,
-            command.person(),
-            SOURCE,
-            target_name=grant.target.name if grant.target else "",
-            object_name=name_of(grant),
-            **described(grant),
-        )
+        words = people.scope_of(grant)
+        try:
+            people.take(command.person(), SOURCE, grant)
+        except people.LastAdmin as error:
+            raise failure(str(error)) from None
+        self.say(f"{options['name']} is no longer {grant.role} on {words}.")
 
     def list(self, options: dict[str, Any]) -> None:
         """Print all grants by name."""
         grants = Grant.objects.select_related("user", "group", "target", "environment")
-        rows = sorted((described(grant) for grant in grants), key=lambda row: str(row["name"]))
+        rows = sorted(
+            (people.described(grant) for grant in grants), key=lambda row: str(row["name"])
+        )
         if options["json"]:
             self.print_json(rows)
             return
-        for grant in sorted(grants, key=name_of):
+        for grant in sorted(grants, key=people.holder_of):
             group = " (group)" if grant.group else ""
-            self.say(f"{name_of(grant)}{group}  {grant.role}  {scope_of(grant)}")
+            self.say(f"{people.holder_of(grant)}{group}  {grant.role}  {people.scope_of(grant)}")
 
 
 def add_grant(parser: argparse.ArgumentParser) -> None:
@@ -86,50 +77,34 @@ def add_grant(parser: argparse.ArgumentParser) -> None:
     scope.add_argument("--environment")
 
 
-def fields_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a grant's fields; raises CommandError for a name that does not exist."""
-    name, environment = options["name"], options["environment"]
-    fields: dict[str, Any] = {
-        "role": options["role"],
-        "user": None,
-        "group": None,
-        "target": command.target_named(options["target"]) if options["target"] else None,
-        "environment": None,
-    }
+def holder_named(options: dict[str, Any], *, make: bool) -> User | Group:
+    """Return whom a role is given to; raises CommandError for a name that does not exist."""
+    name = options["name"]
     if options["group"]:
-        fields["group"], _ = Group.objects.get_or_create(name=name)
-    else:
-        fields["user"] = User.objects.filter(username=name).first()
-        if fields["user"] is None:
-            message = f"There is no account {name}: make it with person add, or give --group."
+        group = Group.objects.filter(name=name).first()
+        if group is None and make:
+            group = Group.objects.create(name=name)
+        if group is None:
+            message = f"There is no group {name}: see manage.py grant list."
             raise failure(message)
-    if environment:
-        fields["environment"] = Environment.objects.filter(name=environment).first()
-        if fields["environment"] is None:
-            known = ", ".join(Environment.objects.values_list("name", flat=True))
-            message = f"There is no environment {environment}. Known: {known}."
-            raise failure(message)
-    return fields
+        return group
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        message = f"There is no account {name}: make it with person add, or give --group."
+        raise failure(message)
+    return user
 
 
-def name_of(grant: Grant) -> str:
-    """Return whose a grant is."""
-    return grant.user.username if grant.user else str(grant.group)
-
-
-def scope_of(grant: Grant) -> str:
-    """Return where a grant holds, for people."""
-    if grant.target:
-        return f"target {grant.target.name}"
-    return f"environment {grant.environment.name}" if grant.environment else "everything"
-
-
-def described(grant: Grant) -> dict[str, Any]:
-    """Return a grant as `list --json` prints it."""
-    return {
-        "name": name_of(grant),
-        "group": grant.group is not None,
-        "role": grant.role,
-        "target": grant.target.name if grant.target else None,
-        "environment": grant.environment.name if grant.environment else None,
-    }
+def scope_named(options: dict[str, Any]) -> people.Scope:
+    """Return where a role holds; raises CommandError for a name that does not exist."""
+    name = options["environment"]
+    if options["target"]:
+        return people.Scope(target=command.target_named(options["target"]))
+    if not name:
+        return people.Scope()
+    environment = Environment.objects.filter(name=name).first()
+    if environment is None:
+        known = ", ".join(Environment.objects.values_list("name", flat=True))
+        message = f"There is no environment {name}. Known: {known}."
+        raise failure(message)
+    return people.Scope(environment=environment)

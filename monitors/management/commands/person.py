@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandParser
-from django.db import transaction
 
-from monitors import audit
+from monitors import people
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
 
@@ -50,40 +48,37 @@ class Command(command.Command):
         if User.objects.filter(username=name).exists():
             message = f"There is an account {name} already: change it with person password."
             raise failure(message)
-        user = User(username=name)
-        user.set_password(good_password(options["password_file"], user))
-        user.clean_fields()
-        with transaction.atomic():
-            user.save()
-            audit.event("person.add", command.person(), SOURCE, object_name=name)
+        password = read_secret(options["password_file"])
+        try:
+            people.add(command.person(), SOURCE, name=name, password=password)
+        except ValidationError as error:
+            raise bad_use(" ".join(error.messages)) from None
         self.say(f"{name} may log in, and sees nothing yet: manage.py grant add {name} viewer.")
 
     def password(self, options: dict[str, Any]) -> None:
-        """Change a password; other sessions of the account end with it."""
+        """Change a password; the account's sessions end with it."""
         user = person_named(options["name"])
-        user.set_password(good_password(options["password_file"], user))
-        with transaction.atomic():
-            user.save()
-            audit.event("person.password", command.person(), SOURCE, object_name=user.username)
+        password = read_secret(options["password_file"])
+        try:
+            people.set_password(command.person(), SOURCE, user, password)
+        except ValidationError as error:
+            raise bad_use(" ".join(error.messages)) from None
         self.say(f"{user.username} has a new password.")
 
     def deactivate(self, options: dict[str, Any]) -> None:
-        """End an account; its sessions end at their next request."""
-        self.set_active(options["name"], active=False)
+        """End an account and its sessions at once."""
+        user = person_named(options["name"])
+        try:
+            people.deactivate(command.person(), SOURCE, user)
+        except people.LastAdmin as error:
+            raise failure(str(error)) from None
+        self.say(f"{user.username} is deactivated.")
 
     def activate(self, options: dict[str, Any]) -> None:
         """Let an account log in again."""
-        self.set_active(options["name"], active=True)
-
-    def set_active(self, name: str, *, active: bool) -> None:
-        """Set whether an account counts."""
-        user = person_named(name)
-        user.is_active = active
-        verb = "activate" if active else "deactivate"
-        with transaction.atomic():
-            user.save()
-            audit.event(f"person.{verb}", command.person(), SOURCE, object_name=name)
-        self.say(f"{name} is {verb}d.")
+        user = person_named(options["name"])
+        people.activate(command.person(), SOURCE, user)
+        self.say(f"{user.username} is activated.")
 
     def list(self, options: dict[str, Any]) -> None:
         """Print the accounts by name."""
@@ -105,13 +100,3 @@ def person_named(name: str) -> User:
         message = f"There is no account {name}: make it with person add."
         raise failure(message)
     return user
-
-
-def good_password(path: str, user: User) -> str:
-    """Return a password from a file; raises CommandError for a weak one."""
-    password = read_secret(path)
-    try:
-        validate_password(password, user)
-    except ValidationError as error:
-        raise bad_use(" ".join(error.messages)) from None
-    return password
