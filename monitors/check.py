@@ -141,10 +141,19 @@ def opened(address: connect.Address) -> Iterator[psycopg.Connection]:
         address, purpose="check", statement_timeout_ms=5000, lock_timeout_ms=500, read_only=True
     )
     try:
+        refuse_old(connection)
         with connect.deadline(connection, SECONDS):
             yield connection
     finally:
         connection.close()
+
+
+def refuse_old(connection: psycopg.Connection) -> None:
+    """Raise Unreachable for a version that no probe has SQL for."""
+    major = connection.info.server_version // 10000
+    if major < OLDEST_MAJOR:
+        message = f"PostgreSQL {major} is too old: {OLDEST_MAJOR} is the oldest that is read."
+        raise Unreachable(message)
 
 
 def all_foreign_owners(address: connect.Address, target: Target, found: Rights) -> dict[str, bool]:
@@ -305,7 +314,7 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
     """Return what works but should not stay as it is."""
     said = []
     major = seen.server.server_version // 10000
-    if not OLDEST_MAJOR <= major <= NEWEST_MAJOR:
+    if major > NEWEST_MAJOR:
         said.append(f"PostgreSQL {major} is not tested: {OLDEST_MAJOR} to {NEWEST_MAJOR} are.")
     if seen.rights.superuser:
         said.append(f"{target.user} is a superuser: reading statistics needs only pg_monitor.")

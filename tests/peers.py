@@ -55,6 +55,44 @@ class Resetting(Peer):
         client.close()
 
 
+class Talking(Peer):
+    """Answers whatever is said first with words of another protocol."""
+
+    def __init__(self, words: bytes) -> None:
+        self.words = words
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(self.words)
+        client.close()
+
+
+class Imitation(Peer):
+    """Lets everybody in as a PostgreSQL of some version would, then never answers a query."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__()
+
+    def serve(self, client: socket.socket) -> None:
+        (length,) = struct.unpack("!i", client.recv(4))
+        client.recv(length - 4)
+        client.sendall(
+            message(b"R", struct.pack("!i", 0))  # you are who you say
+            + message(b"S", b"server_version\0" + self.version.encode() + b"\0")
+            + message(b"S", b"client_encoding\0UTF8\0")
+            + message(b"K", struct.pack("!ii", 1, 1))
+            + message(b"Z", b"I")  # ready
+        )
+        super().serve(client)
+
+
+def message(kind: bytes, content: bytes) -> bytes:
+    """Return a message of PostgreSQL's protocol."""
+    return kind + struct.pack("!i", len(content) + 4) + content
+
+
 class Proxy(Peer):
     """Passes everything to a server until so many bytes came back, then says no more.
 

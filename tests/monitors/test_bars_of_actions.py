@@ -183,7 +183,7 @@ def test_a_walsender_is_left_alone_and_replication_stays_connected(
     ],
     ids=["superuser", "collector", "operator"],
 )
-def test_superusers_and_our_own_sessions_are_left_alone(
+def test_superusers_and_our_own_sessions_are_left_alone(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Callable[..., User],
@@ -242,9 +242,7 @@ def test_an_autovacuum_against_wraparound_is_left_alone(
 
     eventually(is_at_work, seconds=30)
 
-    sentence = refusal(
-        person("dba"), target, exhausted, name, identified(exhausted, found[0])
-    )
+    sentence = refusal(person("dba"), target, exhausted, name, identified(exhausted, found[0]))
 
     assert sentence == "This is an autovacuum to prevent wraparound: it must finish."
 
@@ -255,7 +253,7 @@ def logged_at(log: str, text: str) -> datetime:
     return datetime.fromisoformat(moment)
 
 
-def test_a_vacuum_full_that_waits_keeps_others_no_longer_than_its_limit(
+def test_a_vacuum_full_that_waits_keeps_others_no_longer_than_its_limit(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
     person: Callable[..., User],
@@ -344,7 +342,7 @@ def worker(transactional_db: None, tmp_path: Path) -> Iterator[processes.Child]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", [14, 18], indirect=True, ids=str)
-def test_a_killed_worker_leaves_nothing_in_the_lock_queue(
+def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fixtures
     server: Server,
     worker: processes.Child,
     watch: Callable[..., Target],
@@ -366,8 +364,7 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(
 
     def ours() -> list[tuple[Any, ...]]:
         return eye.execute(
-            "SELECT pid, wait_event_type FROM pg_stat_activity"
-            " WHERE application_name IN (%s, %s)",
+            "SELECT pid, wait_event_type FROM pg_stat_activity WHERE application_name IN (%s, %s)",
             [f"howdah:action:{row.pk}", f"howdah:watch:{row.pk}"],
         ).fetchall()
 

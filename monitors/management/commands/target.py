@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from monitors import check as checks, registration, secrets
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
-from monitors.models import Target
+from monitors.models import Target, validate_name
 
 OPTIONS = (
     "host",
@@ -70,6 +70,7 @@ class Command(command.Command):
 
     def add(self, options: dict[str, Any]) -> None:
         """Connect and check, then save."""
+        validate_name(options["name"])  # before anybody connects
         fields = given(options)
         fields.setdefault("port", 5432)
         passwords = passwords_of(options)

@@ -145,9 +145,7 @@ def test_a_schema_that_does_not_exist_is_named(server: Server, empty: str) -> No
         ("owner", "(and name in it what SHOW shared_preload_libraries; holds already)"),
     ],
 )  # fmt: skip
-def test_without_the_library_it_says_how_to_load_it(
-    unloaded: Server, user: str, says: str
-) -> None:
+def test_without_the_library_it_says_how_to_load_it(unloaded: Server, user: str, says: str) -> None:
     with pytest.raises(Refused, match="is not loaded") as refused:
         guard(unloaded, user, "shop")
 
