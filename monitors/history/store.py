@@ -25,6 +25,8 @@ from monitors.samples import Change, History
 MAX_REMEMBERED_ROWS = 200_000
 
 Key = tuple[Any, ...]
+Rows = dict[Key, tuple[Row, Row]]
+"""By key: a row as the probe's SQL returned it, and its refined columns."""
 Refine = Callable[[list[Key]], dict[Key, Row]]
 """Given keys in the order of their urgency, returns the refined gauges of some."""
 
@@ -55,31 +57,34 @@ class Comparison:
     """What changed since the last snapshot.
 
     `changed` are (change, previous row or None, row), both with the refined
-    gauges; `rows` is every row of now by key.
+    columns at the end; `rows` is what was known before, brought up to now.
     """
 
+    rows: Rows
     changed: list[tuple[Change, Row | None, Row]] = field(default_factory=list)
     gone: list[Key] = field(default_factory=list)
-    rows: dict[Key, Row] = field(default_factory=dict)
 
 
 class Memory:
-    """The last snapshot's rows of this process, by place; counts only while its sequence is current."""
+    """The last snapshot's rows of this process, by place; count only while their sequence is current.
+
+    Whoever takes rows may change them: they are gone from here until the
+    snapshot is stored, so that one that fails leaves nothing half changed.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int, int], tuple[int, dict[Key, Row]]] = {}
+        self._kept: dict[tuple[str, int, int], tuple[int, Rows]] = {}
 
-    def get(self, place: Place, sequence: int) -> dict[Key, Row] | None:
+    def take(self, place: Place, sequence: int) -> Rows | None:
         """Return the rows of a snapshot, None unless it is the current one."""
-        kept = self._kept.get(self._name(place))
+        kept = self._kept.pop(self._name(place), None)
         return kept[1] if kept and kept[0] == sequence else None
 
-    def keep(self, place: Place, sequence: int, rows: dict[Key, Row]) -> None:
+    def keep(self, place: Place, sequence: int, rows: Rows) -> None:
         """Remember rows; the longest untouched make room."""
-        self._kept.pop(self._name(place), None)
         self._kept[self._name(place)] = (sequence, rows)
         while len(self._kept) > 1 and self._size() > MAX_REMEMBERED_ROWS:
-            del self._kept[next(iter(self._kept))]
+            self._kept.pop(next(iter(self._kept)), None)
 
     def _size(self) -> int:
         return sum(len(rows) for _, rows in list(self._kept.values()))
@@ -111,7 +116,7 @@ def store(
     partitions.ensure_for(Snapshot, taken_at)
     with transaction.atomic():
         state = lock_state(place)
-        previous = MEMORY.get(place, state.sequence)
+        previous = MEMORY.take(place, state.sequence)
         if previous is None:
             previous = load_latest(place)
         verdict = judge(place.history.probe, state, reading, epoch)
@@ -216,39 +221,40 @@ def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verd
 
 
 def compare(
-    sample: type[Sample], previous: dict[Key, Row], rows: Iterable[Row], verdict: Verdict
+    sample: type[Sample], known: Rows, rows: Iterable[Row], verdict: Verdict
 ) -> Comparison:
-    """Return what changed between two snapshots.
-
-    Rows of now lack the refined gauges, those of before have them at the end:
-    equal but for that tail means unchanged.
-    """
-    found = Comparison()
-    keys, width = len(sample.key), len(sample.columns())
-    first_counter, end = keys, keys + len(sample.counters)
+    """Return what changed since the rows that are known, which are brought up to now in place."""
+    found = Comparison(known)
+    keys = len(sample.key)
+    counters = slice(keys, keys + len(sample.counters))
     since = sample.columns().index(sample.counts_since) if sample.counts_since else None
     anew = verdict.new_epoch or verdict.whole_reset
     nothing = (None,) * len(sample.refined)
+    seen: set[Key] = set()
     for row in rows:
         key = row[:keys]
-        if key in found.rows:
+        before = known.get(key)
+        if before is not None and before[0] == row and not (anew and any(row[counters])):
+            seen.add(key)
+            continue
+        if key in seen:
             continue  # a view that says the same object twice
-        before = previous.get(key)
+        seen.add(key)
         if before is None:
-            found.rows[key] = full = row + nothing
+            known[key] = (row, nothing)
             appeared = Change.BASELINE if verdict.first else Change.APPEARED
-            found.changed.append((appeared, None, full))
+            found.changed.append((appeared, None, row + nothing))
             continue
-        counters = row[first_counter:end]
-        if before[:width] == row and not (anew and any(counters)):
-            found.rows[key] = before
-            continue
-        found.rows[key] = full = row + before[width:]
-        change = change_of(before[first_counter:end], counters, verdict)
-        if since is not None and before[since] != row[since]:
+        former, refined = before
+        known[key] = (row, refined)
+        change = change_of(former[counters], row[counters], verdict)
+        if since is not None and former[since] != row[since]:
             change = Change.RESTARTED
-        found.changed.append((change, before, full))
-    found.gone = [key for key in previous if key not in found.rows]
+        found.changed.append((change, former + refined, row + refined))
+    if len(seen) < len(known):
+        found.gone = [key for key in known if key not in seen]
+        for key in found.gone:
+            del known[key]
     return found
 
 
@@ -283,22 +289,20 @@ def apply_refined(probe: Probe, comparison: Comparison, refine: Refine) -> None:
     """
     keys = len(probe.sample.key)
     changed = {row[:keys]: i for i, (_, _, row) in enumerate(comparison.changed)}
-    missing = [key for key, row in comparison.rows.items() if row[-1] is None]
+    missing = [key for key, (_, refined) in comparison.rows.items() if refined[-1] is None]
     wanted = [*changed, *missing] if probe.refine_changed else missing
     wanted = list(dict.fromkeys(wanted))[: probe.refine_at_once]
     for key, values in refine(wanted).items():
-        row = comparison.rows.get(key)
-        if row is None:
+        known = comparison.rows.get(key)
+        if known is None or known[1] == values:
             continue
-        full = row[: -len(values)] + values
-        if full == row:
-            continue
-        comparison.rows[key] = full
+        row, former = known
+        comparison.rows[key] = (row, values)
         if key in changed:
             change, before, _ = comparison.changed[changed[key]]
-            comparison.changed[changed[key]] = (change, before, full)
+            comparison.changed[changed[key]] = (change, before, row + values)
         else:
-            comparison.changed.append((Change.CHANGED, row, full))
+            comparison.changed.append((Change.CHANGED, row + former, row + values))
 
 
 def full_columns(sample: type[Sample]) -> tuple[str, ...]:
@@ -306,9 +310,10 @@ def full_columns(sample: type[Sample]) -> tuple[str, ...]:
     return (*sample.columns(), *sample.refined)
 
 
-def load_latest(place: Place) -> dict[Key, Row]:
-    """Return the rows of the last snapshot as `latest` has them, by key."""
+def load_latest(place: Place) -> Rows:
+    """Return the rows of the last snapshot as `latest` has them."""
     sample = place.history.sample
+    keys, width = len(sample.key), len(sample.columns())
     statement = sql.SQL(
         "SELECT {columns} FROM {table}"
         " WHERE target_id = %s AND database_id = %s AND gone_at IS NULL"
@@ -318,7 +323,7 @@ def load_latest(place: Place) -> dict[Key, Row]:
     )
     with connection.cursor() as cursor:
         cursor.execute(statement, [place.target_id, place.database_id])
-        return {row[: len(sample.key)]: row for row in cursor.fetchall()}
+        return {row[:keys]: (row[:width], row[width:]) for row in cursor.fetchall()}
 
 
 def write(

@@ -266,20 +266,22 @@ SELECT s.stats_reset,
 # Size functions wait behind ACCESS EXCLUSIVE, also that of an index or TOAST table.
 SIZES_SQL = """
 WITH locked AS MATERIALIZED (
-  SELECT l.relation
+  SELECT l.relation AS oid
     FROM pg_catalog.pg_locks AS l
    WHERE l.locktype = 'relation'
      AND l.mode = 'AccessExclusiveLock'
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
-                        WHERE d.datname = pg_catalog.current_database()))
+                        WHERE d.datname = pg_catalog.current_database())),
+barred AS MATERIALIZED (
+  SELECT k.oid FROM locked AS k
+   UNION ALL
+  SELECT i.indrelid FROM locked AS k JOIN pg_catalog.pg_index AS i ON i.indexrelid = k.oid)
 SELECT c.oid::bigint AS relid,
        pg_catalog.pg_total_relation_size(c.oid) AS size_bytes
   FROM pg_catalog.pg_class AS c
  WHERE c.oid = ANY (%(keys)s::oid[])
-   AND NOT EXISTS (SELECT FROM locked AS k
-                    WHERE k.relation IN (c.oid, c.reltoastrelid)
-                       OR k.relation IN (SELECT i.indexrelid FROM pg_catalog.pg_index AS i
-                                          WHERE i.indrelid IN (c.oid, c.reltoastrelid)))
+   AND c.oid NOT IN (SELECT b.oid FROM barred AS b WHERE b.oid IS NOT NULL)
+   AND c.reltoastrelid NOT IN (SELECT b.oid FROM barred AS b WHERE b.oid IS NOT NULL)
 """
 
 PROBE = Probe(

@@ -232,7 +232,7 @@ def test_storing_against_binary_copy(
 
     place = store.Place(history, target.pk, 0)
     verdict = store.Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
-    before = {row[:1]: row for row in rows(0)}
+    before = {row[:1]: (row, ()) for row in rows(0)}
     ours, raw, orm = [], [], []
     for step in range(1, ROUNDS + 1):
         comparison = store.compare(history.sample, before, rows(step), verdict)

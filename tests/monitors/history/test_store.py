@@ -39,7 +39,8 @@ Rows = dict[store.Key, tuple[Any, ...]]
 
 
 def compare(before: Rows, rows: list[tuple[Any, ...]], verdict: store.Verdict) -> store.Comparison:
-    return store.compare(CounterSample, before, rows, verdict)
+    known = {key: (row, ()) for key, row in before.items()}
+    return store.compare(CounterSample, known, rows, verdict)
 
 
 def grown(comparison: store.Comparison) -> dict[str, tuple[Change, tuple[Any, ...]]]:
@@ -152,7 +153,7 @@ def test_the_differences_add_up_to_what_the_snapshots_could_see(
             whole_reset=state["reset"],
         )
         found = compare(before, [(name, n, 0, 0) for name, n in counters.items()], verdict)
-        before = found.rows
+        before = {key: row for key, (row, _) in found.rows.items()}
         state.update(first=False, epoch=False, reset=False)
         return sum(change[1][0] or 0 for change in grown(found).values())
 
@@ -194,4 +195,4 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
     store.apply_refined(PROBE, found, refine)
 
     assert len(asked) == min(wanted, PROBE.refine_at_once)
-    assert sum(row[-1] == 8192 for row in found.rows.values()) == len(asked)
+    assert sum(refined == (8192,) for _, refined in found.rows.values()) == len(asked)
