@@ -150,16 +150,16 @@ def target_rail(target: Target, current: str, query: str, found: Sequence[Findin
     return [Group(heading, entries) for heading, entries in groups.items()]
 
 
-def fleet_rail(current: str) -> Group:
+def fleet_rail(current: str, *, manages_people: bool) -> Group:
     """Return the pages that are not of one target."""
-    return Group(
-        "Fleet",
-        [
-            Entry("Fleet", reverse("fleet"), "fleet", current == "fleet"),
-            Entry("Actions", reverse("actions"), "actions", current == "actions"),
-            Entry("Targets", reverse("targets"), "targets", current == "targets"),
-        ],
-    )
+    entries = [
+        Entry("Fleet", reverse("fleet"), "fleet", current == "fleet"),
+        Entry("Actions", reverse("actions"), "actions", current == "actions"),
+        Entry("Targets", reverse("targets"), "targets", current == "targets"),
+    ]
+    if manages_people:
+        entries.append(Entry("People", reverse("people"), "admin", current == "people"))
+    return Group("Fleet", entries)
 
 
 def window_choices(request: HttpRequest, window: Window) -> list[Choice]:
@@ -250,7 +250,8 @@ def build(  # noqa: PLR0913 - keyword only
 ) -> Frame:
     """Return the frame of one answer."""
     query = window_query(request)
-    rail = [fleet_rail(page)]
+    may = access.permissions_of(request.user)
+    rail = [fleet_rail(page, manages_people="manage_people" in may)]
     if target is not None:
         found = review.findings(target) if findings is None else findings
         rail = [*target_rail(target, page, query, found), rail[0]]
@@ -263,6 +264,6 @@ def build(  # noqa: PLR0913 - keyword only
         unread=unread(target, reads[0], window) if target and reads else None,
         targets=visible(request.user),
         strip=strip_of(request, target) if target else [],
-        may_manage=access.may(request.user, "manage_targets"),
+        may_manage="manage_targets" in may,
         datids=dict(Database.objects.filter(target=target).values_list("pk", "datid")),
     )

@@ -230,75 +230,76 @@ def charts_of(
     """Return the charts, top to bottom; all share the window and the marks."""
     shared: dict[str, Any] = {"marks": marks, "window": window, "since": target.created_at}
     blocks = {"shared_blks_hit": "Hit", "shared_blks_read": "Read"}
+    lines: list[tuple[str, str, series.Series, Sequence[str], dict[str, Any]]] = [
+        (
+            "mean",
+            "Mean time",
+            means,
+            ["mean_exec_time"],
+            {
+                "unit": "ms",
+                "labels": {"mean_exec_time": "Mean"},
+                "colours": {"mean_exec_time": "lock"},
+                "note": "a call",
+            },
+        ),
+        (
+            "calls",
+            "Calls",
+            rates,
+            ["calls"],
+            {"unit": "per_s", "labels": {"calls": "Calls"}, "note": "a second"},
+        ),
+        (
+            "rows",
+            "Rows",
+            means,
+            ["rows_per_call"],
+            {
+                "unit": "rows",
+                "labels": {"rows_per_call": "Rows"},
+                "colours": {"rows_per_call": "cpu"},
+                "note": "a call",
+            },
+        ),
+        (
+            "blocks",
+            "Blocks",
+            rates,
+            list(blocks),
+            {
+                "unit": "per_s",
+                "labels": blocks,
+                "colours": {"shared_blks_hit": "cpu", "shared_blks_read": "io"},
+                "note": "of 8 kB in shared buffers, a second",
+            },
+        ),
+        (
+            "temp",
+            "Temporary blocks",
+            rates,
+            ["temp_blks_written"],
+            {
+                "unit": "per_s",
+                "labels": {"temp_blks_written": "Written"},
+                "colours": {"temp_blks_written": "ipc"},
+                "note": "of 8 kB, a second",
+            },
+        ),
+        (
+            "wal",
+            "WAL",
+            rates,
+            ["wal_bytes"],
+            {
+                "unit": "bytes",
+                "labels": {"wal_bytes": "Written"},
+                "colours": {"wal_bytes": "text"},
+                "note": "a second",
+            },
+        ),
+    ]
     return [
-        {"id": name, **charts.chart(title, charts.picked(data, list(labels)), **options, **shared)}
-        for name, title, data, labels, options in (
-            (
-                "mean",
-                "Mean time",
-                means,
-                ["mean_exec_time"],
-                {
-                    "unit": "ms",
-                    "labels": {"mean_exec_time": "Mean"},
-                    "colours": {"mean_exec_time": "lock"},
-                    "note": "a call",
-                },
-            ),
-            (
-                "calls",
-                "Calls",
-                rates,
-                ["calls"],
-                {"unit": "per_s", "labels": {"calls": "Calls"}, "note": "a second"},
-            ),
-            (
-                "rows",
-                "Rows",
-                means,
-                ["rows_per_call"],
-                {
-                    "unit": "rows",
-                    "labels": {"rows_per_call": "Rows"},
-                    "colours": {"rows_per_call": "cpu"},
-                    "note": "a call",
-                },
-            ),
-            (
-                "blocks",
-                "Blocks",
-                rates,
-                blocks,
-                {
-                    "unit": "per_s",
-                    "labels": blocks,
-                    "colours": {"shared_blks_hit": "cpu", "shared_blks_read": "io"},
-                    "note": "of 8 kB in shared buffers, a second",
-                },
-            ),
-            (
-                "temp",
-                "Temporary blocks",
-                rates,
-                ["temp_blks_written"],
-                {
-                    "unit": "per_s",
-                    "labels": {"temp_blks_written": "Written"},
-                    "colours": {"temp_blks_written": "ipc"},
-                    "note": "of 8 kB, a second",
-                },
-            ),
-            (
-                "wal",
-                "WAL",
-                rates,
-                ["wal_bytes"],
-                {
-                    "unit": "bytes",
-                    "labels": {"wal_bytes": "Written"},
-                    "colours": {"wal_bytes": "text"},
-                    "note": "a second",
-                },
-            ),
-        )
+        {"id": name, **charts.chart(title, charts.picked(data, names), **options, **shared)}
+        for name, title, data, names, options in lines
     ]

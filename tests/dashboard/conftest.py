@@ -58,9 +58,7 @@ def junk(embedded: Server, worker_id: str) -> Iterator[str]:
         connection.execute(
             sql.SQL("CREATE TABLE {} (id int) WITH (autovacuum_enabled = off)").format(table)
         )
-        connection.execute(
-            sql.SQL("INSERT INTO {} SELECT generate_series(1, 3000)").format(table)
-        )
+        connection.execute(sql.SQL("INSERT INTO {} SELECT generate_series(1, 3000)").format(table))
         connection.execute(sql.SQL("DELETE FROM {} WHERE id <= 2000").format(table))
         connection.execute("SELECT pg_stat_force_next_flush()")
         connection.execute("SELECT 1")

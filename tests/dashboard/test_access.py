@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
@@ -34,6 +35,15 @@ EXPECTED = {
     "action": VIEWERS,
     "targets": EVERYBODY,  # lists those that the person may manage
     "target-new": ADMINS,
+    "people": ADMINS,
+    "person": ADMINS,
+    "person-password": POST_ONLY,
+    "person-deactivate": POST_ONLY,
+    "person-activate": POST_ONLY,
+    "person-join": POST_ONLY,
+    "person-leave": POST_ONLY,
+    "grant-give": POST_ONLY,
+    "grant-take": POST_ONLY,
     "target-check": ADMINS,
     "target-edit": MANAGERS,
     "target-remove": MANAGERS,
@@ -64,6 +74,14 @@ ACTING = {
     "target-enable": 404,
     "target-disable": 404,
     "target-new": 403,
+    "people": 403,
+    "person-password": 403,
+    "person-deactivate": 403,
+    "person-activate": 403,
+    "person-join": 403,
+    "person-leave": 403,
+    "grant-give": 403,
+    "grant-take": 403,
 }
 
 
@@ -90,6 +108,9 @@ def addresses(shop, place, people) -> dict[str, str]:
         "datid": place["datid"],
         "relid": place["relid"],
         "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
+        "person_id": people["viewer"].pk,
+        "group_id": Group.objects.create(name="night shift").pk,
+        "grant_id": Grant.objects.get(user=people["viewer"]).pk,
         "action": "vacuum",
         "action_id": action.pk,
         "check_id": check.pk,
@@ -143,6 +164,11 @@ def test_get_changes_nothing(addresses, browse):
 @pytest.mark.parametrize("name", sorted(ACTING))
 def test_a_stranger_can_post_nothing(name, addresses, browse):
     assert browse("stranger").post(addresses[name]).status_code == ACTING[name]
+
+
+@pytest.mark.parametrize("name", [name for name, status in ACTING.items() if status == 403])
+def test_a_dba_manages_neither_targets_nor_people(name, addresses, browse):
+    assert browse("dba").post(addresses[name]).status_code == 403
 
 
 MOMENT = "2026-03-01T12:00:00.000001+00:00"
