@@ -123,7 +123,9 @@ CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": env.str("HOWDAH_PREFIX", "howdah") + ":",
-    "socket_timeout": 5,
+    # Who only publishes shall not wait for a broker that is silent; a worker's
+    # own reads wait a second for messages by design.
+    "socket_timeout": 5 if env.str("HOWDAH_ROLE", "") else 1.5,
     "socket_connect_timeout": 2,
     "max_retries": 1,
     "visibility_timeout": 3600,
@@ -195,7 +197,7 @@ TIME_ZONE = "UTC"
 USE_THOUSAND_SEPARATOR = False
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = env.path("HOWDAH_STATIC_ROOT", BASE_DIR / "staticfiles")
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "staticfiles": {

@@ -287,6 +287,7 @@ class Coverage(models.Model):
     probe = models.CharField(max_length=30)
     hour = models.DateTimeField()
     covered_seconds = models.FloatField()
+    spanned_seconds = models.FloatField(default=0)  # what its differences took, also over a gap
     failed = models.IntegerField(default=0)
 
     class Meta:

@@ -166,18 +166,31 @@ def unchanged(history: History) -> sql.Composed:
 
 
 COVER_SQL = """
-INSERT INTO monitors_coverage (target_id, database_id, probe, hour, covered_seconds, failed)
-SELECT s.target_id, nullif(s.database_id, 0), s.probe, %(start)s,
-       least(3600, sum(CASE WHEN s.state = 'ok' THEN s.interval_seconds ELSE 0 END)),
-       count(*) FILTER (WHERE s.state <> 'ok')
-  FROM monitors_snapshot AS s
-  JOIN monitors_target AS t ON t.id = s.target_id
-  LEFT JOIN monitors_database AS d ON d.id = nullif(s.database_id, 0)
- WHERE s.taken_at >= %(start)s AND s.taken_at < %(end)s
-   AND (s.database_id = 0 OR d.id IS NOT NULL)
- GROUP BY s.target_id, s.database_id, s.probe
+WITH good AS (
+  SELECT s.target_id, s.database_id, s.probe,
+         least(3600, coalesce(sum(s.interval_seconds) FILTER (WHERE s.state = 'ok'), 0)) AS covered,
+         min(s.taken_at) FILTER (WHERE s.state = 'ok') AS first_at,
+         max(s.taken_at) FILTER (WHERE s.state = 'ok') AS last_at,
+         count(*) FILTER (WHERE s.state <> 'ok') AS failed
+    FROM monitors_snapshot AS s
+   WHERE s.taken_at >= %(start)s AND s.taken_at < %(end)s
+   GROUP BY s.target_id, s.database_id, s.probe)
+INSERT INTO monitors_coverage
+       (target_id, database_id, probe, hour, covered_seconds, spanned_seconds, failed)
+SELECT g.target_id, d.id, g.probe, %(start)s, g.covered,
+       coalesce(extract(epoch FROM g.last_at - coalesce(
+         (SELECT max(p.taken_at) FROM monitors_snapshot AS p
+           WHERE p.target_id = g.target_id AND p.database_id = g.database_id
+             AND p.probe = g.probe AND p.state = 'ok' AND p.taken_at < %(start)s),
+         g.first_at)), 0),
+       g.failed
+  FROM good AS g
+  JOIN monitors_target AS t ON t.id = g.target_id
+  LEFT JOIN monitors_database AS d ON d.id = nullif(g.database_id, 0)
+ WHERE g.database_id = 0 OR d.id IS NOT NULL
     ON CONFLICT (target_id, database_id, probe, hour) DO UPDATE
-   SET covered_seconds = excluded.covered_seconds, failed = excluded.failed
+   SET covered_seconds = excluded.covered_seconds, spanned_seconds = excluded.spanned_seconds,
+       failed = excluded.failed
 """
 
 

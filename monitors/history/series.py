@@ -127,6 +127,8 @@ class Grid:
     start: datetime
     ends: dict[int, datetime]
     interval: float
+    spanned: dict[int, float] = field(default_factory=dict)
+    """Seconds that the differences of an hour or day took, by bucket; 0: there are none."""
 
     def has_gap(self, before: datetime, after: datetime) -> bool:
         """Return whether snapshots are missing between two moments."""
@@ -168,22 +170,14 @@ def grid_of(source: Source, window: Window, points: int) -> Grid:
 def rollup_grid(source: Source, window: Window) -> Grid:
     """Return the hours or days of a window that snapshots cover, by their ends."""
     seconds = UNIT_SECONDS[source.unit]
-    start = datetime.fromtimestamp(
-        window.start.timestamp() // seconds * seconds, tz=UTC
-    )
-    if source.unit == "hour":
-        statement = sql.SQL(
-            "SELECT DISTINCT hour FROM monitors_coverage WHERE target_id = %(target)s"
-            " AND probe = %(probe)s AND covered_seconds > 0"
-            " AND hour >= %(start)s AND hour < %(end)s"
-        )
-    else:
-        statement = sql.SQL(
-            "SELECT DISTINCT start_at FROM {table} WHERE {where}"
-            " AND start_at >= %(start)s AND start_at < %(end)s"
-        ).format(table=source.table, where=source.where())
+    start = datetime.fromtimestamp(window.start.timestamp() // seconds * seconds, tz=UTC)
     rows = fetch(
-        statement,
+        sql.SQL(
+            "SELECT date_trunc({unit}, hour, 'UTC'), sum(spanned) FROM ("
+            " SELECT hour, max(spanned_seconds) AS spanned FROM monitors_coverage"
+            " WHERE target_id = %(target)s AND probe = %(probe)s AND covered_seconds > 0"
+            " AND hour >= %(start)s AND hour < %(end)s GROUP BY hour) AS h GROUP BY 1 ORDER BY 1"
+        ).format(unit=sql.Literal(source.unit)),
         {
             "target": source.target_id,
             "probe": source.history.probe.name,
@@ -191,12 +185,35 @@ def rollup_grid(source: Source, window: Window) -> Grid:
             "end": window.end,
         },
     )
+    if source.unit == "day":
+        rows = uncovered_days(source, start, window.end, dict(rows))
     length = timedelta(seconds=seconds)
-    ends = {
-        int((moment - start).total_seconds() // seconds): min(moment + length, window.end)
-        for (moment,) in sorted(rows)
-    }
-    return Grid(seconds, start, ends, seconds)
+    ends: dict[int, datetime] = {}
+    spanned: dict[int, float] = {}
+    for moment, amount in rows:
+        bucket = int((moment - start).total_seconds() // seconds)
+        ends[bucket] = min(moment + length, window.end)
+        spanned[bucket] = float(amount)
+    return Grid(seconds, start, ends, seconds, spanned)
+
+
+def uncovered_days(
+    source: Source, start: datetime, end: datetime, spanned: dict[datetime, float]
+) -> list[tuple[datetime, float]]:
+    """Return days with the seconds that their differences took.
+
+    Coverage is kept as long as the hours; of an older day that has rows
+    nothing better is known than that it was watched.
+    """
+    days = fetch(
+        sql.SQL(
+            "SELECT DISTINCT start_at FROM {table} WHERE {where}"
+            " AND start_at >= %(start)s AND start_at < %(end)s"
+        ).format(table=source.table, where=source.where()),
+        {"start": start, "end": end},
+    )
+    known = {day: UNIT_SECONDS["day"] for (day,) in days} | spanned
+    return sorted(known.items())
 
 
 def draw(grid: Grid, columns: dict[str, dict[int, float | None]]) -> Series:
@@ -445,8 +462,7 @@ def elapsed_seconds(
 ) -> float | None:
     """Return how long a bucket's differences took, None where that is not known."""
     if source.unit != "sample":
-        begin = grid.start + timedelta(seconds=bucket * grid.step)
-        return max((moment - begin).total_seconds(), 1.0)
+        return grid.spanned.get(bucket) or None
     if before is None or grid.has_gap(before, moment):
         return None
     return (moment - before).total_seconds()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from monitors.pg.errors import Unreachable, unreachable
 
 CONNECT_TIMEOUT_SECONDS = 3
 UNSAFE_ENVIRONMENT = ("PG", "KRB5")
+NO_PASSWORDS = "/nonexistent/howdah-knows-no-passwords"  # else libpq reads ~/.pgpass
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -97,7 +97,7 @@ def open_target(
         "require_auth": address.require_auth
         or default_require_auth(address.host, address.sslmode),
         "gssencmode": "disable",
-        "passfile": str(empty_file()),
+        "passfile": NO_PASSWORDS,
         "sslcertmode": "disable",
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "tcp_user_timeout": 3000,
@@ -190,18 +190,6 @@ def root_certificates() -> str:
     """
     named = os.environ.get("HOWDAH_SSL_ROOT_CERT", "")
     return named or next((path for path in BUNDLES if Path(path).exists()), "system")
-
-
-_EMPTY: dict[str, Path] = {}
-
-
-def empty_file() -> Path:
-    """Return an empty regular file: libpq wants one where it shall find no passwords."""
-    if "path" not in _EMPTY:
-        folder = Path(tempfile.mkdtemp(prefix="howdah-"))
-        _EMPTY["path"] = folder / "empty"
-        _EMPTY["path"].touch(mode=0o600)
-    return _EMPTY["path"]
 
 
 class Watchdog:

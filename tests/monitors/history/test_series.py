@@ -220,6 +220,19 @@ def test_a_long_window_is_drawn_from_hours_with_its_gaps(target: Target, keep: K
     assert column[2] is None
 
 
+def test_an_hour_that_was_watched_in_part_has_the_rate_of_that_part(
+    target: Target, keep: Keep
+) -> None:
+    for minute in range(50, 60):
+        keep(minute, {1: {"xact_commit": minute * 120}})
+    rollup.roll_up(START + timedelta(minutes=59))
+    week = Window(START - timedelta(days=1), START + timedelta(hours=8), is_live=False)
+
+    found = series.rates("databases", target.pk, week, ["xact_commit"])
+
+    assert found.values["xact_commit"] == [2.0]
+
+
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
