@@ -5,6 +5,11 @@ variables say where the server is. It is bounded: a few queries a second, and
 tables that are rewritten before they grow large. Its sessions are there to be
 cancelled and terminated; whatever was ended comes back half a minute later.
 
+Some of its statements are slow, each in a way of its own: one scans a whole
+table, one sorts more than its memory holds, one compares all with all, one is
+quick and asked far too often, and one becomes slower for minutes, since its
+table grows, until a job empties it.
+
 The lock queue and the report are in a database of their own, because their
 open transactions would keep VACUUM in `shop` from removing dead rows.
 """
@@ -37,6 +42,13 @@ EVENTS = 120_000
 EVENTS_BYTES = 8 * 1024**2  # smaller: somebody rewrote it, so bloat it again
 BLOAT_CHECK_SECONDS = 900
 ORDERS_AT_MOST = 20_000
+PRODUCTS = 20_000
+PRICE_BANDS = 150
+VISITS_AT_MOST = 120_000
+VISITS_A_BEAT = 750
+VISITS_SECONDS = 3.0  # so VISITS_AT_MOST is reached after eight minutes
+SLOW_SECONDS = 4.0  # between two of the slow statements
+LOOKUPS = 40  # in a row
 
 TABLES: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.sessions (
@@ -69,7 +81,66 @@ CREATE TABLE IF NOT EXISTS public.orders (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS orders_customer_id ON public.orders (customer_id);
+
+CREATE TABLE IF NOT EXISTS public.products (
+    id integer PRIMARY KEY,
+    name text NOT NULL,
+    description text NOT NULL,
+    price numeric(10, 2) NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS public.price_bands (
+    low numeric(10, 2) NOT NULL,
+    high numeric(10, 2) NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS public.visits (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    visitor_id integer NOT NULL,
+    referrer text NOT NULL
+);
 """
+FILL_PRODUCTS: LiteralString = """
+INSERT INTO public.products (id, name, description, price)
+SELECT n, 'product ' || n, repeat(md5(n::text), 4), (n * 61 %% 50000) / 100.0
+  FROM generate_series(1, %(count)s) AS n
+ON CONFLICT DO NOTHING
+"""
+FILL_PRICE_BANDS: LiteralString = """
+INSERT INTO public.price_bands (low, high)
+SELECT n, n + 2 FROM generate_series(1, %(count)s) AS n
+"""
+FILL_VISITS: LiteralString = """
+INSERT INTO public.visits (visitor_id, referrer)
+SELECT (random() * 5000)::integer, 'shop.example/' || md5(n::text) || '/sale/' || n %% 100
+  FROM generate_series(1, %(count)s) AS n
+"""
+SPAN_OF_VISITS: LiteralString = "SELECT coalesce(max(id) - min(id), 0) FROM public.visits"
+VISITORS: LiteralString = """
+SELECT visitor_id, count(*) AS visits
+  FROM public.visits
+ WHERE referrer LIKE %(pattern)s
+ GROUP BY visitor_id
+ ORDER BY visits DESC
+ LIMIT 10
+"""  # no index helps: as slow as the table is large
+SCAN: LiteralString = (
+    "SELECT id, name, price FROM public.products WHERE description LIKE %(pattern)s"
+)
+SORT: LiteralString = """
+SELECT id, description
+  FROM public.products
+ ORDER BY description DESC, price
+OFFSET %(offset)s
+"""
+COMPARE: LiteralString = """
+SELECT b.low, count(*) AS orders, sum(o.total) AS total
+  FROM public.orders AS o
+  JOIN public.price_bands AS b ON o.total >= b.low AND o.total < b.high
+ WHERE o.customer_id < %(customer)s
+ GROUP BY b.low
+"""
+LOOKUP: LiteralString = "SELECT name, price FROM public.products WHERE id = %(id)s"
 FILL_SESSIONS: LiteralString = """
 INSERT INTO public.sessions (customer_id, token)
 SELECT 1 + n %% 5000, md5(n::text) || md5((n + 1)::text)
@@ -177,6 +248,11 @@ def prepare() -> None:
             session.execute(FILL_ORDERS)
             session.execute(FLUSH)
             session.execute("ANALYZE public.orders")
+        if is_empty(session, "SELECT 1 FROM public.price_bands LIMIT 1"):
+            session.execute(FILL_PRODUCTS, {"count": PRODUCTS})
+            session.execute(FILL_PRICE_BANDS, {"count": PRICE_BANDS})
+            session.execute(FLUSH)
+            session.execute("ANALYZE public.products, public.price_bands")
         if dead_rows(session) < DEAD_AT_START:
             churn(session, DEAD_AT_START)
         keep_bloated(session)
@@ -260,6 +336,55 @@ def run_queries(application: str, queries: tuple[LiteralString, ...], pause: flo
                 time.sleep(pause)
 
 
+def run_slow() -> None:
+    """Run the slow statements one after the other until the session is ended."""
+    with connect(SHOP, "analytics") as session:
+        session.execute("SET work_mem = '256kB'")  # so little that the sort goes to disk
+        while True:
+            for statement in (scan, sort, compare, look_up):
+                statement(session)
+                time.sleep(SLOW_SECONDS)
+
+
+def scan(session: Session) -> None:
+    """Read a whole table for a few rows."""
+    session.execute(SCAN, {"pattern": f"%{random.randrange(10_000, 100_000)}%"})  # noqa: S311
+
+
+def sort(session: Session) -> None:
+    """Sort more than the memory for it holds, and throw nearly all away."""
+    session.execute(SORT, {"offset": PRODUCTS - 20})
+
+
+def compare(session: Session) -> None:
+    """Compare each row of one table with each of another."""
+    session.execute(COMPARE, {"customer": 400})
+
+
+def look_up(session: Session) -> None:
+    """Ask for one row after the other where one statement would do."""
+    for _ in range(LOOKUPS):
+        session.execute(LOOKUP, {"id": random.randrange(1, PRODUCTS)})  # noqa: S311 - no secret
+
+
+def run_visits() -> None:
+    """Let a table grow and one statement become slower with it, until the table is emptied."""
+    with connect(SHOP, "tracker") as session:
+        while True:
+            grow_visits(session)
+            session.execute(VISITORS, {"pattern": "%/sale/1%"})
+            time.sleep(VISITS_SECONDS)
+
+
+def grow_visits(session: Session) -> None:
+    """Add a beat's rows; empties the table first where it is full."""
+    row = session.execute(SPAN_OF_VISITS).fetchone()
+    if row and row[0] >= VISITS_AT_MOST:
+        session.execute("SET lock_timeout = '2s'")
+        session.execute("TRUNCATE public.visits")
+    session.execute(FILL_VISITS, {"count": VISITS_A_BEAT})
+
+
 def run_report() -> None:
     """Run the long query once."""
     with connect(BILLING, "reports") as session:
@@ -321,6 +446,8 @@ def main() -> None:
     keep("churn", keep_churning, pause=5)
     keep("web-api", lambda: run_queries("web-api", WEB_QUERIES, 0.4), pause=5)
     keep("worker", lambda: run_queries("worker", WORKER_QUERIES, 0.7), pause=5)
+    keep("analytics", run_slow, pause=5)
+    keep("tracker", run_visits, pause=5)
     keep("reports", run_report)
     keep("billing-api", queue.hold)
     for place, (application, _) in enumerate(QUEUE):

@@ -103,7 +103,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
 
 def one_text(connection: psycopg.Connection, text: str, schema: str) -> str:
     """Return a one-row answer as text, '' for NULL."""
-    statement = sql.SQL(text).format(schema=sql.Identifier(schema))  # type: ignore[arg-type]
+    statement = sql.SQL(text).format(schema=sql.Identifier(schema))
     row = connection.execute(statement).fetchone()
     return "" if row is None or row[0] is None else str(row[0])
 

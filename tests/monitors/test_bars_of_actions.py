@@ -101,7 +101,7 @@ def refusal(
 
     As a page asks, and as a row that got into the queue all the same.
     """
-    said = set()
+    said: set[str] = set()
     spec = ACTIONS[name]
     if spec.direct:
         row = run.ask(user, target, name, arguments, source="test")

@@ -15,6 +15,7 @@ from monitors import access, perform, run, snapshot
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.reset_statements import ACTION
 from monitors.models import HISTORY, Action, Mark, Snapshot, Target
+from tests.people import browser_of
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -49,9 +50,9 @@ def calls_of(target: Target, shown: str) -> int:
     """Return the calls of a statement that the history has counted."""
     samples = HISTORY["statements"].samples
     labels = HISTORY["statements"].latest
-    keys = labels.objects.filter(target_id=target.pk, query_hash=hashed(shown))
+    keys: Any = labels._default_manager.filter(target_id=target.pk, query_hash=hashed(shown))
     ids = [row.queryid for row in keys]
-    rows = samples.objects.filter(target_id=target.pk, queryid__in=ids)
+    rows: Any = samples._default_manager.filter(target_id=target.pk, queryid__in=ids)
     return sum(row.calls or 0 for row in rows)
 
 
@@ -179,7 +180,7 @@ def test_nobodys_function_of_the_same_name_is_called(
                 sql.SQL(
                     "CREATE FUNCTION public.pg_stat_statements_reset({}) RETURNS void LANGUAGE"
                     " plpgsql AS 'BEGIN RAISE EXCEPTION ''caught''; END'"
-                ).format(sql.SQL(arguments))  # type: ignore[arg-type]
+                ).format(sql.SQL(arguments))
             )
         try:
             row = done(person("dba"), target, "reset_statements")
@@ -187,8 +188,29 @@ def test_nobodys_function_of_the_same_name_is_called(
             for arguments in ("", "oid, oid, bigint"):
                 connection.execute(
                     sql.SQL("DROP FUNCTION public.pg_stat_statements_reset({})").format(
-                        sql.SQL(arguments)  # type: ignore[arg-type]
+                        sql.SQL(arguments)
                     )
                 )
 
     assert row.state == "succeeded", row.outcome
+
+
+@newest
+def test_the_page_wants_the_targets_name_typed(
+    target: Target, person: Callable[..., User], previewed: Asked, permitted: None
+) -> None:
+    user = person("dba")
+    draft = previewed(user, target, "reset_statements")
+    browser = browser_of(user)
+    url = f"/actions/{draft.pk}/"
+
+    page = browser.get(url).content.decode()
+    browser.post(f"{url}request/", {"confirm": "shop"})
+    draft.refresh_from_db()
+    wrong = draft.state
+    browser.post(f"{url}request/", {"confirm": target.name})
+    draft.refresh_from_db()
+
+    assert "count from 0 again" in page
+    assert f'data-confirm="{target.name}"' in page
+    assert (wrong, draft.state) == ("draft", "queued")
