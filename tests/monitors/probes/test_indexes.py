@@ -1,0 +1,55 @@
+"""Indexes with their scans, and definitions that wait for no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from monitors.history import series
+from monitors.models import Target
+from monitors.snapshot import take_now
+from tests.servers import Server
+
+pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
+
+
+def test_it_counts_scans_and_keeps_the_definition(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(server)
+    with server.connect(dbname="shop") as shop:
+        shop.execute("DROP TABLE IF EXISTS looked")
+        shop.execute("CREATE TABLE looked AS SELECT g AS id FROM generate_series(1, 1000) AS g")
+        shop.execute("CREATE UNIQUE INDEX looked_id ON looked (id)")
+        shop.execute("SET enable_seqscan = off")
+        for number in range(4):
+            shop.execute(f"SELECT id FROM looked WHERE id = {number}")
+
+    take_now(target, ["databases", "indexes"])
+
+    [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "looked_id"]
+    assert row["idx_scan"] == 4
+    assert row["indexdef"] == "CREATE UNIQUE INDEX looked_id ON public.looked USING btree (id)"
+    assert (row["indisunique"], row["indisprimary"], row["indisvalid"]) == (True, False, True)
+    assert (row["last_idx_scan"] is not None) == (server.major >= 16)
+
+
+def test_a_locked_table_costs_its_definition_alone(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(server)
+    with server.connect(dbname="shop") as shop:
+        shop.execute("DROP TABLE IF EXISTS held")
+        shop.execute("CREATE TABLE held (id int PRIMARY KEY)")
+    with server.connect(dbname="shop", autocommit=False) as holder:
+        holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        results = {r.probe: r.state for r in take_now(target, ["databases", "indexes"])}
+
+    assert results == {"databases": "ok", "indexes": "ok"}
+    [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
+    assert row["indexdef"] is None
+
+    take_now(target, ["indexes"])
+    [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
+    assert row["indexdef"].startswith("CREATE UNIQUE INDEX held_pkey")
