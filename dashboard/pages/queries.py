@@ -126,19 +126,20 @@ def judged(statements: Sequence[Row]) -> tuple[str, str]:
     if top is None:
         return "unknown", "No statement was counted in this window."
     share = (
-        f"{quoted(top)} takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
+        f" takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
         f"{charts.ms_words(top['total_exec_time'])} in {counted(top['calls'], 'call')}, "
         f"{charts.ms_words(top['mean_exec_time'])} each."
     )
     slower = [row for row in statements if row["slower"]]
     if not slower:
-        return "good", share
+        return "good", f"{quoted(top)}{share}"
     worst = max(slower, key=statement_rows.lost_ms)
     before, after = worst["slower"]
     many = f"{len(slower)} statements became slower. Most of all" if len(slower) > 1 else ""
     said = f"{many or 'One statement became slower:'} {quoted(worst)}"
+    subject = "It" if worst is top else quoted(top)
     became = f"takes {charts.ms_words(after)}, was {charts.ms_words(before)}"
-    return "warning", f"{said} {became} in the first half of this window. {share}"
+    return "warning", f"{said} {became} in the first half of this window. {subject}{share}"
 
 
 def quoted(row: Row) -> str:
@@ -163,7 +164,6 @@ def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]
             "title": "Execution time",
             "value": sums["total_exec_time"] / 1000 if top else None,
             "kind": "duration",
-            "spark": load.values["total_exec_time"],
             "note": "of all statements at top level",
         },
         {

@@ -186,7 +186,6 @@ def tiles(row: Row, rates: series.Series, means: series.Series) -> list[dict[str
             "title": "Total time",
             "value": row["total_exec_time_ms"] / 1000,
             "kind": "duration",
-            "spark": rates.values["total_exec_time"],
             "note": "in this window",
         },
         {
