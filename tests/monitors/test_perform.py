@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal as signals
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -622,3 +626,65 @@ def test_an_unreachable_target_fails_with_the_reason(
     row.refresh_from_db()
     assert row.state == "failed"
     assert "Nothing was sent" in row.outcome
+
+
+@newest
+def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+    eventually: Callable[..., None],
+    transactional_db: None,
+) -> None:
+    """AC-06: VACUUM FULL waits for its lock, and every reader behind it, when kill -9 comes."""
+    where = table(server)
+    holder = live(server, user="owner", dbname="shop", autocommit=False)
+    holder.execute(f"SELECT count(*) FROM {where}")
+    row = requested(person("dba"), target, "vacuum_full", table=where)
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(row.pk)],
+        env={**os.environ, "DATABASE_URL": url_of(history.settings_dict)},
+        start_new_session=True,
+    ) as worker:
+        with server.connect() as eye:
+            name = acting.application_name(row)
+            eventually(lambda: named(eye, name, waiting=True), seconds=20)
+            os.killpg(worker.pid, signals.SIGKILL)
+            eventually(lambda: not named(eye, name, waiting=False), seconds=5)
+
+    live(server, user="owner", dbname="shop").execute(f"SELECT count(*) FROM {where}")
+    Action.objects.filter(pk=row.pk).update(beat_at=timezone.now() - timedelta(seconds=16))
+    perform.sweep()
+    row.refresh_from_db()
+    assert row.state == "lost"
+    assert "so is its backend" in row.outcome
+
+
+# Without the check for the client a lock timeout of 5 s would end the wait as well.
+WORKER = """
+import sys
+from dataclasses import replace
+import django
+django.setup()
+from monitors import perform
+from monitors.actions import ACTIONS
+ACTIONS["vacuum_full"] = replace(ACTIONS["vacuum_full"], lock_timeout_ms=600_000)
+perform.perform(sys.argv[1])
+"""
+
+
+def url_of(database: dict[str, Any]) -> str:
+    return (
+        f"postgresql://{database['USER']}:{database['PASSWORD']}"
+        f"@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    )
+
+
+def named(eye: Session, name: str, *, waiting: bool) -> bool:
+    found = eye.execute(
+        "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE application_name = %s", [name]
+    ).fetchone()
+    return bool(found and found[0]) if waiting else found is not None
