@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.http import HttpResponse
@@ -52,7 +52,7 @@ def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
 
 def filtered(tables: Sequence[Row], name: str) -> list[Row]:
     """Return the tables of one of `FILTERS`."""
-    tests = {
+    tests: dict[str, Callable[[Row], bool]] = {
         "need": table_rows.needs_vacuum,
         "due": table_rows.is_due,
         "off": lambda row: not row["autovacuum_enabled"],

@@ -58,9 +58,7 @@ def junk(embedded: Server, worker_id: str) -> Iterator[str]:
         connection.execute(
             sql.SQL("CREATE TABLE {} (id int) WITH (autovacuum_enabled = off)").format(table)
         )
-        connection.execute(
-            sql.SQL("INSERT INTO {} SELECT generate_series(1, 3000)").format(table)
-        )
+        connection.execute(sql.SQL("INSERT INTO {} SELECT generate_series(1, 3000)").format(table))
         connection.execute(sql.SQL("DELETE FROM {} WHERE id <= 2000").format(table))
         connection.execute("SELECT pg_stat_force_next_flush()")
         connection.execute("SELECT 1")
@@ -84,6 +82,7 @@ def place(shop: Target, junk: str) -> dict[str, Any]:
     """The address of the table `junk`: name, datid, relid."""
     from monitors.models import HISTORY, Database  # noqa: PLC0415
 
-    row = HISTORY["tables"].latest._default_manager.get(target_id=shop.pk, relname=junk)
-    database = Database.objects.get(pk=row.database_id)
-    return {"name": shop.name, "datid": database.datid, "relid": row.relid}
+    rows = HISTORY["tables"].latest._default_manager.filter(target_id=shop.pk, relname=junk)
+    row = rows.values("database_id", "relid")[0]
+    database = Database.objects.get(pk=row["database_id"])
+    return {"name": shop.name, "datid": database.datid, "relid": row["relid"]}

@@ -45,7 +45,9 @@ def test_durations_have_units(seconds, words):
     assert charts.duration_words(seconds) == words
 
 
-@pytest.mark.parametrize(("value", "words"), [(14_900_000, ("14.9", "M")), (950, ("950", "")), (1000, ("1", "k"))])
+@pytest.mark.parametrize(
+    ("value", "words"), [(14_900_000, ("14.9", "M")), (950, ("950", "")), (1000, ("1", "k"))]
+)
 def test_great_figures_are_short(value, words):
     assert charts.short_words(value) == words
 
@@ -100,7 +102,12 @@ def test_a_gap_of_one_line_stays_a_gap_when_joined():
 
 def test_an_action_is_a_mark_that_leads_to_it():
     at = datetime(2026, 3, 1, tzinfo=UTC)
-    mark = {"at": at, "kind": "action", "text": "vacuum", "url_id": "0f8fad5b-d9cb-469f-a165-70867728950e"}
+    mark = {
+        "at": at,
+        "kind": "action",
+        "text": "vacuum",
+        "url_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
+    }
 
     found = charts.mark_of(mark)
 
@@ -123,7 +130,9 @@ def test_a_spark_is_well_formed_and_stays_in_its_box(values):
     picture = ElementTree.fromstring(str(charts.spark(values, label="a <b>")))
 
     for path in picture:
-        numbers = path.get("d").replace("M", " ").replace("L", " ").replace("Z", "").replace("h0", "")
+        numbers = (
+            path.attrib["d"].replace("M", " ").replace("L", " ").replace("Z", "").replace("h0", "")
+        )
         points = [float(number) for number in numbers.split()]
         assert all(0 <= x <= charts.WIDTH for x in points[::2])
         assert all(0 <= y <= charts.HEIGHT for y in points[1::2])

@@ -32,7 +32,9 @@ def test_a_moment_is_read_as_seconds_or_iso_8601(text, moment):
     assert moment_of(text) == moment
 
 
-@pytest.mark.parametrize("text", ["soon", "2026-13-01", "9" * 30, "-1", "1.2.3", "\N{SUPERSCRIPT TWO}"])
+@pytest.mark.parametrize(
+    "text", ["soon", "2026-13-01", "9" * 30, "-1", "1.2.3", "\N{SUPERSCRIPT TWO}"]
+)
 def test_it_refuses_what_is_no_moment(text):
     with pytest.raises(BadRequest, match="is not a time"):
         moment_of(text)
