@@ -245,8 +245,9 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
-def test_nobody_is_shut_out_of_a_page(target, open_as, axe, queue_of_two, theme, width, browser):
+@pytest.mark.parametrize("look", [("light", 1280), ("dark", 390)])
+def test_nobody_is_shut_out_of_a_page(target, open_as, axe, queue_of_two, look, browser):
+    theme, width = look
     take_now(target, ["activity", "sessions"])
     user = person("admin", "admin", "dba")
     cookie = browser_of(user).cookies["sessionid"].value
