@@ -12,6 +12,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.pages.vacuum import label_of
 from dashboard.table_rows import COLUMNS
 from monitors.models import HISTORY, Action
 from monitors.samples import Change
@@ -200,6 +201,24 @@ def test_an_action_stands_on_the_chart(vacuum, shop):
     chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', text)[0])
     assert [mark["kind"] for mark in chart["marks"]] == ["action"]
     assert chart["marks"][0]["url"] == reverse("action", args=[action.pk])
+
+
+def test_a_table_that_was_just_vacuumed_keeps_its_line(vacuum, shop, place, junk):
+    HISTORY["tables"].latest._default_manager.filter(relid=place["relid"]).update(n_dead_tup=0)
+
+    chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', vacuum())[0])
+
+    labels = [one["label"] for one in chart["series"]]
+    assert labels[0] == "All tables"
+    assert any(junk.split()[0] in label for label in labels[1:])
+
+
+def test_tables_of_one_name_in_two_databases_are_told_apart():
+    alike = [{"table": "public.t", "database": name} for name in ("a", "b")]
+    other = {"table": "public.u", "database": "a"}
+
+    labels = [label_of(row, [*alike, other]) for row in (*alike, other)]
+    assert labels == ["a: public.t", "b: public.t", "public.u"]
 
 
 def test_the_past_shows_what_stood_then(vacuum, shop, place):
