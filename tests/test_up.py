@@ -39,15 +39,21 @@ STOP_SECONDS = 20
 @pytest.fixture(scope="module")
 def state() -> Iterator[Path]:
     """A state directory of this module's own."""
-    with servers.home() as folder:
-        yield folder / "state"
+    yield from directory()
 
 
 @pytest.fixture(scope="module")
 def spare() -> Iterator[Path]:
     """One more, for stacks that a test starts and ends: only its first start is cold."""
+    yield from directory()
+
+
+def directory() -> Iterator[Path]:
+    """A state directory, and afterwards the end of what a failed test left running in it."""
     with servers.home() as folder:
         yield folder / "state"
+        for pid in processes_of(folder):
+            os.kill(pid, signal.SIGKILL)
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
