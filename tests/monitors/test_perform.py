@@ -291,6 +291,69 @@ def test_a_locked_table_is_skipped_or_fails_with_its_blockers(  # noqa: PLR0917 
 
 
 @newest
+def test_progress_is_shown_while_it_runs_and_the_stop_button_ends_it(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The operator's VACUUM is slowed down so that it can be seen at work."""
+    where = table(server)
+    user = person("operator")
+    seen: list[dict[str, Any]] = []
+    look = acting.Watch.look
+
+    def look_and_press(watch: acting.Watch) -> None:
+        look(watch)
+        seen.append(Action.objects.get(pk=row.pk).progress)
+        if "pct" in seen[-1]:
+            run.stop(user, row, "test")
+
+    monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(acting.Watch, "look", look_and_press)
+    with server.connect(dbname="shop") as superuser:
+        superuser.execute(f"INSERT INTO {where} SELECT generate_series(1, 100000)")
+        superuser.execute("ALTER ROLE operator SET vacuum_cost_delay = 100")
+        superuser.execute("ALTER ROLE operator SET vacuum_cost_limit = 1")
+        try:
+            row = requested(user, target, "vacuum", table=where)
+            perform.perform(str(row.pk))
+        finally:
+            superuser.execute("ALTER ROLE operator RESET ALL")
+
+    row.refresh_from_db()
+    assert row.state == "cancelled"
+    assert seen[-1]["phase"] == "scanning heap"
+    assert 0 <= seen[-1]["pct"] < 100
+    assert row.backend_pid
+
+
+@newest
+def test_a_long_action_waits_while_all_slots_are_taken(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(acting, "LONG_SLOTS", slots)
+
+    with slots:
+        perform.perform(str(row.pk))
+        row.refresh_from_db()
+        assert row.state == "queued"
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "succeeded"
+
+
+@newest
 def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
@@ -644,16 +707,18 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
     holder = live(server, user="owner", dbname="shop", autocommit=False)
     holder.execute(f"SELECT count(*) FROM {where}")
     row = requested(person("dba"), target, "vacuum_full", table=where)
-    with subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(row.pk)],
-        env={**os.environ, "DATABASE_URL": url_of(history.settings_dict)},
-        start_new_session=True,
-    ) as worker:
-        with server.connect() as eye:
-            name = acting.application_name(row)
-            eventually(lambda: named(eye, name, waiting=True), seconds=20)
-            os.killpg(worker.pid, signals.SIGKILL)
-            eventually(lambda: not named(eye, name, waiting=False), seconds=5)
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(row.pk)],
+            env={**os.environ, "DATABASE_URL": url_of(history.settings_dict)},
+            start_new_session=True,
+        ) as worker,
+        server.connect() as eye,
+    ):
+        name = acting.application_name(row)
+        eventually(lambda: named(eye, name, waiting=True), seconds=20)
+        os.killpg(worker.pid, signals.SIGKILL)
+        eventually(lambda: not named(eye, name, waiting=False), seconds=5)
 
     live(server, user="owner", dbname="shop").execute(f"SELECT count(*) FROM {where}")
     Action.objects.filter(pk=row.pk).update(beat_at=timezone.now() - timedelta(seconds=16))
