@@ -296,7 +296,7 @@ class LockQueue:
             time.sleep(0.2)
 
 
-def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> threading.Thread:
+def keep(name: str, work: Callable[[], None], pause: float | None = None) -> threading.Thread:
     """Do the work again and again in a thread, whatever is done to its sessions."""
 
     def loop() -> None:
@@ -305,7 +305,7 @@ def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> t
                 work()
             except psycopg.Error:
                 pass  # cancelled, terminated, or its table is gone: that is what it is for
-            time.sleep(pause)
+            time.sleep(PAUSE_SECONDS if pause is None else pause)
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
