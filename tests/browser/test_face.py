@@ -48,10 +48,21 @@ def complaints(page):
     return found
 
 
+def done(shop, *, seconds_ago=0):
+    """Make an action that ended a moment ago."""
+    ended = timezone.now() - timedelta(seconds=seconds_ago)
+    return Action.objects.create(
+        name="vacuum", target=shop, target_name=shop.name, object_name="public.t", state="succeeded",
+        asked_by_name="dba", started_at=ended - timedelta(seconds=5), finished_at=ended,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_accessible(scheme, addresses, enter, page, axe):
+def test_pages_are_accessible(scheme, addresses, enter, page, axe, shop):
     page.emulate_media(color_scheme=scheme)
     show = enter("dba")
+    done(shop, seconds_ago=1)
+    done(shop, seconds_ago=2)  # its mark would cover the other's
     script = f"async () => {{ {axe}; return (await axe.run({{runOnly: {RULES}}})).violations }}"
 
     for name, address in addresses.items():
@@ -108,16 +119,21 @@ def test_dragging_over_a_chart_shows_that_window(addresses, enter, page):
 
 
 def test_a_mark_is_a_link_to_the_action(addresses, enter, page, shop):
-    now = timezone.now()
-    action = Action.objects.create(
-        name="vacuum", target=shop, target_name=shop.name, object_name="public.t", state="succeeded",
-        asked_by_name="dba", started_at=now - timedelta(seconds=5), finished_at=now,
-    )  # fmt: skip
+    action = done(shop)
     enter("viewer")(addresses["vacuum"])
     mark = page.locator(".lane a.mark-button")
 
     expect(mark).to_have_attribute("href", reverse("action", args=[action.pk]))
     expect(mark).to_have_attribute("aria-label", re.compile("vacuum public.t: succeeded"))
+
+
+def test_marks_that_would_cover_each_other_share_a_button(addresses, enter, page, shop):
+    done(shop, seconds_ago=1)
+    done(shop, seconds_ago=2)
+    enter("viewer")(addresses["vacuum"])
+
+    expect(page.locator(".lane .mark-button:visible")).to_have_count(1)
+    expect(page.locator(".lane .mark-button:visible")).to_have_attribute("data-count", "2")
 
 
 def test_the_palette_opens_by_key_finds_by_typing_and_goes_by_enter(addresses, enter, page):
