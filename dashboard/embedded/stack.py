@@ -268,7 +268,7 @@ class Stack:
         celery: list[str | Path] = [sys.executable, "-m", "celery", "-A", "dashboard"]
         web: list[str | Path] = [programs / "granian", "dashboard.wsgi:application"]
         web += ["--interface", "wsgi", "--host", self.options.bind, "--port", str(port)]
-        web += ["--workers", "1", "--blocking-threads", "6", "--log-level", "warning", "--no-ws"]
+        web += ["--workers", "1", "--blocking-threads", "4", "--log-level", "warning", "--no-ws"]
         self.children.append(self.process("web", web))
         for role, (queues, threads) in WORKERS.items():
             argv = [*celery, "worker", "-P", "threads", "-c", str(threads), "-Q", queues]
