@@ -233,6 +233,9 @@ def save(request: PageRequest, row: TargetCheck) -> HttpResponse:
         except ValidationError as error:
             for sentence in error.messages:
                 messages.error(request, sentence)
+        else:
+            drafts = request.session.get(SEALED, {})
+            request.session[SEALED] = {key: drafts[key] for key in drafts if key != str(row.id)}
     return redirect("target-check", row.id)
 
 

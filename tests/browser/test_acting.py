@@ -29,8 +29,8 @@ def work(ended):
                 perform.preview_now(str(row.pk))
             for row in Action.objects.filter(state="queued"):
                 perform.perform(str(row.pk))
-            for row in TargetCheck.objects.filter(done_at=None):
-                check.carry_out(str(row.pk))
+            for asked in TargetCheck.objects.filter(done_at=None):
+                check.carry_out(str(asked.pk))
     finally:
         connection.close()
 
@@ -53,7 +53,11 @@ def target(transactional_db, embedded, watch):
 @pytest.fixture
 def open_as(context, live_server):
     """Open a page as somebody: open_as(user, "/path/") -> page; nothing may complain or leave."""
-    complaints = []
+    complaints: list[str] = []
+
+    def note(text, is_bad):
+        if is_bad:
+            complaints.append(text)
 
     def open_page(user, path):
         cookie = browser_of(user).cookies["sessionid"].value
@@ -61,11 +65,8 @@ def open_as(context, live_server):
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
-        page.on(
-            "request",
-            lambda asked: asked.url.startswith(live_server.url) or complaints.append(asked.url),
-        )
+        page.on("console", lambda said: note(said.text, said.type == "error"))
+        page.on("request", lambda sent: note(sent.url, not sent.url.startswith(live_server.url)))
         page.goto(live_server.url + path)
         return page
 
