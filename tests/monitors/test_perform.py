@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from django.contrib.auth.models import User
 from django.db import connection as history
 from django.utils import timezone
 
-from monitors import acting, perform, run
+from monitors import acting, perform, queue, run
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
@@ -726,6 +727,75 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
     row.refresh_from_db()
     assert row.state == "lost"
     assert "so is its backend" in row.outcome
+
+
+@newest
+def test_messages_through_the_broker_send_one_statement(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+    eventually: Callable[..., None],
+    transactional_db: None,
+) -> None:
+    """AC-07 with a real worker: five at once, again after success, and again after kill -9."""
+    user = person("operator")
+    row = requested(user, target, "vacuum", table=table(server))
+    where = table(server)
+    cut = requested(user, target, "vacuum", table=where)
+    holder = live(server, user="owner", dbname="shop", autocommit=False)
+    holder.execute(f"LOCK TABLE {where}")
+    since = server.log_size()
+
+    with worker_of("long") as worker:
+        deliver(row, 5)
+        eventually(lambda: state_of(row) == "succeeded", seconds=30)
+        deliver(row, 1)
+        deliver(cut, 1)
+        eventually(lambda: server.log_text(since=since).count(f"statement: {cut.sql}"), seconds=30)
+        os.killpg(worker.pid, signals.SIGKILL)
+    witness = requested(user, target, "analyze", table=where)
+    holder.rollback()
+    with worker_of("long"):
+        deliver(cut, 5)
+        deliver(witness, 1)
+        eventually(lambda: state_of(witness) == "succeeded", seconds=30)
+
+    log = server.log_text(since=since)
+    assert log.count(f"statement: {row.sql}") == 1
+    assert log.count(f"statement: {cut.sql}") == 1
+    assert state_of(cut) == "running"  # until the sweep finds that nobody beats
+
+
+@contextmanager
+def worker_of(name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker of its own process group that works on the test database."""
+    words = ["-A", "dashboard", "worker", "-P", "threads", "-c", "5", "-Q", name]
+    quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    environment = {"DATABASE_URL": url_of(history.settings_dict), "HOWDAH_ROLE": name}
+    with subprocess.Popen(
+        [sys.executable, "-m", "celery", *words, *quick],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signals.SIGKILL)
+
+
+def deliver(row: Action, times: int) -> None:
+    for _ in range(times):
+        assert queue.send("perform", str(row.pk), queue="long", expires=60)
+
+
+def state_of(row: Action) -> str:
+    return Action.objects.values_list("state", flat=True).get(pk=row.pk)
 
 
 # Without the check for the client a lock timeout of 5 s would end the wait as well.
