@@ -152,5 +152,8 @@ def test_many_dead_rows_are_rewritten_so_that_the_disk_stays_free(
         filenode = ask("SELECT pg_relation_filenode('public.sessions')")
         demo.rewrite_sessions(session)
 
+    live = "SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'sessions'"
     assert ask("SELECT pg_relation_filenode('public.sessions')") != filenode
     assert ask("SELECT count(*) FROM public.sessions") == demo.SESSIONS
+    assert ask(live) == demo.SESSIONS
+    assert ask(dead) < demo.DEAD_AT_START * 1.5

@@ -106,7 +106,7 @@ TRUNCATE public.sessions;
 INSERT INTO public.sessions (customer_id, token) SELECT customer_id, token FROM kept;
 """
 FLUSH: LiteralString = "SELECT pg_stat_force_next_flush()"
-"""Else what this session did is counted after the vacuum that it asks for."""
+"""Count what this session did now, before a vacuum or a truncate changes the count."""
 BILLING_TABLES: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.invoices (
     id integer PRIMARY KEY,
@@ -220,6 +220,8 @@ def rewrite_sessions(session: Session) -> None:
     session.execute("SET lock_timeout = '2s'")
     with session.transaction():
         session.execute(KEEP_SESSIONS)
+    # The next commit would make the server forget that the table was emptied.
+    session.execute(FLUSH)
     churn(session, DEAD_AT_START)
 
 
