@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -20,10 +20,13 @@ from django.contrib.auth.models import User
 from django.db import connection as history
 from django.utils import timezone
 
+from dashboard.embedded import processes
+from dashboard.embedded.postgres import Cluster, embedded_programs
 from monitors import acting, perform, queue, run
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
+from tests import servers
 from tests.servers import Blocked, Server
 
 pytestmark = pytest.mark.django_db
@@ -597,6 +600,51 @@ def test_another_server_at_the_address_is_refused(
     assert row.state == "refused"
     assert "Another server" in row.outcome
     assert "VACUUM" not in server.log_text(since=since)
+
+
+def test_a_standby_is_refused_before_anything_is_sent(
+    standby: Server, watch: Watch, person: Person, previewed: Asked
+) -> None:
+    """AC-14: also where nobody has yet noticed that it is one."""
+    target = watch(standby, operator_user="operator")
+    user = person("dba")
+    arguments = {
+        "pid": "1",
+        "backend_start": "2026-01-01 00:00:00.1+00",
+        "query_start": "2026-01-01 00:00:00.1+00",
+    }
+    since = standby.log_size()
+
+    draft = previewed(user, target, "vacuum", table="public.t")
+    row = signal(user, target, "cancel_backend", arguments)
+
+    assert "standby in recovery" in draft.preview["refused"]
+    assert (row.state, "standby in recovery" in row.outcome) == ("refused", True)
+    assert signals_in(standby.log_text(since=since)) == 0
+
+
+@pytest.fixture
+def standby() -> Iterator[Server]:
+    """A server that waits for a primary's changes for ever."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.home())
+        cluster = Cluster(
+            name="standby",
+            folder=folder / "standby",
+            programs=embedded_programs(),
+            password="secret-of-standby",
+            settings={**servers.SETTINGS, "hot_standby": "on"},
+        )
+        cluster.initialized(cluster.initialize())
+        cluster.start(processes.free_port())
+        cluster.wait()
+        servers.create_roles(cluster, 18)
+        cluster.stop()
+        (cluster.data / "standby.signal").touch()
+        cluster.start(processes.free_port())
+        stack.callback(cluster.stop)
+        cluster.wait()
+        yield Server(18, cluster.port, cluster.password, str(cluster.log))
 
 
 @newest
