@@ -226,6 +226,23 @@ def test_what_was_open_stays_open_over_a_refresh(addresses, enter, page, shop, p
     expect(page.locator("#dead-twin table")).to_be_visible()
 
 
+def test_an_age_grows_while_a_page_waits(addresses, enter, page):
+    enter("viewer")(addresses["vacuum"])
+    page.locator("tr[id^=row-]").hover()  # it refreshes no more
+    age = page.locator("#fresh time")
+
+    expect(age).to_have_text(re.compile(r"^([89]|1\d) s ago$"), timeout=15000)
+    expect(page.locator("#fresh")).to_contain_text("paused")
+
+
+def test_an_age_is_told_by_the_servers_clock(addresses, enter, page):
+    page.clock.install(time=timezone.now() + timedelta(hours=3))  # the reader's is fast
+    enter("viewer")(addresses["vacuum"])
+    page.clock.run_for(3000)
+
+    expect(page.locator("#fresh time")).to_have_text(re.compile(r"^\d+ s ago$"))
+
+
 def test_times_stand_in_the_readers_zone(addresses, enter, browser, live_server, browse):
     context = browser.new_context(timezone_id="Asia/Kathmandu")
     cookie = browse("viewer").cookies["sessionid"]
