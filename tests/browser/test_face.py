@@ -240,7 +240,7 @@ def test_an_age_is_told_by_the_servers_clock(addresses, enter, page):
     enter("viewer")(addresses["vacuum"])
     page.clock.run_for(3000)
 
-    expect(page.locator("#fresh time")).to_have_text(re.compile(r"^\d+ s ago$"))
+    assert re.fullmatch(r"\d+ s ago", page.locator("#fresh time").inner_text())
 
 
 def test_times_stand_in_the_readers_zone(addresses, enter, browser, live_server, browse):
