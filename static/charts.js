@@ -213,7 +213,7 @@
         setSize: [(self) => place(self, spec, row)],
         setSelect: [(self) => {
           const { left, width } = self.select;
-          if (width > 5 && !self.byKeys) show(self.posToVal(left, "x"), self.posToVal(left + width, "x"));
+          if (width > 5) show(self.posToVal(left, "x"), self.posToVal(left + width, "x"));
         }],
         draw: [(self) => { drawLimits(self, spec); drawMarks(self, spec); }],
       },

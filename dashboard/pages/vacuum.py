@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, table_rows
+from dashboard import charts, fleet_rows, table_rows
 from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
@@ -173,7 +173,7 @@ def tiles(
     return [
         {
             "title": "Dead rows",
-            "value": sum(dead) if tables else None,
+            "value": fleet_rows.dead_rows([target], window).get(target.pk),
             "kind": "short",
             "spark": total.values["n_dead_tup"],
             "level": "warning" if due else "",
