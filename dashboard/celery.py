@@ -15,7 +15,7 @@ app.autodiscover_tasks(["monitors"])
 app.set_default()
 
 
-class SignOfLife(bootsteps.StartStopStep):
+class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
     """Lets a worker write that it is alive, as long as it is."""
 
     requires = ("celery.worker.components:Pool",)

@@ -240,9 +240,7 @@ def mark_of(mark: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def twin(
-    chart: Mapping[str, Any], rows: int = 60
-) -> list[tuple[datetime | float, list[float | None]]]:
+def twin(chart: Mapping[str, Any], rows: int = 60) -> list[tuple[float, list[float | None]]]:
     """Return a chart's table: (time, values), at most `rows`, newest first."""
     times = chart["x"]
     step = max(1, -(-len(times) // rows))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Sum
+
 from monitors import review
 from monitors.advisor import Finding, Severity
 from monitors.history import series
@@ -63,10 +65,17 @@ def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[
 
 
 def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
-    """Return {target id: dead rows of all tables} of the targets whose tables were read."""
+    """Return {target id: dead rows of all tables, TOAST included} where tables were read."""
+    if window.is_live:
+        latest = HISTORY["tables"].latest._default_manager
+        wanted = [target.pk for target in targets]
+        sums = latest.filter(target_id__in=wanted, gone_at__isnull=True).values_list("target_id")
+        return {target_id: dead or 0 for target_id, dead in sums.annotate(Sum("n_dead_tup"))}
     tables = rows_of("tables", targets, window)
     return {
-        target_id: sum(row["n_dead_tup"] or 0 for row in rows) for target_id, rows in tables.items()
+        target_id: sum(row["n_dead_tup"] or 0 for row in rows)
+        for target_id, rows in tables.items()
+        if rows
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Q
 from django.http import HttpRequest
 from django.urls import reverse
@@ -233,7 +233,7 @@ def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) 
     return ""
 
 
-def visible(user: AbstractBaseUser | AnonymousUser) -> list[Target]:
+def visible(user: User | AnonymousUser) -> list[Target]:
     """Return the targets that the person may see, by name."""
     return list(access.visible_targets(user).select_related("environment").order_by("name"))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
+
+from django.db.models import Max
 
 from monitors import autovacuum
 from monitors.advisor import Finding, table_name
 from monitors.history import series
 from monitors.history.window import Window
-from monitors.models import Database, ProbeState, Target
+from monitors.models import HISTORY, Database, ProbeState, Target
 
 COLUMNS = (
     "database",
@@ -39,6 +42,9 @@ NEED_VACUUM_ROWS = 1000
 
 DUE_PCT, NEAR_PCT = 100, 80
 """Of autovacuum's threshold: due, and soon due."""
+
+SHORT = timedelta(hours=6)
+"""Windows up to this are searched sample by sample, longer ones by their hours."""
 
 SHOWN_KINDS = frozenset({"r", "m"})
 """Ordinary tables and materialized views; TOAST tables are shown with their tables."""
@@ -139,6 +145,31 @@ def level_of(past_pct: float | None, dead: int | None) -> str:
     """Return notice where a vacuum is near; what is beyond it, findings judge."""
     few = past_pct is None or (dead or 0) <= NEED_VACUUM_ROWS
     return "" if few or (past_pct or 0) <= NEAR_PCT else "notice"
+
+
+def worst_of(target: Target, window: Window, tables: Sequence[Row], count: int) -> list[Row]:
+    """Return the tables that had most dead rows at any time of a window, the worst first.
+
+    A table that was vacuumed a moment ago is among them: its fall is what one looks for.
+    """
+    history = HISTORY["tables"]
+    model, time, field = history.samples, "taken_at", "n_dead_tup"
+    if window.length > SHORT and history.hours is not None:
+        model, time, field = history.hours, "start_at", "n_dead_tup_max"
+    seen = model._default_manager.filter(
+        target_id=target.pk, **{f"{time}__gte": window.start, f"{time}__lt": window.end}
+    )
+    most = {
+        (row["database_id"], row["relid"]): row["most"]
+        for row in seen.values("database_id", "relid").annotate(most=Max(field))
+    }
+
+    def greatest(row: Row) -> int:
+        past = most.get((row["database_id"], row["relid"]))
+        return max(row["n_dead_tup"] or 0, past or 0)
+
+    ranked = sorted(tables, key=greatest, reverse=True)[:count]
+    return [row for row in ranked if greatest(row)]
 
 
 def needs_vacuum(row: Mapping[str, Any]) -> bool:

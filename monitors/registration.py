@@ -319,6 +319,7 @@ def ask_check(
     target: Target | None = None,
     draft: Mapping[str, Any] | None = None,
     passwords: Mapping[str, str] | None = None,
+    source: str = "",
 ) -> TargetCheck:
     """Have a worker connect and say what works; returns the row that gets the answer.
 
@@ -342,7 +343,7 @@ def ask_check(
     audit.event(
         "target.check",
         user.get_username(),
-        "",
+        source,
         target_name=target.name if target else "",
         object_name=subject.address,
     )

@@ -89,22 +89,34 @@
       if (mark.url) button.href = mark.url; else button.type = "button";
       button.className = "mark-button";
       button.dataset.kind = mark.kind;
-      button.title = `${when(mark.t)}: ${mark.text}`;
-      button.setAttribute("aria-label", button.title);
       button.append(shape(mark.kind));
       lane.append(button);
       return button;
     });
     return { lane, buttons };
   };
+  /* Marks too near to be told apart share the button of the most telling one, which names them all. */
+  const TELLING = ["crash", "action", "restart", "promotion", "upgrade", "reset", "vacuum"];
+  const APART = 24;
   const place = (u, spec, row) => {
     if (!row) return;
-    const left = u.over.offsetLeft;
-    row.buttons.forEach((button, i) => {
-      const x = u.valToPos(spec.marks[i].t, "x");
-      button.hidden = x < 0 || x > u.over.clientWidth;
-      button.style.transform = `translateX(${Math.round(left + x)}px)`;
+    const groups = [];
+    spec.marks.forEach((mark, i) => {
+      const x = u.valToPos(mark.t, "x");
+      row.buttons[i].hidden = true;
+      if (x < 0 || x > u.over.clientWidth) return;
+      if (groups.length && x - groups.at(-1).x < APART) groups.at(-1).members.push(i);
+      else groups.push({ x, members: [i] });
     });
+    const rank = (i) => TELLING.indexOf(spec.marks[i].kind);
+    for (const { x, members } of groups) {
+      const shown = row.buttons[members.toSorted((i, j) => rank(i) - rank(j))[0]];
+      shown.hidden = false;
+      shown.title = members.map((i) => `${when(spec.marks[i].t)}: ${spec.marks[i].text}`).join("\n");
+      shown.setAttribute("aria-label", shown.title);
+      if (members.length > 1) shown.dataset.count = members.length; else delete shown.dataset.count;
+      shown.style.transform = `translateX(${Math.round(u.over.offsetLeft + x)}px)`;
+    }
   };
   const lined = (u, x, dash, name) => {
     const { ctx, bbox } = u;
@@ -150,6 +162,8 @@
   ];
   /* The last value of a line, unless the line ended long before the others. */
   const newest = (column) => column.slice(-Math.max(2, Math.ceil(column.length / 20))).findLast((value) => value != null);
+  /* Steps of an axis that read well in bytes: 1, 2, 5, 10, … of each unit. */
+  const BYTES = [1, 2 ** 10, 2 ** 20, 2 ** 30, 2 ** 40].flatMap((size) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((step) => step * size));
   const NONE = { left: 0, width: 0, top: 0, height: 0 };
 
   /* A limit far above the figures would flatten them: it is then only named in the legend. */
@@ -183,7 +197,7 @@
       scales: { x: { range: () => [first, last] }, y: { range: (_u, _low, high) => [0, top(spec, high || 0)] } },
       axes: [
         { ...axis, space: 64, size: 24, values: TICKS },
-        { ...axis, size: 54, space: 28, values: (_u, ticks) => ticks.map(write) },
+        { ...axis, size: 54, space: 28, incrs: spec.unit === "bytes" ? BYTES : undefined, values: (_u, ticks) => ticks.map(write) },
       ],
       series: [{}, ...shown.map((one) => ({
         stroke: () => colour(one.colour), width: spec.stack ? 0 : 1.5, fill: spec.stack ? () => colour(one.colour) : undefined,
@@ -199,7 +213,7 @@
         setSize: [(self) => place(self, spec, row)],
         setSelect: [(self) => {
           const { left, width } = self.select;
-          if (width > 5 && !self.byKeys) show(self.posToVal(left, "x"), self.posToVal(left + width, "x"));
+          if (width > 5) show(self.posToVal(left, "x"), self.posToVal(left + width, "x"));
         }],
         draw: [(self) => { drawLimits(self, spec); drawMarks(self, spec); }],
       },

@@ -19,6 +19,24 @@
       if ("clock" in time.dataset) time.textContent = brief.format(moment);
     }
   };
+  /* By the server's clock: the reader's may be wrong by minutes. */
+  const skew = Date.now() - 1000 * Number(document.body.dataset.now ?? Date.now() / 1000);
+  const clockNow = () => Date.now() - (Math.abs(skew) > 5000 ? skew : 0);
+  /* An age grows while a page waits: "1 s ago" may not stand there for minutes. */
+  const ageWords = (seconds) => {
+    if (seconds < 60) return `${seconds} s`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")} min`;
+    return `${Math.floor(seconds / 86400)} d`;
+  };
+  const grow = () => {
+    for (const time of all("time[datetime]:not([data-clock])")) {
+      if (!time.textContent.endsWith(" ago")) continue;
+      const text = `${ageWords(Math.max(0, Math.floor((clockNow() - new Date(time.dateTime)) / 1000)))} ago`;
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
+  setInterval(() => { if (!document.hidden) grow(); }, 1000);
   const two = (number) => String(number).padStart(2, "0");
   const inputs = (form) => all("input[type=datetime-local]", form);
   for (const form of all("form[data-moments]")) {
@@ -86,9 +104,13 @@
   const part = (url, push) => {
     if (!window.htmx || !one("#body")) { location.assign(url); return; }
     if (push) history.pushState({}, "", url); else history.replaceState(history.state, "", url);
+    seen = place();
     htmx.ajax("GET", String(url), { target: "#body", swap: "outerHTML" }).then(carry);
   };
-  window.addEventListener("popstate", () => location.reload());
+  /* Going back changes the part, too; a jump within the page is no other part. */
+  const place = () => location.pathname + location.search;
+  let seen = place();
+  window.addEventListener("popstate", () => { if (place() !== seen) location.reload(); });
 
   let typed = 0;
   document.addEventListener("input", (event) => {

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from django.conf import settings
 
-from dashboard.embedded import databases, demo, deploy, prepare, state, supervisor
+from dashboard.embedded import databases, demo, deploy, prepare, stack, state
 from dashboard.embedded.processes import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -55,7 +55,7 @@ def test_the_workers_read_the_same_queues_as_those_of_bin_up() -> None:
         for service in WORKERS.values()
     }
 
-    assert queues == supervisor.WORKERS
+    assert queues == stack.WORKERS
 
 
 def test_every_queue_of_the_schedule_has_a_reader() -> None:

@@ -1,158 +1,159 @@
-"""The demonstration's statements are slow in the ways that they are said to be, and bounded."""
+"""The demonstration: its troubles are there at once, come back, and stay small."""
 
 from __future__ import annotations
 
-import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
-from dashboard.embedded import databases, demo, processes
-from dashboard.embedded.postgres import Cluster, embedded_programs
-from tests import servers
+from dashboard.embedded import demo
+from dashboard.embedded.processes import ROOT
+from tests.servers import Server
 
-PASSWORD = "of-the-demonstration"
-Shop = psycopg.Connection[Any]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A server as the demonstration has it."""
-    with servers.home() as folder:
-        made = Cluster(
-            "demo", folder / "demo", embedded_programs(), PASSWORD, databases.DEMO_SETTINGS
-        )
-        made.initialized(made.initialize())
-        made.start(processes.free_port())
-        try:
-            made.wait()
-            passwords = dict.fromkeys(("shop", databases.COLLECTOR, databases.OPERATOR), PASSWORD)
-            databases.prepare_demo(made, passwords)
-            yield made
-        finally:
-            made.stop()
+Ask = Callable[..., Any]
+PROGRAM = """
+from dashboard.embedded import demo
+demo.SHOP, demo.BILLING, demo.PAUSE_SECONDS = {shop!r}, {billing!r}, 1
+demo.main()
+"""
 
 
 @pytest.fixture(scope="module")
-def prepared(cluster: Cluster) -> Iterator[Cluster]:
-    """The server with the demonstration's tables."""
-    logins = {"PGHOST": "127.0.0.1", "PGPORT": str(cluster.port), "PGUSER": "shop"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**logins, "PGPASSWORD": PASSWORD}.items():
-            patch.setenv(name, value)
-        demo.prepare()
-        yield cluster
+def names(embedded: Server, worker_id: str) -> Iterator[tuple[str, str]]:
+    """The two databases, of this worker alone."""
+    made = (f"demo_shop_{worker_id}", f"demo_billing_{worker_id}")
+    with embedded.connect() as session:
+        for name in made:
+            session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield made
+        for name in made:
+            session.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="module")
+def workload(embedded: Server, names: tuple[str, str]) -> Iterator[None]:
+    """The workload as a process of its own, which mends itself after a second."""
+    environment = {
+        "PGHOST": embedded.host,
+        "PGPORT": str(embedded.port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": embedded.password,
+    }
+    program = PROGRAM.format(shop=names[0], billing=names[1])
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment)
+    yield
+    assert process.poll() is None, "the workload ended"
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
-def shop(prepared: Cluster) -> Iterator[Shop]:
-    """A session of the shop's owner, with counters that begin at 0."""
-    with prepared.connect(dbname="shop") as superuser:
-        superuser.execute("SELECT public.pg_stat_statements_reset()")
-    with prepared.connect(user="shop", dbname="shop") as session:
-        session.execute("SET work_mem = '256kB'")
-        yield session
+def ask(embedded: Server, names: tuple[str, str], workload: None) -> Iterator[Ask]:
+    """Ask the shop for one value: ask(query, …)."""
+    with embedded.connect(dbname=names[0]) as session:
+
+        def value(query: str, *parameters: object) -> Any:
+            row = session.execute(query.encode(), parameters or None).fetchone()
+            return row[0] if row else None
+
+        yield value
 
 
-def cost(cluster: Cluster, statement: str, column: str) -> float:
-    """Return what pg_stat_statements counts for one of the demonstration's statements."""
-    words = " ".join(statement.split())[:40]
-    with cluster.connect(dbname="shop") as superuser:
-        row = superuser.execute(
-            sql.SQL(
-                "SELECT coalesce(sum({}), 0)::float8 FROM public.pg_stat_statements"
-                " WHERE regexp_replace(query, '\\s+', ' ', 'g') LIKE '%%' || %s || '%%'"
-            ).format(sql.Identifier(column)),
-            [words],
-        ).fetchone()
-    assert row is not None
-    return float(row[0])
-
-
-def plan(shop: Shop, statement: str, values: dict[str, Any]) -> str:
-    """Return a statement's plan as text."""
-    explained = sql.SQL("EXPLAIN {}").format(sql.SQL(statement))
-    return "\n".join(line for (line,) in psycopg.ClientCursor(shop).execute(explained, values))
-
-
-def test_one_reads_a_whole_table(shop: Shop) -> None:
-    assert "Seq Scan on products" in plan(shop, demo.SCAN, {"pattern": "%12345%"})
-
-
-def test_one_sorts_on_disk(prepared: Cluster, shop: Shop) -> None:
-    demo.sort(shop)
-
-    assert cost(prepared, demo.SORT, "temp_blks_written") > 100
-
-
-def test_one_compares_all_with_all(shop: Shop) -> None:
-    assert "Nested Loop" in plan(shop, demo.COMPARE, {"customer": 400})
-
-
-def test_one_is_quick_and_asked_far_too_often(prepared: Cluster, shop: Shop) -> None:
-    demo.look_up(shop)
-
-    calls = cost(prepared, demo.LOOKUP, "calls")
-    assert calls == demo.LOOKUPS
-    assert cost(prepared, demo.LOOKUP, "total_exec_time") / calls < 1
-
-
-def test_one_becomes_slower_as_its_table_grows_and_quick_when_that_is_emptied(
-    prepared: Cluster, shop: Shop
-) -> None:
-    """Blocks, not milliseconds: they say the same on a busy machine."""
-
-    def blocks() -> float:
-        before = cost(prepared, demo.VISITORS, "shared_blks_hit")
-        before += cost(prepared, demo.VISITORS, "shared_blks_read")
-        shop.execute(demo.VISITORS, {"pattern": "%/sale/1%"})
-        after = cost(prepared, demo.VISITORS, "shared_blks_hit")
-        return after + cost(prepared, demo.VISITORS, "shared_blks_read") - before
-
-    def rows() -> int:
-        row = shop.execute("SELECT count(*) FROM public.visits").fetchone()
-        assert row is not None
-        return int(row[0])
-
-    shop.execute("TRUNCATE public.visits")
-    demo.grow_visits(shop)
-    quick = blocks()
-    most = 0
-    while rows() > most:
-        most = rows()
-        slow = blocks()
-        demo.grow_visits(shop)
-    again = blocks()
-
-    assert demo.VISITS_AT_MOST <= most <= demo.VISITS_AT_MOST + 2 * demo.VISITS_A_BEAT
-    assert rows() == demo.VISITS_A_BEAT
-    assert slow > 20 * quick
-    assert again < 5 * quick
-
-
-@pytest.mark.slow
-def test_they_run_by_themselves(
-    prepared: Cluster, tmp_path: Path, eventually: Callable[..., None]
-) -> None:
-    with prepared.connect(dbname="shop") as superuser:
-        superuser.execute("SELECT public.pg_stat_statements_reset()")
-    child = processes.start(
-        "demo",
-        [sys.executable, "-m", "dashboard.embedded.demo"],
-        log=tmp_path / "demo.log",
-        env=dict(os.environ),
+def waiting(ask: Ask, names: tuple[str, str]) -> int:
+    """How many sessions wait behind the one that is idle in transaction."""
+    count: int = ask(
+        """SELECT count(*) FROM pg_stat_activity
+            WHERE datname = %s AND wait_event_type = 'Lock'""",
+        names[1],
     )
-    try:
-        for statement in (demo.SCAN, demo.SORT, demo.COMPARE, demo.LOOKUP, demo.VISITORS):
+    return count
 
-            def has_run(statement: str = statement) -> bool:
-                return cost(prepared, statement, "calls") > 0
 
-            eventually(has_run, seconds=60)
-    finally:
-        child.stop()
+def pid_of(ask: Ask, names: tuple[str, str], application: str, state: str) -> int | None:
+    """The backend of one of billing's applications, None where there is none."""
+    pid: int | None = ask(
+        """SELECT pid FROM pg_stat_activity
+            WHERE datname = %s AND application_name = %s AND state = %s""",
+        names[1],
+        application,
+        state,
+    )
+    return pid
+
+
+def test_dead_rows_are_there_from_the_start_and_grow(
+    ask: Ask, eventually: Callable[..., None]
+) -> None:
+    dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'sessions'"
+    eventually(lambda: (ask(dead) or 0) >= demo.DEAD_AT_START, seconds=30)
+    before = ask(dead)
+
+    eventually(lambda: ask(dead) > before)
+
+
+def test_a_table_and_its_index_are_bloated(ask: Ask, eventually: Callable[..., None]) -> None:
+    eventually(
+        lambda: ask("SELECT last_vacuum FROM pg_stat_user_tables WHERE relname = 'events'"),
+        seconds=30,
+    )
+    bytes_a_row = ask(
+        """SELECT pg_relation_size('public.events') / (SELECT count(*) FROM public.events)"""
+    )
+
+    assert bytes_a_row > 500  # a row is some 150 bytes
+
+
+def test_the_lock_queue_comes_back_when_its_root_is_terminated(
+    ask: Ask, names: tuple[str, str], eventually: Callable[..., None]
+) -> None:
+    eventually(lambda: waiting(ask, names) == len(demo.QUEUE), seconds=30)
+    root = pid_of(ask, names, "billing-api", "idle in transaction")
+    ask("SELECT pg_terminate_backend(%s)", root)
+
+    eventually(lambda: pid_of(ask, names, "billing-api", "idle in transaction") not in {root, None})
+    eventually(lambda: waiting(ask, names) == len(demo.QUEUE), seconds=30)
+
+
+def test_a_waiter_that_was_cancelled_comes_back(
+    ask: Ask, names: tuple[str, str], eventually: Callable[..., None]
+) -> None:
+    eventually(lambda: waiting(ask, names) == len(demo.QUEUE), seconds=30)
+    waiter = pid_of(ask, names, "migrations", "active")
+    ask("SELECT pg_cancel_backend(%s)", waiter)
+
+    eventually(lambda: pid_of(ask, names, "migrations", "active") not in {waiter, None}, seconds=30)
+
+
+def test_the_report_comes_back_when_it_is_cancelled(
+    ask: Ask, names: tuple[str, str], eventually: Callable[..., None]
+) -> None:
+    eventually(lambda: pid_of(ask, names, "reports", "active"), seconds=30)
+    report = pid_of(ask, names, "reports", "active")
+    ask("SELECT pg_cancel_backend(%s)", report)
+
+    eventually(lambda: pid_of(ask, names, "reports", "active") not in {report, None})
+
+
+def test_many_dead_rows_are_rewritten_so_that_the_disk_stays_free(
+    embedded: Server,
+    names: tuple[str, str],
+    ask: Ask,
+    eventually: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'sessions'"
+    eventually(lambda: (ask(dead) or 0) >= demo.DEAD_AT_START, seconds=30)
+    monkeypatch.setattr(demo, "DEAD_AT_MOST", 1)
+    with embedded.connect(dbname=names[0], application_name="rewrite") as session:
+        filenode = ask("SELECT pg_relation_filenode('public.sessions')")
+        demo.rewrite_sessions(session)
+
+    live = "SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'sessions'"
+    assert ask("SELECT pg_relation_filenode('public.sessions')") != filenode
+    assert ask("SELECT count(*) FROM public.sessions") == demo.SESSIONS
+    assert ask(live) == demo.SESSIONS
+    assert ask(dead) < demo.DEAD_AT_START * 1.5

@@ -41,7 +41,7 @@ LAYOUT = {
 def tracked_files() -> list[str]:
     """Paths that are in the repository, without those that git would not take."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,

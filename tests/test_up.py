@@ -39,8 +39,21 @@ STOP_SECONDS = 20
 @pytest.fixture(scope="module")
 def state() -> Iterator[Path]:
     """A state directory of this module's own."""
+    yield from directory()
+
+
+@pytest.fixture(scope="module")
+def spare() -> Iterator[Path]:
+    """One more, for stacks that a test starts and ends: only its first start is cold."""
+    yield from directory()
+
+
+def directory() -> Iterator[Path]:
+    """A state directory, and afterwards the end of what a failed test left running in it."""
     with servers.home() as folder:
         yield folder / "state"
+        for pid in processes_of(folder):
+            os.kill(pid, signal.SIGKILL)
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
@@ -255,42 +268,36 @@ def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..
         eventually(lambda: ask(dead) > before)
 
 
-def test_interrupted_in_the_background_it_stops_in_order() -> None:
-    with servers.home() as folder:
-        up = start(folder / "state", "--no-demo")
-        up.process.send_signal(signal.SIGINT)
-        status = up.process.wait(STOP_SECONDS)
-        left = processes_of(up.state)
+def test_interrupted_in_the_background_it_stops_in_order(spare: Path) -> None:
+    up = start(spare, "--no-demo")
+    up.process.send_signal(signal.SIGINT)
 
-    assert status == 0
-    assert left == {}
+    assert up.process.wait(STOP_SECONDS) == 0
+    assert processes_of(spare) == {}
 
 
-def test_killed_it_leaves_nothing_behind_and_starts_again(eventually: Callable[..., None]) -> None:
-    with servers.home() as folder:
-        up = start(folder / "state", "--no-demo")
-        up.process.kill()
-        up.process.wait()
+def test_killed_it_leaves_nothing_behind_and_starts_again(
+    spare: Path, eventually: Callable[..., None]
+) -> None:
+    up = start(spare, "--no-demo")
+    up.process.kill()
+    up.process.wait()
 
-        eventually(lambda: processes_of(up.state) == {}, seconds=STOP_SECONDS)
-        again = start(up.state, "--no-demo")
-        again.process.terminate()
-        assert again.process.wait(STOP_SECONDS) == 0
+    eventually(lambda: processes_of(spare) == {}, seconds=STOP_SECONDS)
+    again = start(spare, "--no-demo")
+    again.process.terminate()
+    assert again.process.wait(STOP_SECONDS) == 0
 
 
-def test_a_child_that_dies_stops_all_and_its_log_is_named() -> None:
-    with servers.home() as folder:
-        up = start(folder / "state", "--no-demo")
-        beat = next(pid for pid, line in processes_of(up.state).items() if " beat " in line)
-        os.kill(beat, signal.SIGKILL)
-        status = up.process.wait(STOP_SECONDS)
-        said = up.output.read_text()
-        left = processes_of(up.state)
+def test_a_child_that_dies_stops_all_and_its_log_is_named(spare: Path) -> None:
+    up = start(spare, "--no-demo")
+    beat = next(pid for pid, line in processes_of(spare).items() if " beat " in line)
+    os.kill(beat, signal.SIGKILL)
 
-    assert status == 1
-    assert "beat ended" in said
-    assert "logs/beat.log" in said
-    assert left == {}
+    assert up.process.wait(STOP_SECONDS) == 1
+    assert "beat ended" in up.output.read_text()
+    assert "logs/beat.log" in up.output.read_text()
+    assert processes_of(spare) == {}
 
 
 def test_a_busy_port_that_was_asked_for_is_an_error(tmp_path: Path, embedded: Server) -> None:

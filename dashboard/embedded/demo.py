@@ -177,7 +177,7 @@ TRUNCATE public.sessions;
 INSERT INTO public.sessions (customer_id, token) SELECT customer_id, token FROM kept;
 """
 FLUSH: LiteralString = "SELECT pg_stat_force_next_flush()"
-"""Else what this session did is counted after the vacuum that it asks for."""
+"""Count what this session did now, before a vacuum or a truncate changes the count."""
 BILLING_TABLES: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.invoices (
     id integer PRIMARY KEY,
@@ -296,6 +296,8 @@ def rewrite_sessions(session: Session) -> None:
     session.execute("SET lock_timeout = '2s'")
     with session.transaction():
         session.execute(KEEP_SESSIONS)
+    # The next commit would make the server forget that the table was emptied.
+    session.execute(FLUSH)
     churn(session, DEAD_AT_START)
 
 
@@ -421,7 +423,7 @@ class LockQueue:
             time.sleep(0.2)
 
 
-def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> threading.Thread:
+def keep(name: str, work: Callable[[], None], pause: float | None = None) -> threading.Thread:
     """Do the work again and again in a thread, whatever is done to its sessions."""
 
     def loop() -> None:
@@ -430,7 +432,7 @@ def keep(name: str, work: Callable[[], None], pause: float = PAUSE_SECONDS) -> t
                 work()
             except psycopg.Error:
                 pass  # cancelled, terminated, or its table is gone: that is what it is for
-            time.sleep(pause)
+            time.sleep(PAUSE_SECONDS if pause is None else pause)
 
     thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()

@@ -48,6 +48,22 @@ def read(folder: Path) -> Running | None:
     return stack if runs else None
 
 
+def said_again(stack: Running) -> str:
+    """Return what a second start says."""
+    return f"already running: {stack['url']} (pid {stack['pid']})\n{login(stack)}"
+
+
+def login(stack: Running) -> str:
+    """Return how to log in."""
+    password = stack["password"] or "the one that you set"
+    return f"log in as {stack['user']} with password {password}"
+
+
+def summary(stack: Running) -> str:
+    """Return the line of JSON that --once prints."""
+    return json.dumps({name: stack[name] for name in ("url", "user", "password")})
+
+
 def adopt(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> None:
     """Let a command use the running stack's databases where nothing else is set.
 

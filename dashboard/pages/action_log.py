@@ -99,7 +99,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
         "filters": filters,
         "shows_audit": shows_audit,
         "sees_others": access.may(request.user, "audit", target),
-        "is_filtered": any(vars(filters).values()),
+        "is_filtered": any(vars(filters_of(request, None)).values()),
         "names": sorted(ACTIONS),
         "outcomes": [state for state in Action.State if state != Action.State.DRAFT],
         "under_way": [line_of(row) for row in under_way(request, target)],

@@ -61,21 +61,20 @@ def database_row(row: Row, grown: Mapping[str, Any], window: Window, *, watched:
     """Return one database; figures of the window are None where counters began anew in it."""
     complete = grown.get("complete", True)
     counted = {name: grown.get(name, 0) if complete else None for name in COUNTERS}
+    ended = (grown.get("xact_commit") or 0) + (grown.get("xact_rollback") or 0)
     return {
         **row,
         **counted,
         "watched": watched,
         "cache_hit_pct": hit_pct(grown),
-        "xact_per_second": None
-        if not complete
-        else (counted["xact_commit"] + counted["xact_rollback"]) / seconds_of(row, window),
+        "xact_per_second": ended / seconds_of(row, window) if complete else None,
     }
 
 
 def seconds_of(row: Row, window: Window) -> float:
     """Return how long a database was watched within the window."""
     start = max(window.start, row["since_at"])
-    return max(1.0, (window.end - start).total_seconds())
+    return float(max(1.0, (window.end - start).total_seconds()))
 
 
 def hit_pct(grown: Mapping[str, Any]) -> float | None:

@@ -62,10 +62,10 @@ def found(
     last = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk, database_id=database.pk, relid=relid
     )
-    row = last.values().first()
-    if row is None:
+    kept = last.values().first()
+    if kept is None:
         raise Http404
-    return table_rows.table_row(row, database, target, {}, None)
+    return table_rows.table_row(kept, database, target, {}, None)
 
 
 def page(

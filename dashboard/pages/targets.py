@@ -69,7 +69,10 @@ def new(request: PageRequest) -> HttpResponse:
         else:
             try:
                 check = registration.ask_check(
-                    request.user, draft=draft, passwords=form.passwords()
+                    request.user,
+                    draft=draft,
+                    passwords=form.passwords(),
+                    source=source_of(request),
                 )
             except ValidationError as error:
                 form.add_errors(error)
@@ -101,7 +104,8 @@ def edit(request: PageRequest, name: str) -> HttpResponse:
     target = get_managed(request, name)
     form = TargetForm(request.POST or None, target=target, initial=initial_of_target(target))
     if "check" in request.POST:
-        return redirect("target-check", registration.ask_check(request.user, target=target).id)
+        asked = registration.ask_check(request.user, target=target, source=source_of(request))
+        return redirect("target-check", asked.id)
     if request.method == "POST" and form.is_valid():
         try:
             change(request, target, form)
@@ -233,6 +237,9 @@ def save(request: PageRequest, row: TargetCheck) -> HttpResponse:
         except ValidationError as error:
             for sentence in error.messages:
                 messages.error(request, sentence)
+        else:
+            drafts = request.session.get(SEALED, {})
+            request.session[SEALED] = {key: drafts[key] for key in drafts if key != str(row.id)}
     return redirect("target-check", row.id)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, table_rows
+from dashboard import charts, fleet_rows, table_rows
 from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
@@ -52,7 +52,7 @@ def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
 
 def filtered(tables: Sequence[Row], name: str) -> list[Row]:
     """Return the tables of one of `FILTERS`."""
-    tests = {
+    tests: dict[str, Callable[[Row], bool]] = {
         "need": table_rows.needs_vacuum,
         "due": table_rows.is_due,
         "off": lambda row: not row["autovacuum_enabled"],
@@ -121,19 +121,18 @@ def dead_chart(
     marks: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the chart of dead rows: their sum, and the tables that have most."""
-    worst = sorted(tables, key=lambda row: row["n_dead_tup"] or 0, reverse=True)[:TOP]
     lines = [("All tables", total, "n_dead_tup")]
+    worst = table_rows.worst_of(target, window, tables, TOP)
     for row in worst:
-        if row["n_dead_tup"]:
-            line = series.gauges(
-                "tables",
-                target.pk,
-                window,
-                ["n_dead_tup"],
-                database_id=row["database_id"],
-                key={"relid": row["relid"]},
-            )
-            lines.append((row["table"], line, "n_dead_tup"))
+        line = series.gauges(
+            "tables",
+            target.pk,
+            window,
+            ["n_dead_tup"],
+            database_id=row["database_id"],
+            key={"relid": row["relid"]},
+        )
+        lines.append((label_of(row, worst), line, "n_dead_tup"))
     names = [name for name, _line, _field in lines]
     colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))
     return charts.chart(
@@ -146,6 +145,12 @@ def dead_chart(
         window=window,
         since=target.created_at,
     )
+
+
+def label_of(row: Row, others: Sequence[Row]) -> str:
+    """Return a table's name, with its database where another of that name is shown."""
+    alike = [one for one in others if one["table"] == row["table"]]
+    return str(row["table"]) if len(alike) == 1 else f"{row['database']}: {row['table']}"
 
 
 def tiles(
@@ -168,7 +173,7 @@ def tiles(
     return [
         {
             "title": "Dead rows",
-            "value": sum(dead) if tables else None,
+            "value": fleet_rows.dead_rows([target], window).get(target.pk),
             "kind": "short",
             "spark": total.values["n_dead_tup"],
             "level": "warning" if due else "",
@@ -193,7 +198,7 @@ def tiles(
             "value": len(workers),
             "unit": f"of {limit}" if limit else "",
             "level": "warning" if limit and len(workers) >= int(limit) else "",
-            "note": "busy now" if window.is_live else "busy then",
+            "note": f"busy {'now' if window.is_live else 'then'}" if workers else "none busy",
         },
         {
             "title": "Oldest XID age",

@@ -309,7 +309,7 @@ def sort_head(
     context: Context, key: str, title: str, css: str = "", first: str = "-"
 ) -> SafeString:
     """Return a table's head cell that sorts by `key`; `first` is "-" where big comes first."""
-    now = context.get("sort", "")
+    now = str(context.get("sort") or "")
     is_current = now.lstrip("-") == key
     order = ("descending" if now.startswith("-") else "ascending") if is_current else ""
     wanted = (key if now.startswith("-") else f"-{key}") if is_current else f"{first}{key}"
@@ -332,7 +332,8 @@ def minus(value: int, other: int) -> int:
 @register.simple_tag(takes_context=True)
 def unread(context: Context) -> states.State:
     """Return why the page's first probe has nothing to show."""
-    return context["frame"].unread
+    state: states.State = context["frame"].unread
+    return state
 
 
 @register.simple_tag

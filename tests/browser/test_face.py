@@ -48,10 +48,21 @@ def complaints(page):
     return found
 
 
+def done(shop, *, seconds_ago=0):
+    """Make an action that ended a moment ago."""
+    ended = timezone.now() - timedelta(seconds=seconds_ago)
+    return Action.objects.create(
+        name="vacuum", target=shop, target_name=shop.name, object_name="public.t", state="succeeded",
+        asked_by_name="dba", started_at=ended - timedelta(seconds=5), finished_at=ended,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_are_accessible(scheme, addresses, enter, page, axe):
+def test_pages_are_accessible(scheme, addresses, enter, page, axe, shop):
     page.emulate_media(color_scheme=scheme)
     show = enter("dba")
+    done(shop, seconds_ago=1)
+    done(shop, seconds_ago=2)  # its mark would cover the other's
     script = f"async () => {{ {axe}; return (await axe.run({{runOnly: {RULES}}})).violations }}"
 
     for name, address in addresses.items():
@@ -108,16 +119,21 @@ def test_dragging_over_a_chart_shows_that_window(addresses, enter, page):
 
 
 def test_a_mark_is_a_link_to_the_action(addresses, enter, page, shop):
-    now = timezone.now()
-    action = Action.objects.create(
-        name="vacuum", target=shop, target_name=shop.name, object_name="public.t", state="succeeded",
-        asked_by_name="dba", started_at=now - timedelta(seconds=5), finished_at=now,
-    )  # fmt: skip
+    action = done(shop)
     enter("viewer")(addresses["vacuum"])
     mark = page.locator(".lane a.mark-button")
 
     expect(mark).to_have_attribute("href", reverse("action", args=[action.pk]))
     expect(mark).to_have_attribute("aria-label", re.compile("vacuum public.t: succeeded"))
+
+
+def test_marks_that_would_cover_each_other_share_a_button(addresses, enter, page, shop):
+    done(shop, seconds_ago=1)
+    done(shop, seconds_ago=2)
+    enter("viewer")(addresses["vacuum"])
+
+    expect(page.locator(".lane .mark-button:visible")).to_have_count(1)
+    expect(page.locator(".lane .mark-button:visible")).to_have_attribute("data-count", "2")
 
 
 def test_the_palette_opens_by_key_finds_by_typing_and_goes_by_enter(addresses, enter, page):
@@ -208,6 +224,23 @@ def test_what_was_open_stays_open_over_a_refresh(addresses, enter, page, shop, p
     )
 
     expect(page.locator("#dead-twin table")).to_be_visible()
+
+
+def test_an_age_grows_while_a_page_waits(addresses, enter, page):
+    enter("viewer")(addresses["vacuum"])
+    page.locator("tr[id^=row-]").hover()  # it refreshes no more
+    age = page.locator("#fresh time")
+
+    expect(age).to_have_text(re.compile(r"^([89]|1\d) s ago$"), timeout=15000)
+    expect(page.locator("#fresh")).to_contain_text("paused")
+
+
+def test_an_age_is_told_by_the_servers_clock(addresses, enter, page):
+    page.clock.install(time=timezone.now() + timedelta(hours=3))  # the reader's is fast
+    enter("viewer")(addresses["vacuum"])
+    page.clock.run_for(3000)
+
+    assert re.fullmatch(r"\d+ s ago", page.locator("#fresh time").inner_text())
 
 
 def test_times_stand_in_the_readers_zone(addresses, enter, browser, live_server, browse):

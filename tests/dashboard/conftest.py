@@ -82,6 +82,7 @@ def place(shop: Target, junk: str) -> dict[str, Any]:
     """The address of the table `junk`: name, datid, relid."""
     from monitors.models import HISTORY, Database  # noqa: PLC0415
 
-    row = HISTORY["tables"].latest._default_manager.get(target_id=shop.pk, relname=junk)
-    database = Database.objects.get(pk=row.database_id)
-    return {"name": shop.name, "datid": database.datid, "relid": row.relid}
+    rows = HISTORY["tables"].latest._default_manager.filter(target_id=shop.pk, relname=junk)
+    row = rows.values("database_id", "relid")[0]
+    database = Database.objects.get(pk=row["database_id"])
+    return {"name": shop.name, "datid": database.datid, "relid": row["relid"]}

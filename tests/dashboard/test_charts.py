@@ -131,7 +131,7 @@ def test_a_spark_is_well_formed_and_stays_in_its_box(values):
 
     for path in picture:
         numbers = (
-            path.get("d").replace("M", " ").replace("L", " ").replace("Z", "").replace("h0", "")
+            path.attrib["d"].replace("M", " ").replace("L", " ").replace("Z", "").replace("h0", "")
         )
         points = [float(number) for number in numbers.split()]
         assert all(0 <= x <= charts.WIDTH for x in points[::2])

@@ -20,7 +20,10 @@ def body(response):
 
 
 def test_json_is_a_list_of_objects_with_just_the_columns():
-    rows = [{"relname": "a", "n_dead_tup": 3, "level": "critical"}, {"relname": "b"}]
+    rows: list[dict[str, object]] = [
+        {"relname": "a", "n_dead_tup": 3, "level": "critical"},
+        {"relname": "b"},
+    ]
 
     found = json.loads(body(json_response("tables", ["relname", "n_dead_tup"], rows)))
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal as signals
+import subprocess
+import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,10 +20,13 @@ from django.contrib.auth.models import User
 from django.db import connection as history
 from django.utils import timezone
 
-from monitors import acting, perform, run
+from dashboard.embedded import processes
+from dashboard.embedded.postgres import Cluster, embedded_programs
+from monitors import acting, perform, queue, run
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
+from tests import servers
 from tests.servers import Blocked, Server
 
 pytestmark = pytest.mark.django_db
@@ -287,6 +295,69 @@ def test_a_locked_table_is_skipped_or_fails_with_its_blockers(  # noqa: PLR0917 
 
 
 @newest
+def test_progress_is_shown_while_it_runs_and_the_stop_button_ends_it(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The operator's VACUUM is slowed down so that it can be seen at work."""
+    where = table(server)
+    user = person("operator")
+    seen: list[dict[str, Any]] = []
+    look = acting.Watch.look
+
+    def look_and_press(watch: acting.Watch) -> None:
+        look(watch)
+        seen.append(Action.objects.get(pk=row.pk).progress)
+        if "pct" in seen[-1]:
+            run.stop(user, row, "test")
+
+    monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(acting.Watch, "look", look_and_press)
+    with server.connect(dbname="shop") as superuser:
+        superuser.execute(f"INSERT INTO {where} SELECT generate_series(1, 100000)")
+        superuser.execute("ALTER ROLE operator SET vacuum_cost_delay = 100")
+        superuser.execute("ALTER ROLE operator SET vacuum_cost_limit = 1")
+        try:
+            row = requested(user, target, "vacuum", table=where)
+            perform.perform(str(row.pk))
+        finally:
+            superuser.execute("ALTER ROLE operator RESET ALL")
+
+    row.refresh_from_db()
+    assert row.state == "cancelled"
+    assert seen[-1]["phase"] == "scanning heap"
+    assert 0 <= seen[-1]["pct"] < 100
+    assert row.backend_pid
+
+
+@newest
+def test_a_long_action_waits_while_all_slots_are_taken(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    slots = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(acting, "LONG_SLOTS", slots)
+
+    with slots:
+        perform.perform(str(row.pk))
+        row.refresh_from_db()
+        assert row.state == "queued"
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "succeeded"
+
+
+@newest
 def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     server: Server,
     target: Target,
@@ -531,6 +602,51 @@ def test_another_server_at_the_address_is_refused(
     assert "VACUUM" not in server.log_text(since=since)
 
 
+def test_a_standby_is_refused_before_anything_is_sent(
+    standby: Server, watch: Watch, person: Person, previewed: Asked
+) -> None:
+    """AC-14: also where nobody has yet noticed that it is one."""
+    target = watch(standby, operator_user="operator")
+    user = person("dba")
+    arguments = {
+        "pid": "1",
+        "backend_start": "2026-01-01 00:00:00.1+00",
+        "query_start": "2026-01-01 00:00:00.1+00",
+    }
+    since = standby.log_size()
+
+    draft = previewed(user, target, "vacuum", table="public.t")
+    row = signal(user, target, "cancel_backend", arguments)
+
+    assert "standby in recovery" in draft.preview["refused"]
+    assert (row.state, "standby in recovery" in row.outcome) == ("refused", True)
+    assert signals_in(standby.log_text(since=since)) == 0
+
+
+@pytest.fixture
+def standby() -> Iterator[Server]:
+    """A server that waits for a primary's changes for ever."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.home())
+        cluster = Cluster(
+            name="standby",
+            folder=folder / "standby",
+            programs=embedded_programs(),
+            password="secret-of-standby",
+            settings={**servers.SETTINGS, "hot_standby": "on"},
+        )
+        cluster.initialized(cluster.initialize())
+        cluster.start(processes.free_port())
+        cluster.wait()
+        servers.create_roles(cluster, 18)
+        cluster.stop()
+        (cluster.data / "standby.signal").touch()
+        cluster.start(processes.free_port())
+        stack.callback(cluster.stop)
+        cluster.wait()
+        yield Server(18, cluster.port, cluster.password, str(cluster.log))
+
+
 @newest
 def test_a_superuser_as_operator_is_refused_unless_the_target_says_otherwise(
     server: Server, watch: Watch, person: Person, table: Callable[..., str], previewed: Asked
@@ -622,3 +738,136 @@ def test_an_unreachable_target_fails_with_the_reason(
     row.refresh_from_db()
     assert row.state == "failed"
     assert "Nothing was sent" in row.outcome
+
+
+@newest
+def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+    eventually: Callable[..., None],
+    transactional_db: None,
+) -> None:
+    """AC-06: VACUUM FULL waits for its lock, and every reader behind it, when kill -9 comes."""
+    where = table(server)
+    holder = live(server, user="owner", dbname="shop", autocommit=False)
+    holder.execute(f"SELECT count(*) FROM {where}")
+    row = requested(person("dba"), target, "vacuum_full", table=where)
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(row.pk)],
+            env={**os.environ, "DATABASE_URL": url_of(history.settings_dict)},
+            start_new_session=True,
+        ) as worker,
+        server.connect() as eye,
+    ):
+        name = acting.application_name(row)
+        eventually(lambda: named(eye, name, waiting=True), seconds=20)
+        os.killpg(worker.pid, signals.SIGKILL)
+        eventually(lambda: not named(eye, name, waiting=False), seconds=5)
+
+    live(server, user="owner", dbname="shop").execute(f"SELECT count(*) FROM {where}")
+    Action.objects.filter(pk=row.pk).update(beat_at=timezone.now() - timedelta(seconds=16))
+    perform.sweep()
+    row.refresh_from_db()
+    assert row.state == "lost"
+    assert "so is its backend" in row.outcome
+
+
+@newest
+def test_messages_through_the_broker_send_one_statement(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    live: Callable[..., Session],
+    eventually: Callable[..., None],
+    transactional_db: None,
+) -> None:
+    """AC-07 with a real worker: five at once, again after success, and again after kill -9."""
+    user = person("operator")
+    row = requested(user, target, "vacuum", table=table(server))
+    where = table(server)
+    cut = requested(user, target, "vacuum", table=where)
+    holder = live(server, user="owner", dbname="shop", autocommit=False)
+    holder.execute(f"LOCK TABLE {where}")
+    since = server.log_size()
+
+    with worker_of("long") as worker:
+        deliver(row, 5)
+        eventually(lambda: state_of(row) == "succeeded", seconds=30)
+        deliver(row, 1)
+        deliver(cut, 1)
+        eventually(lambda: server.log_text(since=since).count(f"statement: {cut.sql}"), seconds=30)
+        os.killpg(worker.pid, signals.SIGKILL)
+    witness = requested(user, target, "analyze", table=where)
+    holder.rollback()
+    with worker_of("long"):
+        deliver(cut, 5)
+        deliver(witness, 1)
+        eventually(lambda: state_of(witness) == "succeeded", seconds=30)
+
+    log = server.log_text(since=since)
+    assert log.count(f"statement: {row.sql}") == 1
+    assert log.count(f"statement: {cut.sql}") == 1
+    assert state_of(cut) == "running"  # until the sweep finds that nobody beats
+
+
+@contextmanager
+def worker_of(name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker of its own process group that works on the test database."""
+    words = ["-A", "dashboard", "worker", "-P", "threads", "-c", "5", "-Q", name]
+    quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    environment = {"DATABASE_URL": url_of(history.settings_dict), "HOWDAH_ROLE": name}
+    with subprocess.Popen(
+        [sys.executable, "-m", "celery", *words, *quick],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signals.SIGKILL)
+
+
+def deliver(row: Action, times: int) -> None:
+    for _ in range(times):
+        assert queue.send("perform", str(row.pk), queue="long", expires=60)
+
+
+def state_of(row: Action) -> str:
+    return Action.objects.values_list("state", flat=True).get(pk=row.pk)
+
+
+# Without the check for the client a lock timeout of 5 s would end the wait as well.
+WORKER = """
+import sys
+from dataclasses import replace
+import django
+django.setup()
+from monitors import perform
+from monitors.actions import ACTIONS
+ACTIONS["vacuum_full"] = replace(ACTIONS["vacuum_full"], lock_timeout_ms=600_000)
+perform.perform(sys.argv[1])
+"""
+
+
+def url_of(database: dict[str, Any]) -> str:
+    return (
+        f"postgresql://{database['USER']}:{database['PASSWORD']}"
+        f"@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+    )
+
+
+def named(eye: Session, name: str, *, waiting: bool) -> bool:
+    found = eye.execute(
+        "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE application_name = %s", [name]
+    ).fetchone()
+    return bool(found and found[0]) if waiting else found is not None

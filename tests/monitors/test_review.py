@@ -23,10 +23,14 @@ def target(embedded, watch):
 
 
 @pytest.fixture
-def neglected(embedded, worker_id, eventually):
-    """A table with 1,500 dead rows that autovacuum leaves alone, and its name."""
-    name = f"neglected_{worker_id}"
-    with embedded.connect(dbname="shop") as session:
+def neglect(worker_id, eventually):
+    """Make a table with 1,500 dead rows that autovacuum leaves alone: neglect(server) -> name."""
+    made = []
+
+    def make(server):
+        name = f"neglected_{worker_id}"
+        session = server.connect(dbname="shop")
+        made.append((session, name))
         session.execute(f"DROP TABLE IF EXISTS {name}")
         session.execute(f"CREATE TABLE {name} (id integer) WITH (autovacuum_enabled = off)")
         session.execute(f"INSERT INTO {name} SELECT generate_series(1, 3000)")
@@ -34,8 +38,18 @@ def neglected(embedded, worker_id, eventually):
         session.execute(f"DELETE FROM {name} WHERE id <= 1500")
         dead = f"SELECT pg_stat_get_dead_tuples('{name}'::regclass)"
         eventually(lambda: session.execute(dead).fetchone() == (1500,))
-        yield name
+        return name
+
+    yield make
+    for session, name in made:
         session.execute(f"DROP TABLE {name}")
+        session.close()
+
+
+@pytest.fixture
+def neglected(embedded, neglect):
+    """The name of such a table on the embedded server."""
+    return neglect(embedded)
 
 
 def of(found, advisor):
@@ -46,10 +60,12 @@ def about(found, text):
     return [finding for finding in found if text in finding.title]
 
 
-def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(target, neglected):
+@pytest.mark.fleet
+def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(server, watch, neglect):
+    target, name = watch(server), neglect(server)
     take_now(target)
 
-    [finding] = about(review.findings(target), neglected)
+    [finding] = about(review.findings(target), name)
 
     assert finding.advisor == "autovacuum_disabled"
     assert finding.severity == Severity.WARNING
@@ -58,9 +74,10 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(targ
     assert finding.action == "vacuum"
     assert finding.arguments == {
         "database": "shop",
-        "table": f"public.{neglected}",
+        "table": f"public.{name}",
         "analyze": "true",
     }
+    assert name in review.verdict(target, [finding], page="vacuum").text
 
 
 def test_it_finds_a_toast_table_and_names_its_main_table(target, embedded, worker_id, eventually):
@@ -225,13 +242,13 @@ def read(target, *, state="ok", seconds=2, reason="", failing=0, probes=None):
         )
 
 
-@pytest.mark.parametrize("page", ["overview", "activity", "vacuum"])
-def test_it_says_that_all_is_well_in_the_pages_own_words(target, page):
+@pytest.mark.parametrize("name", ["overview", "activity", "vacuum"])
+def test_it_says_that_all_is_well_in_the_pages_own_words(target, name):
     read(target)
 
-    verdict = review.verdict(target, [], page=page)
+    verdict = review.verdict(target, [], page=name)
 
-    assert (verdict.level, verdict.text) == ("good", review.GOOD[page])
+    assert (verdict.level, verdict.text) == ("good", review.GOOD[name])
     assert verdict.foot == "Read 2 s ago."
     assert verdict.finding is None
 

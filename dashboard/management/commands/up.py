@@ -6,7 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from dashboard.embedded.supervisor import Options, run
+from dashboard.embedded.stack import Options
+from dashboard.embedded.supervisor import run
 
 
 class Command(BaseCommand):

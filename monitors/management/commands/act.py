@@ -62,6 +62,8 @@ class Command(command.Command):
             self.refused(options, str(error))
         row = self.picked_up(row)
         if options["wait"]:
+            if row.state == Action.State.WAITING:
+                self.stderr.write("It waits until another person approves it.")
             row = wait_until(row, lambda found: found.is_final)
         if options["json"]:
             self.print_json(described(row))

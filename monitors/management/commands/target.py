@@ -94,7 +94,7 @@ class Command(command.Command):
             self.say("It has no operator login: nothing can be done to it (--operator-user).")
 
     def edit(self, options: dict[str, Any]) -> None:
-        """Save what was named; connects first where the address or a login changes."""
+        """Save what was named, and say which password has to be given again."""
         target = command.target_named(options["name"])
         fields, passwords = given(options), passwords_of(options)
         if not fields and not passwords:

@@ -38,7 +38,7 @@ def keep(target, pid, *, seconds=10.0, **columns):
         "backend_type": "client backend",
         **columns,
     }
-    HISTORY["activity"].latest.objects.create(
+    HISTORY["activity"].latest._default_manager.create(
         target_id=target.pk,
         database_id=0,
         pid=pid,
@@ -302,7 +302,7 @@ def test_what_was_just_cancelled_is_not_offered_again(target, dba):
 def test_the_past_has_no_buttons(target, dba):
     keep(target, 1)
     partitions.ensure_for(HISTORY["activity"].samples, READ_AT)
-    HISTORY["activity"].samples.objects.create(
+    HISTORY["activity"].samples._default_manager.create(
         target_id=target.pk,
         database_id=0,
         pid=77,

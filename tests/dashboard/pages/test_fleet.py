@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from django.urls import reverse
 
-from dashboard.fleet_rows import COLUMNS, badness, fleet_of
+from dashboard.fleet_rows import COLUMNS, badness, dead_rows, fleet_of
 from dashboard.requests import window_of
-from monitors.models import Grant, ProbeState, Target
+from monitors.models import HISTORY, Grant, ProbeState, Target
 from monitors.snapshot import take_now
 
 
@@ -97,6 +97,15 @@ def test_the_longest_transaction_is_told_by_the_targets_clock(shop, live, embedd
     (row,) = fleet_of([shop], window_of(rf.get("/")))
 
     assert 0 <= row["longest_xact_seconds"] < 60
+
+
+@pytest.mark.parametrize("query", ["/", "/?at=2100-01-01T00:00Z"])
+def test_dead_rows_are_the_sum_over_all_tables(shop, rf, query):
+    latest = HISTORY["tables"].latest._default_manager.filter(target_id=shop.pk)
+    expected = sum(dead or 0 for dead in latest.values_list("n_dead_tup", flat=True))
+
+    assert expected >= 2000
+    assert dead_rows([shop], window_of(rf.get(query))) == {shop.pk: expected}
 
 
 def test_a_disabled_target_comes_last_and_is_not_called_down(shop, read, watch, embedded):

@@ -143,6 +143,7 @@ def test_the_wizard_checks_saves_and_never_shows_the_password(admin, embedded):
     assert "waiting for its first snapshot" in saved
     assert (target.name, target.environment.name) == ("db-7", "staging")
     assert check.stored_passwords(target) == {"collector": embedded.password}
+    assert admin.session["sealed_drafts"] == {}
     for page in (waiting, checked, saved, admin.get("/targets/db-7/edit/").content.decode()):
         assert embedded.password not in page
     assert embedded.password not in str(list(AuditEntry.objects.values()))
@@ -256,32 +257,28 @@ def test_the_logins_of_a_saved_target_can_be_checked_again(admin, watch, embedde
 
 
 def test_removing_asks_for_the_name(admin):
-    target = make_target("shop-1")
+    make_target("shop-1")
 
     wrong = admin.post("/targets/shop-1/remove/", {"name": "shop"})
-    target.refresh_from_db()
     assert wrong.status_code == 400
     assert "That is not its name" in wrong.content.decode()
-    assert target.deleting_at is None
+    assert Target.objects.get().deleting_at is None
 
     right = admin.post("/targets/shop-1/remove/", {"name": "shop-1"})
-    target.refresh_from_db()
     assert right.status_code == 302
-    assert target.deleting_at is not None
+    assert Target.objects.get().deleting_at is not None
     assert listed(admin) == []
     assert AuditEntry.objects.filter(what="target.remove", who="admin").count() == 1
 
 
 def test_disable_and_enable_are_posts_and_in_the_audit(admin):
-    target = make_target("shop-1")
+    make_target("shop-1")
 
     assert admin.get("/targets/shop-1/disable/").status_code == 405
     admin.post("/targets/shop-1/disable/")
-    target.refresh_from_db()
-    assert not target.enabled
+    assert not Target.objects.get().enabled
     admin.post("/targets/shop-1/enable/")
-    target.refresh_from_db()
-    assert target.enabled
+    assert Target.objects.get().enabled
     assert list(AuditEntry.objects.order_by("id").values_list("what", flat=True)) == [
         "target.disable",
         "target.enable",

@@ -12,6 +12,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.pages.vacuum import label_of
 from dashboard.table_rows import COLUMNS
 from monitors.models import HISTORY, Action
 from monitors.samples import Change
@@ -34,7 +35,8 @@ def vacuum(shop, browse):
 def tables(shop):
     """A function that adds tables as if they had been read: tables(name=…, n_dead_tup=…)."""
     latest = HISTORY["tables"].latest
-    like = latest._default_manager.filter(target_id=shop.pk, relkind="r").first()
+    rows = latest._default_manager.filter(target_id=shop.pk, relkind="r")
+    like = rows.values("database_id", "relfrozenxid", "since_at", "changed_at")[0]
 
     def add(relid: int, **fields):
         values = {
@@ -44,15 +46,11 @@ def tables(shop):
             "n_live_tup": 1000,
             "n_dead_tup": 0,
             "toastrelid": 0,
-            "relfrozenxid": like.relfrozenxid,
         }
         latest._default_manager.create(
             target_id=shop.pk,
-            database_id=like.database_id,
             relid=relid,
-            since_at=like.since_at,
-            changed_at=like.changed_at,
-            **{**values, "relname": f"t{relid}", **fields},
+            **{**like, **values, "relname": f"t{relid}", **fields},
         )
 
     return add
@@ -200,17 +198,34 @@ def test_an_action_stands_on_the_chart(vacuum, shop):
     )  # fmt: skip
     text = vacuum()
 
-    chart = json.loads(re.search(r'id="dead-data"[^>]*>(.*?)</template>', text)[1])
+    chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', text)[0])
     assert [mark["kind"] for mark in chart["marks"]] == ["action"]
     assert chart["marks"][0]["url"] == reverse("action", args=[action.pk])
+
+
+def test_a_table_that_was_just_vacuumed_keeps_its_line(vacuum, shop, place, junk):
+    HISTORY["tables"].latest._default_manager.filter(relid=place["relid"]).update(n_dead_tup=0)
+
+    chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', vacuum())[0])
+
+    labels = [one["label"] for one in chart["series"]]
+    assert labels[0] == "All tables"
+    assert any(junk.split()[0] in label for label in labels[1:])
+
+
+def test_tables_of_one_name_in_two_databases_are_told_apart():
+    alike = [{"table": "public.t", "database": name} for name in ("a", "b")]
+    other = {"table": "public.u", "database": "a"}
+
+    labels = [label_of(row, [*alike, other]) for row in (*alike, other)]
+    assert labels == ["a: public.t", "b: public.t", "public.u"]
 
 
 def test_the_past_shows_what_stood_then(vacuum, shop, place):
     """A table that grew after a moment has its earlier number there."""
     samples = HISTORY["tables"].samples._default_manager
-    sample = samples.get(target_id=shop.pk, relid=place["relid"])
-    moment = sample.taken_at
-    values = {field.name: getattr(sample, field.name) for field in sample._meta.concrete_fields}
+    values = samples.filter(target_id=shop.pk, relid=place["relid"]).values()[0]
+    moment = values["taken_at"]
     later = moment + timedelta(milliseconds=5)
     samples.create(**{**values, "taken_at": later, "n_dead_tup": 9999, "change": Change.CHANGED})
     HISTORY["tables"].latest._default_manager.filter(
