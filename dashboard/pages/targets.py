@@ -19,7 +19,7 @@ from dashboard.source import source_of
 from dashboard.target_form import TargetForm, initial_of, initial_of_target
 from monitors import access, registration
 from monitors.drafts import save_draft
-from monitors.models import ProbeState, Target, TargetCheck
+from monitors.models import ProbeState, Snapshot, Target, TargetCheck
 from monitors.probes import PROBES
 
 COLUMNS = (
@@ -44,6 +44,7 @@ LOCAL = ("localhost", "127.", "::1")
 SEALED = "sealed_drafts"
 """Session key: {check id: boxes that only a worker can open}."""
 KEPT_DRAFTS = 5
+OFF = (Snapshot.State.UNSUPPORTED, Snapshot.State.DENIED)
 
 
 @require_safe
@@ -248,7 +249,7 @@ def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
     is_draft = bool(row.draft)
     result = row.result or {}
     progress = first_snapshots(row.target) if is_draft and row.target else []
-    is_read = bool(progress) and all(state["read_at"] for state in progress)
+    is_read = bool(progress) and all(one["read_at"] or one["is_off"] for one in progress)
     if not is_draft:
         step = 0
     elif row.target is None:
@@ -275,12 +276,23 @@ def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
 
 
 def first_snapshots(target: Target) -> list[dict[str, Any]]:
-    """Return the probes of a new target with when they were first read and what went wrong."""
+    """Return the probes of a new target with when they were first read and what went wrong.
+
+    One that can't be read there (`is_off`: no such extension, no right) is not waited for.
+    """
     rows = list(ProbeState.objects.filter(target=target))
     found = []
     for probe in PROBES:
         mine = [row for row in rows if row.probe == probe.name]
         read = [row.taken_at for row in mine if row.taken_at]
         reason = next((row.reason for row in mine if row.reason), "")
-        found.append({"name": probe.name, "read_at": min(read, default=None), "reason": reason})
+        is_off = bool(mine) and all(row.state in OFF for row in mine)
+        found.append(
+            {
+                "name": probe.name,
+                "read_at": min(read, default=None),
+                "reason": reason,
+                "is_off": is_off,
+            }
+        )
     return found
