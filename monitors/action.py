@@ -110,6 +110,8 @@ class Action:
     """The probe whose last snapshot is stored before the statement, else nothing is sent."""
     after: str = ""
     """The probe that is read once more when it has succeeded."""
+    extension: str = ""
+    """Where no database is named: it acts in the first one that has this extension."""
     rule: Callable[[Arguments], None] = no_rule
     """Raises InvalidArguments for arguments that don't fit together."""
     object_name: Callable[[Arguments, Identity], str]

@@ -25,9 +25,9 @@ from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Snapshot, Target, TargetCheck
-from monitors.pg import backends, connect, relations
-from monitors.pg.errors import Unreachable, reason_of
+from monitors.models import Action, Database, Snapshot, Target, TargetCheck
+from monitors.pg import backends, connect, extensions, relations
+from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ SILENT_AFTER = timedelta(seconds=15)
 DRAFTS_KEPT = timedelta(days=1)
 CHECK_ANSWERED_WITHIN = timedelta(seconds=60)
 LOST_AT_ONCE = 20
+DATABASES_AT_MOST = 20
 SNAPSHOT_SECONDS = 12.0
 """For the snapshots around a statement; less than SILENT_AFTER."""
 WRITE_AGAIN_SECONDS = (1, 2, 5, 10, 20)
@@ -154,6 +155,20 @@ def still_allowed(row: Action, spec: Spec) -> Target:
 def database_of(row: Action, target: Target) -> str:
     """Return the database to act in."""
     return str(row.arguments.get("database") or target.dbname)
+
+
+def database_with(row: Action, spec: Spec, target: Target) -> str:
+    """Return the first database that has an action's extension; the entry database if none has."""
+    included = Database.objects.filter(target=target, included=True, gone_at=None)
+    names = dict.fromkeys([target.dbname, *included.values_list("datname", flat=True)])
+    for name in list(names)[:DATABASES_AT_MOST]:
+        try:
+            with acting.looking(acting.operator_address(target, name), row) as eye:
+                if extensions.find(eye, spec.extension) is not None:
+                    return name
+        except DatabaseClosed:
+            continue
+    return target.dbname
 
 
 def note(row: Action, **values: Any) -> None:
@@ -377,6 +392,7 @@ def preview_now(action_id: str) -> None:
         preview["unreachable"] = True
     Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
         preview=preview,
+        arguments=row.arguments,
         identity=row.identity,
         sql=row.sql,
         object_name=row.object_name,
@@ -389,6 +405,8 @@ def look(row: Action, spec: Spec, preview: dict[str, Any]) -> None:
     if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
         message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
         raise Refused(message)
+    if spec.extension and "database" not in row.arguments:
+        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
     address = acting.operator_address(target, database_of(row, target))
     with acting.looking(address, row) as eye, connect.deadline(eye, 10):
         server = acting.check_server(eye, target)

@@ -134,7 +134,7 @@ ACTION = Action(
         Parameter(
             name="database",
             kind=Kind.DATABASE,
-            help="a database that has pg_stat_statements; the entry database if none is given",
+            help="a database that has pg_stat_statements; the first that has it if none is given",
         ),
     ),
     queue="long",
@@ -143,6 +143,7 @@ ACTION = Action(
     lock_timeout_ms=1000,
     destructive=True,
     before="statements",
+    extension=STATEMENTS,
     after="statements",
     object_name=object_name,
     resolve=resolve,

@@ -152,6 +152,31 @@ def test_it_is_not_asked_for_without_a_confirmation(
         run.request(user, draft, confirmed=False, source="test")
 
 
+@newest
+def test_without_a_database_it_finds_the_one_that_has_it(
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    permitted: None,
+    worker_id: str,
+) -> None:
+    entry = f"entry_{worker_id}_{secrets.token_hex(3)}"
+    name = sql.Identifier(entry)
+    target = watch(server, dbname=entry, include=["shop"], operator_user="operator")
+    with server.connect() as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        try:
+            snapshot.take_now(target, ["databases"])
+            draft = run.preview(person("dba"), target, "reset_statements", {}, source="test")
+            perform.preview_now(str(draft.pk))
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(name))
+    draft.refresh_from_db()
+
+    assert draft.preview["refused"] == ""
+    assert draft.arguments == {"database": "shop"}
+
+
 def test_where_it_is_not_installed_it_says_so(server: Server, worker_id: str) -> None:
     cleaned = ACTION.clean({"database": "template1"})
     with (
