@@ -79,12 +79,17 @@ def test_only_a_dba_may_and_confirms(db: None) -> None:
     assert not ACTION.direct
 
 
-def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
-    server: Server, target: Target, person: Callable[..., User], requested: Asked, permitted: None
+def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Callable[..., User],
+    requested: Asked,
+    permitted: None,
+    live: Callable[..., Session],
 ) -> None:
     """AC-20."""
     statement, shown = statement_of(f"reset_{secrets.token_hex(6)}")
-    session = server.connect(dbname="shop", prepare_threshold=None)
+    session = live(server, dbname="shop", prepare_threshold=None)
     session.execute(statement)
     snapshot.take_now(target, ["statements"])  # known from now on; later calls are differences
     before = calls_of(target, shown)
@@ -113,7 +118,6 @@ def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
         session.execute(statement)
     snapshot.take_now(target, ["statements"])
     assert calls_of(target, shown) == before + 7 + 3
-    session.close()
 
 
 @newest
