@@ -74,7 +74,8 @@ def listing_of(
         message = f"The table can't be sorted by {sort[:40]!r}."
         raise BadRequest(message)
     q = request.GET.get("q", "").strip()
-    matching = [row for row in rows if q.casefold() in searched(row).casefold()]
+    sought = q.casefold()
+    matching = [row for row in rows if not sought or sought in searched(row).casefold()]
     matching = ordered(matching, sort)
     page = page_of(request, len(matching))
     start = (page - 1) * PAGE_SIZE

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
-from django.db.models import F, Sum, Value
+from django.db.models import Sum
 from django.db.models.functions import Left
 from django.utils import timezone
 
@@ -45,9 +46,9 @@ COUNTERS = (
     "wal_bytes",
 )
 HALVES = ("calls", "total_exec_time")
-LABELS = ("id", "usename", "datname", "since_at", "gone_at")
+NAMES = ("id", "usename", "datname")
 
-PREVIEW = 300
+PREVIEW = 200
 """Characters of a statement that a list shows; it cuts them to the width of its column."""
 
 SLOWER_TIMES, SLOWER_CALLS, SLOWER_MS = 1.5, 5, 1.0
@@ -62,36 +63,42 @@ HUNDRED = 100
 Row = dict[str, Any]
 
 
-def statements_of(target: Target, window: Window, *, whole_texts: bool = False) -> list[Row]:
+def statements_of(target: Target, window: Window, *, with_texts: bool = False) -> list[Row]:
     """Return every statement that was called in a window, with what it cost there.
 
-    Keys: `COLUMNS`, the probe's key, `id` (of its latest row), `since_at` (first
-    seen), `gone_at`, `hit_pct` (None: no block was touched), `complete`
-    (False: its counters began anew inside), `slower` (see `slower_of`), and
-    total_exec_time and mean_exec_time in ms. Without `whole_texts` a query is
-    its first `PREVIEW` characters; None was not read yet.
+    Keys: `COLUMNS`, the probe's key, `id` (of its latest row), `hit_pct` (None: no
+    block was touched), `complete` (False: its counters began anew inside), `slower`
+    (see `slower_of`), and total_exec_time and mean_exec_time in ms. Without
+    `with_texts` there is no `query`: `with_previews` adds it to some.
     """
     sums = series.sums("statements", target.pk, window, COUNTERS, halves=HALVES)
     called = [row for row in sums if row["calls"] > 0]
-    labels = labels_of(target, whole_texts=whole_texts)
-    known = [row for row in called if key_of(row) in labels]
-    total = sum(row["total_exec_time"] for row in known if row["toplevel"])
-    return [statement_row(row, labels[key_of(row)], total) for row in known]
+    labels = labels_of(target, with_texts=with_texts)
+    known = [(row, labels[key]) for row in called if (key := key_of(row)) in labels]
+    total = sum(row["total_exec_time"] for row, _ in known if row["toplevel"])
+    return [statement_row(row, names, total) for row, names in known]
 
 
-def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what names a statement within its target."""
-    return tuple(row[name] for name in KEY)
+key_of = itemgetter(*KEY)
+"""Returns what names a statement within its target."""
 
 
-def labels_of(target: Target, *, whole_texts: bool) -> dict[tuple[Any, ...], Row]:
-    """Return names and texts of every statement that history knows, by key."""
+def labels_of(target: Target, *, with_texts: bool) -> dict[tuple[Any, ...], Row]:
+    """Return the names, and texts, of every statement that history knows, by key."""
     latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
-    text = F("query") if whole_texts else Left("query", Value(PREVIEW))
-    rows = latest.annotate(text=text).values_list(*KEY, *LABELS, "text")
-    names = (*LABELS, "query")
+    names = (*NAMES, "query") if with_texts else NAMES
     end = len(KEY)
-    return {row[:end]: dict(zip(names, row[end:], strict=True)) for row in rows.iterator(10_000)}
+    rows = latest.values_list(*KEY, *names)
+    return {row[:end]: dict(zip(names, row[end:], strict=True)) for row in rows}
+
+
+def with_previews(rows: Iterable[Row]) -> list[Row]:
+    """Return rows with the beginning of their text as `query`; None was not read yet."""
+    found = list(rows)
+    latest = HISTORY["statements"].latest._default_manager
+    wanted = latest.filter(pk__in=[row["id"] for row in found])
+    texts = dict(wanted.values_list("pk", Left("query", PREVIEW)))
+    return [{**row, "query": texts.get(row["id"])} for row in found]
 
 
 def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any], total: float) -> Row:

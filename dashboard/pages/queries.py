@@ -31,11 +31,16 @@ SHOWN = 70
 def queries(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the statements of a window, the most expensive first."""
     target, window = get_target(request, name), window_of(request)
-    wants_all = bool(request.GET.get("format") or request.GET.get("q"))
-    statements = statement_rows.statements_of(target, window, whole_texts=wants_all)
+    statements = statement_rows.statements_of(target, window, with_texts=wants_texts(request))
     shown = listing(request, statements)
     exported = table_response(request, "queries", statement_rows.COLUMNS, shown.matching)
     return exported or page(request, target, window, statements, shown)
+
+
+def wants_texts(request: PageRequest) -> bool:
+    """Return whether every statement's text is needed, not only those of one page."""
+    query = request.GET
+    return bool(query.get("format") or query.get("q") or query.get("sort", "").endswith("query"))
 
 
 def listing(request: PageRequest, statements: Sequence[Row]) -> Listing:
@@ -49,7 +54,7 @@ def listing(request: PageRequest, statements: Sequence[Row]) -> Listing:
         columns=SORTED,
         default="-total_exec_time",
         searched=lambda row: (
-            f"{row['query'] or ''} {row['usename'] or ''} {row['database'] or ''} {row['queryid']}"
+            f"{row.get('query') or ''} {row['usename'] or ''} {row['database'] or ''} {row['queryid']}"
         ),
     )
 
@@ -71,7 +76,9 @@ def page(
         "statements": statements,
         "listing": shown,
         "sort": shown.sort,
-        "rows": statement_rows.with_sparks(target, window, shown.rows),
+        "rows": statement_rows.with_sparks(
+            target, window, statement_rows.with_previews(shown.rows)
+        ),
         "databases": sorted({row["database"] or "" for row in statements} - {""}),
         "users": sorted({row["usename"] or "" for row in statements} - {""}),
         "tiles": tiles(statements, load),
@@ -126,20 +133,21 @@ def judged(statements: Sequence[Row]) -> tuple[str, str]:
     if top is None:
         return "unknown", "No statement was counted in this window."
     share = (
-        f" takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
+        f"takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
         f"{charts.ms_words(top['total_exec_time'])} in {counted(top['calls'], 'call')}, "
         f"{charts.ms_words(top['mean_exec_time'])} each."
     )
     slower = [row for row in statements if row["slower"]]
+    worst = max(slower, key=statement_rows.lost_ms, default=top)
+    dearest, slowed = (quoted(row) for row in statement_rows.with_previews([top, worst]))
     if not slower:
-        return "good", f"{quoted(top)}{share}"
-    worst = max(slower, key=statement_rows.lost_ms)
+        return "good", f"{dearest} {share}"
     before, after = worst["slower"]
     many = f"{len(slower)} statements became slower. Most of all" if len(slower) > 1 else ""
-    said = f"{many or 'One statement became slower:'} {quoted(worst)}"
-    subject = "It" if worst is top else quoted(top)
     became = f"takes {charts.ms_words(after)}, was {charts.ms_words(before)}"
-    return "warning", f"{said} {became} in the first half of this window. {subject}{share}"
+    said = f"{many or 'One statement became slower:'} {slowed} {became}"
+    subject = "It" if worst is top else dearest
+    return "warning", f"{said} in the first half of this window. {subject} {share}"
 
 
 def quoted(row: Row) -> str:

@@ -20,6 +20,8 @@ from monitors.review import Verdict
 
 Row = dict[str, Any]
 
+LABELS = (*statement_rows.KEY, *statement_rows.NAMES, "query", "since_at", "gone_at")
+
 FASTER_TIMES = 1 / statement_rows.SLOWER_TIMES
 
 
@@ -28,7 +30,7 @@ def query(request: PageRequest, name: str, query_id: int) -> HttpResponseBase:
     """Show one statement's text, calls, time, rows, blocks and where else it runs."""
     target, window = get_target(request, name), window_of(request)
     latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk, pk=query_id)
-    labels = latest.values(*statement_rows.KEY, *statement_rows.LABELS, "query").first()
+    labels = latest.values(*LABELS).first()
     if labels is None:
         raise Http404
     same = same_text(target, window, labels)
@@ -42,10 +44,7 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
     latest = HISTORY["statements"].latest._default_manager.filter(
         target_id=target.pk, queryid=labels["queryid"]
     )
-    named = {
-        statement_rows.key_of(one): one
-        for one in latest.values(*statement_rows.KEY, *statement_rows.LABELS, "query")
-    }
+    named = {statement_rows.key_of(one): one for one in latest.values(*LABELS)}
     sums = series.sums(
         "statements",
         target.pk,

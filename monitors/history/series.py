@@ -94,9 +94,7 @@ class Source:
         return sql.SQL(" AND ").join(parts)
 
 
-def source_of(
-    probe_name: str, target_id: int, window: Window, database_id: int | None
-) -> Source:
+def source_of(probe_name: str, target_id: int, window: Window, database_id: int | None) -> Source:
     """Choose samples, hours or days by the window's length and age."""
     history = HISTORY[probe_name]
     if not history.probe.per_database and database_id is None:
@@ -405,9 +403,8 @@ def changed_since(
         ),
         {
             "start": window.start,
-            "early": window.start - {"sample": timedelta(days=8)}.get(
-                source.unit, timedelta(days=400)
-            ),
+            "early": window.start
+            - {"sample": timedelta(days=8)}.get(source.unit, timedelta(days=400)),
         },
     )
 
@@ -528,11 +525,8 @@ def sums(
             columns=columns,
             sums=sql.SQL(", ").join(
                 [
-                    *(sum_of(name) for name in fields),
-                    *(
-                        sum_of(name, sql.SQL(" FILTER (WHERE at >= %(middle)s)"))
-                        for name in halves
-                    ),
+                    *(sum_of(source, name) for name in fields),
+                    *(sum_of(source, name, sql.SQL(" FILTER (WHERE at >= %(middle)s)")) for name in halves),
                 ]
             ),
             parts=sql.SQL(" UNION ALL ").join(
@@ -555,9 +549,7 @@ def sums(
     )
     late = [f"{name}_late" for name in halves]
     known = (*names, *fields, *late, "complete")
-    return [
-        {name: plain_number(value) for name, value in zip(known, row, strict=True)} for row in rows
-    ]
+    return [dict(zip(known, row, strict=True)) for row in rows]
 
 
 Span = tuple[datetime, datetime]
@@ -566,10 +558,15 @@ Span = tuple[datetime, datetime]
 NO_CONDITION = sql.SQL("")
 
 
-def sum_of(name: str, condition: sql.Composable = NO_CONDITION) -> sql.Composed:
-    """Return the expression that adds a counter up, 0 where there is none."""
-    return sql.SQL("coalesce(sum({name}){condition}, 0)").format(
-        name=sql.Identifier(name), condition=condition
+def sum_of(
+    source: Source, name: str, condition: sql.Composable = NO_CONDITION
+) -> sql.Composed:
+    """Return the expression that adds a counter up in its own type, 0 where there is none."""
+    kind = source.history.sample._meta.get_field(name).db_type(connection) or "bigint"
+    return sql.SQL("coalesce(sum({name}){condition}, 0)::{kind}").format(
+        name=sql.Identifier(name),
+        condition=condition,
+        kind=sql.SQL(kind),  # type: ignore[arg-type]
     )
 
 
@@ -589,9 +586,7 @@ def parts_of(source: Source, window: Window) -> list[tuple[Source, list[Span]]]:
     whole = [(window.start, window.end)]
     found: list[tuple[Source, list[Span]]] = []
     hourly = source.unit == "hour" or (
-        source.unit == "sample"
-        and source.history.hours is not None
-        and window.length > SUMMED_SPAN
+        source.unit == "sample" and source.history.hours is not None and window.length > SUMMED_SPAN
     )
     if source.unit == "hour" and window.length > timedelta(days=2):
         days = whole_units(window, "day")
