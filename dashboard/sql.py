@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
-from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 WORDS = """
@@ -27,7 +27,7 @@ TOKEN = re.compile(
       |(?P<quoted>"(?:[^"]|"")*(?:"|\Z))
       |(?P<number>\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)
       |(?P<word>[A-Za-z_][A-Za-z0-9_$]*)
-      |(?P<other>.)""",
+      |(?P<other>[^\w'"$/-]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -43,7 +43,7 @@ def mark(kind: str, text: str) -> str:
     if kind == "word" and text.upper() in KEYWORDS:
         return f"<b>{escape(text)}</b>"
     element = MARKS.get(kind)
-    return f"<{element}>{escape(text)}</{element}>" if element else str(escape(text))
+    return f"<{element}>{escape(text)}</{element}>" if element else escape(text)
 
 
 def highlight(text: str) -> SafeString:
