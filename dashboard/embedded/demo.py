@@ -384,6 +384,7 @@ def grow_visits(session: Session) -> None:
     if row and row[0] >= VISITS_AT_MOST:
         session.execute("SET lock_timeout = '2s'")
         session.execute("TRUNCATE public.visits")
+        session.execute(FLUSH)  # as after `rewrite_sessions`
     session.execute(FILL_VISITS, {"count": VISITS_A_BEAT})
 
 

@@ -79,7 +79,7 @@ def test_only_a_dba_may_and_confirms(db: None) -> None:
     assert not ACTION.direct
 
 
-def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(  # noqa: PLR0917 - fixtures
+def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
     server: Server,
     target: Target,
     person: Callable[..., User],
