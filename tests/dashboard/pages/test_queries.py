@@ -33,7 +33,7 @@ def statements(target):
 
 
 @pytest.fixture
-def page(target):
+def read(target):
     """A function from a query to the page's text, as a viewer sees it."""
     client = browser_of(person("viewer", "viewer"))
 
@@ -50,7 +50,7 @@ def ids(text: str) -> list[int]:
     return [int(number) for number in re.findall(r'<tr id="query-(\d+)"', text)]
 
 
-def test_the_export_has_just_the_keys_that_are_promised(page, statements):
+def test_the_export_has_just_the_keys_that_are_promised(read, statements):
     statements.add(
         -(2**62),
         grown(
@@ -60,7 +60,7 @@ def test_the_export_has_just_the_keys_that_are_promised(page, statements):
     )
     statements.add(2, grown(1, 70.0))
 
-    first, second = json.loads(page("?format=json"))
+    first, second = json.loads(read("?format=json"))
 
     assert tuple(first) == COLUMNS
     assert first["share_pct"] == 70
@@ -83,73 +83,73 @@ def test_the_export_has_just_the_keys_that_are_promised(page, statements):
     }
 
 
-def test_csv_says_the_same_as_json(page, statements):
+def test_csv_says_the_same_as_json(read, statements):
     statements.add(1, grown(3, 4.5))
 
-    (line,) = csv.DictReader(io.StringIO(page("?format=csv"), newline=""))
-    (row,) = json.loads(page("?format=json"))
+    (line,) = csv.DictReader(io.StringIO(read("?format=csv"), newline=""))
+    (row,) = json.loads(read("?format=json"))
 
     assert list(line) == list(row)
     assert line["total_exec_time_ms"] == "4.5"
 
 
-def test_what_was_not_called_in_the_window_is_not_listed(page, statements):
+def test_what_was_not_called_in_the_window_is_not_listed(read, statements):
     idle = statements.add(1)
     early = statements.add(2, grown(5, 5.0, minute=1))
     late = statements.add(3, grown(5, 5.0, minute=30))
     start = int(statements.at(10).timestamp())
 
-    found = ids(page(f"?from={start}"))
+    found = ids(read(f"?from={start}"))
 
     assert found == [late.pk]
-    assert set(ids(page())) == {early.pk, late.pk}
-    assert idle.pk not in ids(page())
+    assert set(ids(read())) == {early.pk, late.pk}
+    assert idle.pk not in ids(read())
 
 
-def test_it_sorts_by_any_column_either_way(page, statements):
+def test_it_sorts_by_any_column_either_way(read, statements):
     one = statements.add(1, grown(1, 9.0, rows=5), query="SELECT a")
     two = statements.add(2, grown(9, 2.0, rows=3), query="SELECT b")
 
-    assert ids(page()) == [one.pk, two.pk]
-    assert ids(page("?sort=-total_exec_time")) == [one.pk, two.pk]
-    assert ids(page("?sort=total_exec_time_ms")) == [two.pk, one.pk]
-    assert ids(page("?sort=-calls")) == [two.pk, one.pk]
-    assert ids(page("?sort=query")) == [one.pk, two.pk]
+    assert ids(read()) == [one.pk, two.pk]
+    assert ids(read("?sort=-total_exec_time")) == [one.pk, two.pk]
+    assert ids(read("?sort=total_exec_time_ms")) == [two.pk, one.pk]
+    assert ids(read("?sort=-calls")) == [two.pk, one.pk]
+    assert ids(read("?sort=query")) == [one.pk, two.pk]
     for column in (*COLUMNS, "hit_pct"):
-        assert sorted(ids(page(f"?sort={column}"))) == sorted([one.pk, two.pk])
+        assert sorted(ids(read(f"?sort={column}"))) == sorted([one.pk, two.pk])
 
 
-def test_it_filters_by_text_database_and_user(page, statements):
+def test_it_filters_by_text_database_and_user(read, statements):
     # The words stand behind what a list shows of a text.
     long = statements.add(1, grown(1, 1.0), query="SELECT " + "a, " * 200 + "needle")
     other = statements.add(2, grown(1, 1.0), usename="batch", datname="archive")
 
-    assert ids(page("?q=NEEDLE")) == [long.pk]
-    assert ids(page("?q=batch")) == [other.pk]
-    assert ids(page("?database=archive")) == [other.pk]
-    assert ids(page("?user=app")) == [long.pk]
-    assert [row["query"][-6:] for row in json.loads(page("?format=json&user=app"))] == ["needle"]
+    assert ids(read("?q=NEEDLE")) == [long.pk]
+    assert ids(read("?q=batch")) == [other.pk]
+    assert ids(read("?database=archive")) == [other.pk]
+    assert ids(read("?user=app")) == [long.pk]
+    assert [row["query"][-6:] for row in json.loads(read("?format=json&user=app"))] == ["needle"]
 
 
-def test_fifty_rows_make_a_page_and_the_export_has_all(page, statements):
+def test_fifty_rows_make_a_page_and_the_export_has_all(read, statements):
     for number in range(60):
         statements.add(number, grown(1, 1.0 + number))
 
-    assert len(ids(page())) == 50
-    assert len(ids(page("?page=2"))) == 10
-    assert len(json.loads(page("?page=2&format=json"))) == 60
+    assert len(ids(read())) == 50
+    assert len(ids(read("?page=2"))) == 10
+    assert len(json.loads(read("?page=2&format=json"))) == 60
 
 
-def test_more_rows_need_no_more_questions(page, statements):
+def test_more_rows_need_no_more_questions(read, statements):
     def asked() -> int:
         with CaptureQueriesContext(
             connection,
         ) as seen:
-            page()
+            read()
         return len(seen)
 
     statements.add(1, grown(1, 1.0))
-    page()
+    read()
     few = asked()
     for number in range(2, 40):
         statements.add(number, grown(1, 1.0))
@@ -157,62 +157,62 @@ def test_more_rows_need_no_more_questions(page, statements):
     assert asked() == few
 
 
-def test_the_verdict_names_the_top_statement_and_its_share(page, statements):
+def test_the_verdict_names_the_top_statement_and_its_share(read, statements):
     statements.add(1, grown(4, 8000.0), query="SELECT pg_sleep($1)")
     statements.add(2, grown(9, 2000.0))
 
-    text = page()
+    text = read()
 
     assert "SELECT pg_sleep($1) takes 80 % of this target&#x27;s execution time" in text
     assert "8.0 s in 4 calls, 2.0 s each." in text
 
 
-def test_what_became_slower_is_said_first(page, statements):
+def test_what_became_slower_is_said_first(read, statements):
     statements.add(1, grown(10, 100.0, minute=2), grown(10, 900.0, minute=38), query="SELECT slow")
     statements.add(2, grown(10, 9000.0, minute=2), grown(10, 9000.0, minute=38))
     start = int(statements.at(0).timestamp())
 
-    text = page(f"?from={start}")
+    text = read(f"?from={start}")
 
     assert "One statement became slower: SELECT slow takes 90 ms, was 10 ms" in text
     assert 'class="verdict" data-level="warning"' in text
 
 
-def test_a_nested_statement_is_part_of_the_one_that_called_it(page, statements):
+def test_a_nested_statement_is_part_of_the_one_that_called_it(read, statements):
     statements.add(1, grown(1, 100.0), query="SELECT f()")
     statements.add(2, grown(1, 90.0), toplevel=False)
 
-    rows = json.loads(page("?format=json"))
+    rows = json.loads(read("?format=json"))
 
     assert [(row["toplevel"], row["share_pct"]) for row in rows] == [(True, 100), (False, 90)]
-    assert page().count("nested</span>") == 1
+    assert read().count("nested</span>") == 1
 
 
-def test_evictions_and_resets_are_said(page, statements, target):
+def test_evictions_and_resets_are_said(read, statements, target):
     statements.add(1, grown(1, 1.0))
-    assert "evicted" not in page()
+    assert "evicted" not in read()
     statements.read(3, second=5, evicted=1200)
     statements.read(4, second=5, evicted=34)
     mark = {"target": target, "kind": Mark.Kind.RESET, "at": statements.at(9)}
     Mark.objects.create(text="Statistics of pg_stat_statements were reset.", **mark)
 
-    text = page()
+    text = read()
 
     assert "1,234 statements were evicted in this window, totals may be incomplete." in text
     assert "Statistics were reset once in it." in text
 
 
-def test_a_statement_that_began_anew_in_the_window_says_so(page, statements):
+def test_a_statement_that_began_anew_in_the_window_says_so(read, statements):
     statements.add(1, grown(3, 1.0), grown(2, 1.0, minute=9, change=Change.RESTARTED))
 
-    assert "Its counters began anew in this window" in page()
-    assert json.loads(page("?format=json"))[0]["calls"] == 5
+    assert "Its counters began anew in this window" in read()
+    assert json.loads(read("?format=json"))[0]["calls"] == 5
 
 
-def test_a_foreign_text_is_escaped(page, statements):
+def test_a_foreign_text_is_escaped(read, statements):
     statements.add(1, grown(1, 1.0), query="SELECT '<img src=x>' AS \"<b onload=1>\"")
 
-    text = page()
+    text = read()
 
     assert "<img src=x" not in text
     assert "<b onload" not in text
@@ -245,62 +245,62 @@ def code(text: str) -> str:
     return re.sub(r"<[^>]+>", "", block[1]).replace("&#x27;", "'").replace("&quot;", '"')
 
 
-def test_a_missing_extension_shows_what_installs_it(page, target):
+def test_a_missing_extension_shows_what_installs_it(read, target):
     refuse(target, "unsupported", MISSING)
     setting(target, "shared_preload_libraries", "auto_explain")
 
-    assert code(page()).splitlines() == [
+    assert code(read()).splitlines() == [
         "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain', 'pg_stat_statements';",
         "-- then restart the server, and:",
         "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;",
     ]
 
 
-def test_a_library_that_is_loaded_needs_no_restart(page, target):
+def test_a_library_that_is_loaded_needs_no_restart(read, target):
     refuse(target, "unsupported", MISSING)
     setting(target, "shared_preload_libraries", "pg_stat_statements")
     setting(target, "pg_stat_statements.max", "5000")
 
-    assert code(page()) == "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;"
+    assert code(read()) == "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;"
 
 
-def test_libraries_that_were_not_read_are_not_overwritten(page, target):
+def test_libraries_that_were_not_read_are_not_overwritten(read, target):
     refuse(target, "unsupported", MISSING)
 
-    assert "ALTER SYSTEM" not in code(page())
-    assert "CREATE EXTENSION" in code(page())
+    assert "ALTER SYSTEM" not in code(read())
+    assert "CREATE EXTENSION" in code(read())
 
 
-def test_an_old_extension_shows_its_update(page, target):
+def test_an_old_extension_shows_its_update(read, target):
     reason = "pg_stat_statements 1.8 is too old here: ALTER EXTENSION pg_stat_statements UPDATE;"
     refuse(target, "unsupported", reason)
 
-    assert code(page()) == "ALTER EXTENSION pg_stat_statements UPDATE;"
+    assert code(read()) == "ALTER EXTENSION pg_stat_statements UPDATE;"
 
 
-def test_a_missing_right_shows_its_grant(page, target):
+def test_a_missing_right_shows_its_grant(read, target):
     refuse(target, "denied", "permission denied for schema Stats")
 
-    assert code(page()) == 'GRANT USAGE ON SCHEMA "Stats" TO "collector";'
+    assert code(read()) == 'GRANT USAGE ON SCHEMA "Stats" TO "collector";'
 
 
-def test_tracking_switched_off_is_said_above_what_was_counted(page, statements, target):
+def test_tracking_switched_off_is_said_above_what_was_counted(read, statements, target):
     statements.add(1, grown(1, 1.0))
     setting(target, "pg_stat_statements.track", "none")
 
-    text = page()
+    text = read()
 
     assert "pg_stat_statements.track is none" in text
     assert "pg_reload_conf" in code(text)
     assert len(ids(text)) == 1
 
 
-def test_before_the_second_snapshot_it_says_when_figures_come(page, statements):
-    assert "they come with the second one" in page()
+def test_before_the_second_snapshot_it_says_when_figures_come(read, statements):
+    assert "they come with the second one" in read()
 
 
-def test_before_the_first_snapshot_it_says_when_it_comes(page):
-    assert "First snapshot" in page()
+def test_before_the_first_snapshot_it_says_when_it_comes(read):
+    assert "First snapshot" in read()
 
 
 def test_it_shows_what_a_server_counted_to_the_call(watch, embedded):

@@ -32,8 +32,8 @@ def client():
 
 
 @pytest.fixture
-def page(target, statements, client):
-    """A function from a latest row to its page, over the time that the target was read."""
+def read(target, statements, client):
+    """A function from a latest row to its read, over the time that the target was read."""
 
     def get(row, query=""):
         start, end = (int(moment.timestamp()) for moment in (statements.begun, timezone.now()))
@@ -51,17 +51,17 @@ def chart(text: str, name: str) -> dict:
     return json.loads(found[1])
 
 
-def test_it_says_what_it_cost_and_its_share(page, statements):
+def test_it_says_what_it_cost_and_its_share(read, statements):
     row = statements.add(1, grown(10, 250.0))
     statements.add(2, grown(1, 750.0))
 
-    assert "It took 250 ms in 10 calls, 25.0 % of this target&#x27;s execution time" in page(row)
+    assert "It took 250 ms in 10 calls, 25.0 % of this target&#x27;s execution time" in read(row)
 
 
-def test_it_became_slower_is_said_with_figures(page, statements):
+def test_it_became_slower_is_said_with_figures(read, statements):
     row = statements.add(1, grown(10, 20.0, minute=3), grown(20, 120.0, minute=35))
 
-    text = page(row)
+    text = read(row)
 
     assert "It became slower: 6.0 ms a call in the second half of this window" in text
     assert "2.0 ms in the first, 3.0 times as much." in text
@@ -72,22 +72,22 @@ def test_it_became_slower_is_said_with_figures(page, statements):
     ("late_ms", "words"),
     [(240.0, "Its time a call is steady"), (40.0, "It became faster"), (400.0, "became slower")],
 )
-def test_small_differences_are_no_change(page, statements, late_ms, words):
+def test_small_differences_are_no_change(read, statements, late_ms, words):
     row = statements.add(1, grown(20, 220.0, minute=3), grown(20, late_ms, minute=35))
 
-    assert words in page(row)
+    assert words in read(row)
 
 
-def test_one_half_alone_is_compared_with_nothing(page, statements):
+def test_one_half_alone_is_compared_with_nothing(read, statements):
     row = statements.add(1, grown(20, 220.0, minute=35))
 
-    assert "It was called in the second half of this window alone." in page(row)
+    assert "It was called in the second half of this window alone." in read(row)
 
 
-def test_the_mean_of_a_bucket_without_calls_is_not_known(page, statements):
+def test_the_mean_of_a_bucket_without_calls_is_not_known(read, statements):
     row = statements.add(1, grown(4, 10.0, minute=3, rows=12), grown(2, 4.0, minute=5))
 
-    text = page(row)
+    text = read(row)
 
     means = [one for one in chart(text, "mean")["series"][0]["values"] if one is not None]
     assert means == [pytest.approx(2.5), pytest.approx(2.0)]
@@ -97,9 +97,9 @@ def test_the_mean_of_a_bucket_without_calls_is_not_known(page, statements):
     assert sum(calls) * 60 == pytest.approx(6, rel=0.05)
 
 
-def test_the_text_is_whole_escaped_and_can_be_copied(page, statements):
+def test_the_text_is_whole_escaped_and_can_be_copied(read, statements):
     long = "SELECT '<script>' " + ", a" * 500 + ", the_end"
-    text = page(statements.add(1, grown(1, 1.0), query=long))
+    text = read(statements.add(1, grown(1, 1.0), query=long))
 
     assert "the_end" in text
     assert "&lt;script&gt;" in text
@@ -107,13 +107,13 @@ def test_the_text_is_whole_escaped_and_can_be_copied(page, statements):
     assert "data-copy" in text
 
 
-def test_it_links_to_the_same_text_elsewhere(page, statements):
+def test_it_links_to_the_same_text_elsewhere(read, statements):
     row = statements.add(1, grown(1, 1.0))
     nested = statements.add(1, grown(3, 1.0), toplevel=False)
     another = statements.add(1, grown(2, 1.0), userid=11, usename="batch")
     statements.add(2, grown(2, 1.0))
 
-    text = page(row)
+    text = read(row)
     elsewhere = text[text.index("The same text elsewhere") :]
 
     linked = {int(found) for found in re.findall(r"/queries/(\d+)/", elsewhere)}
@@ -121,18 +121,18 @@ def test_it_links_to_the_same_text_elsewhere(page, statements):
     assert "batch in shop" in elsewhere
 
 
-def test_a_statement_that_was_evicted_keeps_its_page(page, statements):
+def test_a_statement_that_was_evicted_keeps_its_page(read, statements):
     row = statements.add(1, grown(1, 1.0), gone_at=timezone.now() - timedelta(minutes=1))
 
-    assert "it was evicted or reset" in page(row)
+    assert "it was evicted or reset" in read(row)
 
 
-def test_one_that_was_not_called_says_so(page, statements):
-    assert "It was not called in this window." in page(statements.add(1))
+def test_one_that_was_not_called_says_so(read, statements):
+    assert "It was not called in this window." in read(statements.add(1))
 
 
-def test_the_export_is_its_row_of_the_list(page, statements):
-    (row,) = json.loads(page(statements.add(1, grown(2, 3.0)), "&format=json"))
+def test_the_export_is_its_row_of_the_list(read, statements):
+    (row,) = json.loads(read(statements.add(1, grown(2, 3.0)), "&format=json"))
 
     assert tuple(row) == COLUMNS
     assert (row["calls"], row["mean_exec_time_ms"], row["share_pct"]) == (2, 1.5, 100)
