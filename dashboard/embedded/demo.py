@@ -413,15 +413,17 @@ class LockQueue:
                 session.rollback()
 
     def wait_in_line(self, place: int) -> None:
-        """Wait for the lock once, behind those of a lower place, and change nothing."""
+        """Wait for the lock once, behind those of a lower place, and change nothing.
+
+        Who was let through, since somebody cancelled the migration, gets in line
+        again after the pause, as the migration does.
+        """
         application, statement = QUEUE[place]
         self.held.wait()
         time.sleep(0.3 * (place + 1))  # the migration first, then whoever it blocks
         with connect(BILLING, application, autocommit=False) as session:
             session.execute(statement)
             session.rollback()
-        while self.held.is_set():  # released by itself: wait for the next queue
-            time.sleep(0.2)
 
 
 def keep(name: str, work: Callable[[], None], pause: float | None = None) -> threading.Thread:
