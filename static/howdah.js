@@ -64,6 +64,7 @@
     palette.showModal();
     const field = one("input", palette);
     field.value = "";
+    one("#palette-found", palette).replaceChildren();
     narrow("");
     field.focus();
   };
@@ -76,12 +77,28 @@
   const chosen = () => choices().findIndex((line) => one("a", line).hasAttribute("aria-current"));
   const narrow = (text) => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const line of all("li", palette)) line.hidden = !words.every((word) => line.textContent.toLowerCase().includes(word));
+    for (const line of all("li", palette)) line.hidden = !("found" in line.dataset) && !words.every((word) => line.textContent.toLowerCase().includes(word));
     for (const heading of all("h2", palette)) heading.hidden = !all("li", heading.nextElementSibling).some((line) => !line.hidden);
     one(".palette-none", palette).hidden = choices().length > 0;
     choose(0);
   };
-  palette?.addEventListener("input", (event) => narrow(event.target.value));
+  /* Tables and queries are too many to stand in the page: the server looks them up. */
+  let looked = 0;
+  const look = async (text) => {
+    const query = new URLSearchParams({ q: text, target: palette.dataset.target });
+    const answer = await fetch(`${palette.dataset.find}?${query}`);
+    const field = one("input", palette);
+    if (!answer.ok || field.value !== text) return;
+    one("#palette-found", palette).innerHTML = await answer.text();
+    narrow(text);
+  };
+  palette?.addEventListener("input", (event) => {
+    const text = event.target.value;
+    one("#palette-found", palette).replaceChildren();
+    narrow(text);
+    clearTimeout(looked);
+    if (text.trim().length > 1) looked = setTimeout(() => look(text), 150);
+  });
   palette?.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) { event.preventDefault(); choose(Math.max(0, Math.min(choices().length - 1, chosen() + step))); }

@@ -147,6 +147,17 @@ def test_the_palette_opens_by_key_finds_by_typing_and_goes_by_enter(addresses, e
     page.wait_for_url(f"**{addresses['vacuum']}")
 
 
+def test_the_palette_finds_tables_on_the_server(addresses, enter, page, place, junk):
+    enter("viewer")(addresses["overview"])
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type(junk.split()[1].strip('"'))
+    expect(page.locator("#palette-found a")).to_contain_text([junk.replace('"', '""')])
+    page.keyboard.press("Enter")
+
+    page.wait_for_url(f"**{reverse('table', kwargs=place)}")
+
+
 def test_escape_closes_the_palette(addresses, enter, page):
     enter("viewer")(addresses["overview"])
     page.keyboard.press("Control+k")

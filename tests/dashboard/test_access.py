@@ -24,6 +24,7 @@ EXPECTED = {
     "fleet": EVERYBODY,
     "actions": EVERYBODY,
     "account": EVERYBODY,
+    "find": EVERYBODY,  # finds what the person may see
     "overview": VIEWERS,
     "activity": VIEWERS,
     "vacuum": VIEWERS,
