@@ -13,7 +13,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 from django.utils import timezone
 
-from monitors.samples import HISTORY as HISTORY
+from monitors.samples import HISTORY  # its classes belong to this module
 
 RESERVED_NAMES = frozenset({"new", "check", "all", "export", "import", "target", "targets"})
 TARGET_NAME = re.compile(r"[a-z0-9-]{1,63}")
@@ -83,9 +83,7 @@ class Target(models.Model):
     user = models.CharField(max_length=63)  # the collector login
     operator_user = models.CharField(max_length=63, blank=True)
     allow_superuser = models.BooleanField(default=False)  # as operator
-    sslmode = models.CharField(
-        max_length=12, choices=SSLMode, default=SSLMode.VERIFY_FULL
-    )
+    sslmode = models.CharField(max_length=12, choices=SSLMode, default=SSLMode.VERIFY_FULL)
     require_auth = models.CharField(
         max_length=100,
         blank=True,
@@ -195,9 +193,7 @@ class Lease(models.Model):
     failures = models.IntegerField(default=0)  # in a row; opens the circuit
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["target", "kind"], name="one_lease_a_kind")
-        ]
+        constraints = [models.UniqueConstraint(fields=["target", "kind"], name="one_lease_a_kind")]
         indexes = [models.Index(fields=["due_at"], name="lease_due")]
 
     def __str__(self) -> str:
@@ -245,7 +241,9 @@ class Snapshot(models.Model):
     target_ms = models.FloatField(default=0)
 
     def __str__(self) -> str:
-        return f"{self.probe} of {self.target_id} at {self.taken_at:%Y-%m-%d %H:%M:%S}: {self.state}"
+        return (
+            f"{self.probe} of {self.target_id} at {self.taken_at:%Y-%m-%d %H:%M:%S}: {self.state}"
+        )
 
 
 class ProbeState(models.Model):
@@ -504,3 +502,24 @@ class AuditEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.who}: {self.what} {self.kind}"
 
+
+__all__ = [
+    "HISTORY",
+    "RESERVED_NAMES",
+    "TARGET_NAME",
+    "Action",
+    "AuditEntry",
+    "Coverage",
+    "Database",
+    "Environment",
+    "Grant",
+    "Lease",
+    "Mark",
+    "ProbeState",
+    "Snapshot",
+    "Target",
+    "TargetCheck",
+    "TargetSecret",
+    "WorkerBeat",
+    "validate_name",
+]

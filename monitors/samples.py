@@ -55,15 +55,16 @@ class History:
 
 def nullable(sample: type[Sample], name: str) -> models.Field[Any, Any]:
     """Return a copy of a declared field that allows NULL: the server may not say."""
-    field = sample._meta.get_field(name).clone()
+    field = plain(sample, name)
     field.null = True
-    field._unique = False
     return field
 
 
 def plain(sample: type[Sample], name: str) -> models.Field[Any, Any]:
-    """Return a copy of a key field."""
-    return sample._meta.get_field(name).clone()
+    """Return a copy of a declared field."""
+    field = sample._meta.get_field(name)
+    assert isinstance(field, models.Field)  # noqa: S101 - a sample has no relations
+    return field.clone()
 
 
 def make_model(
@@ -121,7 +122,8 @@ def make_history(probe: Probe) -> History:
         meta={
             "constraints": [
                 models.UniqueConstraint(
-                    fields=["target_id", "database_id", *sample.key], name=f"{probe.name}_latest_key"
+                    fields=["target_id", "database_id", *sample.key],
+                    name=f"{probe.name}_latest_key",
                 )
             ]
         },

@@ -48,7 +48,7 @@ def live_slots(now: datetime) -> list[int]:
     beats = WorkerBeat.objects.filter(
         role="snapshots", slot__isnull=False, beat_at__gte=now - ALIVE
     )
-    return sorted(set(beats.values_list("slot", flat=True)))
+    return sorted({slot for slot in beats.values_list("slot", flat=True) if slot is not None})
 
 
 def claim_due(now: datetime) -> list[Lease]:
@@ -99,9 +99,7 @@ def hold(target_id: int, kind: str, claim: str) -> Lease | None:
     )
 
 
-def release(
-    lease: Lease, now: datetime, *, reached: bool, due_at: datetime | None = None
-) -> None:
+def release(lease: Lease, now: datetime, *, reached: bool, due_at: datetime | None = None) -> None:
     """Give a lease back; `due_at` is when the first of its probes is next due, None if unknown.
 
     After three failures in a row it is tried ever more rarely, up to every 15

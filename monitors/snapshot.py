@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -353,8 +353,9 @@ class Run:
         taken_at = timezone.now()
         interval = interval_of(self.target, probe.name)
         due = schedule.next_slot(self.target.pk, interval, taken_at)
-        rhythm = {"taken_at": taken_at, "interval_seconds": interval}
-        state, reason = Snapshot.State.UNREACHABLE, self.broken
+        rhythm: dict[str, Any] = {"taken_at": taken_at, "interval_seconds": interval}
+        state: str = Snapshot.State.UNREACHABLE
+        reason = self.broken
         if not self.broken and self.left <= 0:
             state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
         elif not self.broken:
@@ -367,9 +368,7 @@ class Run:
                 return
         if state in {Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED}:
             due = max(due, taken_at + schedule.DENIED_AGAIN)
-        snapshot = store.record_failure(
-            place, state=state, reason=reason, next_due=due, **rhythm
-        )
+        snapshot = store.record_failure(place, state=state, reason=reason, next_due=due, **rhythm)
         self.note(snapshot, database, due)
 
     def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
@@ -442,9 +441,7 @@ class Run:
                     interval_seconds=interval_seconds,
                     next_due=next_due,
                     epoch=kept.identity.epoch,
-                    refine=refiner(kept.connection, probe, installed)
-                    if probe.refine_sql
-                    else None,
+                    refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:
@@ -705,5 +702,3 @@ def events_between(known: Target, identity: Identity) -> list[Event]:
     if known.version_text and known.version_text != identity.version_text:
         events.append((Mark.Kind.UPGRADE, f"Now PostgreSQL {identity.version_text}."))
     return events
-
-

@@ -10,14 +10,14 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from dashboard.embedded.processes import ROOT
-from dashboard.embedded.supervisor import WORKERS
+from dashboard.embedded.stack import WORKERS
 from monitors import schedule
 from monitors.access import ROLES
 from monitors.actions import ACTIONS
 from monitors.advisors import ADVISORS
 from monitors.grants import grant_script
-from monitors.history import freshness, partitions, series, store
-from monitors.models import Action
+from monitors.history import freshness, partitions, series
+from monitors.models import HISTORY, Action
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR
 from monitors.probes import PROBES
 
@@ -75,7 +75,9 @@ def test_the_probes_are_listed_with_their_rhythm() -> None:
 
 
 def test_the_sizes_that_a_snapshot_reads_are_as_many_as_said() -> None:
-    assert f"at most {store.REFINE_AT_ONCE} tables a snapshot" in text_of("docs/targets.md")
+    assert f"at most {HISTORY['tables'].probe.refine_at_once} tables a snapshot" in text_of(
+        "docs/targets.md"
+    )
 
 
 def test_every_option_of_a_target_is_described() -> None:

@@ -33,9 +33,9 @@ DEMO_PORT = 54328
 BROKER_PORT = 63799
 HEALTHY_SECONDS = 60
 WORKERS = {  # role: (queues, threads)
-    "snapshots": ("snapshots.0", 4),
+    "snapshots": ("snapshots.0", 16),
     "signals": ("signals", 4),
-    "requests": ("requests,long", 12),
+    "requests": ("requests,long", 24),
 }
 
 

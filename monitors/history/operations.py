@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import CreateModel
@@ -13,11 +15,13 @@ from psycopg import sql
 class CreatePartitioned(CreateModel):
     """Creates a model's table as one that is partitioned by range of a column."""
 
-    def __init__(self, name: str, fields: list, options: dict, partition_by: str) -> None:
+    def __init__(
+        self, name: str, fields: list[Any], options: dict[str, Any], partition_by: str
+    ) -> None:
         super().__init__(name, fields, options)
         self.partition_by = partition_by
 
-    def deconstruct(self) -> tuple:
+    def deconstruct(self) -> tuple[str, Any, Any]:
         """Return what writes this operation into a migration."""
         name, args, kwargs = super().deconstruct()
         return name, args, {**kwargs, "partition_by": self.partition_by}
@@ -86,7 +90,7 @@ SELECT c.relname
 """
 
 
-def history_tables(cursor) -> list[str]:  # noqa: ANN001 - Django's cursor wrapper
+def history_tables(cursor: Any) -> list[str]:
     """Return the names of the history's tables that the migrating role owns."""
     cursor.execute(HISTORY_TABLES_SQL)
     return [name for (name,) in cursor.fetchall()]
@@ -101,9 +105,9 @@ def statements_for(role: str, tables: list[str]) -> list[sql.Composed]:
             sql.SQL("ALTER TABLE {} OWNER TO {}").format(sql.Identifier(table), app)
             for table in tables
         ),
-        sql.SQL(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}"
-        ).format(app),
+        sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}").format(
+            app
+        ),
         sql.SQL("GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {}").format(app),
         # Tables of later migrations and of other applications too.
         sql.SQL(

@@ -73,9 +73,9 @@ def upsert(history: History, unit: str, source: sql.Composable) -> sql.Composed:
 
 def last(column: str, order: str) -> sql.Composed:
     """Return the aggregate that gives a column's last known value."""
-    return sql.SQL(
-        "(array_agg({c} ORDER BY {o} DESC) FILTER (WHERE {c} IS NOT NULL))[1]"
-    ).format(c=sql.Identifier(column), o=sql.Identifier(order))
+    return sql.SQL("(array_agg({c} ORDER BY {o} DESC) FILTER (WHERE {c} IS NOT NULL))[1]").format(
+        c=sql.Identifier(column), o=sql.Identifier(order)
+    )
 
 
 def aggregates(history: History, *, order: str, of_hours: bool) -> sql.Composable:

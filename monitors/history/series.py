@@ -222,8 +222,8 @@ def draw(grid: Grid, columns: dict[str, dict[int, float | None]]) -> Series:
     for bucket, moment in grid.ends.items():
         if before is not None and grid.has_gap(before, moment):
             times.append((before + (moment - before) / 2).timestamp())
-            for column in values.values():
-                column.append(None)
+            for line in values.values():
+                line.append(None)
         times.append(moment.timestamp())
         for name, column in columns.items():
             values[name].append(column.get(bucket))
@@ -243,7 +243,7 @@ def parameters_of(grid: Grid, window: Window) -> dict[str, Any]:
     return {"start": grid.start, "end": window.end, "step": grid.step}
 
 
-def gauges(
+def gauges(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -409,7 +409,7 @@ def changed_since(
     )
 
 
-def rates(
+def rates(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -448,8 +448,8 @@ def rates(
         seconds = elapsed_seconds(source, grid, bucket, before, moment)
         restarted, *sums = grown.get(bucket, (False, *[0] * len(fields)))
         for name, amount in zip(fields, sums, strict=True):
-            unknown = seconds is None or restarted
-            columns[name][bucket] = None if unknown else float(amount or 0) / seconds
+            known = seconds is not None and not restarted
+            columns[name][bucket] = float(amount or 0) / (seconds or 1) if known else None
         before = moment
     return draw(grid, columns)
 
@@ -499,7 +499,7 @@ def totals(
     ]
 
 
-def sums(
+def sums(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -526,7 +526,10 @@ def sums(
             sums=sql.SQL(", ").join(
                 [
                     *(sum_of(source, name) for name in fields),
-                    *(sum_of(source, name, sql.SQL(" FILTER (WHERE at >= %(middle)s)")) for name in halves),
+                    *(
+                        sum_of(source, name, sql.SQL(" FILTER (WHERE at >= %(middle)s)"))
+                        for name in halves
+                    ),
                 ]
             ),
             parts=sql.SQL(" UNION ALL ").join(
@@ -558,15 +561,13 @@ Span = tuple[datetime, datetime]
 NO_CONDITION = sql.SQL("")
 
 
-def sum_of(
-    source: Source, name: str, condition: sql.Composable = NO_CONDITION
-) -> sql.Composed:
+def sum_of(source: Source, name: str, condition: sql.Composable = NO_CONDITION) -> sql.Composed:
     """Return the expression that adds a counter up in its own type, 0 where there is none."""
     kind = source.history.sample._meta.get_field(name).db_type(connection) or "bigint"
     return sql.SQL("coalesce(sum({name}){condition}, 0)::{kind}").format(
         name=sql.Identifier(name),
         condition=condition,
-        kind=sql.SQL(kind),  # type: ignore[arg-type]
+        kind=sql.SQL(kind),
     )
 
 

@@ -17,7 +17,7 @@ from django.db import connection, models, transaction
 from psycopg import sql
 
 from monitors.history import partitions
-from monitors.models import Mark, ProbeState, Snapshot
+from monitors.models import Database, Mark, ProbeState, Snapshot
 from monitors.pg.identity import is_new_epoch
 from monitors.probe import Probe, Row, Sample
 from monitors.samples import Change, History
@@ -97,7 +97,7 @@ class Memory:
 MEMORY = Memory()
 
 
-def store(
+def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     place: Place,
     reading: Reading,
     *,
@@ -123,9 +123,7 @@ def store(
         comparison = compare(place.history.sample, previous, reading.rows, verdict)
         if refine is not None:
             apply_refined(place.history.probe, comparison, refine)
-        elapsed = (
-            (reading.target_at - state.target_at).total_seconds() if state.target_at else None
-        )
+        elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
             mark_reset(place, taken_at, reading.reset_at)
@@ -220,9 +218,7 @@ def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verd
     )
 
 
-def compare(
-    sample: type[Sample], known: Rows, rows: Iterable[Row], verdict: Verdict
-) -> Comparison:
+def compare(sample: type[Sample], known: Rows, rows: Iterable[Row], verdict: Verdict) -> Comparison:
     """Return what changed since the rows that are known, which are brought up to now in place."""
     found = Comparison(known)
     keys = len(sample.key)
@@ -441,7 +437,7 @@ def mark_reset(place: Place, taken_at: datetime, reset_at: datetime | None) -> N
     what = f"Statistics of {probe.extension or 'this database'} were reset"
     Mark.objects.get_or_create(
         target_id=place.target_id,
-        database_id=place.database_id or None,
+        database=Database.objects.filter(pk=place.database_id).first(),
         kind=Mark.Kind.RESET,
         text=f"{what} at {reset_at:%Y-%m-%d %H:%M:%S %Z}." if reset_at else f"{what}.",
         defaults={"at": taken_at},

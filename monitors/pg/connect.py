@@ -61,7 +61,7 @@ def default_require_auth(host: str, sslmode: str) -> str:
     return "!password" if safe else "scram-sha-256"
 
 
-def open_target(
+def open_target(  # noqa: PLR0913 - each limit is named by its caller
     address: Address,
     *,
     purpose: str,
@@ -94,8 +94,7 @@ def open_target(
         "dbname": address.dbname,
         "password": address.password or "",
         "sslmode": address.sslmode,
-        "require_auth": address.require_auth
-        or default_require_auth(address.host, address.sslmode),
+        "require_auth": address.require_auth or default_require_auth(address.host, address.sslmode),
         "gssencmode": "disable",
         "passfile": NO_PASSWORDS,
         "sslcertmode": "disable",

@@ -94,8 +94,8 @@ def primary_text(error: Exception) -> str:
     """Return an error's own words on one line, without the address libpq puts in front."""
     diagnosis = getattr(error, "diag", None)
     text = (diagnosis.message_primary if diagnosis else None) or str(error)
-    text = re.sub(r'^connection failed: ', "", text.strip())
-    text = re.sub(r'^connection to server (at|on) .*?(failed|:)\s*:?\s*', "", text)
+    text = re.sub(r"^connection failed: ", "", text.strip())
+    text = re.sub(r"^connection to server (at|on) .*?(failed|:)\s*:?\s*", "", text)
     text = re.sub(r"password=\S+", "password=…", text)
     return " ".join(text.split())
 

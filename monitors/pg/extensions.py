@@ -92,5 +92,5 @@ def find_reset(connection: psycopg.Connection) -> Reset | None:
 def in_schema(text: str, installed: Installed | None) -> sql.Composed:
     """Return a probe's text with `{schema}` as the extension's schema."""
     if installed is None:
-        return sql.Composed([sql.SQL(text)])  # type: ignore[arg-type]
-    return sql.SQL(text).format(schema=sql.Identifier(installed.schema))  # type: ignore[arg-type]
+        return sql.Composed([sql.SQL(text)])
+    return sql.SQL(text).format(schema=sql.Identifier(installed.schema))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg
 
@@ -100,6 +101,8 @@ def is_new_epoch(before: str, after: str) -> bool:
 def read_identity(connection: psycopg.Connection) -> Identity:
     """Ask a server who it is; two short reads, no lock."""
     row = connection.execute(IDENTITY_SQL, binary=True).fetchone()
-    settings = dict(connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall())
+    rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
+    settings: dict[str, str] = dict(rows)
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    return Identity(connection.info.server_version, *row, settings)
+    values: tuple[Any, ...] = (*row, settings)
+    return Identity(connection.info.server_version, *values)

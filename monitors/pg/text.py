@@ -9,7 +9,7 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 MAX_STATEMENT = 64 * 1024
 

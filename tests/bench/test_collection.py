@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -83,7 +84,9 @@ class Floor:
 
     def __init__(self, server: Server) -> None:
         self.connection: psycopg.Connection[Any] = server.connect(
-            user="collector", dbname="shop", options="-c jit=off -c max_parallel_workers_per_gather=0"
+            user="collector",
+            dbname="shop",
+            options="-c jit=off -c max_parallel_workers_per_gather=0",
         )
         self.pid = self.connection.info.backend_pid
 
@@ -238,9 +241,9 @@ def test_storing_against_binary_copy(
         comparison = store.compare(history.sample, before, rows(step), verdict)
         before = comparison.rows
         at = timezone.now()
-        ours.append(measured(lambda c=comparison, t=at: store.copy_samples(place, c, t, t, 60.0)))
-        raw.append(measured(lambda s=step: copy_raw(history, target.pk, rows_of(columns, rows(s)))))
-        orm.append(measured(lambda s=step: insert_orm(history, target.pk, columns, rows(s)[:2000])))
+        ours.append(measured(partial(store.copy_samples, place, comparison, at, at, 60.0)))
+        raw.append(measured(partial(copy_raw, history, target.pk, rows(step))))
+        orm.append(measured(partial(insert_orm, history, target.pk, columns, rows(step)[:2000])))
     per_row = wide.median(ours) / count * 1000
     raw_row = wide.median(raw) / count * 1000
     orm_row = wide.median(orm) / 2000 * 1000
@@ -256,10 +259,6 @@ def test_storing_against_binary_copy(
         "at least 13 times",
         reached=orm_row / per_row >= 13,
     )
-
-
-def rows_of(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return rows
 
 
 def copy_raw(history: Any, target_id: int, rows: list[tuple[Any, ...]]) -> None:
@@ -304,5 +303,3 @@ def insert_orm(
             for row in rows
         ]
     )
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -44,7 +45,7 @@ CASES = {
 """Minutes of history, one in how many changes each minute, and the limit in ms."""
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
+@pytest.fixture(params=[*CASES.values()], ids=[*CASES])
 def case(request) -> tuple[Target, int]:
     """A target whose statements were read each minute for so long, and the limit in ms."""
     minutes, one_in, limit_ms = request.param
@@ -52,7 +53,7 @@ def case(request) -> tuple[Target, int]:
     for model in (HISTORY["statements"].samples, Snapshot):
         partitions.ensure_for(model, now)
         partitions.ensure_for(model, now - timedelta(hours=1))
-    values = {"target": made.pk, "now": now, "statements": STATEMENTS}
+    values: dict[str, Any] = {"target": made.pk, "now": now, "statements": STATEMENTS}
     values |= {"minutes": minutes, "one_in": one_in}
     with connection.cursor() as cursor:
         cursor.execute(LATEST, values)

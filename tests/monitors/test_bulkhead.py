@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import schedule, snapshot
+from monitors import schedule, secrets, snapshot
 from monitors.history import partitions
 from monitors.models import Lease, Snapshot, Target, WorkerBeat
 from tests import peers, servers
@@ -39,7 +39,11 @@ def cluster_of(name: str, settings: dict[str, str]) -> Any:
     """A server of this test's own."""
     with servers.home() as folder:
         cluster = Cluster(
-            name, folder / name, embedded_programs(), "secret-of-own", {**servers.SETTINGS, **settings}
+            name,
+            folder / name,
+            embedded_programs(),
+            "secret-of-own",
+            {**servers.SETTINGS, **settings},
         )
         cluster.initialized(cluster.initialize())
         cluster.start(processes.free_port())
@@ -63,6 +67,12 @@ def family(pid: int) -> list[int]:
             if int(stat.rsplit(")", 1)[1].split()[1]) == pid:
                 found.append(int(entry.name))
     return found
+
+
+def thaw(pid: int) -> None:
+    """Let a frozen server go on."""
+    for member in family(pid):
+        os.kill(member, signal.SIGCONT)
 
 
 class Worker:
@@ -119,9 +129,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
         _, server = stack.enter_context(
             cluster_of("many", {"max_connections": "200", "log_statement": "none"})
         )
-        frozen, stopped = stack.enter_context(
-            cluster_of("frozen", {"log_statement": "none"})
-        )
+        frozen, stopped = stack.enter_context(cluster_of("frozen", {"log_statement": "none"}))
         silent = peers.Peer()
         middle = peers.Proxy(server.port, after=3000)
         resetting = peers.Resetting()
@@ -134,7 +142,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
             "resetting": resetting.port,
             "stopped": stopped.port,
         }
-        rhythm = {name: INTERVAL for name in ("activity", "sessions", "progress")}
+        rhythm = dict.fromkeys(("activity", "sessions", "progress"), INTERVAL)
         healthy = [
             watch(server, name=f"healthy-{number}", intervals=rhythm) for number in range(HEALTHY)
         ]
@@ -146,7 +154,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
                 target.targetsecret_set.all().delete()
             if name == "middle":  # its log-in must succeed, so that the read falls silent
                 target.port = port
-                sealed, key_id = snapshot.secrets.seal_password(
+                sealed, key_id = secrets.seal_password(
                     server.password, target.host, port, target.user
                 )
                 target.targetsecret_set.create(login="collector", sealed=sealed, key_id=key_id)
@@ -161,9 +169,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
         assert frozen.child is not None
         for pid in family(frozen.child.process.pid):
             os.kill(pid, signal.SIGSTOP)
-        stack.callback(
-            lambda: [os.kill(pid, signal.SIGCONT) for pid in family(frozen.child.process.pid)]
-        )
+        stack.callback(thaw, frozen.child.process.pid)
         began = timezone.now()
         before = (sockets(), threading.active_count())
 

@@ -87,8 +87,9 @@ def test_a_lease_stays_with_its_worker_and_moves_when_that_is_gone() -> None:
 @pytest.mark.django_db
 def test_a_disabled_or_leaving_target_is_not_read() -> None:
     alive()
-    for target, fields in zip(ready(2), [{"enabled": False}, {"deleting_at": NOW}], strict=True):
-        Target.objects.filter(pk=target.pk).update(**fields)
+    disabled, leaving = ready(2)
+    Target.objects.filter(pk=disabled.pk).update(enabled=False)
+    Target.objects.filter(pk=leaving.pk).update(deleting_at=NOW)
 
     assert schedule.claim_due(NOW) == []
 
@@ -118,7 +119,7 @@ def test_two_beats_at_once_claim_each_lease_once() -> None:
 @pytest.mark.django_db
 def test_a_target_that_is_down_is_tried_ever_more_rarely_and_at_once_when_it_is_back() -> None:
     alive()
-    [target] = ready(intervals={"activity": 10, "sessions": 10, "progress": 10})
+    ready(intervals={"activity": 10, "sessions": 10, "progress": 10})
     waits = []
     now = NOW
     for _ in range(9):

@@ -13,12 +13,14 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
+from django.conf import settings
 from django.core.cache import cache
 from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import live, schedule, snapshot
+from monitors import live, schedule, secrets, snapshot
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
@@ -216,9 +218,7 @@ def test_a_clean_restart_is_a_mark_and_a_crash_counts_from_zero(
     assert kinds == ["restart", "crash"]
 
 
-def test_another_server_at_the_address_freezes_the_target(
-    embedded: Server, watch: Watch
-) -> None:
+def test_another_server_at_the_address_freezes_the_target(embedded: Server, watch: Watch) -> None:
     target = watch(embedded)
     take_now(target)
     Target.objects.filter(pk=target.pk).update(system_identifier="7000000000000000000")
@@ -264,9 +264,7 @@ def test_a_wrong_password_is_one_sentence_and_a_row_for_each_attempt(
     target = watch(embedded)
     take_now(target)
     secret = target.targetsecret_set.get()
-    sealed, secret.key_id = snapshot.secrets.seal_password(
-        "not-it", target.host, target.port, target.user
-    )
+    sealed, secret.key_id = secrets.seal_password("not-it", target.host, target.port, target.user)
     secret.sealed = sealed
     secret.save()
 
@@ -281,9 +279,7 @@ def test_a_wrong_password_is_one_sentence_and_a_row_for_each_attempt(
 
 
 @pytest.mark.fleet
-def test_a_missing_right_costs_one_probe(
-    fleet: Callable[[int], Server], watch: Watch
-) -> None:
+def test_a_missing_right_costs_one_probe(fleet: Callable[[int], Server], watch: Watch) -> None:
     try:
         server = fleet(17)
     except servers.Missing as error:
@@ -294,13 +290,13 @@ def test_a_missing_right_costs_one_probe(
         results = {r.probe: r for r in take_now(watch(server))}
     finally:
         with server.connect(dbname="shop") as setup:
-            setup.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_get_numscans(oid) TO public")
+            setup.execute(
+                "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_get_numscans(oid) TO public"
+            )
 
     assert results["tables"].state == "denied"
     assert results["tables"].error == "Permission denied for function pg_stat_get_numscans."
-    assert {r.state for name, r in results.items() if name not in {"tables", "indexes"}} == {
-        "ok"
-    }
+    assert {r.state for name, r in results.items() if name not in {"tables", "indexes"}} == {"ok"}
 
 
 def test_patterns_take_databases_in_and_out(embedded: Server, watch: Watch) -> None:
@@ -447,8 +443,9 @@ def test_while_somebody_looks_the_activity_is_read_and_shared(
 def test_a_cached_value_is_json_and_nothing_that_runs() -> None:
     cache.set("told", {"at": timezone.now(), "numbers": [1, 2.5, None]}, 5)
 
-    raw = cache._cache.get_client(None).get(cache.make_key("told"))
+    raw = redis.from_url(settings.REDIS_URL).get(cache.make_key("told"))
 
+    assert isinstance(raw, bytes)
     assert raw.startswith(b'{"at":"')
 
 

@@ -40,8 +40,7 @@ def read(target):
     def get(query: str = "") -> str:
         response = client.get(f"/targets/{target.name}/queries/{query}")
         assert response.status_code == 200
-        content = response.streaming_content if response.streaming else [response.content]
-        return b"".join(content).decode()
+        return response.getvalue().decode()
 
     return get
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -45,7 +46,7 @@ def read(target, statements, client):
     return get
 
 
-def chart(text: str, name: str) -> dict:
+def chart(text: str, name: str) -> Any:
     found = re.search(rf'<template id="{name}-data">(.*?)</template>', text)
     assert found
     return json.loads(found[1])

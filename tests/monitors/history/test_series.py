@@ -298,9 +298,9 @@ def test_sums_of_a_long_window_are_those_of_its_samples(target: Target, keep: Ke
 
     assert {datid: whole for datid, (whole, _) in counted(found).items()} == plain
     assert 0 < counted(found)[1][1] < counted(found)[1][0]
-    hour = (start + timedelta(hours=1)).replace(minute=0, second=0)
+    whole_hour = (start + timedelta(hours=1)).replace(minute=0, second=0)
     HISTORY["databases"].samples._default_manager.filter(
-        taken_at__gte=hour, taken_at__lt=hour + timedelta(hours=1)
+        taken_at__gte=whole_hour, taken_at__lt=whole_hour + timedelta(hours=1)
     ).delete()
     again = series.sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
     assert counted(again) == counted(found)  # that hour was read as a whole

@@ -190,7 +190,7 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
 
     def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
         asked.extend(keys)
-        return {key: (8192,) for key in keys}
+        return dict.fromkeys(keys, (8192,))
 
     store.apply_refined(PROBE, found, refine)
 

@@ -25,7 +25,7 @@ def test_it_shows_a_vacuum_while_it_runs(
         setup.execute("DROP TABLE IF EXISTS slowly")
         setup.execute("CREATE TABLE slowly AS SELECT g AS id FROM generate_series(1, 100000) AS g")
         setup.execute("DELETE FROM slowly WHERE id % 2 = 0")
-        relid = setup.execute("SELECT 'slowly'::regclass::oid::bigint").fetchone()[0]
+        [(relid,)] = setup.execute("SELECT 'slowly'::regclass::oid::bigint").fetchall()
     vacuuming = server.connect(dbname="shop")
     # One page costs more than the limit, so that it sleeps after each.
     vacuuming.execute("SET vacuum_cost_delay = 50")
