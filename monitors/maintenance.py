@@ -18,6 +18,7 @@ def maintain(now: datetime) -> None:
     partitions.make_ahead(now)
     if first_in("roll-up", ROLL_UP_EVERY):
         rollup.roll_up(now)
+    freshness.measure_cost()
     if first_in("slow", SLOW_EVERY):
         partitions.drop_old(now)
         rollup.prune(now)

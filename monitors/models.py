@@ -112,6 +112,7 @@ class Target(models.Model):
     settings = models.JSONField(default=dict, blank=True)  # {name: text}, pg/identity.py's list
     history_bytes = models.BigIntegerField(null=True, blank=True)  # its share of our own history
     history_daily_bytes = models.BigIntegerField(null=True, blank=True)  # and of its last whole day
+    watching_pct = models.FloatField(null=True, blank=True)  # of one core, over the last hour
     frozen_reason = models.CharField(max_length=300, blank=True)  # another server answered
 
     class Meta:

@@ -55,9 +55,10 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     listing = listing_of_backends(request, seen.backends)
     if exported := table_response(request, "activity", COLUMNS, listing.matching):
         return exported
-    findings = review.findings(target, None if window.is_live else window.end)
+    at = None if window.is_live else window.end
+    findings = review.findings(target, at)
     may = access.permissions_of(request.user, target)
-    verdict = review.verdict(target, findings, page="activity")
+    verdict = review.verdict(target, findings, page="activity", at=at)
     context = {
         "verdict": verdict,
         "worst": subject_of(verdict, seen.backends),
@@ -168,4 +169,5 @@ def load_chart(target: Target, window: Window) -> dict[str, Any]:
         stack=True,
         marks=series.marks(target.id, window),
         window=window,
+        since=target.created_at,
     )

@@ -19,9 +19,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard import charts, fleet_rows, frame, states
+from dashboard.effects import statement_of
 from dashboard.sql import highlight
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
+from monitors.models import Action
 
 register = template.Library()
 
@@ -174,6 +176,12 @@ def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
 def sql(text: str | None) -> SafeString:
     """Return a statement escaped, its keywords, numbers, strings and comments marked."""
     return highlight(text or "")
+
+
+@register.filter
+def statement(action: Action) -> str:
+    """Return an action's statement as people say it: without the guard of a signal."""
+    return statement_of(action)
 
 
 @register.filter

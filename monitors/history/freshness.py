@@ -98,6 +98,28 @@ def measure_sizes() -> None:
         target.save(update_fields=["history_bytes", "history_daily_bytes"])
 
 
+COST_SQL = """
+UPDATE monitors_target AS t
+   SET watching_pct = c.pct
+  FROM (SELECT s.target_id,
+               sum(s.target_ms) / 10
+                   / nullif(extract(epoch FROM max(s.taken_at) - min(s.taken_at)), 0) AS pct
+          FROM monitors_snapshot AS s
+         WHERE s.taken_at > %s
+         GROUP BY s.target_id) AS c
+ WHERE t.id = c.target_id
+"""
+
+
+def measure_cost() -> None:
+    """Note on each target how much of one of its cores our reads took in the last hour.
+
+    At most so much: the time that the server's answers took, waiting included.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(COST_SQL, [timezone.now() - timedelta(hours=1)])
+
+
 def size_of(model: type[models.Model]) -> int:
     """Return the bytes of a history table with its partitions and indexes."""
     with connection.cursor() as cursor:

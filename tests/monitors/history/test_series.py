@@ -6,9 +6,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from monitors.history import rollup, series, store
+from monitors.history import partitions, rollup, series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Mark, Target
 from tests.monitors.history.conftest import EPOCH, START
@@ -330,3 +332,27 @@ def test_sums_pick_objects_by_a_list_of_keys(target: Target, keep: Keep) -> None
     found = series.sums("databases", target.pk, window(), ["xact_commit"], key={"datid": [2, 3]})
 
     assert {row["datid"]: row["xact_commit"] for row in found} == {2: 4, 3: 6}
+
+
+def test_what_watching_costs_is_its_share_of_a_core(target: Target) -> None:
+    from monitors.history import freshness  # noqa: PLC0415
+    from monitors.models import Snapshot  # noqa: PLC0415
+
+    now = timezone.now()
+    for minute in range(11):
+        at = now - timedelta(minutes=minute)
+        partitions.ensure_for(Snapshot, at)
+        Snapshot.objects.create(
+            target_id=target.pk,
+            database_id=0,
+            probe="databases",
+            taken_at=at,
+            state="ok",
+            interval_seconds=60,
+            target_ms=60,
+        )
+
+    freshness.measure_cost()
+
+    target.refresh_from_db()
+    assert target.watching_pct == pytest.approx(100 * 11 * 0.06 / 600, rel=0.01)
