@@ -67,3 +67,5 @@ urlpatterns = [
     path("healthz/live", health.live, name="healthz-live"),
     path("healthz/ready", health.ready, name="healthz-ready"),
 ]
+
+handler500 = "dashboard.errors.server_error"

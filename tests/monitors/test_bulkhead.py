@@ -185,7 +185,9 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
         for target in healthy:
             rows = list(taken.filter(target_id=target.pk))
             assert {row.state for row in rows} == {"ok"}
-            slots = [round(row.taken_at.timestamp()) // INTERVAL for row in rows]
+            # Each target has its own rhythm; a round may begin 200 ms early.
+            first = schedule.next_slot(target.pk, INTERVAL, began).timestamp() - 0.2
+            slots = [(row.taken_at.timestamp() - first) // INTERVAL for row in rows]
             assert ROUNDS - 1 <= len(set(slots)) <= ROUNDS + 1, target.name
         for target in hanging:
             states = set(taken.filter(target_id=target.pk).values_list("state", flat=True))
