@@ -37,6 +37,9 @@ COLUMNS = (
 )
 """Keys of the export, in order; computed ones carry their unit."""
 
+COUNTERS = HISTORY["tables"].sample.counters
+"""What a list of tables does not show: history has the differences."""
+
 NEED_VACUUM_ROWS = 1000
 """n_dead_tup beyond which a table is listed by default."""
 
@@ -52,11 +55,21 @@ SHOWN_KINDS = frozenset({"r", "m"})
 Row = dict[str, Any]
 
 
-def rows_at(probe_name: str, target: Target, window: Window) -> list[Row]:
-    """Return a probe's rows now, or as they stood at the end of a window in the past."""
+def rows_at(
+    probe_name: str,
+    target: Target,
+    window: Window,
+    key: series.Key | None = None,
+    without: Iterable[str] = (),
+) -> list[Row]:
+    """Return a probe's rows now, or as they stood at the end of a window in the past.
+
+    With a key, only those that have its values.
+    """
     if window.is_live:
-        return series.now(probe_name, target.pk)
-    return series.at(probe_name, target.pk, window.end)
+        return series.now(probe_name, target.pk, key=key, without=without)
+    rows = series.at(probe_name, target.pk, window.end)
+    return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
 def databases_of(target: Target) -> dict[int, Database]:
@@ -64,10 +77,12 @@ def databases_of(target: Target) -> dict[int, Database]:
     return {database.pk: database for database in Database.objects.filter(target=target)}
 
 
-def tables_of(target: Target, window: Window, findings: Sequence[Finding]) -> list[Row]:
-    """Return every table that a snapshot of the window's end shows.
+def tables_of(
+    target: Target, window: Window, findings: Sequence[Finding], key: series.Key | None = None
+) -> list[Row]:
+    """Return every table, or those that fit a key, that a snapshot of the window's end shows.
 
-    Keys: `COLUMNS`, every column of the probe, and for the page `datid`,
+    Keys: `COLUMNS`, every column of the probe (without a key, no counters), and for the page `datid`,
     `table` (quoted as PostgreSQL would), `insert_threshold`,
     `analyze_threshold` (None: inserts or changes alone never trigger) and `level`.
     """
@@ -78,7 +93,7 @@ def tables_of(target: Target, window: Window, findings: Sequence[Finding]) -> li
     levels = levels_of(findings)
     rows = [
         table_row(row, databases[row["database_id"]], target, read_at, next_xid)
-        for row in rows_at("tables", target, window)
+        for row in rows_at("tables", target, window, key, without=() if key else COUNTERS)
         if row["relkind"] in SHOWN_KINDS and row["database_id"] in databases
     ]
     for row in rows:

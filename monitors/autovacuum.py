@@ -6,6 +6,7 @@ and `relation_needs_vacanalyze()` in src/backend/postmaster/autovacuum.c of 14 t
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,16 @@ DEFAULTS = {
     "autovacuum_analyze_threshold": "50",
     "autovacuum_analyze_scale_factor": "0.1",
 }
+NUMBERS = (
+    "autovacuum_vacuum_threshold",
+    "autovacuum_vacuum_scale_factor",
+    "autovacuum_vacuum_max_threshold",
+    "autovacuum_vacuum_insert_threshold",
+    "autovacuum_vacuum_insert_scale_factor",
+    "autovacuum_analyze_threshold",
+    "autovacuum_analyze_scale_factor",
+)
+FOUR_BYTES = struct.Struct("f")
 CAP_MAJOR = 18  # autovacuum_vacuum_max_threshold, and only unfrozen pages count for inserts
 
 FIRST_NORMAL_XID = 3  # 0 is invalid, 1 and 2 stand for "before everything"
@@ -68,10 +79,10 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
     server_version counts as the default and as the newest version.
     """
     options = parse_options(reloptions)
+    numbers = numbers_of(tuple(settings.get(name, DEFAULTS[name]) for name in NUMBERS))
 
     def number(name: str) -> float:
-        text = options.get(name, settings.get(name, DEFAULTS[name]))
-        return single(float(text))
+        return single(float(options[name])) if name in options else numbers[name]
 
     rows = single(max(reltuples or 0.0, 0.0))
     capped = server_version is None or server_version // 10000 >= CAP_MAJOR
@@ -93,6 +104,15 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
         analyze=None if relkind == "t" else trigger("analyze"),
         enabled=server_enabled(settings) and is_on(options.get("autovacuum_enabled", "on")),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def numbers_of(texts: tuple[str, ...]) -> dict[str, float]:
+    """Return {name: number} of the server's settings, given as texts in the order of NUMBERS.
+
+    Ten thousand tables of one server share them.
+    """
+    return {name: single(float(text)) for name, text in zip(NUMBERS, texts, strict=True)}
 
 
 def server_enabled(settings: Mapping[str, str]) -> bool:
@@ -128,7 +148,7 @@ def single(value: float) -> float:
     Beyond 16 million its neighbours are further than one apart, so a
     threshold in eight bytes would say "due" a few rows before the server does.
     """
-    return float(struct.unpack("f", struct.pack("f", value))[0])
+    return float(FOUR_BYTES.unpack(FOUR_BYTES.pack(value))[0])
 
 
 def xid_age(next_xid: int | None, relfrozenxid: int | None) -> int | None:

@@ -55,10 +55,10 @@ def found(
     """Return the table's row; one that was dropped as it last was. Raises Http404."""
     if database is None:
         raise Http404
-    tables = table_rows.tables_of(target, window, findings)
-    for row in tables:
-        if row["database_id"] == database.pk and row["relid"] == relid:
-            return row
+    key = {"database_id": database.pk, "relid": relid}
+    tables = table_rows.tables_of(target, window, findings, key)
+    if tables:
+        return tables[0]
     last = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk, database_id=database.pk, relid=relid
     )
@@ -295,7 +295,5 @@ def toast_of(target: Target, window: Window, row: Row) -> Row | None:
     """Return the row of the table's TOAST table, None where it has none."""
     if not row["toastrelid"]:
         return None
-    for one in table_rows.rows_at("tables", target, window):
-        if (one["database_id"], one["relid"]) == (row["database_id"], row["toastrelid"]):
-            return one
-    return None
+    key = {"database_id": row["database_id"], "relid": row["toastrelid"]}
+    return next(iter(table_rows.rows_at("tables", target, window, key)), None)
