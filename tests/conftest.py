@@ -57,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     import django  # noqa: PLC0415 - after its environment is set
     from django.conf import settings  # noqa: PLC0415
 
+    # Nothing is collected in a fresh checkout, and WhiteNoise warns of a missing folder.
+    settings.STATIC_ROOT = settings.STATICFILES_DIRS[0]
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
