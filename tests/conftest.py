@@ -213,6 +213,26 @@ def blocked(worker_id: str) -> Iterator[Callable[[Server], Blocked]]:
         yield block
 
 
+@pytest.fixture
+def plain_bytes(embedded: Server) -> Iterator[str]:
+    """A database without an encoding; what ran in it is forgotten with it.
+
+    One statement in foreign bytes keeps pg_stat_statements from giving out any
+    text of the whole server, so none may be left for the tests that follow.
+    """
+    name = "plain_bytes"
+    with embedded.connect() as setup:
+        setup.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        setup.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    yield name
+    with embedded.connect(dbname="shop") as cleanup:
+        cleanup.execute(
+            "SELECT pg_stat_statements_reset(0, oid, 0) FROM pg_database WHERE datname = %s",
+            [name],
+        )
+        cleanup.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     """How pytest-playwright starts a browser: the machine's own, which asks nobody for anything."""

@@ -451,15 +451,10 @@ def test_a_cached_value_is_json_and_nothing_that_runs() -> None:
 
 @pytest.mark.parametrize("entry", ["postgres", "plain_bytes"])
 def test_statements_in_foreign_encodings_hide_no_row(
-    embedded: Server, watch: Watch, entry: str
+    embedded: Server, watch: Watch, plain_bytes: str, entry: str
 ) -> None:
-    with embedded.connect() as setup:
-        setup.execute("DROP DATABASE IF EXISTS plain_bytes WITH (FORCE)")
-        setup.execute(
-            "CREATE DATABASE plain_bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
-        )
-    target = watch(embedded, dbname=entry, include=["plain_bytes"])
-    with embedded.connect(dbname="plain_bytes", client_encoding="SQL_ASCII") as session:
+    target = watch(embedded, dbname=entry, include=[plain_bytes])
+    with embedded.connect(dbname=plain_bytes, client_encoding="SQL_ASCII") as session:
         session.pgconn.exec_(b'CREATE TABLE "caf\xe9" AS SELECT 1 AS id')
         session.pgconn.exec_(b'SELECT id AS "caf\xe9" FROM "caf\xe9"')
         results = take_now(target)

@@ -45,13 +45,8 @@ def test_it_never_raises_and_keeps_no_literal(body: str) -> None:
     text.redact(body)
 
 
-def test_foreign_bytes_do_not_hide_the_row(embedded: Server) -> None:
-    with embedded.connect() as connection:
-        connection.execute("DROP DATABASE IF EXISTS plain_bytes")
-        connection.execute(
-            "CREATE DATABASE plain_bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
-        )
-    with embedded.connect(dbname="plain_bytes", client_encoding="SQL_ASCII") as connection:
+def test_foreign_bytes_do_not_hide_the_row(embedded: Server, plain_bytes: str) -> None:
+    with embedded.connect(dbname=plain_bytes, client_encoding="SQL_ASCII") as connection:
         for name in ("text", "name"):
             connection.adapters.register_loader(name, text.TolerantText)
             connection.adapters.register_loader(name, text.TolerantBinaryText)
