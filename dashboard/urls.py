@@ -20,6 +20,7 @@ from dashboard.pages import (
     table,
     targets,
     vacuum,
+    what_if,
 )
 
 OF_TARGET = [
@@ -27,6 +28,11 @@ OF_TARGET = [
     path("activity/", activity.activity, name="activity"),
     path("vacuum/", vacuum.vacuum, name="vacuum"),
     path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
+    path(
+        "databases/<int:datid>/tables/<int:relid>/what-if/",
+        what_if.what_if,
+        name="table-what-if",
+    ),
     path("queries/", queries.queries, name="queries"),
     path("queries/<int:query_id>/", query.query, name="query"),
     path("actions/", action_log.target_actions, name="target-actions"),

@@ -45,6 +45,7 @@ class TablesSample(Sample):
     relpages = models.BigIntegerField()
     reltuples = models.FloatField()  # -1: never vacuumed or analyzed
     relallvisible = models.BigIntegerField()
+    relallfrozen = models.BigIntegerField()  # 18+
     size_bytes = models.BigIntegerField()  # with indexes and TOAST; None: not read yet
     last_seq_scan = models.DateTimeField()  # 16+
     last_vacuum = models.DateTimeField()
@@ -59,7 +60,6 @@ class TablesSample(Sample):
     toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
-    relallfrozen = models.BigIntegerField()  # 18+
 
     key = ("relid",)
     counters = (
@@ -89,6 +89,7 @@ class TablesSample(Sample):
         "relpages",
         "reltuples",
         "relallvisible",
+        "relallfrozen",
         "size_bytes",
     )
     facts = (
@@ -107,7 +108,6 @@ class TablesSample(Sample):
         "toastrelid",
         "relpersistence",
         "reloptions",
-        "relallfrozen",
     )
     refined = ("size_bytes",)
 

@@ -1,0 +1,279 @@
+"""What autovacuum would do to a table under other parameters, replayed over its own past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, frame, table_rows
+from dashboard.frame import WINDOW_WORDS
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, replay, simulator
+from monitors.history.series import Series
+from monitors.history.window import Window
+from monitors.models import Database, Target
+from monitors.replay import NotEnough, Replay
+from monitors.simulator import Candidate, Outcome
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "parameters",
+    "vacuums_a_day",
+    "usual_dead_tup",
+    "peak_dead_tup",
+    "extra_pages",
+    "io_bytes_a_day",
+    "busy_pct",
+    "is_balanced",
+)
+"""Keys of the export: a row for what is in force, for what is tried, and for each on the trade-off."""
+
+POINTS = 240
+FORM = (
+    "autovacuum_vacuum_scale_factor",
+    "autovacuum_vacuum_threshold",
+    "autovacuum_vacuum_insert_scale_factor",
+    "autovacuum_vacuum_insert_threshold",
+    "autovacuum_analyze_scale_factor",
+    "autovacuum_analyze_threshold",
+    "autovacuum_vacuum_cost_limit",
+    "autovacuum_vacuum_cost_delay",
+)
+
+
+@require_safe
+def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResponseBase:
+    """Replay a table's window under the parameters in force and those that the query names."""
+    target, window = get_target(request, name), window_of(request)
+    row = found(target, window, datid, relid)
+    error, changes = "", {}
+    try:
+        changes = replay.parsed(request.GET)
+    except ValueError as wrong:
+        error = str(wrong)
+    done, reason = None, ""
+    try:
+        done = replay.replay(target, row, window, changes)
+    except NotEnough as wrong:
+        reason = str(wrong)
+    wants_best = bool(request.GET.get("best") or request.GET.get("format"))
+    candidates = trade_off(target, done) if done and wants_best else []
+    rows = rows_of(done, candidates) if done else []
+    exported = table_response(request, "what-if", COLUMNS, rows)
+    if exported:
+        return exported
+    context = {
+        "row": row,
+        "reason": reason,
+        "error": error,
+        "fields": fields_of(request, target, done),
+        "kept_words": [(word, request.GET[word]) for word in WINDOW_WORDS if request.GET.get(word)],
+        "replay": done,
+        "changes": changes,
+        "candidates": [
+            {**one, "url": address_of(request, one["options"])} for one in rows[-len(candidates) :]
+        ]
+        if candidates
+        else [],
+        "wants_best": wants_best,
+    }
+    return page(request, target, window, context, status=400 if error else 200)
+
+
+def page(
+    request: PageRequest, target: Target, window: Window, context: Row, *, status: int
+) -> HttpResponse:
+    """Render the page around a replay, or around the reason why there is none."""
+    done: Replay | None = context["replay"]
+    if done is not None:
+        context |= {
+            "tiles": tiles(done, target),
+            "chart": chart_of(done, target, window),
+            "proof": done.proof,
+            "setting": setting_of(request, target, window, context) if context["changes"] else None,
+        }
+    return render_page(
+        request,
+        "what_if.html",
+        context,
+        page="vacuum",
+        target=target,
+        window=window,
+        reads=("tables",),
+        status=status,
+    )
+
+
+def address_of(request: PageRequest, options: Mapping[str, str]) -> str:
+    """Return this page's address with other parameters, in the same window."""
+    kept = {word: request.GET[word] for word in WINDOW_WORDS if request.GET.get(word)}
+    return f"{request.path}?{urlencode({**kept, **options})}"
+
+
+def setting_of(request: PageRequest, target: Target, window: Window, context: Row) -> Row:
+    """Return what the button that sets the parameters needs: its arguments, and why not."""
+    may = access.permissions_of(request.user, target)
+    row = context["row"]
+    return {
+        "arguments": {"database": row["database"], "table": row["table"], **context["changes"]},
+        "why_not": frame.why_not(target, "set_autovacuum", may, is_live=window.is_live),
+    }
+
+
+def found(target: Target, window: Window, datid: int, relid: int) -> Row:
+    """Return the table's row; raises Http404 where no such table was ever read."""
+    database = Database.objects.filter(target=target, datid=datid).first()
+    key = {"database_id": database.pk, "relid": relid} if database else None
+    tables = table_rows.tables_of(target, window, [], key) if key else []
+    if not tables:
+        raise Http404
+    return tables[0]
+
+
+def trade_off(target: Target, done: Replay) -> list[Candidate]:
+    """Return the choices that no other beats, with what the table has otherwise."""
+    return simulator.trade_off(done.recording, target.settings, replay.spelled(done.options))
+
+
+def rows_of(done: Replay, candidates: Sequence[Candidate]) -> list[Row]:
+    """Return what is in force, what is tried, and the trade-off, as rows of the export."""
+    knee = simulator.balanced(candidates)
+    rows = [row_of(done.as_is, done.options, {})]
+    if done.tried is not None:
+        rows.append(row_of(done.tried, done.chosen, done.options))
+    for one in candidates:
+        rows.append({**row_of(one.outcome, one.options, {}), "is_balanced": one is knee})
+    return rows
+
+
+def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str]) -> Row:
+    """Return one outcome; `parameters` are those of `options` that `known` has not."""
+    chosen = {name: value for name, value in options.items() if known.get(name) != value}
+    return {
+        "options": chosen,
+        "parameters": ", ".join(replay.spelled(chosen)),
+        "vacuums_a_day": outcome.vacuums_a_day,
+        "usual_dead_tup": outcome.usual_dead,
+        "peak_dead_tup": outcome.peak_dead,
+        "extra_pages": outcome.extra_pages,
+        "extra_bytes": outcome.extra_pages * simulator.PAGE_BYTES,
+        "io_bytes_a_day": outcome.io_bytes_a_day,
+        "busy_pct": 100 * outcome.busy_share,
+        "is_balanced": False,
+    }
+
+
+def fields_of(request: PageRequest, target: Target, done: Replay | None) -> list[Row]:
+    """Return the form's fields: what was typed, what is in force, and whose it is."""
+    own = done.options if done else {}
+    return [
+        {
+            "name": name,
+            "value": request.GET.get(name, "").strip(),
+            "in_force": own.get(name, target.settings.get(name, "")),
+            "source": "table" if name in own else "server",
+        }
+        for name in FORM
+    ]
+
+
+def tiles(done: Replay, target: Target) -> list[Row]:
+    """Return the headline figures of what is tried, else of what is in force."""
+    shown, was = done.tried or done.as_is, done.as_is
+    workers = int(target.settings.get("autovacuum_max_workers", 3))
+
+    def note(value: str) -> str:
+        return f"{value} as it is" if done.tried else "replayed as it is"
+
+    return [
+        {
+            "title": "Vacuums a day",
+            "value": round(shown.vacuums_a_day, 1),
+            "kind": "short",
+            "note": note(f"{was.vacuums_a_day:,.1f}"),
+        },
+        {
+            "title": "Dead rows, usual",
+            "value": shown.usual_dead,
+            "kind": "short",
+            "note": note(words(was.usual_dead)),
+        },
+        {
+            "title": "Dead rows, peak",
+            "value": shown.peak_dead,
+            "kind": "short",
+            "note": note(words(was.peak_dead)),
+        },
+        {
+            "title": "Grown for want of room",
+            "value": shown.extra_pages * simulator.PAGE_BYTES,
+            "kind": "bytes",
+            "note": note(sized(was.extra_pages * simulator.PAGE_BYTES)),
+        },
+        {
+            "title": "Vacuum I/O a day",
+            "value": shown.io_bytes_a_day,
+            "kind": "bytes",
+            "note": note(sized(was.io_bytes_a_day)),
+        },
+        {
+            "title": "A worker is busy",
+            "value": 100 * shown.busy_share,
+            "kind": "pct",
+            "note": f"of the time; {workers} workers",
+        },
+    ]
+
+
+def words(value: float) -> str:
+    """Return a number in short: 81.2 k."""
+    figure, name = charts.short_words(value)
+    return f"{figure} {name}".strip()
+
+
+def sized(value: float) -> str:
+    """Return a size in words."""
+    figure, name = charts.bytes_words(value)
+    return f"{figure} {name}"
+
+
+def chart_of(done: Replay, target: Target, window: Window) -> dict[str, Any]:
+    """Return dead rows as recorded, as replayed, and as they would have been."""
+    start, seconds = done.recording.start, done.recording.seconds
+    step = seconds / POINTS
+    times = [start + step * (number + 1) for number in range(POINTS)]
+    recorded = [(one.at, float(one.dead)) for one in done.recording.steps]
+    lines = {"recorded": recorded, "replayed": done.as_is.dead}
+    if done.tried is not None:
+        lines["tried"] = done.tried.dead
+    values = {name: greatest(line, start, step) for name, line in lines.items()}
+    runs = (done.tried or done.as_is).vacuums
+    return charts.chart(
+        "Dead rows",
+        Series(times, values),
+        unit="rows",
+        labels={"recorded": "Recorded", "replayed": "Replayed as it is", "tried": "Tried"},
+        colours={"recorded": "text", "replayed": "io", "tried": "cpu"},
+        window=window,
+        since=target.created_at,
+        note=f"{len(runs):,} vacuum{'' if len(runs) == 1 else 's'} in the replay",
+    )
+
+
+def greatest(line: Sequence[tuple[float, float]], start: float, step: float) -> list[float | None]:
+    """Return the greatest value of each of `POINTS` steps; the last one holds where none is."""
+    buckets: list[float | None] = [None] * POINTS
+    for moment, value in line:
+        number = min(max(int((moment - start) / step), 0), POINTS - 1) if step else 0
+        buckets[number] = max(value, buckets[number] or 0.0)
+    last: float | None = None
+    for number, bucket in enumerate(buckets):
+        last = bucket if bucket is not None else last
+        buckets[number] = last
+    return buckets

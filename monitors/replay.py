@@ -1,0 +1,223 @@
+"""Reads a table's recorded course from the history and replays autovacuum over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from django.db.models import Sum
+
+from monitors import autovacuum, simulator
+from monitors.history.freshness import STALE_INTERVALS, interval_of
+from monitors.history.window import Window
+from monitors.models import HISTORY, ProbeState, Target
+from monitors.samples import Change
+from monitors.simulator import Recording, Step
+
+LONGEST = timedelta(days=7)
+"""Samples are kept so long."""
+FEWEST_STEPS = 3
+UNKNOWN = (Change.BASELINE, Change.RESTARTED, Change.UNKNOWN)
+CHANGEABLE: Mapping[str, tuple[float, float]] = {
+    "autovacuum_vacuum_threshold": (0, 2**31 - 1),
+    "autovacuum_vacuum_scale_factor": (0, 100),
+    "autovacuum_vacuum_max_threshold": (-1, 2**31 - 1),  # 18+
+    "autovacuum_vacuum_insert_threshold": (-1, 2**31 - 1),
+    "autovacuum_vacuum_insert_scale_factor": (0, 100),
+    "autovacuum_analyze_threshold": (0, 2**31 - 1),
+    "autovacuum_analyze_scale_factor": (0, 100),
+    "autovacuum_vacuum_cost_delay": (-1, 100),  # ms
+    "autovacuum_vacuum_cost_limit": (-1, 10000),
+}
+"""Storage parameters that a replay can change: {name: (least, most)}."""
+WHOLE = frozenset(name for name in CHANGEABLE if name.endswith(("threshold", "limit")))
+
+Row = Mapping[str, Any]
+
+
+class NotEnough(Exception):
+    """The history can't be replayed; its text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A table's recording, replayed under the parameters in force and under others."""
+
+    recording: Recording
+    options: dict[str, str]  # the table's own, in force
+    chosen: dict[str, str]  # with what is tried
+    proof: simulator.Proof
+    as_is: simulator.Outcome
+    tried: simulator.Outcome | None  # None: nothing else is tried
+
+
+def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str]) -> Replay:
+    """Replay a table's course in a window, as it was and with some parameters changed.
+
+    `table` is a row of the probe `tables` with its `database_id`, `changes` are storage
+    parameters as texts (`parsed`). Raises NotEnough where there is too little history.
+    """
+    recording = recording_of(target, table, window)
+    options = autovacuum.parse_options(table["reloptions"])
+    chosen = {**options, **changes}
+    return Replay(
+        recording=recording,
+        options=options,
+        chosen=chosen,
+        proof=simulator.prove(recording, target.settings, spelled(options)),
+        as_is=simulator.simulate(recording, target.settings, spelled(options)),
+        tried=simulator.simulate(recording, target.settings, spelled(chosen)) if changes else None,
+    )
+
+
+def parsed(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the storage parameters among some texts; raises ValueError that says what to give."""
+    found = {}
+    for name, (least, most) in CHANGEABLE.items():
+        text = given.get(name, "").strip()
+        if not text:
+            continue
+        kind = "whole number" if name in WHOLE else "number"
+        try:
+            value = int(text) if name in WHOLE else float(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            message = f"{name} is a {kind} from {least:,} to {most:,}, not {text[:20]!r}."
+            raise ValueError(message)
+        found[name] = text
+    return found
+
+
+def spelled(options: Mapping[str, str]) -> list[str]:
+    """Return options as `pg_class.reloptions` has them."""
+    return [f"{name}={value}" for name, value in options.items()]
+
+
+def recording_of(target: Target, table: Row, window: Window) -> Recording:
+    """Return a table's course between the snapshots of a window, at most the last 7 days of it.
+
+    Raises NotEnough where fewer than three snapshots of the window saw the table change.
+    """
+    start = max(window.start, window.end - LONGEST)
+    place = {
+        "target_id": target.pk,
+        "database_id": table["database_id"],
+        "relid": table["relid"],
+    }
+    samples = HISTORY["tables"].samples._default_manager.filter(**place)
+    before = samples.filter(taken_at__lt=start).order_by("-taken_at").values().first()
+    rows = list(
+        samples.filter(taken_at__gte=start, taken_at__lt=window.end).order_by("taken_at").values()
+    )
+    if before is not None and before["change"] != Change.GONE:
+        rows.insert(0, before)
+    rows = [row for row in rows if row["change"] != Change.GONE]
+    usual = interval_of(target, "tables")
+    steps = list(steps_of(rows, longest=STALE_INTERVALS * usual, start=start, usual=usual))
+    last = last_read(target, table, window)
+    if steps and last and last - steps[-1].at > usual / 2:
+        steps.append(unchanged(steps[-1], steps[-1].at, last))
+    if len(steps) < FEWEST_STEPS:
+        message = (
+            "This window has too little history of the table to replay: choose a longer one,"
+            " or wait for some snapshots in which it changes."
+        )
+        raise NotEnough(message)
+    return Recording(
+        start=steps[0].at - steps[0].seconds,
+        first=step_of(rows[0], rows[0], 0.0),
+        steps=steps,
+        server_version=target.server_version,
+        index_pages=index_pages_of(place),
+    )
+
+
+def steps_of(
+    rows: Sequence[Row], *, longest: float, start: datetime, usual: float
+) -> Iterator[Step]:
+    """Yield what happened between rows; a stretch in which nothing was stored was quiet.
+
+    A difference that spans more than `longest` seconds tells a sum over a gap, not a course.
+    """
+    for previous, row in pairwise(rows):
+        known = step_of(previous, previous, 0.0)
+        begin, seconds = previous["target_at"], row["interval_seconds"] or 0.0
+        changed_from = row["target_at"] - timedelta(seconds=seconds)
+        begin = max(begin, min(start, changed_from))
+        quiet = (changed_from - begin).total_seconds()
+        if quiet > usual / 2:
+            yield unchanged(known, begin.timestamp(), changed_from.timestamp())
+        elif quiet > 0:
+            seconds += quiet
+        step = step_of(previous, row, seconds)
+        gap = seconds > longest or row["change"] in UNKNOWN
+        yield blank(step) if gap else step
+
+
+def step_of(before: Row, row: Row, seconds: float) -> Step:
+    """Return a stored row as a step of the replay."""
+    ran = row["last_autovacuum"]
+    is_new = ran is not None and ran != before["last_autovacuum"]
+    return Step(
+        at=row["target_at"].timestamp(),
+        seconds=seconds,
+        ins=float(row["n_tup_ins"] or 0),
+        upd=row["n_tup_upd"] or 0,
+        hot=row["n_tup_hot_upd"] or 0,
+        deleted=row["n_tup_del"] or 0,
+        live=row["n_live_tup"] or 0,
+        dead=row["n_dead_tup"] or 0,
+        mods=row["n_mod_since_analyze"] or 0,
+        inserted=row["n_ins_since_vacuum"] or 0,
+        reltuples=row["reltuples"] or 0,
+        pages=row["relpages"] or 0,
+        visible=row["relallvisible"] or 0,
+        frozen=row["relallfrozen"],
+        vacuumed=(row["vacuum_count"] or 0) + (row["autovacuum_count"] or 0),
+        autovacuums=(ran.timestamp(),) if is_new and row["autovacuum_count"] else (),
+    )
+
+
+def unchanged(step: Step, begin: float, end: float) -> Step:
+    """Return a stretch in which nothing happened, epoch seconds."""
+    return Step(
+        at=end,
+        seconds=end - begin,
+        ins=0.0,
+        upd=0,
+        hot=0,
+        deleted=0,
+        live=step.live,
+        dead=step.dead,
+        mods=step.mods,
+        inserted=step.inserted,
+        reltuples=step.reltuples,
+        pages=step.pages,
+        visible=step.visible,
+        frozen=step.frozen,
+    )
+
+
+def blank(step: Step) -> Step:
+    """Return a stretch of which only the end is known."""
+    return Step(**{**vars(step), "ins": None, "vacuumed": 0, "autovacuums": ()})
+
+
+def last_read(target: Target, table: Row, window: Window) -> float | None:
+    """Return when the table was last read, by the target's clock; None in the past."""
+    if not window.is_live or table.get("gone_at"):
+        return None
+    state = ProbeState.objects.filter(
+        target=target, probe="tables", database_id=table["database_id"]
+    ).first()
+    return state.target_at.timestamp() if state and state.target_at else None
+
+
+def index_pages_of(place: Mapping[str, int]) -> int:
+    """Return the pages of a table's indexes, as last read."""
+    found = HISTORY["indexes"].latest._default_manager.filter(**place, gone_at=None)
+    return found.aggregate(pages=Sum("relpages"))["pages"] or 0

@@ -1,0 +1,90 @@
+"""The page that replays autovacuum over a table's past."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.urls import reverse
+from psycopg import sql
+
+from monitors.snapshot import take_now
+
+
+@pytest.fixture
+def read(place, browse):
+    """A function from a query to the page's status and text, as a DBA sees it."""
+    client, address = browse("dba"), reverse("table-what-if", kwargs=place)
+
+    def get(query: str = "") -> tuple[int, str]:
+        response = client.get(address + query)
+        content = response.streaming_content if response.streaming else [response.content]
+        return response.status_code, b"".join(content).decode()
+
+    return get
+
+
+@pytest.fixture
+def written(shop, junk, embedded):
+    """The table with a short history: some rows die between each two snapshots."""
+    with embedded.connect(user="owner", dbname="shop") as session:
+        for part in range(5):
+            session.execute(
+                sql.SQL("DELETE FROM {} WHERE id % 5 = {}").format(sql.Identifier(junk), part)
+            )
+            session.execute("SELECT pg_stat_force_next_flush()")
+            take_now(shop, ["tables"])
+    return shop
+
+
+def test_it_replays_and_says_that_nothing_real_was_there_to_compare(read, written):
+    status, text = read()
+
+    assert status == 200
+    assert "No autovacuum of this table ended in this window" in text
+    assert 'id="dead-data"' in text
+
+
+def test_what_is_tried_stands_beside_what_is(read, written):
+    status, text = read("?autovacuum_vacuum_scale_factor=0.01")
+
+    assert status == 200
+    assert 'value="0.01"' in text
+    assert "as it is" in text
+    data = json.loads(text.split('id="dead-data"')[1].split(">", 1)[1].split("</template>")[0])
+    assert [one["label"] for one in data["series"]] == ["Recorded", "Replayed as it is", "Tried"]
+
+
+def test_bad_input_keeps_what_was_typed_and_says_what_to_give(read, written):
+    status, text = read("?autovacuum_vacuum_scale_factor=lots&autovacuum_vacuum_threshold=7")
+
+    assert status == 400
+    assert "autovacuum_vacuum_scale_factor is a number from 0 to 100" in text
+    assert 'value="lots"' in text
+    assert 'value="7"' in text
+
+
+def test_the_trade_off_is_searched_when_asked_for(read, written):
+    assert "replays 28 choices" in read()[1]
+    assert "autovacuum_vacuum_threshold=" in read("?best=1")[1]
+
+
+def test_the_export_has_what_is_what_is_tried_and_the_trade_off(read, written):
+    rows = json.loads(read("?format=json&autovacuum_vacuum_threshold=9")[1])
+
+    assert "autovacuum_enabled=off" in rows[0]["parameters"]
+    assert rows[1]["parameters"] == "autovacuum_vacuum_threshold=9"
+    assert sum(row["is_balanced"] for row in rows) == 1
+
+
+def test_a_table_that_was_read_once_says_what_is_missing(read):
+    status, text = read()
+
+    assert status == 200
+    assert "too little history" in text
+
+
+def test_a_table_that_never_was_is_not_found(place, browse):
+    address = reverse("table-what-if", kwargs={**place, "relid": 1})
+
+    assert browse("dba").get(address).status_code == 404

@@ -1,0 +1,188 @@
+"""Autovacuum, replayed over recorded courses whose outcome is known by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from monitors import simulator
+from monitors.simulator import Recording, Step, balanced, prove, simulate, trade_off
+
+NAPTIME = 60.0
+NO_ANALYZE = ["autovacuum_analyze_threshold=1000000"]
+
+
+def step(number, **fields):
+    """The minute that ends at `number` minutes; nothing happens in it unless it is said."""
+    quiet = {"ins": 0.0, "upd": 0, "hot": 0, "deleted": 0, "live": 1000, "dead": 0, "mods": 0,
+             "inserted": 0, "reltuples": 1000, "pages": 50, "visible": 0}  # fmt: skip
+    return Step(at=number * NAPTIME, seconds=NAPTIME, **{**quiet, **fields})
+
+
+def recording(*steps, **fields):
+    first = step(0, **{name: value for name, value in fields.items() if name != "version"})
+    return Recording(
+        start=0.0, first=first, steps=steps, server_version=fields.get("version", 170004)
+    )
+
+
+def replay(*steps, options=NO_ANALYZE, settings=None, **fields):
+    return simulate(recording(*steps, **fields), settings or {}, options)
+
+
+@pytest.mark.parametrize(("deleted", "vacuums"), [(250, 0), (251, 1)])
+def test_it_comes_beyond_the_threshold_and_not_at_it(deleted, vacuums):
+    steps = (step(1, deleted=deleted, dead=deleted, live=1000 - deleted), step(2), step(3))
+
+    assert len(replay(*steps).vacuums) == vacuums
+
+
+def test_an_analyze_lowers_the_threshold_of_the_next_visit():
+    rest = {"live": 750, "dead": 250, "reltuples": 1000}
+    steps = (step(1, deleted=250, **rest), step(2, **rest), step(3, **rest))
+
+    outcome = replay(*steps, options=None)
+
+    assert outcome.analyzes == [60.0]
+    assert [one.at for one in outcome.vacuums] == [120.0]  # 250 > 50 + 0.2 * 750
+
+
+def test_eighteen_caps_the_threshold():
+    steps = [step(n, deleted=100, dead=100 * n, reltuples=1e6, live=1e6) for n in range(1, 4)]
+    options = [*NO_ANALYZE, "autovacuum_vacuum_max_threshold=150"]
+
+    assert len(replay(*steps, options=options, reltuples=1e6, version=180000).vacuums) == 1
+    assert not replay(*steps, options=options, reltuples=1e6, version=170000).vacuums
+
+
+def test_inserts_alone_bring_a_vacuum():
+    steps = (step(1, ins=1201.0, inserted=1201), step(2, inserted=1201))
+
+    (run,) = replay(*steps).vacuums
+
+    assert (run.at, run.reason) == (60.0, "inserts")
+
+
+def test_frozen_pages_do_not_count_for_inserts_from_18_on():
+    steps = [step(1, ins=1101.0, inserted=1101, frozen=25)]
+
+    assert (
+        len(replay(*steps, version=180000, frozen=25).vacuums) == 1
+    )  # beyond 1000 + 0.2 * 1000 / 2
+    assert not replay(*steps, version=170000, frozen=25).vacuums
+
+
+def test_a_table_without_autovacuum_is_left_alone():
+    steps = [step(n, deleted=300, dead=300 * n) for n in range(1, 5)]
+
+    outcome = replay(*steps, options=["autovacuum_enabled=false"])
+
+    assert not outcome.vacuums
+    assert outcome.peak_dead == 1200
+
+
+def test_after_a_gap_it_goes_on_from_what_was_read():
+    steps = (step(1, deleted=200, dead=200), step(9, ins=None, dead=900), step(10, dead=900))
+
+    outcome = replay(*steps)
+
+    assert [one.at for one in outcome.vacuums] == [540.0]
+    assert outcome.vacuums[0].dead == 900
+
+
+def test_what_a_real_vacuum_could_not_remove_stays():
+    held = [step(n, deleted=300, dead=300 * n, vacuumed=1, autovacuums=(n * NAPTIME - 1,))
+            for n in range(1, 6)]  # fmt: skip
+
+    outcome = replay(*held)
+
+    assert len(outcome.vacuums) == 5  # each visit comes in vain
+    assert outcome.peak_dead > 1000
+
+
+def test_dead_rows_that_pruning_removed_are_not_counted():
+    # 500 HOT updates a minute whose dead rows settle at 100.
+    steps = [step(n, upd=500, hot=500, dead=100) for n in range(1, 30)]
+    made_for_it = recording(*steps, dead=100)
+
+    assert not simulate(made_for_it, {}, NO_ANALYZE).vacuums
+    assert simulator.pruning_of(made_for_it) > 0
+
+
+def test_what_was_rolled_back_is_replayed_as_it_was():
+    steps = [step(n, dead=100 * n) for n in range(1, 5)]  # dead, though nothing was committed
+
+    assert len(replay(*steps).vacuums) == 1
+
+
+def test_a_smaller_scale_factor_means_fewer_dead_rows_and_more_vacuums():
+    steps = [step(n, deleted=20, ins=20.0, dead=20 * n) for n in range(1, 200)]
+    usual = replay(*steps)
+    eager = replay(*steps, options=[*NO_ANALYZE, "autovacuum_vacuum_scale_factor=0.01"])
+
+    assert len(eager.vacuums) > 2 * len(usual.vacuums)
+    assert eager.usual_dead < usual.usual_dead / 2
+    assert eager.io_bytes_a_day > usual.io_bytes_a_day
+
+
+def test_room_that_a_vacuum_made_is_used_before_the_table_grows():
+    steps = [step(n, deleted=20, ins=20.0, dead=20 * n) for n in range(1, 200)]
+    never = replay(*steps, options=["autovacuum_enabled=off"])
+    usual = replay(*steps)
+
+    assert never.extra_pages == pytest.approx(199 * 20 / 20)  # 20 rows a page
+    assert usual.extra_pages < never.extra_pages / 5
+
+
+def test_a_low_cost_limit_keeps_a_worker_busy_and_makes_it_late():
+    steps = [step(n, deleted=300, ins=300.0, dead=300 * n, pages=100_000) for n in range(1, 50)]
+    slow = {"autovacuum_vacuum_cost_limit": "20", "autovacuum_vacuum_cost_delay": "20"}
+
+    outcome = replay(*steps, settings=slow, pages=100_000)
+
+    assert outcome.busy_share > 0.9
+    assert outcome.late > 0
+
+
+def test_the_proof_counts_each_run_once():
+    steps = [
+        step(n, deleted=100, dead=100 * (n % 3), vacuumed=not n % 3,
+             autovacuums=(n * NAPTIME - 5,) if not n % 3 else ())
+        for n in range(1, 31)
+    ]  # fmt: skip
+
+    proof = prove(recording(*steps), {}, NO_ANALYZE)
+
+    assert (proof.real, proof.met) == (10, 10)
+    assert proof.recall_pct == 100
+    assert prove(recording(*steps), {}, ["autovacuum_enabled=off"]).met == 0
+
+
+def test_nothing_on_the_trade_off_beats_another():
+    steps = [step(n, deleted=20, ins=20.0, dead=20 * n) for n in range(1, 300)]
+
+    line = trade_off(recording(*steps), {}, NO_ANALYZE)
+
+    costs = [one.costs for one in line]
+    assert len(costs) > 2
+    assert costs == sorted(costs)
+    assert [work for _, work in costs] == sorted((work for _, work in costs), reverse=True)
+    assert balanced(line) in line
+    assert balanced([]) is None
+
+
+rows = st.integers(0, 3000)
+
+
+@given(st.lists(st.tuples(rows, rows, rows), min_size=1, max_size=40), st.integers(0, 50))
+def test_dead_rows_are_never_negative_nor_more_than_were_made(course, start):
+    dead, steps = start, []
+    for number, (ins, upd, deleted) in enumerate(course, 1):
+        dead += upd + deleted
+        steps.append(step(number, ins=float(ins), upd=upd, deleted=deleted, dead=dead))
+
+    outcome = replay(*steps, dead=start)
+
+    made = start + sum(upd + deleted for _, upd, deleted in course)
+    assert all(0 <= value <= made + 1e-6 for _, value in outcome.dead)
+    assert sum(one.dead for one in outcome.vacuums) <= made + 1e-6
