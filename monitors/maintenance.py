@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
+from monitors import judge
 from monitors.history import freshness, partitions, rollup
 
 ROLL_UP_EVERY = timedelta(minutes=5)
@@ -20,6 +21,7 @@ def maintain(now: datetime) -> None:
         rollup.roll_up(now)
     freshness.measure_cost()
     if first_in("slow", SLOW_EVERY):
+        judge.judge_due(now)
         partitions.drop_old(now)
         rollup.prune(now)
         freshness.measure_sizes()

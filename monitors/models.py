@@ -407,6 +407,13 @@ class Action(models.Model):
         CANCELLED = "cancelled"
         LOST = "lost"
 
+    class Verdict(models.TextChoices):
+        """Whether it helped, by what was measured (`monitors/verdict.py`)."""
+
+        HELPED = "helped"
+        NO_CHANGE = "no change"
+        WORSE = "worse"
+
     FINAL = frozenset(
         {
             State.SUCCEEDED,
@@ -445,6 +452,9 @@ class Action(models.Model):
     progress = models.JSONField(default=dict)  # {phase, pct, elapsed_seconds, …}
     inverse = models.JSONField(default=dict)  # {name, arguments} where it can be undone
     effect = models.CharField(max_length=300, blank=True)
+    verdict = models.CharField(max_length=10, choices=Verdict, blank=True)  # '': none (yet)
+    verdict_text = models.CharField(max_length=300, blank=True)  # by which figures
+    judged_at = models.DateTimeField(null=True)
     backend_pid = models.IntegerField(null=True)  # ours on the target, while it runs
     backend_start = models.DateTimeField(null=True)
     stop_asked_by = models.CharField(max_length=150, blank=True)

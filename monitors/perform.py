@@ -20,7 +20,7 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
 
-from monitors import access, acting, audit, queue, run, snapshot
+from monitors import access, acting, audit, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Refused
 from monitors.actions import ACTIONS
@@ -356,15 +356,29 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
         row.effect = ended.effect[:300]
         row.after = ended.after
         row.finished_at = timezone.now()
+        judge(row)
         changed = Action.objects.filter(pk=row.pk, state__in=[State.RUNNING, State.LOST]).update(
             state=row.state,
             outcome=row.outcome,
             effect=row.effect,
             after=row.after,
+            verdict=row.verdict,
+            verdict_text=row.verdict_text,
+            judged_at=row.judged_at,
             finished_at=row.finished_at,
         )
         if changed:
             audit.outcome(row, seconds=f"{seconds:.1f}")
+
+
+def judge(row: Action) -> None:
+    """Say whether it helped, where the numbers before and after tell that at once."""
+    if row.state != State.SUCCEEDED:
+        return
+    found = verdict.at_once(row.name, row.before, row.after)
+    if found is not None:
+        row.verdict, row.verdict_text = found.word, found.text[:300]
+        row.judged_at = row.finished_at
 
 
 def preview_now(action_id: str) -> None:

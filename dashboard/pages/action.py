@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
-from monitors import access, run
+from monitors import access, run, verdict
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
@@ -257,6 +257,7 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         "seconds": seconds_of(row),
         "effect": row.effect if adds(row) else "",
         "is_signal": row.name in SIGNALS,
+        "judged_later": row.name in verdict.LATER and row.state == Action.State.SUCCEEDED,
     }
 
 

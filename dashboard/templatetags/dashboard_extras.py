@@ -44,6 +44,7 @@ ACTION_ICONS = {
     "cancel_backend": "cancel",
     "terminate_backend": "terminate",
 }
+VERDICT_LEVELS = {"helped": "good", "no change": "notice", "worse": "warning"}
 STATE_LEVELS = {
     "draft": "notice",
     "waiting": "notice",
@@ -200,6 +201,12 @@ def level_name(level: str) -> str:
 def state_level(state: str) -> str:
     """Return the level of an action's state."""
     return STATE_LEVELS.get(state, "notice")
+
+
+@register.filter
+def verdict_level(verdict: str) -> str:
+    """Return the level of a verdict on an action."""
+    return VERDICT_LEVELS.get(verdict, "notice")
 
 
 @register.filter
