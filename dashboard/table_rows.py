@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -37,8 +38,19 @@ COLUMNS = (
 )
 """Keys of the export, in order; computed ones carry their unit."""
 
-COUNTERS = HISTORY["tables"].sample.counters
-"""What a list of tables does not show: history has the differences."""
+UNLISTED = (
+    *HISTORY["tables"].sample.counters,
+    "last_seq_scan",
+    "relminmxid",
+    "relallvisible",
+    "relpersistence",
+    "toastrelid",
+    *("target_id", "since_at", "changed_at", "gone_at"),
+)
+"""Columns that a list of tables neither shows nor judges by."""
+
+LIMITS = ("vacuum_threshold", "insert_threshold", "analyze_threshold", "threshold_pct")
+"""Keys that `add_limits` adds: they cost more than all others together."""
 
 NEED_VACUUM_ROWS = 1000
 """n_dead_tup beyond which a table is listed by default."""
@@ -82,22 +94,25 @@ def tables_of(
 ) -> list[Row]:
     """Return every table, or those that fit a key, that a snapshot of the window's end shows.
 
-    Keys: `COLUMNS`, every column of the probe (without a key, no counters), and for the page `datid`,
-    `table` (quoted as PostgreSQL would), `insert_threshold`,
-    `analyze_threshold` (None: inserts or changes alone never trigger) and `level`.
+    Keys: `COLUMNS`, the columns of the latest rows (without a key, not `UNLISTED`), and for
+    the page `datid`, `table` (quoted as PostgreSQL would), `level`, and the other keys of
+    `LIMITS`. Without a key, only tables that need vacuum have `LIMITS`: `add_limits` adds them
+    to others.
     """
     databases = databases_of(target)
     states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
     read_at = dict(states.values_list("database_id", "taken_at"))
     next_xid = newest_xid(target, window)
-    levels = levels_of(findings)
     rows = [
         table_row(row, databases[row["database_id"]], target, read_at, next_xid)
-        for row in rows_at("tables", target, window, key, without=() if key else COUNTERS)
+        for row in rows_at("tables", target, window, key, without=() if key else UNLISTED)
         if row["relkind"] in SHOWN_KINDS and row["database_id"] in databases
     ]
+    add_limits(target, rows if key else [row for row in rows if needs_vacuum(row)])
+    levels = levels_of(findings)
     for row in rows:
-        row["level"] = levels.get((row["database_id"], row["relid"]), row["level"])
+        level = levels.get((row["database_id"], row["relid"]))
+        row["level"] = level or level_of(row.get("threshold_pct"), row["n_dead_tup"])
     return rows
 
 
@@ -114,39 +129,40 @@ def newest_xid(target: Target, window: Window) -> int | None:
 
 
 def table_row(
-    row: Mapping[str, Any],
+    row: Row,
     database: Database,
     target: Target,
     read_at: Mapping[int, Any],
     next_xid: int | None,
 ) -> Row:
-    """Return one table with what is computed from its row."""
-    limits = autovacuum.threshold(
-        target.settings,
-        row["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=target.server_version,
-        relkind=row["relkind"],
-    )
-    dead, live = row["n_dead_tup"], row["n_live_tup"]
-    past_pct = None if dead is None else 100 * dead / max(limits.vacuum, 1)
-    return {
-        **row,
-        "database": database.datname,
-        "datid": database.datid,
-        "table": table_name(row) if row["relname"] else str(row["relid"]),
-        "dead_pct": share_pct(dead, live),
-        "vacuum_threshold": limits.vacuum,
-        "insert_threshold": limits.insert,
-        "analyze_threshold": limits.analyze,
-        "threshold_pct": past_pct,
-        "autovacuum_enabled": limits.enabled,
-        "xid_age": autovacuum.xid_age(next_xid, row["relfrozenxid"]),
-        "read_at": read_at.get(row["database_id"]),
-        "level": level_of(past_pct, dead),
-    }
+    """Add to a table's row what is computed from it, without limits; returns the same row."""
+    row["database"] = database.datname
+    row["datid"] = database.datid
+    row["table"] = table_name(row) if row["relname"] else str(row["relid"])
+    row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
+    row["autovacuum_enabled"] = autovacuum.is_enabled(target.settings, row["reloptions"])
+    row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
+    row["read_at"] = read_at.get(row["database_id"])
+    return row
+
+
+def add_limits(target: Target, rows: Iterable[Row]) -> None:
+    """Add to the rows of tables when autovacuum acts on them; None: that alone never triggers it."""
+    for row in rows:
+        limits = autovacuum.threshold(
+            target.settings,
+            row["reloptions"],
+            reltuples=row["reltuples"],
+            relpages=row["relpages"],
+            relallfrozen=row["relallfrozen"],
+            server_version=target.server_version,
+            relkind=row["relkind"],
+        )
+        dead = row["n_dead_tup"]
+        row["vacuum_threshold"] = limits.vacuum
+        row["insert_threshold"] = limits.insert
+        row["analyze_threshold"] = limits.analyze
+        row["threshold_pct"] = None if dead is None else 100 * dead / max(limits.vacuum, 1)
 
 
 def share_pct(dead: int | None, live: int | None) -> float | None:
@@ -174,16 +190,18 @@ def worst_of(target: Target, window: Window, tables: Sequence[Row], count: int) 
     seen = model._default_manager.filter(
         target_id=target.pk, **{f"{time}__gte": window.start, f"{time}__lt": window.end}
     )
-    most = {
-        (row["database_id"], row["relid"]): row["most"]
-        for row in seen.values("database_id", "relid").annotate(most=Max(field))
+    # A table is among them with more dead rows than the last of the present's worst, or not at all.
+    present = heapq.nlargest(count, (row["n_dead_tup"] or 0 for row in tables))
+    least = present[-1] if len(present) == count else 0
+    past = seen.values("database_id", "relid").annotate(most=Max(field)).filter(most__gt=least)
+    most: dict[tuple[int, int], int] = {
+        (row["database_id"], row["relid"]): row["most"] for row in past
     }
 
     def greatest(row: Row) -> int:
-        past = most.get((row["database_id"], row["relid"]))
-        return max(row["n_dead_tup"] or 0, past or 0)
+        return max(row["n_dead_tup"] or 0, most.get((row["database_id"], row["relid"]), 0))
 
-    ranked = sorted(tables, key=greatest, reverse=True)[:count]
+    ranked = heapq.nlargest(count, tables, key=greatest)
     return [row for row in ranked if greatest(row)]
 
 

@@ -124,8 +124,11 @@ def sending(address: connect.Address, row: Action, spec: Spec) -> Iterator[psyco
 
 
 def check_server(connection: psycopg.Connection, target: Target) -> Identity:
-    """Return who answers; raises Refused unless it is the target's server and may be acted on."""
-    identity = read_identity(connection)
+    """Return who answers, without settings.
+
+    Raises Refused unless it is the target's server and may be acted on.
+    """
+    identity = read_identity(connection, with_settings=False)
     if target.system_identifier and identity.system_identifier != target.system_identifier:
         message = (
             f"Another server answers at {target.address}: its system identifier is"

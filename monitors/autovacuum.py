@@ -78,7 +78,7 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
     the caller passes its main table's, as the server does. A missing setting or
     server_version counts as the default and as the newest version.
     """
-    options = parse_options(reloptions)
+    options = parse_options(reloptions) if reloptions else {}
     numbers = numbers_of(tuple(settings.get(name, DEFAULTS[name]) for name in NUMBERS))
 
     def number(name: str) -> float:
@@ -102,7 +102,7 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
             else None
         ),
         analyze=None if relkind == "t" else trigger("analyze"),
-        enabled=server_enabled(settings) and is_on(options.get("autovacuum_enabled", "on")),
+        enabled=is_enabled(settings, reloptions),
     )
 
 
@@ -115,10 +115,18 @@ def numbers_of(texts: tuple[str, ...]) -> dict[str, float]:
     return {name: single(float(text)) for name, text in zip(NUMBERS, texts, strict=True)}
 
 
+def is_enabled(settings: Mapping[str, str], reloptions: Iterable[str] | None) -> bool:
+    """Tell whether autovacuum looks at a table: it runs, and the table does not switch it off."""
+    if not server_enabled(settings):
+        return False
+    return not reloptions or is_on(parse_options(reloptions).get("autovacuum_enabled", "on"))
+
+
 def server_enabled(settings: Mapping[str, str]) -> bool:
     """Tell whether autovacuum runs at all: it needs `track_counts` too."""
-    names = ("autovacuum", "track_counts")
-    return all(is_on(settings.get(name, DEFAULTS[name])) for name in names)
+    return is_on(settings.get("autovacuum", DEFAULTS["autovacuum"])) and is_on(
+        settings.get("track_counts", DEFAULTS["track_counts"])
+    )
 
 
 def parse_options(reloptions: Iterable[str] | None) -> dict[str, str]:
@@ -127,6 +135,7 @@ def parse_options(reloptions: Iterable[str] | None) -> dict[str, str]:
     return {name.lower(): value if equals else "on" for name, equals, value in pairs}
 
 
+@functools.lru_cache(maxsize=64)
 def is_on(text: str) -> bool:
     """Tell whether PostgreSQL reads a text as true: on, true, yes, 1 or a beginning of them."""
     word = text.strip().lower()

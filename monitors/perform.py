@@ -18,7 +18,7 @@ import psycopg
 from django.db import OperationalError, connection as history, transaction
 from django.db.models import Q
 from django.utils import timezone
-from psycopg import errors
+from psycopg import errors, sql
 
 from monitors import access, acting, audit, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
@@ -59,16 +59,15 @@ class Ended:
 
 def perform(action_id: str) -> None:
     """Carry out a queued action, unless somebody else did or it has expired."""
-    row = Action.objects.select_related("target__environment", "asked_by", "approved_by").get(
-        pk=action_id
-    )
+    rows = Action.objects.select_related("target__environment", "asked_by", "approved_by")
+    row = rows.get(pk=action_id)
     spec = ACTIONS.get(row.name)
     if spec is None or row.state != State.QUEUED:
         return
     with acting.slot(spec) as free:
         if not free or not claim(row):
             return
-        row.refresh_from_db()
+        row = rows.get(pk=action_id)  # as it was claimed, with its target and people in one read
         started = time.monotonic()
         ended = carry_out(row, spec)
         finish(row, ended, seconds=time.monotonic() - started)
@@ -86,18 +85,15 @@ def carry_out(row: Action, spec: Spec) -> Ended:
     try:
         target = still_allowed(row, spec)
         address = acting.operator_address(target, database_of(row, target))
-        with acting.looking(address, row) as eye, connect.deadline(eye, 30):
-            identity = acting.check_server(eye, target)
-            spec.guard(eye, row.arguments, row.identity)
-            statement = spec.statement(row.arguments, row.identity, identity.server_version)
-            if statement.as_string(None) != row.sql:
-                message = "The statement would no longer be the one that was asked for."
-                raise Changed(message)
-            note(row, before=spec.measure(eye, row.identity, None))
+        if spec.settled is not None:
+            # Somebody waits for it: the connection that sends it also looks before.
+            with acting.sending(address, row, spec) as hand:
+                statement = looked_at(hand, row, spec, target)
+                return signal(hand, row, spec, statement)
+        with acting.looking(address, row) as eye:
+            statement = looked_at(eye, row, spec, target)
         keep_the_last(target, spec)
         with acting.sending(address, row, spec) as hand:
-            if spec.settled is not None:
-                return signal(hand, row, spec, statement)
             ended = maintain(hand, address, row, spec, statement)
         look_again(target, spec, ended)
         return ended
@@ -109,6 +105,24 @@ def carry_out(row: Action, spec: Spec) -> Ended:
         return Ended(State.FAILED, f"Nothing was sent: {error}")
     except psycopg.Error as error:
         return Ended(State.FAILED, reason_of(error) + hint(error, row, spec))
+
+
+def looked_at(
+    connection: psycopg.Connection, row: Action, spec: Spec, target: Target
+) -> sql.Composed:
+    """Ask the server everything again, note the numbers before, and return the statement.
+
+    Raises Refused, Changed, psycopg.Error or Unreachable.
+    """
+    with connect.deadline(connection, 30):
+        identity = acting.check_server(connection, target)
+        spec.guard(connection, row.arguments, row.identity)
+        statement = spec.statement(row.arguments, row.identity, identity.server_version)
+        if statement.as_string(None) != row.sql:
+            message = "The statement would no longer be the one that was asked for."
+            raise Changed(message)
+        note(row, before=spec.measure(connection, row.identity, None))
+    return statement
 
 
 def keep_the_last(target: Target, spec: Spec) -> None:

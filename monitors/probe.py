@@ -46,7 +46,7 @@ class Sample(models.Model):
     refined: ClassVar[tuple[str, ...]] = ()
     """Gauges and labels that `Probe.refine_sql` reads for some objects; the SQL
     itself does not return them, so they are carried over from snapshot to
-    snapshot. The last one is None until it was read."""
+    snapshot. None until it was read; the last one is the last to be."""
     counts_since: ClassVar[str] = ""
     """The fact whose change says that an object's counters started anew."""
 
@@ -91,9 +91,13 @@ class Probe:
     """Whether the counter of the whole counts objects that were thrown out."""
     refine_sql: str = ""
     """Given `%(keys)s` (an array of the key's first column), returns the key and
-    the `refined` columns; run for what was not read yet."""
+    the `refined` columns, None where one can't be read now; run for objects of
+    which a label changed, and for those whose last refined column was not read yet."""
     refine_changed: bool = False
-    """Whether it is run for what changed too."""
+    """Whether it is run for whatever changed."""
+    refine_hourly: bool = False
+    """Whether the first snapshot of each hour runs it for everything: it reads what
+    changes without a trace in the other columns."""
     refine_at_once: int = 300
     """For how many objects a snapshot at most."""
     extension: str = ""

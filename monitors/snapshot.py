@@ -459,10 +459,7 @@ class Run:
         each time: an extension may be dropped or updated.
         """
         known = self.session.extensions.pop(name, None)
-        included = Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
-        names = [known[0]] if known else []
-        names += [self.target.dbname, *included.values_list("datname", flat=True)]
-        for dbname in dict.fromkeys(names):
+        for dbname in self.databases_to_search(known[0] if known else self.target.dbname):
             try:
                 kept = self.session.open(self.target, dbname, min(self.left, 5))
             except DatabaseClosed:
@@ -474,6 +471,13 @@ class Run:
                 return dbname, installed
         message = f"The extension {name} is installed in no database that is read."
         raise Unsupported(message)
+
+    def databases_to_search(self, first: str) -> Iterator[str]:
+        """Yield the databases that are read, one of them first: the others are rarely asked for."""
+        yield first
+        included = Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
+        names = [self.target.dbname, *included.values_list("datname", flat=True)]
+        yield from (name for name in dict.fromkeys(names) if name != first)
 
 
 class Unsupported(Exception):
@@ -575,7 +579,7 @@ def refiner(
     texts = [columns.index(name) for name in probe.sample.redacted if name in columns]
 
     def without_literals(row: Row) -> Row:
-        return tuple(text.redact(v) if i in texts else v for i, v in enumerate(row))
+        return tuple(text.redact(v) if v and i in texts else v for i, v in enumerate(row))
 
     def refine(wanted: list[store.Key]) -> dict[store.Key, Row]:
         if not wanted:
@@ -593,7 +597,7 @@ def refiner(
             # One statement in a foreign encoding makes pg_stat_statements refuse all texts.
             log.warning("%s: no texts, one is in another encoding", probe.name)
             return {}
-        found = [without_literals(row) if texts else row for row in rows if None not in row]
+        found = [without_literals(row) if texts else row for row in rows]
         return {row[:keys]: row[keys:] for row in found}
 
     return refine

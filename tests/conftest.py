@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from nacl.public import PrivateKey
 
+from dashboard.embedded.databases import HISTORY_SETTINGS
 from dashboard.embedded.postgres import embedded_programs
 from dashboard.embedded.processes import ROOT
 from tests import servers
@@ -67,7 +68,9 @@ def start_servers() -> None:
     """Start PostgreSQL and Valkey and say to later processes where they are."""
     folder = stack.enter_context(servers.home())
     programs = embedded_programs()
-    server = stack.enter_context(servers.running(EMBEDDED_MAJOR, programs, folder))
+    # It holds our history too, so it has what bin/up gives that server.
+    like_history = {name: HISTORY_SETTINGS[name] for name in ("shared_buffers", "jit")}
+    server = stack.enter_context(servers.running(EMBEDDED_MAJOR, programs, folder, **like_history))
     broker = stack.enter_context(servers.broker(folder))
     key = PrivateKey.generate()
     os.environ |= {

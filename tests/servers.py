@@ -172,14 +172,14 @@ def create_roles(cluster: Cluster, major: int) -> None:
 
 
 @contextmanager
-def running(major: int, programs: Path, folder: Path) -> Iterator[Server]:
-    """Run one server below folder for as long as the context lasts."""
+def running(major: int, programs: Path, folder: Path, **settings: str) -> Iterator[Server]:
+    """Run one server below folder for as long as the context lasts; `settings` beside the usual."""
     cluster = Cluster(
         name=f"postgres-{major}",
         folder=folder / f"postgres-{major}",
         programs=programs,
         password=secrets.token_urlsafe(16),
-        settings=SETTINGS,
+        settings={**SETTINGS, **settings},
     )
     cluster.initialized(cluster.initialize())
     cluster.start(processes.free_port())

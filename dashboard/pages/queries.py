@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from django.http import HttpResponse
@@ -164,7 +165,7 @@ def times(count: int) -> str:
 def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]]:
     """Return the headline figures; nested statements are part of those that called them."""
     top = [row for row in statements if row["toplevel"]]
-    sums = {name: sum(row[name] for row in top) for name in statement_rows.COUNTERS}
+    sums = {name: sum(map(itemgetter(name), top)) for name in statement_rows.COUNTERS}
     calls = sums["calls"]
     blocks = sums["shared_blks_hit"] + sums["shared_blks_read"]
     return [
@@ -195,7 +196,7 @@ def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]
         },
         {
             "title": "Temporary files",
-            "value": sum(row["temp_bytes"] for row in top) if top else None,
+            "value": sum(map(itemgetter("temp_bytes"), top)) if top else None,
             "kind": "bytes",
             "note": "written by sorts and hashes",
         },

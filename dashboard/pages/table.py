@@ -65,7 +65,10 @@ def found(
     kept = last.values().first()
     if kept is None:
         raise Http404
-    return table_rows.table_row(kept, database, target, {}, None)
+    row = table_rows.table_row(kept, database, target, {}, None)
+    table_rows.add_limits(target, [row])
+    row["level"] = table_rows.level_of(row["threshold_pct"], row["n_dead_tup"])
+    return row
 
 
 def page(

@@ -31,9 +31,18 @@ def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     target, window = get_target(request, name), window_of(request)
     findings = review.findings(target, None if window.is_live else window.end)
     tables = table_rows.tables_of(target, window, findings)
+    if wants_limits(request):
+        table_rows.add_limits(target, tables)
     shown = listing(request, tables)
+    table_rows.add_limits(target, shown.rows)
     exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
     return exported or page(request, target, window, tables, shown, findings)
+
+
+def wants_limits(request: PageRequest) -> bool:
+    """Return whether every table's limits are needed, not only those of one page."""
+    sort = request.GET.get("sort", "").removeprefix("-")
+    return bool(request.GET.get("format")) or sort in table_rows.LIMITS
 
 
 def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
@@ -166,9 +175,8 @@ def tiles(
     oldest = max(tables, key=lambda row: row["xid_age"] or 0, default=None)
     workers = [row for row in running if row["autovacuum"]]
     limit = target.settings.get("autovacuum_max_workers")
-    ran = series.totals("tables", target.pk, window)
-    by_hand = sum(row["vacuum_count"] or 0 for row in ran)
-    by_itself = sum(row["autovacuum_count"] or 0 for row in ran)
+    ran = series.grown("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
+    by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
     dead = [row["n_dead_tup"] or 0 for row in tables]
     return [
         {

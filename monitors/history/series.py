@@ -80,6 +80,15 @@ class Source:
             )
         return sql.SQL("restarted")
 
+    @property
+    def known_before(self) -> sql.Composable:
+        """The condition on an object's rows that it was there before the first of them."""
+        if self.unit != "sample":
+            return sql.SQL("true")
+        return sql.SQL(
+            "min(taken_at) FILTER (WHERE change IN ({}, {})) IS DISTINCT FROM min(taken_at)"
+        ).format(sql.Literal(int(Change.APPEARED)), sql.Literal(int(Change.BASELINE)))
+
     def where(self, key: Key | None = None) -> sql.Composable:
         """Return the condition for the target, database and object."""
         parts: list[sql.Composable] = [
@@ -147,7 +156,7 @@ def grid_of(source: Source, window: Window, points: int) -> Grid:
     )
     rows = fetch(
         sql.SQL(
-            "SELECT floor(extract(epoch FROM taken_at - %(start)s) / %(step)s)::int,"
+            "SELECT floor(date_part('epoch', taken_at - %(start)s) / %(step)s)::int,"
             " max(taken_at), max(interval_seconds) FROM monitors_snapshot"
             " WHERE target_id = %(target)s AND probe = %(probe)s {database} AND state = 'ok'"
             " AND taken_at >= %(start)s AND taken_at < %(end)s GROUP BY 1 ORDER BY 1"
@@ -231,8 +240,11 @@ def draw(grid: Grid, columns: dict[str, dict[int, float | None]]) -> Series:
 
 
 def bucket_of(source: Source) -> sql.Composable:
-    """Return the expression that numbers a row's bucket from %(start)s and %(step)s."""
-    return sql.SQL("floor(extract(epoch FROM {time} - %(start)s) / %(step)s)::int").format(
+    """Return the expression that numbers a row's bucket from %(start)s and %(step)s.
+
+    date_part() counts in float8, extract() in numeric: five times slower for a million rows.
+    """
+    return sql.SQL("floor(date_part('epoch', {time} - %(start)s) / %(step)s)::int").format(
         time=source.time
     )
 
@@ -383,14 +395,15 @@ def changed_since(
     )
     return fetch(
         sql.SQL(
-            "WITH k AS (SELECT DISTINCT {keys} FROM {table} WHERE {where}"
-            " AND {time} >= %(start)s)"
+            "WITH k AS (SELECT {keys} FROM {table} WHERE {where}"
+            " AND {time} >= %(start)s GROUP BY {keys} HAVING {known})"
             " SELECT {k_keys}, b.gone, b.value FROM k CROSS JOIN LATERAL ("
             " SELECT {gone} AS gone, {value} AS value FROM {table} AS s"
             " WHERE s.target_id = {target} AND {same} AND s.{time} < %(start)s"
             " AND s.{time} >= %(early)s ORDER BY s.{time} DESC LIMIT 1) AS b"
         ).format(
             keys=key_list,
+            known=source.known_before,
             k_keys=sql.SQL(", ").join(sql.SQL("k.{}").format(sql.Identifier(p)) for p in keys),
             table=source.table,
             where=source.where(key),
@@ -526,27 +539,33 @@ def sums(  # noqa: PLR0913 - what to read, of what, when
                     ),
                 ]
             ),
-            parts=sql.SQL(" UNION ALL ").join(
-                sql.SQL(
-                    "SELECT {columns}, {fields}, {time} AS at, {restarted} AS restarted"
-                    " FROM {table} WHERE {where} AND {spans}"
-                ).format(
-                    columns=columns,
-                    fields=sql.SQL(", ").join(map(sql.Identifier, fields)),
-                    time=part.time,
-                    restarted=part.restarted,
-                    table=part.table,
-                    where=part.where(key),
-                    spans=within(part, spans),
-                )
-                for part, spans in parts_of(source, window)
-            ),
+            parts=rows_of(source, window, names, fields, key),
         ),
         {"middle": window.start + window.length / 2},
     )
     late = [f"{name}_late" for name in halves]
     known = (*names, *fields, *late, "complete")
     return [dict(zip(known, row, strict=True)) for row in rows]
+
+
+def grown(
+    probe_name: str,
+    target_id: int,
+    window: Window,
+    fields: Sequence[str],
+    *,
+    database_id: int | None = None,
+) -> dict[str, float]:
+    """Return what some counters of all objects together grew by in the window: {field: sum}."""
+    source = source_of(probe_name, target_id, window, database_id)
+    [row] = fetch(
+        sql.SQL("SELECT {sums} FROM ({parts}) AS p").format(
+            sums=sql.SQL(", ").join(sum_of(source, name) for name in fields),
+            parts=rows_of(source, window, (), fields, None),
+        ),
+        {},
+    )
+    return dict(zip(fields, row, strict=True))
 
 
 Span = tuple[datetime, datetime]
@@ -562,6 +581,26 @@ def sum_of(source: Source, name: str, condition: sql.Composable = NO_CONDITION) 
         name=sql.Identifier(name),
         condition=condition,
         kind=sql.SQL(kind),
+    )
+
+
+def rows_of(
+    source: Source, window: Window, names: Sequence[str], fields: Sequence[str], key: Key | None
+) -> sql.Composed:
+    """Return the query of a window's rows from `parts_of`: columns, `at` and `restarted`."""
+    return sql.SQL(" UNION ALL ").join(
+        sql.SQL(
+            "SELECT {columns}, {time} AS at, {restarted} AS restarted"
+            " FROM {table} WHERE {where} AND {spans}"
+        ).format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, (*names, *fields))),
+            time=part.time,
+            restarted=part.restarted,
+            table=part.table,
+            where=part.where(key),
+            spans=within(part, spans),
+        )
+        for part, spans in parts_of(source, window)
     )
 
 

@@ -8,9 +8,11 @@ together or not at all.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
+from operator import ne
 from typing import Any
 
 from django.db import connection, models, transaction
@@ -122,7 +124,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         verdict = judge(place.history.probe, state, reading, epoch)
         comparison = compare(place.history.sample, previous, reading.rows, verdict)
         if refine is not None:
-            apply_refined(place.history.probe, comparison, refine)
+            hour_began = state.taken_at is None or hour_of(state.taken_at) != hour_of(taken_at)
+            apply_refined(place.history.probe, comparison, refine, hour_began=hour_began)
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
@@ -218,7 +221,7 @@ def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verd
     )
 
 
-def compare(sample: type[Sample], known: Rows, rows: Iterable[Row], verdict: Verdict) -> Comparison:
+def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Verdict) -> Comparison:
     """Return what changed since the rows that are known, which are brought up to now in place."""
     found = Comparison(known)
     keys = len(sample.key)
@@ -226,32 +229,47 @@ def compare(sample: type[Sample], known: Rows, rows: Iterable[Row], verdict: Ver
     since = sample.columns().index(sample.counts_since) if sample.counts_since else None
     anew = verdict.new_epoch or verdict.whole_reset
     nothing = (None,) * len(sample.refined)
-    seen: set[Key] = set()
-    for row in rows:
+    different = None if anew else changed_in_place(known, rows, keys)
+    seen: dict[Key, Row] = {}
+    if different is None:
+        for row in rows:
+            seen.setdefault(row[:keys], row)  # a view may say the same object twice
+        different = list(seen.values())
+    for row in different:
         key = row[:keys]
         before = known.get(key)
-        if before is not None and before[0] == row and not (anew and any(row[counters])):
-            seen.add(key)
-            continue
-        if key in seen:
-            continue  # a view that says the same object twice
-        seen.add(key)
         if before is None:
             known[key] = (row, nothing)
             appeared = Change.BASELINE if verdict.first else Change.APPEARED
             found.changed.append((appeared, None, row + nothing))
             continue
         former, refined = before
+        if former == row and not (anew and any(row[counters])):
+            continue
         known[key] = (row, refined)
         change = change_of(former[counters], row[counters], verdict)
         if since is not None and former[since] != row[since]:
             change = Change.RESTARTED
         found.changed.append((change, former + refined, row + refined))
-    if len(seen) < len(known):
+    if seen or not rows:
         found.gone = [key for key in known if key not in seen]
-        for key in found.gone:
-            del known[key]
+        found.rows = {key: known[key] for key in seen}  # in the order of the next reading
     return found
+
+
+def changed_in_place(known: Rows, rows: Sequence[Row], keys: int) -> list[Row] | None:
+    """Return the rows that changed, None where others came, went or changed places.
+
+    A server tells the same objects in the same order nearly always, and then this
+    takes a fifth of the time of a look at each key.
+    """
+    if len(rows) != len(known):
+        return None
+    former = [row for row, _ in known.values()]
+    pairs = list(compress(zip(rows, former, strict=True), map(ne, rows, former)))
+    if any(row[:keys] != was[:keys] for row, was in pairs):
+        return None
+    return [row for row, _ in pairs]
 
 
 def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
@@ -277,8 +295,15 @@ def differences(change: Change, before: Row | None, now: Row) -> Row:
     )
 
 
-def apply_refined(probe: Probe, comparison: Comparison, refine: Refine) -> None:
-    """Ask for the refined columns of what has none and, where the probe says so, of what changed.
+def hour_of(moment: datetime) -> datetime:
+    """Return the hour that a moment lies in."""
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def apply_refined(
+    probe: Probe, comparison: Comparison, refine: Refine, *, hour_began: bool = False
+) -> None:
+    """Ask for the refined columns of what may have others than are known.
 
     What changed comes first, at most `refine_at_once` objects a snapshot, so
     that a server with 10,000 tables is not made to open all of them at once.
@@ -286,19 +311,34 @@ def apply_refined(probe: Probe, comparison: Comparison, refine: Refine) -> None:
     keys = len(probe.sample.key)
     changed = {row[:keys]: i for i, (_, _, row) in enumerate(comparison.changed)}
     missing = [key for key, (_, refined) in comparison.rows.items() if refined[-1] is None]
-    wanted = [*changed, *missing] if probe.refine_changed else missing
-    wanted = list(dict.fromkeys(wanted))[: probe.refine_at_once]
-    for key, values in refine(wanted).items():
+    again = changed if probe.refine_changed else relabelled(probe.sample, comparison)
+    everything = comparison.rows if probe.refine_hourly and hour_began else ()
+    wanted = list(dict.fromkeys([*again, *missing, *everything]))[: probe.refine_at_once]
+    for key, found in refine(wanted).items():
         known = comparison.rows.get(key)
-        if known is None or known[1] == values:
+        if known is None:
             continue
         row, former = known
+        values = tuple(f if n is None else n for f, n in zip(former, found, strict=True))
+        if values == former:
+            continue
         comparison.rows[key] = (row, values)
         if key in changed:
             change, before, _ = comparison.changed[changed[key]]
             comparison.changed[changed[key]] = (change, before, row + values)
         else:
             comparison.changed.append((Change.CHANGED, row + former, row + values))
+
+
+def relabelled(sample: type[Sample], comparison: Comparison) -> list[Key]:
+    """Return the objects of which a name or an option that the SQL reads has changed."""
+    keys, names = len(sample.key), sample.columns()
+    labels = [names.index(name) for name in sample.labels if name in names]
+    return [
+        row[:keys]
+        for _, before, row in comparison.changed
+        if before is not None and any(before[i] != row[i] for i in labels)
+    ]
 
 
 def full_columns(sample: type[Sample]) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ def read_any_bytes(connection: psycopg.Connection) -> None:
     Slower, since each text passes through Python: only where it must be.
     """
     connection.execute("SET client_encoding = 'SQL_ASCII'")
-    for name in ("text", "varchar", "name", "bpchar"):
+    for name in ("text", "varchar", "name", "bpchar", '"char"'):
         connection.adapters.register_loader(name, text.TolerantText)
         connection.adapters.register_loader(name, text.TolerantBinaryText)
 

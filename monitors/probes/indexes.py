@@ -34,53 +34,52 @@ class IndexesSample(Sample):
     counters = ("idx_scan", "idx_tup_read", "idx_tup_fetch", "idx_blks_read", "idx_blks_hit")
     gauges = ("relpages",)
     facts = ("last_idx_scan",)
-    labels = ("relid", "indexrelname", "indisunique", "indisprimary", "indisvalid", "indexdef")
-    refined = ("indexdef",)
+    labels = ("indexrelname", "indisvalid", "relid", "indisunique", "indisprimary", "indexdef")
+    refined = ("relid", "indisunique", "indisprimary", "indexdef")
 
     class Meta:
         abstract = True
 
 
+# Joining pg_index costs as much as all counters: what it says of an index that never
+# changes is refined, and what is not valid are few. Columns are cast where psycopg
+# would not read a number from them: a cast of each row costs too.
 SQL_14 = """
-SELECT i.indexrelid::bigint AS indexrelid,
-       pg_catalog.pg_stat_get_numscans(i.indexrelid) AS idx_scan,
-       pg_catalog.pg_stat_get_tuples_returned(i.indexrelid) AS idx_tup_read,
-       pg_catalog.pg_stat_get_tuples_fetched(i.indexrelid) AS idx_tup_fetch,
-       pg_catalog.pg_stat_get_blocks_fetched(i.indexrelid)
-           - pg_catalog.pg_stat_get_blocks_hit(i.indexrelid) AS idx_blks_read,
-       pg_catalog.pg_stat_get_blocks_hit(i.indexrelid) AS idx_blks_hit,
-       c.relpages::bigint AS relpages,
-       i.indrelid::bigint AS relid,
-       c.relname::text AS indexrelname,
-       i.indisunique,
-       i.indisprimary,
-       i.indisvalid
-  FROM pg_catalog.pg_index AS i
-  JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
- WHERE i.indexrelid >= 16384
+SELECT c.oid AS indexrelid,
+       pg_catalog.pg_stat_get_numscans(c.oid) AS idx_scan,
+       pg_catalog.pg_stat_get_tuples_returned(c.oid) AS idx_tup_read,
+       pg_catalog.pg_stat_get_tuples_fetched(c.oid) AS idx_tup_fetch,
+       pg_catalog.pg_stat_get_blocks_fetched(c.oid)
+           - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS idx_blks_read,
+       pg_catalog.pg_stat_get_blocks_hit(c.oid) AS idx_blks_hit,
+       c.relpages,
+       c.relname AS indexrelname,
+       c.oid <> ALL (ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index AS i WHERE NOT i.indisvalid))
+           AS indisvalid
+  FROM pg_catalog.pg_class AS c
+ WHERE c.relkind IN ('i', 'I')
    AND c.relpersistence <> 't'
+   AND c.oid >= 16384
    AND c.relnamespace <> 'pg_toast'::regnamespace
 """
 
 SQL_16 = """
-SELECT i.indexrelid::bigint AS indexrelid,
-       pg_catalog.pg_stat_get_numscans(i.indexrelid) AS idx_scan,
-       pg_catalog.pg_stat_get_tuples_returned(i.indexrelid) AS idx_tup_read,
-       pg_catalog.pg_stat_get_tuples_fetched(i.indexrelid) AS idx_tup_fetch,
-       pg_catalog.pg_stat_get_blocks_fetched(i.indexrelid)
-           - pg_catalog.pg_stat_get_blocks_hit(i.indexrelid) AS idx_blks_read,
-       pg_catalog.pg_stat_get_blocks_hit(i.indexrelid) AS idx_blks_hit,
-       c.relpages::bigint AS relpages,
-       pg_catalog.pg_stat_get_lastscan(i.indexrelid) AS last_idx_scan,
-       i.indrelid::bigint AS relid,
-       c.relname::text AS indexrelname,
-       i.indisunique,
-       i.indisprimary,
-       i.indisvalid
-  FROM pg_catalog.pg_index AS i
-  JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
- WHERE i.indexrelid >= 16384
+SELECT c.oid AS indexrelid,
+       pg_catalog.pg_stat_get_numscans(c.oid) AS idx_scan,
+       pg_catalog.pg_stat_get_tuples_returned(c.oid) AS idx_tup_read,
+       pg_catalog.pg_stat_get_tuples_fetched(c.oid) AS idx_tup_fetch,
+       pg_catalog.pg_stat_get_blocks_fetched(c.oid)
+           - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS idx_blks_read,
+       pg_catalog.pg_stat_get_blocks_hit(c.oid) AS idx_blks_hit,
+       c.relpages,
+       pg_catalog.pg_stat_get_lastscan(c.oid) AS last_idx_scan,
+       c.relname AS indexrelname,
+       c.oid <> ALL (ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index AS i WHERE NOT i.indisvalid))
+           AS indisvalid
+  FROM pg_catalog.pg_class AS c
+ WHERE c.relkind IN ('i', 'I')
    AND c.relpersistence <> 't'
+   AND c.oid >= 16384
    AND c.relnamespace <> 'pg_toast'::regnamespace
 """
 
@@ -91,8 +90,9 @@ SELECT s.stats_reset,
  WHERE s.datname = pg_catalog.current_database()
 """
 
-# pg_get_indexdef() waits behind ACCESS EXCLUSIVE on the table or the index.
-DEFINITIONS_SQL = """
+# pg_get_indexdef() waits behind ACCESS EXCLUSIVE on the table or the index, and opens
+# what it describes: at most a thousand at once, in the order of the keys.
+LABELS_SQL = """
 WITH locked AS MATERIALIZED (
   SELECT l.relation
     FROM pg_catalog.pg_locks AS l
@@ -100,11 +100,16 @@ WITH locked AS MATERIALIZED (
      AND l.mode = 'AccessExclusiveLock'
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
                         WHERE d.datname = pg_catalog.current_database()))
-SELECT i.indexrelid::bigint AS indexrelid,
-       pg_catalog.pg_get_indexdef(i.indexrelid) AS indexdef
-  FROM pg_catalog.pg_index AS i
- WHERE i.indexrelid = ANY (%(keys)s::oid[])
-   AND NOT EXISTS (SELECT FROM locked AS k WHERE k.relation IN (i.indexrelid, i.indrelid))
+SELECT i.indexrelid,
+       i.indrelid AS relid,
+       i.indisunique,
+       i.indisprimary,
+       CASE WHEN k.position <= 1000
+             AND NOT EXISTS (SELECT FROM locked AS l WHERE l.relation IN (i.indexrelid, i.indrelid))
+            THEN pg_catalog.pg_get_indexdef(i.indexrelid)
+       END AS indexdef
+  FROM pg_catalog.unnest(%(keys)s::oid[]) WITH ORDINALITY AS k (indexrelid, position)
+  JOIN pg_catalog.pg_index AS i ON i.indexrelid = k.indexrelid
 """
 
 PROBE = Probe(
@@ -114,6 +119,7 @@ PROBE = Probe(
     every=timedelta(minutes=5),
     per_database=True,
     reset_sql=RESET_SQL,
-    refine_sql=DEFINITIONS_SQL,
-    refine_at_once=1000,
+    refine_sql=LABELS_SQL,
+    refine_hourly=True,
+    refine_at_once=100_000,
 )

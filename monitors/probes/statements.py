@@ -63,8 +63,8 @@ class StatementsSample(Sample):
 
 SQL_1_9 = """
 SELECT s.queryid,
-       s.userid::bigint AS userid,
-       s.dbid::bigint AS dbid,
+       s.userid,
+       s.dbid,
        s.toplevel,
        s.calls,
        s.total_exec_time,
@@ -82,8 +82,8 @@ SELECT s.queryid,
 
 SQL_1_11 = """
 SELECT s.queryid,
-       s.userid::bigint AS userid,
-       s.dbid::bigint AS dbid,
+       s.userid,
+       s.dbid,
        s.toplevel,
        s.calls,
        s.total_exec_time,
@@ -107,8 +107,8 @@ SELECT i.stats_reset, i.dealloc
 
 TEXTS_SQL = """
 SELECT s.queryid,
-       s.userid::bigint AS userid,
-       s.dbid::bigint AS dbid,
+       s.userid,
+       s.dbid,
        s.toplevel,
        pg_catalog.pg_get_userbyid(s.userid)::text AS usename,
        coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')

@@ -1,4 +1,8 @@
-"""How long each page of a target with 10,000 tables and 5,000 statements takes to answer."""
+"""How long each page of a target with 10,000 tables and 5,000 statements takes to answer.
+
+Beside the time stands the CPU time of it, ours and the history's: what it would be
+with nothing else running.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -47,16 +52,25 @@ def test_every_page_answers_in_time(watch: Callable[..., Target]) -> None:
         pages["vacuum, all"] = pages["vacuum"] + "?filter=all"
         pages["table"] = reverse("table", args=[target.name, datid, table["relid"]])
         for name, address in pages.items():
-            times = []
+            times, spent = [], []
             for _ in range(ROUNDS):
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), used_ms()
                 assert client.get(address).status_code == 200
                 times.append((time.perf_counter() - began) * 1000)
+                spent.append(used_ms() - cpu)
             middle = wide.median(times)
             report.add(
                 f"page {name}",
-                f"{middle:.0f} ms",
+                f"{middle:.0f} ms, CPU {wide.median(spent):.0f} ms",
                 f"at most {LIMIT_MS} ms",
                 reached=middle <= LIMIT_MS,
             )
     print("\n" + report.text())
+
+
+def used_ms() -> float:
+    """Return the CPU time that this process and its session of the history have used, in ms."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        [pid] = cursor.fetchone()
+    return time.process_time() * 1000 + wide.cpu_ms(pid)

@@ -89,6 +89,18 @@ def test_it_sorts_by_any_column_either_way(vacuum, tables):
     assert names(vacuum("?sort=n_dead_tup&q=public.t"))[:2] == ["1", "2"]
 
 
+def test_it_sorts_tables_with_few_dead_rows_by_their_limits(vacuum, tables):
+    """Limits are worked out for what is listed, and for all only where they decide the order."""
+    for relid, rows in ((1, 100.0), (2, 9000.0), (3, 500.0)):
+        tables(relid, n_dead_tup=7, reltuples=rows)
+
+    query = "?filter=all&q=public.t&sort="
+    assert names(vacuum(f"{query}-vacuum_threshold")) == ["2", "3", "1"]
+    assert names(vacuum(f"{query}threshold_pct")) == ["2", "3", "1"]
+    found = json.loads(vacuum(f"{query}vacuum_threshold&format=json"))
+    assert [row["vacuum_threshold"] for row in found] == [70, 150, 1850]
+
+
 def test_fifty_rows_make_a_page_and_the_export_has_all(vacuum, tables):
     for relid in range(1, 61):
         tables(relid, n_dead_tup=2000 + relid)
@@ -211,6 +223,19 @@ def test_a_table_that_was_just_vacuumed_keeps_its_line(vacuum, shop, place, junk
     labels = [one["label"] for one in chart["series"]]
     assert labels[0] == "All tables"
     assert any(junk.split()[0] in label for label in labels[1:])
+
+
+def test_the_chart_has_the_worst_of_now_and_of_the_window(vacuum, tables, shop, place, junk):
+    """Four tables of the present, unless one of the past had more."""
+    for relid in range(1, 6):
+        tables(relid, n_dead_tup=1000 + relid)
+    HISTORY["tables"].latest._default_manager.filter(relid=place["relid"]).update(n_dead_tup=0)
+
+    chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', vacuum())[0])
+
+    first, *labels = [one["label"] for one in chart["series"][1:]]
+    assert junk.split()[0] in first
+    assert labels == ["public.t5", "public.t4", "public.t3"]
 
 
 def test_tables_of_one_name_in_two_databases_are_told_apart():

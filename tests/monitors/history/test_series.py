@@ -68,6 +68,18 @@ def test_a_sum_follows_objects_that_come_change_and_go(target: Target, keep: Kee
     assert found.values["numbackends"] == [12, 112, 102, 3]
 
 
+def test_a_sum_remembers_what_came_again_inside_the_window(target: Target, keep: Keep) -> None:
+    """Two was there before the window, left and came back: it appeared, but not first."""
+    keep(-5, {1: {"numbackends": 1}, 2: {"numbackends": 10}})
+    keep(0, {1: {"numbackends": 2}, 2: {"numbackends": 10}})
+    keep(1, {1: {"numbackends": 2}})
+    keep(2, {1: {"numbackends": 2}, 2: {"numbackends": 30}})
+
+    found = series.gauges("databases", target.pk, window(), ["numbackends"])
+
+    assert found.values["numbackends"] == [12, 2, 32]
+
+
 def test_an_object_that_is_gone_has_no_value(target: Target, keep: Keep) -> None:
     keep(0, {1: {"numbackends": 2}, 2: {"numbackends": 1}})
     keep(1, {1: {"numbackends": 2}})
@@ -112,6 +124,16 @@ def test_a_total_counts_what_was_seen_and_says_when_a_part_was_not(
 
     assert (found[1]["xact_commit"], found[1]["complete"]) == (70, False)
     assert (found[2]["xact_commit"], found[2]["complete"]) == (1, True)
+
+
+def test_all_objects_together_grew_by_the_sum_of_each(target: Target, keep: Keep) -> None:
+    keep(0, {1: {"xact_commit": 1000, "deadlocks": 0}, 2: {"xact_commit": 5}})
+    keep(1, {1: {"xact_commit": 1060, "deadlocks": 1}, 2: {"xact_commit": 6}})
+
+    found = series.grown("databases", target.pk, window(), ["xact_commit", "deadlocks"])
+    assert found == {"xact_commit": 61, "deadlocks": 1}
+    nothing = series.grown("tables", target.pk, window(), ["vacuum_count"])
+    assert nothing == {"vacuum_count": 0}
 
 
 def test_the_past_shows_what_was_there(target: Target, keep: Keep) -> None:

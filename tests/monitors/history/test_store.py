@@ -117,6 +117,38 @@ def test_an_object_that_a_view_says_twice_is_kept_once() -> None:
     assert len(found.changed) == 1
 
 
+THREE = {(name,): (name, 1, 1, 1) for name in "abc"}
+
+
+@pytest.mark.parametrize(
+    ("names", "appeared", "gone"),
+    [
+        ("abc", [], []),
+        ("cab", [], []),
+        ("abd", ["d"], [("c",)]),
+        ("dab", ["d"], [("c",)]),
+        ("aab", [], [("c",)]),
+        ("a", [], [("b",), ("c",)]),
+        ("", [], [("a",), ("b",), ("c",)]),
+    ],
+)
+def test_objects_are_found_by_their_names_in_whatever_order_they_come(
+    names: str, appeared: list[str], gone: list[store.Key]
+) -> None:
+    rows = [(name, 1 + (name == "b"), 1, 1) for name in names]
+
+    found = compare(dict(THREE), rows, LATER)
+
+    changed = {name: change for name, (change, _) in grown(found).items()}
+    grew = {"b": Change.CHANGED} if "b" in names else {}
+    assert changed == {**grew, **dict.fromkeys(appeared, Change.APPEARED)}
+    assert found.gone == gone
+    assert {key: row for key, (row, _) in found.rows.items()} == {(row[0],): row for row in rows}
+    again = store.compare(CounterSample, found.rows, rows, LATER)
+    assert not again.changed
+    assert not again.gone
+
+
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("calls"), st.sampled_from("abc"), st.integers(0, 50)),
@@ -196,3 +228,31 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
 
     assert len(asked) == min(wanted, PROBE.refine_at_once)
     assert sum(refined == (8192,) for _, refined in found.rows.values()) == len(asked)
+
+
+REFINED = (7, False, False, "CREATE INDEX")
+
+
+def test_refining_asks_again_where_a_name_changed_and_when_an_hour_began() -> None:
+    from monitors.probes.indexes import PROBE, IndexesSample  # noqa: PLC0415
+
+    names = IndexesSample.columns()
+    name, scans = names.index("indexrelname"), names.index("idx_scan")
+    rows: list[list[Any]] = [[oid, *[0] * (len(names) - 1)] for oid in (1, 2)]
+    known = {(row[0],): (tuple(row), REFINED) for row in rows}
+    used, renamed = rows
+    used[scans], renamed[name] = 1, "new"
+    found = store.compare(IndexesSample, known, [tuple(used), tuple(renamed)], LATER)
+    asked: list[list[store.Key]] = []
+
+    def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
+        asked.append(keys)
+        return {(2,): (7, False, True, None)}
+
+    store.apply_refined(PROBE, found, refine)
+    store.apply_refined(PROBE, found, refine, hour_began=True)
+
+    assert asked == [[(2,)], [(2,), (1,)]]
+    # What could not be read now stays as it was.
+    assert found.rows[2,][1] == (7, False, True, "CREATE INDEX")
+    assert found.changed[-1][2][-2:] == (True, "CREATE INDEX")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from monitors.history import series
@@ -56,3 +57,44 @@ def test_a_locked_table_costs_its_definition_alone(
     take_now(target, ["indexes"])
     [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
     assert row["indexdef"].startswith("CREATE UNIQUE INDEX held_pkey")
+
+
+def test_an_index_that_is_not_valid_says_so_until_it_is(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(server)
+    with server.connect(dbname="shop") as shop:
+        shop.execute("DROP TABLE IF EXISTS doubled")
+        shop.execute("CREATE TABLE doubled AS SELECT 1 AS id FROM generate_series(1, 2)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            shop.execute("CREATE UNIQUE INDEX CONCURRENTLY doubled_id ON doubled (id)")
+        take_now(target, ["databases", "indexes"])
+        [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
+        assert (row["indisunique"], row["indisvalid"]) == (True, False)
+
+        shop.execute("DELETE FROM doubled WHERE ctid = '(0,1)'")
+        shop.execute("REINDEX INDEX doubled_id")
+    take_now(target, ["indexes"])
+
+    [row] = [r for r in series.now("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
+    assert row["indisvalid"] is True
+
+
+def test_a_name_that_changed_brings_a_new_definition(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(server)
+    with server.connect(dbname="shop") as shop:
+        shop.execute("DROP TABLE IF EXISTS named_anew")
+        shop.execute("CREATE TABLE named_anew (id int NOT NULL)")
+        shop.execute("CREATE UNIQUE INDEX draft_of_key ON named_anew (id)")
+        take_now(target, ["databases", "indexes"])
+        shop.execute(
+            "ALTER TABLE named_anew ADD CONSTRAINT final_key PRIMARY KEY USING INDEX draft_of_key"
+        )
+    take_now(target, ["indexes"])
+
+    rows = {row["indexrelname"]: row for row in series.now("indexes", target.pk)}
+    assert "draft_of_key" not in rows
+    assert rows["final_key"]["indisprimary"] is True
+    assert rows["final_key"]["indexdef"].startswith("CREATE UNIQUE INDEX final_key ON")
