@@ -12,9 +12,10 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
+from monitors import wraparound
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
-from monitors.advisors import ADVISORS, dead_tuples
-from monitors.history import series
+from monitors.advisors import ADVISORS, dead_tuples, horizon_held
+from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
 from monitors.standing import Standing, ago, standing_of
@@ -25,7 +26,9 @@ READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
     "vacuum": ("tables",),
+    "wraparound": ("databases",),
 }
+OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
     "overview": (
@@ -34,6 +37,7 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
+    "wraparound": "Transaction ids and multixact ids last: no forced vacuum is near.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -119,6 +123,8 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
+    databases, burns = latest("databases", ids), xids.burns(ids, timezone.now())
+    holders = held(latest("horizon", ids, Q(xmin_age__gt=0)), timezone.now(), shortest(targets))
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -127,6 +133,9 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             activity=activity.get(target.pk, ()),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
+            horizon=holders.get(target.pk, ()),
+            databases=databases.get(target.pk, ()),
+            burn=burns.get(target.pk, {}),
         )
         for target in targets
     }
@@ -147,6 +156,9 @@ def samples_at(target: Target, at: datetime) -> Samples:
         activity=series.at("activity", target.pk, at),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
+        horizon=held({target.pk: [*series.at("horizon", target.pk, at)]}, at)[target.pk],
+        databases=series.at("databases", target.pk, at),
+        burn=burn_at(target, at),
     )
 
 
@@ -198,6 +210,43 @@ def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]])
         missing = [row for row in mains if (row["database_id"], row["relid"]) not in known]
         chosen.setdefault(target_id, []).extend(missing)
     return chosen
+
+
+def shortest(targets: Sequence[Target]) -> float:
+    """Return the least time for which a horizon must have been held to be a finding."""
+    return min(
+        (thresholds_of(target, horizon_held.ADVISOR)["notice_seconds"] for target in targets),
+        default=0,
+    )
+
+
+def held(holders: Rows, until: datetime, seconds: float = 0) -> Rows:
+    """Return holders of the horizon with `held`: since when, None where that is not known.
+
+    Only those are looked up that may have held it for so many seconds: a transaction
+    that began later can do so only with another one's old snapshot.
+    """
+    begun = until - timedelta(seconds=seconds)
+    wanted = [
+        (target_id, row["horizon_xid"])
+        for target_id, rows in holders.items()
+        for row in rows
+        if not row["since"] or row["since"] <= begun or row["xmin_age"] > OLD_XIDS
+    ]
+    known = xids.dated(wanted, until)
+    return {
+        target_id: [{**row, "held": known.get((target_id, row["horizon_xid"]))} for row in rows]
+        for target_id, rows in holders.items()
+    }
+
+
+def burn_at(target: Target, at: datetime) -> dict[str, Any]:
+    """Return the burn of both kinds of id on the day before a moment."""
+    since = at - timedelta(seconds=wraparound.BURN_SECONDS)
+    return {
+        kind: wraparound.burn_of(xids.points(target.pk, column, since, at))
+        for kind, column in xids.FIELDS.items()
+    }
 
 
 def activity_of(ids: Sequence[int]) -> Rows:
