@@ -120,8 +120,8 @@ def limits_of(
 ) -> Limits:
     """Return the limits of a database, or of a table with its storage options.
 
-    forced   = freeze_max_age, or the table's option where that is less
-    failsafe = greatest(vacuum_failsafe_age, 1.05 * freeze_max_age of the server)
+    Forced is freeze_max_age, or the table's option where that is less; failsafe is
+    greatest(vacuum_failsafe_age, 1.05 * freeze_max_age of the server).
     """
     freeze, failsafe = (int(settings.get(name, DEFAULTS[name])) for name in SETTINGS[kind])
     own = autovacuum.parse_options(reloptions).get(SETTINGS[kind][0])
@@ -151,26 +151,26 @@ def unwrapped(points: Points) -> list[tuple[float, float]]:
 
 def burn_of(points: Points, now: float | None = None) -> Burn:
     """Return the burn of the last day before now; by default before the last point."""
-    if not points:
-        return Burn(None, why="No history yet.")
+    start, end = day_before(points, now)
+    mean, seconds = mean_between(points, start, end)
+    if mean is None:
+        return Burn(None, why="No history yet: a rate needs two snapshots.")
+    return Burn(mean, busiest_hour(points, start, end), seconds)
+
+
+def day_before(points: Points, now: float | None = None) -> tuple[int, int]:
+    """Return where the points of the day before now begin and end."""
     end = bisect_right(points, (now, math.inf)) if now is not None else len(points)
     until = points[end - 1][0] if end else 0.0
-    start = bisect_left(points, (until - BURN_SECONDS, -math.inf), 0, end)
-    return burn_between(points, start, end)
+    return bisect_left(points, (until - BURN_SECONDS, -math.inf), 0, end), end
 
 
-def burn_between(points: Points, start: int, end: int) -> Burn:
-    """Return the burn of some of the points."""
-    if end - start < 2:  # noqa: PLR2004 - a rate needs two
-        return Burn(None, why="No history yet: a rate needs two snapshots.")
+def mean_between(points: Points, start: int, end: int) -> tuple[float | None, float]:
+    """Return the mean rate over some of the points and the seconds that it comes from."""
+    if start >= end or points[end - 1][0] == points[start][0]:
+        return None, 0.0
     (first_at, first), (last_at, last) = points[start], points[end - 1]
-    seconds = last_at - first_at
-    return Burn(
-        (last - first) / seconds if seconds else None,
-        busiest_hour(points, start, end),
-        seconds,
-        "" if seconds else "No history yet: a rate needs two snapshots.",
-    )
+    return (last - first) / (last_at - first_at), last_at - first_at
 
 
 def busiest_hour(points: Points, start: int, end: int) -> float | None:
@@ -207,10 +207,10 @@ def backtest(points: Points, ahead: float) -> Errors | None:
     ratios: list[float] = []
     replay = points[0][0] + ENOUGH_SECONDS
     while replay + ahead <= points[-1][0]:
-        burn = burn_of(points, replay)
-        if burn.mean and burn.seconds >= NEARLY * ENOUGH_SECONDS:
+        mean, seconds = mean_between(points, *day_before(points, replay))
+        if mean and seconds >= NEARLY * ENOUGH_SECONDS:
             grown = value_at(points, replay + ahead) - value_at(points, replay)
-            ratios.append(grown / (burn.mean * ahead))
+            ratios.append(grown / (mean * ahead))
         replay += HOUR
     if len(ratios) < REPLAYS:
         return None
@@ -314,13 +314,15 @@ def freezing_of(ages: Points, burn: Burn, limits: Limits) -> Freezing:
     fell = f"its age fell {times(len(floors))} in {days:,.1f} days, last to {short(floors[-1][1])}"
     if rise <= KEEPS_UP_SHARE * (burn.mean or 0) * DAY:
         level = f"rises by {short(rise)} a day" if rise > 0 else "does not rise"
-        return Freezing(True, f"Freezing keeps up: {fell}, and the line through the lows {level}.")
+        return Freezing(
+            keeps_up=True, text=f"Freezing keeps up: {fell}, and the line through the lows {level}."
+        )
     left = max(limits.stop - floors[-1][1], 0) / rise
     text = (
         f"Freezing does not keep up: {fell}, but the line through the lows rises by "
         f"{short(rise)} a day. At that pace the lows themselves reach the stop in {left:,.0f} days."
     )
-    return Freezing(False, text)
+    return Freezing(keeps_up=False, text=text)
 
 
 def times(count: int) -> str:
