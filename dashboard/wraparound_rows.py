@@ -136,21 +136,31 @@ def of_kind(kind: str, age: int | None, limits: Limits, reading: Reading, now: d
     for event in EVENTS:
         limit = getattr(limits, event)
         found = wraparound.forecast(age, limit, reading.burn, reading.tested, now)
-        row |= dates(f"{kind}_{event}", limit, found)
+        row |= dates(f"{kind}_{event}", limit, found, now)
     forced = limits.forced
     row[f"{kind}_forced_pct"] = None if age is None else 100 * age / forced if forced else None
     return row
 
 
-def dates(name: str, limit: int, found: Forecast) -> Row:
-    """Return a forecast as columns."""
+def dates(name: str, limit: int, found: Forecast, now: datetime) -> Row:
+    """Return a forecast as columns, and under the name itself as the page says it."""
+    span = ""
+    if found.earliest is not None:
+        last = wraparound.day_words(found.latest, now) if found.latest else "open"
+        span = f"{wraparound.day_words(found.earliest, now)} to {last}"
     return {
+        name: {
+            "at": found.at,
+            "words": wraparound.day_words(found.at, now) if found.at else "",
+            "span": span,
+            "why": found.why,
+            "passed": found.passed,
+        },
         f"{name}_limit": limit,
         f"{name}_at": found.at,
         f"{name}_earliest": found.earliest,
         f"{name}_latest": found.latest,
         f"{name}_why": found.why,
-        f"{name}_passed": found.passed,
     }
 
 
@@ -202,7 +212,7 @@ def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -
             forced = wraparound.forecast(
                 age, limits.forced, reading.burn, reading.tested, window.end
             )
-            known |= dates(f"{kind}_forced", limits.forced, forced)
+            known |= dates(f"{kind}_forced", limits.forced, forced, window.end)
             known[f"{kind}_age"] = age
             known[f"{kind}_pct"] = wraparound.pct(age)
             known[f"{kind}_forced_pct"] = (

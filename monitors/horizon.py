@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from monitors.advisor import (
+    HOUR,
     IDLE_IN_TRANSACTION,
     OUR_APPLICATION,
     Row,
@@ -45,14 +46,19 @@ class Held:
         return max((now - self.latest).total_seconds(), 0.0)
 
     def words(self, now: datetime) -> str:
-        """Return `31 h 05 min`, `at least 6 h 00 min` or `31 h 00 min to 33 h 00 min`."""
-        least = duration(self.seconds(now))
+        """Return `31 h`, `at least 6 h`, `31 h to 33 h`, below two hours `1 h 12 min`."""
+        least = hours(self.seconds(now))
         if self.earliest is None:
             return f"at least {least}"
-        if self.latest - self.earliest <= PRECISE:
+        most = hours(max((now - self.earliest).total_seconds(), 0.0))
+        if self.latest - self.earliest <= PRECISE or most == least:
             return least
-        most = duration(max((now - self.earliest).total_seconds(), 0.0))
-        return f"{least} to {most}" if most != least else least
+        return f"{least} to {most}"
+
+
+def hours(seconds: float) -> str:
+    """Return a duration in hours, below two of them with its minutes."""
+    return duration(seconds) if seconds < 2 * HOUR else f"{seconds / HOUR:,.0f} h"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ class Burn:
     mean: float | None
     busiest: float | None = None  # of the busiest hour, None before there was one
     seconds: float = 0.0  # of history that the mean comes from
+    swing: float = 0.0  # seconds of mean burn between the rhythm's most ahead and most behind
     why: str = ""
 
 
@@ -155,7 +156,8 @@ def burn_of(points: Points, now: float | None = None) -> Burn:
     mean, seconds = mean_between(points, start, end)
     if mean is None:
         return Burn(None, why="No history yet: a rate needs two snapshots.")
-    return Burn(mean, busiest_hour(points, start, end), seconds)
+    swing = swing_of(points[start:end], mean)
+    return Burn(mean, busiest_hour(points, start, end), seconds, swing)
 
 
 def day_before(points: Points, now: float | None = None) -> tuple[int, int]:
@@ -185,6 +187,18 @@ def busiest_hour(points: Points, start: int, end: int) -> float | None:
             rate = (points[last][1] - points[first][1]) / seconds
             best = rate if best is None else max(best, rate)
     return best
+
+
+def swing_of(points: Points, mean: float) -> float:
+    """Return by how many seconds of mean burn a day's rhythm sways around its line.
+
+    Whatever comes in the same rhythm passes a limit no further than this from the
+    moment at which the line does.
+    """
+    if mean <= 0:
+        return 0.0
+    off = [value - points[0][1] - mean * (moment - points[0][0]) for moment, value in points]
+    return (max(off) - min(off)) / mean
 
 
 def value_at(points: Points, moment: float) -> float:
@@ -251,7 +265,7 @@ def forecast(
     at = now + timedelta(seconds=seconds)
     if errors is None:
         return Forecast(at, why="Not tested yet: 12 hours of history make an interval.")
-    slack = max(HOUR, MISSED_SHARE * seconds)
+    slack = max(HOUR, MISSED_SHARE * seconds, burn.swing)
     soonest = left / (burn.mean * errors.high) - slack if errors.high > 0 else seconds
     slowest = left / (burn.mean * errors.low) + slack if errors.low > 0 else math.inf
     return Forecast(
@@ -272,7 +286,7 @@ def why_none(age: float | None, limit: float, burn: Burn) -> str:
     if burn.mean <= 0:
         return "No id was used up in this history."
     if burn.seconds < NEARLY * ENOUGH_SECONDS:
-        return f"Measured over {burn.seconds / 60:.0f} min only: a date needs an hour."
+        return "Needs an hour of history."
     return ""
 
 
@@ -301,6 +315,8 @@ def freezing_of(ages: Points, burn: Burn, limits: Limits) -> Freezing:
     if not ages:
         return Freezing(None, "No history yet: whether freezing keeps up can't be told.")
     floors, days = minima(ages), (ages[-1][0] - ages[0][0]) / DAY
+    if days < 1:
+        return Freezing(None, "Whether freezing keeps up can't be told from less than a day.")
     if not floors:
         text = (
             f"Nothing was frozen far enough to make its age fall in {days:,.1f} days of history; "

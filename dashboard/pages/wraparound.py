@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from django.http import HttpResponse
@@ -191,7 +190,7 @@ def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[dic
 def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any]:
     """Return the earliest date of an event over all databases and kinds of id, or why there is none."""
     names = [f"{kind}_{event}" for kind in wraparound_rows.KINDS]
-    passed = [row for row in databases if any(row[f"{name}_passed"] for name in names)]
+    passed = [row for row in databases if any(row[name]["passed"] for name in names)]
     if passed:
         return {
             "title": title,
@@ -209,26 +208,13 @@ def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any
     if not dated:
         whys = [row[f"{names[0]}_why"] for row in databases]
         return {"title": title, "value": None, "note": whys[0] if whys else "not read yet"}
-    at, row, name = min(dated, key=lambda one: one[0])
+    _at, row, name = min(dated, key=lambda one: one[0])
     return {
         "title": title,
-        "value": date_words(at),
+        "value": row[name]["words"],
         "kind": "text",
-        "note": f"{row['database']}: {interval_words(row, name)}",
+        "note": f"{row['database']}: {row[name]['span'] or row[name]['why']}",
     }
-
-
-def date_words(moment: datetime) -> str:
-    """Return 14 Mar 2027."""
-    return f"{moment.day} {moment:%b %Y}"
-
-
-def interval_words(row: Row, name: str) -> str:
-    """Return `10 Mar 2027 to 20 Mar 2027`, or why there is no interval."""
-    earliest, latest = row[f"{name}_earliest"], row[f"{name}_latest"]
-    if earliest is None:
-        return str(row[f"{name}_why"])
-    return f"{date_words(earliest)} to {date_words(latest) if latest else 'open'}"
 
 
 def level_of(share: float | None) -> str:

@@ -15,7 +15,6 @@ from monitors.advisor import (
     Row,
     Samples,
     Thresholds,
-    counted,
     severity_of,
     table_name,
 )
@@ -92,9 +91,9 @@ def backend_of(samples: Samples, holder: Row) -> Row | None:
 def evidence_of(samples: Samples, holder: Row, dead: int) -> tuple[Evidence, ...]:
     """Return for how long, how far back and how many rows."""
     return (
-        ("Held for", holder["held"].words(samples.now), ""),
+        ("Held for at least", holder["held"].seconds(samples.now), "seconds"),
         ("Transactions since", holder["xmin_age"], "count"),
-        ("Dead rows in its scope", counted(dead, "row"), ""),
+        ("Dead rows in its scope", dead, "rows"),
     )
 
 

@@ -74,10 +74,18 @@ SELECT t.id, extract(epoch FROM f.taken_at)::float8, f.next_xid, f.next_mxid,
    SELECT d.datid, d.next_xid, d.next_mxid, d.changed_at FROM monitors_databases_latest AS d
     WHERE d.target_id = t.id AND d.gone_at IS NULL ORDER BY d.since_at, d.datid LIMIT 1) AS l
  CROSS JOIN LATERAL (
-   SELECT s.taken_at, s.next_xid, s.next_mxid FROM monitors_databases_sample AS s
-    WHERE s.target_id = t.id AND s.database_id = 0 AND s.datid = l.datid
-      AND s.taken_at >= %(since)s AND s.next_xid IS NOT NULL
-    ORDER BY s.taken_at LIMIT 1) AS f
+   (SELECT s.taken_at, s.next_xid, s.next_mxid FROM monitors_databases_sample AS s
+     WHERE s.target_id = t.id AND s.database_id = 0 AND s.datid = l.datid
+       AND s.taken_at >= %(since)s AND s.next_xid IS NOT NULL
+     ORDER BY s.taken_at LIMIT 1)
+    UNION ALL
+   (SELECT h.start_at + interval '1 hour', h.next_xid, h.next_mxid
+      FROM monitors_databases_hour AS h
+     WHERE h.target_id = t.id AND h.database_id = 0 AND h.datid = l.datid
+       AND h.start_at >= %(since)s AND h.start_at + interval '1 hour' < l.changed_at
+       AND h.next_xid IS NOT NULL
+     ORDER BY h.start_at LIMIT 1)
+    ORDER BY 1 LIMIT 1) AS f
   LEFT JOIN monitors_probestate AS p
     ON p.target_id = t.id AND p.probe = 'databases' AND p.database_id IS NULL
  WHERE t.id = ANY (%(targets)s)
