@@ -178,7 +178,8 @@ def slot_remedy(row: Row, server_version: int | None) -> Remedy:
     return Remedy(
         "Nobody reads this slot. If its reader is gone for good, drop it: the reader can't come "
         f"back to it then. {never} lets the server give up such slots by itself.",
-        code=f"SELECT pg_drop_replication_slot({literal(row['holder'])});",
+        code="-- in any database, as a superuser or with REPLICATION:\n"
+        f"SELECT pg_drop_replication_slot({literal(row['holder'])});",
     )
 
 

@@ -209,12 +209,22 @@ def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any
         whys = [row[f"{names[0]}_why"] for row in databases]
         return {"title": title, "value": None, "note": whys[0] if whys else "not read yet"}
     _at, row, name = min(dated, key=lambda one: one[0])
+    day, hour = split_words(row[name]["words"])
     return {
         "title": title,
-        "value": row[name]["words"],
+        "value": day,
+        "unit": hour,
         "kind": "text",
         "note": f"{row['database']}: {row[name]['span'] or row[name]['why']}",
     }
+
+
+def split_words(words: str) -> tuple[str, str]:
+    """Return `24 Nov` and `22:03`, of a date without its hour all and nothing."""
+    if not words.endswith(" UTC"):
+        return words, ""
+    day, _, hour = words.removesuffix(" UTC").rpartition(" ")
+    return day, hour
 
 
 def level_of(share: float | None) -> str:

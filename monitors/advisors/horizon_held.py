@@ -76,7 +76,7 @@ def finding_of(
         evidence=evidence_of(samples, holder, dead),
         action=remedy.action,
         arguments=remedy.arguments,
-        score=seconds / thresholds["notice_seconds"],
+        score=seconds / max(thresholds["notice_seconds"], 1),
     )
 
 

@@ -118,7 +118,7 @@ def evidence_of(row: Row, kind: str, limits: Limits, burn: Burn) -> tuple[Eviden
 ADVISOR = Advisor(
     name="wraparound",
     subject="wraparound",
-    plural="Ids of {count} kinds or databases run short.",
+    plural="{count} limits of ids are near.",
     defaults=DEFAULTS,
     advise=advise,
 )

@@ -82,7 +82,8 @@ SELECT t.id, extract(epoch FROM f.taken_at)::float8, f.next_xid, f.next_mxid,
    (SELECT h.start_at + interval '1 hour', h.next_xid, h.next_mxid
       FROM monitors_databases_hour AS h
      WHERE h.target_id = t.id AND h.database_id = 0 AND h.datid = l.datid
-       AND h.start_at >= %(since)s AND h.start_at + interval '1 hour' < l.changed_at
+       AND h.start_at >= %(since)s - interval '1 hour'
+       AND h.start_at + interval '1 hour' < l.changed_at
        AND h.next_xid IS NOT NULL
      ORDER BY h.start_at LIMIT 1)
     ORDER BY 1 LIMIT 1) AS f

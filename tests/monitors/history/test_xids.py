@@ -24,7 +24,7 @@ def at(minutes: float) -> datetime:
     return START + timedelta(minutes=minutes)
 
 
-def ids(next_xid: int, next_mxid: int = 1) -> dict[str, Any]:
+def ids(next_xid: int, next_mxid: int = 1) -> dict[int, Any]:
     """Both databases of a server say the same next ids."""
     values = {"next_xid": next_xid, "next_mxid": next_mxid, "xid_age": next_xid - 3}
     return {16384: values, 16385: values}

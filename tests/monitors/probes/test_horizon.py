@@ -102,14 +102,14 @@ def test_idle_sessions_and_lazy_vacuums_hold_nothing_and_analyze_does(
             )
             if command == "VACUUM":
                 watched = watched.replace(" AND a.backend_xmin IS NOT NULL", "")
-            eventually(lambda sql=watched, pid=pid: setup.execute(sql, [pid]).fetchone())  # type: ignore[misc]
+            eventually(lambda sql=watched, pid=pid: setup.execute(sql, [pid]).fetchone())
 
             found = holders(target)
 
             assert (("session", str(pid)) in found) is (command == "ANALYZE"), command
             assert ("session", str(idle.info.backend_pid)) not in found
             setup.execute("SELECT pg_cancel_backend(%s)", [pid])
-            eventually(lambda sql=watched, pid=pid: not setup.execute(sql, [pid]).fetchone())  # type: ignore[misc]
+            eventually(lambda sql=watched, pid=pid: not setup.execute(sql, [pid]).fetchone())
     finally:
         setup.execute(f"DROP TABLE {name}")
 
