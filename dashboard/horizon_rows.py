@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard.table_rows import rows_at
 from monitors import horizon
 from monitors.history import xids
+from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
-from monitors.models import ProbeState, Target
+from monitors.models import ProbeState, Snapshot, Target
 
 COLUMNS = (
     "kind",
@@ -64,6 +65,18 @@ def holders_of(target: Target, window: Window) -> list[Row]:
         | {"read_at": read_at if window.is_live else row["changed_at"]}
         for row in holders
     ]
+
+
+def was_read(target: Target, window: Window) -> bool:
+    """Tell whether holders were read at the window's end: else that there are none says nothing."""
+    reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, "horizon"))
+    return Snapshot.objects.filter(
+        target_id=target.pk,
+        probe="horizon",
+        state=Snapshot.State.OK,
+        taken_at__lte=window.end,
+        taken_at__gt=window.end - reach,
+    ).exists()
 
 
 def holder_row(

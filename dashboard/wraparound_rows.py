@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -110,7 +110,8 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
         }
         for row in table_rows.rows_at("databases", target, window)
     ]  # fmt: skip
-    return sorted(rows, key=lambda row: -share_of(row))
+    names = [f"{kind}_{event}" for kind in KINDS for event in EVENTS]
+    return [worded(row, names, window.end) for row in sorted(rows, key=lambda row: -share_of(row))]
 
 
 def share_of(row: Row) -> float:
@@ -136,31 +137,41 @@ def of_kind(kind: str, age: int | None, limits: Limits, reading: Reading, now: d
     for event in EVENTS:
         limit = getattr(limits, event)
         found = wraparound.forecast(age, limit, reading.burn, reading.tested, now)
-        row |= dates(f"{kind}_{event}", limit, found, now)
+        row |= dates(f"{kind}_{event}", limit, found)
     forced = limits.forced
     row[f"{kind}_forced_pct"] = None if age is None else 100 * age / forced if forced else None
     return row
 
 
-def dates(name: str, limit: int, found: Forecast, now: datetime) -> Row:
-    """Return a forecast as columns, and under the name itself as the page says it."""
-    span = ""
-    if found.earliest is not None:
-        last = wraparound.day_words(found.latest, now) if found.latest else "open"
-        span = f"{wraparound.day_words(found.earliest, now)} to {last}"
+def dates(name: str, limit: int, found: Forecast) -> Row:
+    """Return a forecast as columns."""
     return {
-        name: {
-            "at": found.at,
-            "words": wraparound.day_words(found.at, now) if found.at else "",
-            "span": span,
-            "why": found.why,
-            "passed": found.passed,
-        },
         f"{name}_limit": limit,
         f"{name}_at": found.at,
         f"{name}_earliest": found.earliest,
         f"{name}_latest": found.latest,
         f"{name}_why": found.why,
+    }
+
+
+def worded(row: Row, names: Iterable[str], now: datetime) -> Row:
+    """Return a row with its dates as the page says them, each under the name of its event."""
+    return {**row, **{name: words_of(row, name, now) for name in names}}
+
+
+def words_of(row: Row, name: str, now: datetime) -> Row:
+    """Return at, words, span, why and passed of one date of a row."""
+    at, earliest, latest = (row[f"{name}_{part}"] for part in ("at", "earliest", "latest"))
+    span = ""
+    if earliest is not None:
+        last = wraparound.day_words(latest, now) if latest else "open"
+        span = f"{wraparound.day_words(earliest, now)} to {last}"
+    return {
+        "at": at,
+        "words": wraparound.day_words(at, now) if at else "",
+        "span": span,
+        "why": row[f"{name}_why"],
+        "passed": row[f"{name}_why"] == wraparound.PASSED,
     }
 
 
@@ -176,6 +187,7 @@ def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -
     rows = table_rows.rows_at("tables", target, window, without=table_rows.COUNTERS)
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
     newest = newest_ids(target, window)
+    server = {kind: wraparound.limits_of(target.settings, kind) for kind in KINDS}
     found = []
     for row in rows:
         database = databases.get(row["database_id"])
@@ -207,18 +219,19 @@ def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -
             "mxid": wraparound.mxid_age(newest["mxid"], row["relminmxid"]),
         }
         for kind, age in ages.items():
-            limits = wraparound.limits_of(target.settings, kind, options)
-            reading = readings[kind]
+            limits, reading = server[kind], readings[kind]
+            if options:
+                limits = wraparound.limits_of(target.settings, kind, options)
             forced = wraparound.forecast(
                 age, limits.forced, reading.burn, reading.tested, window.end
             )
-            known |= dates(f"{kind}_forced", limits.forced, forced, window.end)
+            known |= dates(f"{kind}_forced", limits.forced, forced)
             known[f"{kind}_age"] = age
             known[f"{kind}_pct"] = wraparound.pct(age)
             known[f"{kind}_forced_pct"] = (
                 None if age is None or not limits.forced else 100 * age / limits.forced
             )
-            known["own"] |= limits.forced < wraparound.limits_of(target.settings, kind).forced
+            known["own"] |= limits.forced < server[kind].forced
         found.append(known)
     return found
 

@@ -28,6 +28,7 @@ READS = {
     "vacuum": ("tables",),
     "wraparound": ("databases",),
 }
+AGES = ("target_id", "datname", "xid_age", "mxid_age")
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
@@ -37,7 +38,7 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
-    "wraparound": "Transaction ids and multixact ids last: no forced vacuum is near.",
+    "wraparound": "No database has used up half of its ids, and no forced vacuum is known to be near.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -123,8 +124,9 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
-    databases, burns = latest("databases", ids), xids.burns(ids, timezone.now())
-    holders = held(latest("horizon", ids, Q(xmin_age__gt=0)), timezone.now(), shortest(targets))
+    now = timezone.now()
+    databases, burns = latest("databases", ids, fields=AGES), xids.burns(ids, now)
+    holders = held(latest("horizon", ids, old_enough(now, shortest(targets))), now)
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -182,13 +184,13 @@ def database_names(ids: Sequence[int]) -> dict[int, dict[int, str]]:
     return found
 
 
-def latest(probe_name: str, ids: Sequence[int], *conditions: Q) -> Rows:
-    """Return the latest rows of a probe that fit the conditions."""
+def latest(probe_name: str, ids: Sequence[int], *conditions: Q, fields: Sequence[str] = ()) -> Rows:
+    """Return the latest rows of a probe that fit the conditions, all columns or some fields."""
     rows = HISTORY[probe_name].latest._default_manager.filter(
         *conditions, target_id__in=ids, gone_at__isnull=True
     )
     found: Rows = {}
-    for row in rows.values():
+    for row in rows.values(*fields):
         found.setdefault(row["target_id"], []).append(row)
     return found
 
@@ -220,18 +222,19 @@ def shortest(targets: Sequence[Target]) -> float:
     )
 
 
-def held(holders: Rows, until: datetime, seconds: float = 0) -> Rows:
-    """Return holders of the horizon with `held`: since when, None where that is not known.
+def old_enough(now: datetime, seconds: float) -> Q:
+    """Return the condition of holders that may have held the horizon for so many seconds.
 
-    Only those are looked up that may have held it for so many seconds: a transaction
-    that began later can do so only with another one's old snapshot.
+    A transaction that began later can do so only with another one's old snapshot.
     """
-    begun = until - timedelta(seconds=seconds)
+    begun = Q(since__isnull=True) | Q(since__lte=now - timedelta(seconds=seconds))
+    return Q(xmin_age__gt=0) & (begun | Q(xmin_age__gt=OLD_XIDS))
+
+
+def held(holders: Rows, until: datetime) -> Rows:
+    """Return holders of the horizon with `held`: since when, None where that is not known."""
     wanted = [
-        (target_id, row["horizon_xid"])
-        for target_id, rows in holders.items()
-        for row in rows
-        if not row["since"] or row["since"] <= begun or row["xmin_age"] > OLD_XIDS
+        (target_id, row["horizon_xid"]) for target_id, rows in holders.items() for row in rows
     ]
     known = xids.dated(wanted, until)
     return {

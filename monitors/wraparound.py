@@ -50,6 +50,7 @@ DEFAULTS = {
     "autovacuum_multixact_freeze_max_age": 400_000_000,
     "vacuum_multixact_failsafe_age": 1_600_000_000,
 }
+PASSED = "Passed."
 NAMES = {"xid": "transaction ids", "mxid": "multixact ids"}
 
 
@@ -280,7 +281,7 @@ def why_none(age: float | None, limit: float, burn: Burn) -> str:
     if age is None:
         return "Its age is not known."
     if age > limit:
-        return "Passed."
+        return PASSED
     if burn.mean is None:
         return burn.why
     if burn.mean <= 0:

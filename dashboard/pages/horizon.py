@@ -19,7 +19,12 @@ def horizon(request: PageRequest, name: str) -> HttpResponseBase:
     return exported or render_page(
         request,
         "horizon.html",
-        {"holders": holders, "may": access.permissions_of(request.user, target), "alone": True},
+        {
+            "holders": holders,
+            "horizon_read": horizon_rows.was_read(target, window),
+            "may": access.permissions_of(request.user, target),
+            "alone": True,
+        },
         page="vacuum",
         target=target,
         window=window,

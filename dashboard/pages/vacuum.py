@@ -85,6 +85,7 @@ def page(
         "databases": sorted({row["database"] for row in tables}),
         "running": running,
         "holders": horizon_rows.holders_of(target, window),
+        "horizon_read": horizon_rows.was_read(target, window),
         "tiles": tiles(target, window, tables, running, total),
         "chart": dead_chart(target, window, tables, total, marks),
         "rows": sparked(target, window, shown.rows),

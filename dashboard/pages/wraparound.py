@@ -77,7 +77,7 @@ def page(
         "databases": databases,
         "listing": shown,
         "sort": shown.sort,
-        "rows": shown.rows,
+        "rows": [wraparound_rows.worded(row, ["xid_forced"], window.end) for row in shown.rows],
         "tiles": tiles(databases, readings),
         "xid_chart": age_chart(target, window, databases, "xid", marks),
         "mxid_chart": age_chart(target, window, databases, "mxid", ()),

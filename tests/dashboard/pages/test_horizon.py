@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.horizon_rows import COLUMNS
-from monitors.models import HISTORY
+from monitors.models import HISTORY, Snapshot
 from monitors.snapshot import take_now
 
 
@@ -69,6 +69,14 @@ def test_when_nothing_holds_it_says_so(shown, shop):
 
     assert "Nothing holds the horizon back." in shown()
     assert "Nothing holds the horizon back." in shown(name="vacuum")
+
+
+def test_what_was_not_read_is_not_called_nothing(shown, shop):
+    HISTORY["horizon"].latest._default_manager.all().delete()
+    Snapshot.objects.filter(probe="horizon").delete()
+
+    assert "Nothing holds" not in shown()
+    assert "Who holds the horizon was not read lately." in shown(name="vacuum")
 
 
 def test_the_export_has_just_the_keys_that_are_promised(shown, held):
