@@ -14,7 +14,9 @@ from django.http import StreamingHttpResponse
 
 Row = Mapping[str, Any]
 
-ID_KEYS = frozenset({"queryid", "query_id", "backend_xid", "backend_xmin", "system_identifier"})
+ID_KEYS = frozenset(
+    {"queryid", "query_id", "backend_xid", "backend_xmin", "xmin", "system_identifier"}
+)
 """64-bit identifiers: strings, because JavaScript rounds numbers beyond 2^53."""
 
 # A spreadsheet runs a cell that begins so; names and statements come from targets.

@@ -12,6 +12,7 @@ from dashboard.pages import (
     find,
     fleet,
     health,
+    horizon,
     overview,
     people,
     queries,
@@ -21,12 +22,15 @@ from dashboard.pages import (
     targets,
     vacuum,
     what_if,
+    wraparound,
 )
 
 OF_TARGET = [
     path("", overview.overview, name="overview"),
     path("activity/", activity.activity, name="activity"),
     path("vacuum/", vacuum.vacuum, name="vacuum"),
+    path("horizon/", horizon.horizon, name="horizon"),
+    path("wraparound/", wraparound.wraparound, name="wraparound"),
     path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
     path(
         "databases/<int:datid>/tables/<int:relid>/what-if/",

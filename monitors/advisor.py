@@ -70,6 +70,9 @@ class Samples:
     activity: Sequence[Row] = ()
     sessions: Sequence[Row] = ()
     progress: Sequence[Row] = ()
+    horizon: Sequence[Row] = ()  # with `held` (horizon.Held), None where it is not known
+    databases: Sequence[Row] = ()
+    burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
 
 
 Thresholds = Mapping[str, float]
@@ -80,7 +83,7 @@ class Advisor:
     """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
 
     name: str
-    subject: str  # activity or vacuum: the page whose verdict it belongs to
+    subject: str  # the page whose verdict it belongs to: activity, vacuum, wraparound
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}

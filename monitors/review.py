@@ -12,9 +12,10 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
+from monitors import wraparound
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
-from monitors.advisors import ADVISORS, dead_tuples
-from monitors.history import series
+from monitors.advisors import ADVISORS, dead_tuples, horizon_held
+from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
 from monitors.standing import Standing, ago, standing_of
@@ -25,7 +26,10 @@ READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
     "vacuum": ("tables",),
+    "wraparound": ("databases",),
 }
+AGES = ("target_id", "datname", "xid_age", "mxid_age")
+OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
     "overview": (
@@ -34,6 +38,7 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
+    "wraparound": "No database has used up half of its ids, and no forced vacuum is known to be near.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -119,6 +124,9 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
+    now = timezone.now()
+    databases, burns = latest("databases", ids, fields=AGES), xids.burns(ids, now)
+    holders = held(latest("horizon", ids, old_enough(now, shortest(targets))), now)
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -127,6 +135,9 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             activity=activity.get(target.pk, ()),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
+            horizon=holders.get(target.pk, ()),
+            databases=databases.get(target.pk, ()),
+            burn=burns.get(target.pk, {}),
         )
         for target in targets
     }
@@ -147,6 +158,9 @@ def samples_at(target: Target, at: datetime) -> Samples:
         activity=series.at("activity", target.pk, at),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
+        horizon=held({target.pk: [*series.at("horizon", target.pk, at)]}, at)[target.pk],
+        databases=series.at("databases", target.pk, at),
+        burn=burn_at(target, at),
     )
 
 
@@ -170,13 +184,13 @@ def database_names(ids: Sequence[int]) -> dict[int, dict[int, str]]:
     return found
 
 
-def latest(probe_name: str, ids: Sequence[int], *conditions: Q) -> Rows:
-    """Return the latest rows of a probe that fit the conditions."""
+def latest(probe_name: str, ids: Sequence[int], *conditions: Q, fields: Sequence[str] = ()) -> Rows:
+    """Return the latest rows of a probe that fit the conditions, all columns or some fields."""
     rows = HISTORY[probe_name].latest._default_manager.filter(
         *conditions, target_id__in=ids, gone_at__isnull=True
     )
     found: Rows = {}
-    for row in rows.values():
+    for row in rows.values(*fields):
         found.setdefault(row["target_id"], []).append(row)
     return found
 
@@ -198,6 +212,44 @@ def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]])
         missing = [row for row in mains if (row["database_id"], row["relid"]) not in known]
         chosen.setdefault(target_id, []).extend(missing)
     return chosen
+
+
+def shortest(targets: Sequence[Target]) -> float:
+    """Return the least time for which a horizon must have been held to be a finding."""
+    return min(
+        (thresholds_of(target, horizon_held.ADVISOR)["notice_seconds"] for target in targets),
+        default=0,
+    )
+
+
+def old_enough(now: datetime, seconds: float) -> Q:
+    """Return the condition of holders that may have held the horizon for so many seconds.
+
+    A transaction that began later can do so only with another one's old snapshot.
+    """
+    begun = Q(since__isnull=True) | Q(since__lte=now - timedelta(seconds=seconds))
+    return Q(xmin_age__gt=0) & (begun | Q(xmin_age__gt=OLD_XIDS))
+
+
+def held(holders: Rows, until: datetime) -> Rows:
+    """Return holders of the horizon with `held`: since when, None where that is not known."""
+    wanted = [
+        (target_id, row["horizon_xid"]) for target_id, rows in holders.items() for row in rows
+    ]
+    known = xids.dated(wanted, until)
+    return {
+        target_id: [{**row, "held": known.get((target_id, row["horizon_xid"]))} for row in rows]
+        for target_id, rows in holders.items()
+    }
+
+
+def burn_at(target: Target, at: datetime) -> dict[str, Any]:
+    """Return the burn of both kinds of id on the day before a moment."""
+    since = at - timedelta(seconds=wraparound.BURN_SECONDS)
+    return {
+        kind: wraparound.burn_of(xids.points(target.pk, column, since, at))
+        for kind, column in xids.FIELDS.items()
+    }
 
 
 def activity_of(ids: Sequence[int]) -> Rows:

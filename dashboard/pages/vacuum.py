@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, fleet_rows, table_rows
+from dashboard import charts, fleet_rows, horizon_rows, table_rows
 from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
@@ -93,6 +93,8 @@ def page(
         "filters": [(key, text, len(filtered(tables, key))) for key, text in FILTERS.items()],
         "databases": sorted({row["database"] for row in tables}),
         "running": running,
+        "holders": horizon_rows.holders_of(target, window),
+        "horizon_read": horizon_rows.was_read(target, window),
         "tiles": tiles(target, window, tables, running, total),
         "chart": dead_chart(target, window, tables, total, marks),
         "rows": sparked(target, window, shown.rows),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import horizon, table_action
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter
-from monitors.pg import relations
+from monitors.advisor import counted
+from monitors.pg import horizon as live_horizon, relations
 
 LOCK = "ShareUpdateExclusiveLock"
+STAY_SHARE = 0.1  # of the dead rows before; fewer that stay died while it ran
 OPTIONS = {"analyze": "ANALYZE", "freeze": "FREEZE", "skip_locked": "SKIP_LOCKED"}
 
 
@@ -32,15 +34,26 @@ def statement(arguments: Arguments, identity: Identity, server_version: int) -> 
 def measure(
     connection: psycopg.Connection, identity: Identity, before: Measured | None
 ) -> Measured:
-    """Return rows, vacuum counts and size."""
+    """Return rows, vacuum counts and size; afterwards also who kept dead rows, where many stay."""
     if before is None:
         return relations.measure(connection, identity["relid"])
-    return relations.measure_after(connection, identity["relid"], before, "vacuum_count")
+    after = relations.measure_after(connection, identity["relid"], before, "vacuum_count")
+    stay, were = after.get("n_dead_tup") or 0, before.get("n_dead_tup") or 0
+    if stay > STAY_SHARE * were:
+        holder = live_horizon.oldest(connection)
+        after["held_by"] = horizon.name_of(holder) if holder is not None else ""
+    return after
 
 
 def effect(before: Measured, after: Measured) -> str:
-    """Return what became of dead rows and size."""
-    return relations.effect(before, after, rows=True)
+    """Return what became of dead rows and size, and who kept those that stay."""
+    became = relations.effect(before, after, rows=True)
+    if "held_by" not in after:
+        return became
+    stay = counted(after["n_dead_tup"], "dead row")
+    if not after["held_by"]:
+        return f"{became}; {stay} stay, of a transaction that has ended by now: vacuum again"
+    return f"{became}; {stay} stay: {after['held_by']} holds the horizon"
 
 
 ACTION = Action(

@@ -8,8 +8,10 @@ from monitors.advisors import (
     blocked,
     connections_near_limit,
     dead_tuples,
+    horizon_held,
     idle_in_transaction,
     long_running,
+    wraparound,
 )
 
 ADVISORS: tuple[Advisor, ...] = (
@@ -17,6 +19,8 @@ ADVISORS: tuple[Advisor, ...] = (
     idle_in_transaction.ADVISOR,
     connections_near_limit.ADVISOR,
     long_running.ADVISOR,
+    wraparound.ADVISOR,
+    horizon_held.ADVISOR,
     autovacuum_disabled.ADVISOR,
     dead_tuples.ADVISOR,
 )

@@ -49,6 +49,7 @@ SETTINGS = (
     "track_counts",
     "vacuum_cost_limit",
     "vacuum_failsafe_age",
+    "vacuum_multixact_failsafe_age",
 )
 # The view gives plain numbers in each setting's own unit, current_setting() does not.
 SETTINGS_SQL = """

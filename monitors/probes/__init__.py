@@ -6,6 +6,7 @@ from monitors.probe import Probe
 from monitors.probes import (
     activity,
     databases,
+    horizon,
     indexes,
     progress,
     sessions,
@@ -19,6 +20,7 @@ PROBES: tuple[Probe, ...] = (
     sessions.PROBE,
     progress.PROBE,
     databases.PROBE,
+    horizon.PROBE,
     statements.PROBE,
     tables.PROBE,
     indexes.PROBE,

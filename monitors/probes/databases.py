@@ -37,6 +37,7 @@ class DatabasesSample(Sample):
     next_xid = models.BigIntegerField()  # 64 bit, of the server
     xid_age = models.BigIntegerField()  # age(datfrozenxid)
     mxid_age = models.BigIntegerField()  # mxid_age(datminmxid)
+    next_mxid = models.BigIntegerField()  # 32 bit, of the server: it wraps
     stats_reset = models.DateTimeField()
     datname = models.TextField()
     encoding = models.TextField()
@@ -61,7 +62,7 @@ class DatabasesSample(Sample):
         "idle_in_transaction_time",
         "sessions",
     )
-    gauges = ("numbackends", "next_xid", "xid_age", "mxid_age")
+    gauges = ("numbackends", "next_xid", "xid_age", "mxid_age", "next_mxid")
     facts = ("stats_reset",)
     labels = ("datname", "encoding")
 
@@ -69,7 +70,8 @@ class DatabasesSample(Sample):
         abstract = True
 
 
-# pg_current_snapshot() says the next transaction id without consuming one.
+# pg_current_snapshot() says the next transaction id without consuming one. No function says the
+# next multixact id of this moment, but an age is counted from it.
 SQL_14 = """
 SELECT d.oid::bigint AS datid,
        s.numbackends,
@@ -93,6 +95,8 @@ SELECT d.oid::bigint AS datid,
        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint AS next_xid,
        pg_catalog.age(d.datfrozenxid)::bigint AS xid_age,
        pg_catalog.mxid_age(d.datminmxid)::bigint AS mxid_age,
+       pg_catalog.mod(d.datminmxid::text::bigint + pg_catalog.mxid_age(d.datminmxid), 4294967296)
+           AS next_mxid,
        s.stats_reset,
        d.datname::text AS datname,
        pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding

@@ -28,6 +28,8 @@ EXPECTED = {
     "overview": VIEWERS,
     "activity": VIEWERS,
     "vacuum": VIEWERS,
+    "horizon": VIEWERS,
+    "wraparound": VIEWERS,
     "table": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,

@@ -176,6 +176,32 @@ def test_a_past_moment_is_judged_by_what_was_read_then(target, neglected, embedd
     assert "1,500 dead rows" in review.verdict(target, [past], page="vacuum", at=then).text
 
 
+def test_it_names_who_keeps_dead_rows_from_being_removed(target, embedded, live, neglect):
+    """Dated by the history of the next transaction id, now and in the past."""
+    target.environment.thresholds = {"horizon_held": {"notice_seconds": 0}}
+    target.environment.save()
+    take_now(target, ["databases"])
+    holder = live(embedded, dbname="shop", autocommit=False, application_name="nightly-report")
+    holder.execute("SELECT pg_current_xact_id()")
+    name = neglect(embedded)
+    take_now(target)
+    take_now(target)
+
+    [finding] = of(review.findings(target), "horizon_held")
+
+    pid = holder.info.backend_pid
+    assert f"public.{name}" in finding.title or "more table" in finding.title
+    assert f"can't be cleaned: backend {pid} (nightly-report, idle in transaction" in finding.title
+    assert finding.action == "terminate_backend"
+    assert finding.arguments["pid"] == str(pid)
+    then = timezone.now()
+    holder.rollback()
+    take_now(target)
+    assert of(review.findings(target), "horizon_held") == []
+    [past] = of(review.findings(target, then), "horizon_held")
+    assert f"backend {pid} (nightly-report" in past.title
+
+
 def test_a_database_that_is_not_watched_says_nothing(target, neglected):
     take_now(target)
     target.database_set.update(included=False)

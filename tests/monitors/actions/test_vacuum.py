@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from monitors.action import InvalidArguments
 from monitors.actions.vacuum import ACTION
@@ -86,3 +88,62 @@ def vacuums(connection: psycopg.Connection[Any], relid: int) -> bool:
             "SELECT 1 FROM pg_stat_progress_vacuum WHERE relid = %s", [relid]
         ).fetchone()
     )
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_a_vacuum_that_could_not_clean_says_who_held_it(
+    server: Server,
+    watch: Callable[..., Any],
+    person: Callable[..., Any],
+    live: Callable[..., psycopg.Connection[Any]],
+    table: Callable[..., str],
+    done: Callable[..., Any],
+) -> None:
+    target = watch(server, operator_user="operator")
+    holder = live(
+        server, user="owner", dbname="shop", autocommit=False, application_name="nightly-report"
+    )
+    holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT 1")
+    name = table(server, dead=100)
+
+    row = done(person("operator"), target, "vacuum", table=name)
+
+    assert row.state == "succeeded"
+    assert row.outcome.startswith("Dead rows 100 → 100, size ")
+    who = rf"backend {holder.info.backend_pid} \(nightly-report, idle in transaction since .* UTC\)"
+    assert re.search(rf"; 100 dead rows stay: {who} holds the horizon\.$", row.outcome)
+
+    holder.rollback()
+    again = done(person("operator"), target, "vacuum", table=name)
+
+    assert again.outcome.startswith("Dead rows 100 → 0")
+    assert "stay" not in again.outcome
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_who_holds_another_database_back_is_not_blamed(
+    server: Server,
+    watch: Callable[..., Any],
+    person: Callable[..., Any],
+    live: Callable[..., psycopg.Connection[Any]],
+    table: Callable[..., str],
+    done: Callable[..., Any],
+) -> None:
+    target = watch(server, operator_user="operator")
+    elsewhere = live(server, dbname="postgres", autocommit=False)
+    elsewhere.execute("SELECT pg_current_xact_id()")
+    gid = "kept 4711"
+    with server.connect(user="owner", dbname="shop", autocommit=False) as session:
+        session.execute("SELECT pg_current_xact_id()")
+        session.execute(sql.SQL("PREPARE TRANSACTION {}").format(sql.Literal(gid)))
+        session.rollback()
+    try:
+        row = done(person("operator"), target, "vacuum", table=table(server, dead=100))
+    finally:
+        with server.connect(dbname="shop") as session:
+            session.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)))
+
+    assert f"100 dead rows stay: prepared transaction '{gid}' of " in row.outcome

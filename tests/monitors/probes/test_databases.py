@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
-from monitors.history import series
+from monitors import wraparound
+from monitors.history import series, xids
 from monitors.models import Database, Target
 from monitors.snapshot import take_now
 from tests.servers import Server
@@ -54,3 +57,47 @@ def test_a_renamed_database_stays_the_same_one(
         take_now(target, ["databases"])
         known.refresh_from_db()
         assert known.gone_at is not None
+
+
+def test_the_burn_is_exactly_what_was_used_up(server: Server, watch: Callable[..., Target]) -> None:
+    target = watch(server)
+    take_now(target, ["databases"])
+    with server.connect(dbname="shop") as session:
+        for _ in range(50):
+            session.execute("SELECT pg_current_xact_id()")
+    take_now(target, ["databases"])
+
+    now = timezone.now()
+    found = xids.points(target.pk, "next_xid", now - timedelta(hours=1), now)
+    burn = wraparound.burn_of(found)
+
+    assert burn.mean is not None
+    assert round(burn.mean * burn.seconds, 3) == 50
+    assert xids.burns([target.pk], now)[target.pk]["xid"].mean == pytest.approx(burn.mean)
+
+
+def test_it_reads_the_next_multixact_id(
+    server: Server, watch: Callable[..., Target], worker_id: str
+) -> None:
+    """Two that share a row's lock make one."""
+    target = watch(server)
+    name = f"shared_{worker_id}"
+    take_now(target, ["databases"])
+    before = series.now("databases", target.pk, key={"datname": "shop"})[0]["next_mxid"]
+    with server.connect(dbname="shop") as setup:
+        setup.execute(f"DROP TABLE IF EXISTS {name}")
+        setup.execute(f"CREATE TABLE {name} AS SELECT 1 AS id")
+        with (
+            server.connect(dbname="shop", autocommit=False) as one,
+            server.connect(dbname="shop", autocommit=False) as two,
+        ):
+            for session in (one, two):
+                session.execute(f"SELECT id FROM {name} FOR SHARE")
+        setup.execute(f"DROP TABLE {name}")
+
+    take_now(target, ["databases"])
+
+    rows = series.now("databases", target.pk)
+    assert {row["next_mxid"] for row in rows} == {before + 1}
+    shop = next(row for row in rows if row["datname"] == "shop")
+    assert 0 < shop["mxid_age"] <= shop["next_mxid"]

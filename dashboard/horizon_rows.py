@@ -1,0 +1,105 @@
+"""The holders of the horizon as pages and exports show them: one row a holder, oldest first."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from dashboard.table_rows import rows_at
+from monitors import horizon
+from monitors.history import xids
+from monitors.history.freshness import STALE_INTERVALS, interval_of
+from monitors.history.window import Window
+from monitors.models import ProbeState, Snapshot, Target
+
+COLUMNS = (
+    "kind",
+    "holder",
+    "backend_start",
+    "database",
+    "scope",
+    "who",
+    "application_name",
+    "state",
+    "active",
+    "xmin",
+    "xmin_age",
+    "since",
+    "held_since",
+    "held_since_earliest",
+    "held_seconds",
+    "remedy",
+    "statement",
+    "read_at",
+)
+"""Keys of the export, in order."""
+
+OLD_HOURS = ((24, "critical"), (6, "warning"), (1, "notice"))
+"""From how many hours on a hold is how bad; the advisor's own, where dead rows exist."""
+
+Row = dict[str, Any]
+
+
+def holders_of(target: Target, window: Window) -> list[Row]:
+    """Return who holds the horizon back now, or at the end of a window in the past.
+
+    Keys beside `COLUMNS` and the probe's: held (words, '' where not known), ours, level,
+    name, sessions' `action` and `arguments` ('' and {} where no action helps).
+    """
+    now = window.end
+    holders = horizon.oldest_first(rows_at("horizon", target, window))
+    known = xids.dated([(target.pk, row["horizon_xid"]) for row in holders], now)
+    backends = {
+        (row["pid"], row["backend_start"]): row for row in rows_at("activity", target, window)
+    }
+    state = ProbeState.objects.filter(target=target, probe="horizon").first()
+    read_at = state.taken_at if state is not None else None
+    return [
+        holder_row(
+            dict(row),
+            known.get((target.pk, row["horizon_xid"])),
+            backends.get(horizon.key_of(row)) if row["kind"] == horizon.SESSION else None,
+            target,
+            now,
+        )
+        | {"read_at": read_at if window.is_live else row["changed_at"]}
+        for row in holders
+    ]
+
+
+def was_read(target: Target, window: Window) -> bool:
+    """Tell whether holders were read at the window's end: else that there are none says nothing."""
+    reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, "horizon"))
+    return Snapshot.objects.filter(
+        target_id=target.pk,
+        probe="horizon",
+        state=Snapshot.State.OK,
+        taken_at__lte=window.end,
+        taken_at__gt=window.end - reach,
+    ).exists()
+
+
+def holder_row(
+    row: Row, held: horizon.Held | None, backend: Row | None, target: Target, now: datetime
+) -> Row:
+    """Return one holder with what is computed from its row."""
+    remedy = horizon.remedy(row, backend, target.server_version)
+    seconds = held.seconds(now) if held else None
+    hours = (seconds or 0) / 3600
+    return {
+        **row,
+        "database": row["datname"],
+        "scope": horizon.scope_of(row),
+        "xmin": row["horizon_xid"],
+        "held_since": held.latest if held else None,
+        "held_since_earliest": held.earliest if held else None,
+        "held_seconds": seconds,
+        "held": held.words(now) if held else "",
+        "remedy": remedy.text,
+        "statement": remedy.code,
+        "action": remedy.action,
+        "arguments": remedy.arguments,
+        "ours": horizon.is_ours(row),
+        "name": horizon.name_of(row, now),
+        "level": next((level for least, level in OLD_HOURS if hours >= least), ""),
+    }

@@ -1,0 +1,241 @@
+"""When transaction ids and multixact ids run out, as dates, and what to freeze before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import charts, wraparound_rows
+from dashboard.frame import SUBJECTS
+from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.wraparound_rows import Reading
+from monitors import access, review, wraparound as rules
+from monitors.advisor import Finding
+from monitors.advisors.wraparound import DEFAULTS
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target
+
+SORTED = ("label", *wraparound_rows.TABLE_COLUMNS)
+EXPORTS = {"tables": "Tables", "databases": "Databases"}
+TOP = 5
+"""Databases with a line of their own in a chart."""
+TOLD = 3
+"""Databases of which it is told whether freezing keeps up."""
+LINE_FROM = 0.4
+"""A limit stands in the chart where an age has come so near to it; else it would flatten all."""
+TITLES = {"xid": "Transaction id age", "mxid": "MultiXact age"}
+
+
+@require_safe
+def wraparound(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show ages, dates and the oldest tables; `of=databases` exports the databases."""
+    target, window = get_target(request, name), window_of(request)
+    readings = wraparound_rows.readings_of(target, window)
+    databases = wraparound_rows.databases_of(target, window, readings)
+    if chosen(request, "of", EXPORTS, "tables") == "databases":
+        columns, rows = wraparound_rows.DATABASE_COLUMNS, databases
+        exported = table_response(request, "wraparound-databases", columns, rows)
+        if exported:
+            return exported
+    shown = listing(request, wraparound_rows.tables_of(target, window, readings))
+    exported = table_response(request, "wraparound", wraparound_rows.TABLE_COLUMNS, shown.matching)
+    return exported or page(request, target, window, readings, databases, shown)
+
+
+def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
+    """Return the tables that the query asks for, by default the oldest first."""
+    return listing_of(
+        request,
+        tables,
+        columns=SORTED,
+        default="-xid_age",
+        searched=lambda row: f"{row['database']} {row['label']}",
+    )
+
+
+def page(
+    request: PageRequest,
+    target: Target,
+    window: Window,
+    readings: Mapping[str, Reading],
+    databases: Sequence[Row],
+    shown: Listing,
+) -> HttpResponse:
+    """Render the page around a listing."""
+    at = None if window.is_live else window.end
+    findings = review.findings(target, at)
+    marks = series.marks(target.pk, window)
+    context: dict[str, Any] = {
+        "findings": findings_here(findings),
+        "verdict": review.verdict(target, findings, page="wraparound", at=at),
+        "databases": databases,
+        "listing": shown,
+        "sort": shown.sort,
+        "rows": [wraparound_rows.worded(row, ["xid_forced"], window.end) for row in shown.rows],
+        "tiles": tiles(databases, readings),
+        "xid_chart": age_chart(target, window, databases, "xid", marks),
+        "mxid_chart": age_chart(target, window, databases, "mxid", ()),
+        "freezing": freezing(target, window, databases, readings),
+        "readings": [(rules.NAMES[kind], readings[kind]) for kind in wraparound_rows.KINDS],
+        "oldest": oldest(shown),
+        "stop_age": rules.STOP_AGE,
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "wraparound.html",
+        context,
+        page="wraparound",
+        target=target,
+        window=window,
+        reads=("databases",),
+        findings=findings,
+    )
+
+
+def oldest(shown: Listing) -> Row | None:
+    """Return the oldest table that is listed, None without any."""
+    return max(shown.matching, key=lambda row: row["xid_age"] or 0, default=None)
+
+
+def freezing(
+    target: Target, window: Window, databases: Sequence[Row], readings: Mapping[str, Reading]
+) -> list[tuple[str, Any]]:
+    """Return (database, whether freezing keeps up) of those that have used most ids."""
+    return [
+        (row["database"], wraparound_rows.freezing_of(target, window, row, "xid", readings))
+        for row in databases[:TOLD]
+    ]
+
+
+def age_chart(
+    target: Target,
+    window: Window,
+    databases: Sequence[Row],
+    kind: str,
+    marks: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the chart of the age of the databases that have used most ids."""
+    field = f"{kind}_age"
+    ranked = sorted(databases, key=lambda row: -(row[field] or 0))[:TOP]
+    lines = [
+        (
+            row["database"],
+            series.gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
+            field,
+        )
+        for row in ranked
+    ]
+    limits = rules.limits_of(target.settings, kind)
+    greatest = max((row[field] or 0 for row in ranked), default=0)
+    names = {"Forced vacuum": limits.forced, "Failsafe": limits.failsafe, "Stop": limits.stop}
+    return charts.chart(
+        TITLES[kind],
+        charts.joined(lines, within=window.length.total_seconds() / series.POINTS / 2),
+        unit="rows",
+        marks=marks,
+        lines=[
+            {"label": label, "value": value}
+            for label, value in names.items()
+            if greatest > LINE_FROM * value
+        ],
+        note=f"forced vacuum beyond {rules.short(limits.forced)}, "
+        f"stop at {rules.short(limits.stop)}",
+        window=window,
+        since=target.created_at,
+    )
+
+
+def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    found = []
+    for kind, title in (("xid", "Transaction ids used"), ("mxid", "MultiXact ids used")):
+        worst = max(databases, key=lambda row: row[f"{kind}_pct"] or 0, default=None)
+        share = worst[f"{kind}_pct"] if worst else None
+        found.append(
+            {
+                "title": title,
+                "value": share,
+                "kind": "pct",
+                "level": level_of(share),
+                "note": f"{worst['database']}, age {rules.short(worst[f'{kind}_age'] or 0)}"
+                if worst
+                else "not read yet",
+            }
+        )
+    for kind, title in (("xid", "Used up an hour"), ("mxid", "MultiXacts an hour")):
+        burn = readings[kind].burn
+        busiest = burn.busiest
+        found.append(
+            {
+                "title": title,
+                "value": None if burn.mean is None else round(burn.mean * rules.HOUR),
+                "kind": "short",
+                "note": f"{rules.short(busiest * rules.HOUR)} in the busiest hour"
+                if busiest is not None
+                else burn.why or f"over {burn.seconds / 60:.0f} min",
+            }
+        )
+    for event, title in (("forced", "Next forced vacuum"), ("stop", "Stop, if nothing freezes")):
+        found.append(date_tile(databases, event, title))
+    return found
+
+
+def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any]:
+    """Return the earliest date of an event over all databases and kinds of id, or why there is none."""
+    names = [f"{kind}_{event}" for kind in wraparound_rows.KINDS]
+    passed = [row for row in databases if any(row[name]["passed"] for name in names)]
+    if passed:
+        return {
+            "title": title,
+            "value": "Now",
+            "kind": "text",
+            "level": "warning",
+            "note": f"{passed[0]['database']} has passed the limit",
+        }
+    dated = [
+        (row[f"{name}_at"], row, name)
+        for row in databases
+        for name in names
+        if row[f"{name}_at"] is not None
+    ]
+    if not dated:
+        whys = [row[f"{names[0]}_why"] for row in databases]
+        return {"title": title, "value": None, "note": whys[0] if whys else "not read yet"}
+    _at, row, name = min(dated, key=lambda one: one[0])
+    day, hour = split_words(row[name]["words"])
+    return {
+        "title": title,
+        "value": day,
+        "unit": hour,
+        "kind": "text",
+        "note": f"{row['database']}: {row[name]['span'] or row[name]['why']}",
+    }
+
+
+def split_words(words: str) -> tuple[str, str]:
+    """Return `24 Nov` and `22:03`, of a date without its hour all and nothing."""
+    if not words.endswith(" UTC"):
+        return words, ""
+    day, _, hour = words.removesuffix(" UTC").rpartition(" ")
+    return day, hour
+
+
+def level_of(share: float | None) -> str:
+    """Return the level of a share of ids, by the advisor's usual thresholds."""
+    if share is None:
+        return ""
+    if share > DEFAULTS["critical_pct"]:
+        return "critical"
+    return "warning" if share > DEFAULTS["warning_pct"] else "good"
+
+
+def findings_here(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings of this page's subject."""
+    return [one for one in findings if SUBJECTS.get(one.advisor) == "wraparound"]
