@@ -16,6 +16,7 @@ import psycopg
 from django.db import DatabaseError, connection as history
 from django.utils import timezone
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from monitors import secrets
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 LOOK_TIMEOUT_MS = 3000
 LOOK_LOCK_TIMEOUT_MS = 500
+RETRY_SECONDS = 0.5
 MARGIN_SECONDS = 15
 """How much longer than its statement_timeout a statement is waited for."""
 
@@ -272,6 +274,21 @@ def send_watched(
             watch.look()
             pause = LOOK_SECONDS
         return sent.result()[1]
+
+
+def send_patiently(
+    connection: psycopg.Connection, statement: sql.Composed, spec: Spec, watch: Watch
+) -> list[Notice]:
+    """Send a long statement, and again where its lock was not free, as often as it says."""
+    for _ in range(spec.tries - 1):
+        try:
+            return send_watched(connection, statement, spec, watch)
+        except LockNotAvailable:
+            if watch.stopped:
+                raise
+            watch.look()
+            time.sleep(RETRY_SECONDS)
+    return send_watched(connection, statement, spec, watch)
 
 
 LONG_AT_ONCE = 12

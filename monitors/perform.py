@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from psycopg import errors
 
 from monitors import access, acting, audit, queue, run, snapshot
 from monitors.acting import Notice, Watch
-from monitors.action import Action as Spec, Changed, Guarded, Refused
+from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
 from monitors.models import Action, Database, Snapshot, Target, TargetCheck
@@ -33,6 +33,8 @@ from monitors.secrets import SecretUnreadable
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 5.0
+REMOVE_MS = 20_000
+"""How long what a failed statement left behind may take to be removed."""
 REPUBLISH_AFTER = timedelta(seconds=5)
 MESSAGE_SECONDS = 15
 SILENT_AFTER = timedelta(seconds=15)
@@ -55,6 +57,7 @@ class Ended:
     outcome: str  # a sentence
     effect: str = ""
     after: dict[str, Any] = field(default_factory=dict)
+    inverse: dict[str, Any] = field(default_factory=dict)
 
 
 def perform(action_id: str) -> None:
@@ -62,7 +65,7 @@ def perform(action_id: str) -> None:
     row = Action.objects.select_related("target__environment", "asked_by", "approved_by").get(
         pk=action_id
     )
-    spec = ACTIONS.get(row.name)
+    spec = spec_for(row)
     if spec is None or row.state != State.QUEUED:
         return
     with acting.slot(spec) as free:
@@ -72,6 +75,12 @@ def perform(action_id: str) -> None:
         started = time.monotonic()
         ended = carry_out(row, spec)
         finish(row, ended, seconds=time.monotonic() - started)
+
+
+def spec_for(row: Action) -> Spec | None:
+    """Return a row's action as it is with the row's arguments, None for an unknown one."""
+    spec = ACTIONS.get(row.name)
+    return spec.given(row.arguments) if spec else None
 
 
 def claim(row: Action) -> bool:
@@ -225,9 +234,10 @@ def maintain(
     note(row, backend_pid=pid, backend_start=start)
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
-        notices = acting.send_watched(hand, statement, spec, watch)
+        notices = acting.send_patiently(hand, statement, spec, watch)
     except (psycopg.Error, Unreachable) as error:
-        return not_done(error, hand, row, spec, watch)
+        ended = not_done(error, hand, row, spec, watch)
+        return cleared(ended, hand, row, spec, watch)
     else:
         skips = [notice.text for notice in notices if notice.skips]
         after = measured(watch, row, spec, None if skips else row.before)
@@ -236,9 +246,41 @@ def maintain(
     if skips:
         return Ended(State.SKIPPED, skipped(skips, row, notices), after=after)
     effect = spec.effect(row.before, after)
-    return Ended(
-        State.SUCCEEDED, effect[:1].upper() + effect[1:] + "." if effect else "Done.", effect, after
-    )
+    outcome = effect[:1].upper() + effect[1:] + "." if effect else "Done."
+    inverse = spec.inverse(row.arguments, row.identity, row.before) if spec.inverse else {}
+    return Ended(State.SUCCEEDED, outcome, effect, after, inverse)
+
+
+def cleared(
+    ended: Ended, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch
+) -> Ended:
+    """Remove what a failed statement left behind, and say in its outcome what became of that."""
+    if spec.leftovers is None:
+        return ended
+    try:
+        eye = watch.open_eye()
+        with connect.deadline(eye, 10):
+            left = spec.leftovers(eye, row.identity, row.before)
+    except (psycopg.Error, Unreachable) as error:
+        said = [f"Whether it left something is not known: {reason_of(error)}"]
+    else:
+        said = [remove(leftover, hand, spec, watch) for leftover in left]
+    return replace(ended, outcome=" ".join([ended.outcome, *said]))
+
+
+def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watch) -> str:
+    """Send what removes a leftover; return a sentence that says whether it is gone."""
+    text = leftover.statement.as_string(None)
+    if hand.broken or hand.closed:
+        return f"It left {leftover.name}, which is not used: {text}."
+    limits = replace(spec, statement_timeout_ms=REMOVE_MS, lock_timeout_ms=REMOVE_MS)
+    try:
+        backends.limit(hand, REMOVE_MS)
+        acting.send_watched(hand, leftover.statement, limits, watch)
+    except (psycopg.Error, Unreachable) as error:
+        why = reason_of(error).rstrip(".")
+        return f"It left {leftover.name}, which is not used and could not be dropped ({why}): {text}."
+    return f"It left {leftover.name}, which was dropped."
 
 
 def measured(
@@ -303,9 +345,11 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
         f"pid {found['pid']} ({found['application_name'] or found['usename'] or 'unnamed'})"
         for found in blockers[:5]
     )
-    seconds = spec.lock_timeout_ms // 1000
+    seconds = f"{spec.lock_timeout_ms // 1000} s"
+    if spec.tries > 1:
+        seconds = f"{spec.tries} times {seconds}"
     what = "The table's lock" if spec.lock else "A lock"
-    outcome = f"{what} was not free within {seconds} s: {who or 'its holder is gone'}."
+    outcome = f"{what} was not free within {seconds}: {who or 'its holder is gone'}."
     return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
 
 
@@ -325,9 +369,14 @@ def right_needed(row: Action, spec: Spec) -> str:
         return "Only a superuser may do that."
     if spec.right == "reset":
         return f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}."
-    if row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
+    if spec.right == "maintain" and row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
         return f"Run: GRANT pg_maintain TO {user}."
-    return f"Make {user} a member of the role that owns the table."
+    owner = row.identity.get("owner")
+    if not owner:
+        return f"Make {user} a member of the role that owns the table."
+    if row.identity.get("owner_superuser"):
+        return f"Its owner {owner} is a superuser: give it to another role (ALTER … OWNER TO)."
+    return f"Run: GRANT {relations.quoted(owner)} TO {user}."
 
 
 def finish(row: Action, ended: Ended, *, seconds: float) -> None:
@@ -355,12 +404,14 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
         row.outcome = ended.outcome[:1000]
         row.effect = ended.effect[:300]
         row.after = ended.after
+        row.inverse = ended.inverse
         row.finished_at = timezone.now()
         changed = Action.objects.filter(pk=row.pk, state__in=[State.RUNNING, State.LOST]).update(
             state=row.state,
             outcome=row.outcome,
             effect=row.effect,
             after=row.after,
+            inverse=row.inverse,
             finished_at=row.finished_at,
         )
         if changed:
@@ -370,7 +421,7 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
 def preview_now(action_id: str) -> None:
     """Look at the target for a draft: what it names, whether it may be done, what to know."""
     row = Action.objects.select_related("target__environment", "asked_by").get(pk=action_id)
-    spec = ACTIONS.get(row.name)
+    spec = spec_for(row)
     if spec is None or row.state != State.DRAFT or row.preview.get("ready"):
         return
     preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
@@ -412,8 +463,8 @@ def look(row: Action, spec: Spec, preview: dict[str, Any]) -> None:
         server = acting.check_server(eye, target)
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
-        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
         guarded = spec.guard(eye, row.arguments, row.identity)
+        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
     preview |= shown(guarded)
     preview |= {
         "sql": row.sql,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -61,7 +62,7 @@ def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, A
             " give it with its schema, as public.orders."
         )
         raise Refused(message)
-    return relation.identity()
+    return {**relation.identity(), "owner": relation.owner, "owner_superuser": relation.superuser}
 
 
 def same_table(connection: psycopg.Connection, identity: Identity) -> Relation:
@@ -93,11 +94,28 @@ def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guard
     ]
     if numbers["size_bytes"] is not None:
         facts.append(("Size", relations.size_text(numbers["size_bytes"])))
+    warnings = autovacuum_warnings(connection, relation.relid)
+    if relation.relkind == "p":
+        facts.append(("Partitions", f"{numbers['partitions']:,}"))
+        warnings.append(
+            "This is a partitioned table: its partitions are worked on one after another,"
+            " each under its own lock. What the numbers say is their sum."
+        )
     return Guarded(
         facts=facts,
         conflicts=relations.holders(connection, relation.relid, lock),
-        warnings=autovacuum_warnings(connection, relation.relid),
+        warnings=warnings,
     )
+
+
+def known_here(connection: psycopg.Connection, parameters: Iterable[Parameter]) -> None:
+    """Raise Refused for options that came with a newer version than the server's."""
+    major = connection.info.server_version // 10000
+    newer = [parameter for parameter in parameters if parameter.since > major]
+    if newer:
+        names = ", ".join(f"{one.name} (PostgreSQL {one.since})" for one in newer)
+        message = f"This server is PostgreSQL {major}, which has no {names}. Nothing was sent."
+        raise Refused(message)
 
 
 def autovacuum_warnings(connection: psycopg.Connection, relid: int) -> list[str]:

@@ -8,6 +8,7 @@ from monitors.actions import (
     cancel_backend,
     create_extension,
     reset_statements,
+    set_autovacuum,
     terminate_backend,
     vacuum,
     vacuum_full,
@@ -21,6 +22,7 @@ ACTIONS: dict[str, Action] = {
         analyze.ACTION,
         vacuum.ACTION,
         vacuum_full.ACTION,
+        set_autovacuum.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
     )
