@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -190,7 +190,9 @@ class Watch:
             return seen
         if waits:
             self.blockers = waits
-            seen |= {"phase": "waiting for a lock", "blockers": waits}
+            phase = str(seen.get("phase", ""))
+            named = phase if phase.startswith("waiting") else "waiting for a lock"
+            seen |= {"phase": named, "waits_for": words_of(waits[0]), "blockers": waits}
         return seen
 
     def stop(self) -> None:
@@ -221,6 +223,12 @@ class Watch:
         if self.eye is not None:
             self.eye.close()
             self.eye = None
+
+
+def words_of(blocker: Mapping[str, object]) -> str:
+    """Return `pid 4711 (billing-api)`."""
+    who = blocker["application_name"] or blocker["usename"]
+    return f"pid {blocker['pid']}" + (f" ({who})" if who else "")
 
 
 def progress_of(connection: psycopg.Connection, pid: int, server_version: int) -> dict[str, Any]:

@@ -163,6 +163,8 @@ class Action:
     """The probe whose last snapshot is stored before the statement, else nothing is sent."""
     after: str = ""
     """The probe that is read once more when it has succeeded."""
+    partly: bool = False
+    """Whether a warning that something was left out means that the rest was done."""
     extension: str = ""
     """Where no database is named: it acts in the first one that has this extension."""
     rule: Callable[[Arguments], None] = no_rule

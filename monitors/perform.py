@@ -240,13 +240,16 @@ def maintain(
         return cleared(ended, hand, row, spec, watch)
     else:
         skips = [notice.text for notice in notices if notice.skips]
-        after = measured(watch, row, spec, None if skips else row.before)
+        nothing = skips and not spec.partly
+        after = measured(watch, row, spec, None if nothing else row.before)
     finally:
         watch.close()
-    if skips:
+    if skips and not spec.partly:
         return Ended(State.SKIPPED, skipped(skips, row, notices), after=after)
     effect = spec.effect(row.before, after)
     outcome = effect[:1].upper() + effect[1:] + "." if effect else "Done."
+    if skips:
+        outcome = f"{outcome} The server left out: {'; '.join(dict.fromkeys(skips))}."
     inverse = spec.inverse(row.arguments, row.identity, row.before) if spec.inverse else {}
     return Ended(State.SUCCEEDED, outcome, effect, after, inverse)
 

@@ -7,6 +7,8 @@ from monitors.actions import (
     analyze,
     cancel_backend,
     create_extension,
+    drop_leftover_index,
+    reindex,
     reset_statements,
     set_autovacuum,
     terminate_backend,
@@ -23,6 +25,8 @@ ACTIONS: dict[str, Action] = {
         vacuum.ACTION,
         vacuum_full.ACTION,
         set_autovacuum.ACTION,
+        reindex.ACTION,
+        drop_leftover_index.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
     )

@@ -6,6 +6,7 @@ Source: https://www.postgresql.org/docs/current/catalog-pg-class.html
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,12 +33,21 @@ KINDS = {
     "c": "composite type",
 }
 MAINTAINED = frozenset("rmp")
+INDEXES = frozenset("iI")
+ARTICLES = {"table or materialized view": "a", "index": "an"}
 
 # Lock modes that conflict with the one an action takes.
 CONFLICTS = {
     "ShareUpdateExclusiveLock": (
         "ShareUpdateExclusiveLock",
         "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    ),
+    "ShareLock": (
+        "RowExclusiveLock",
+        "ShareUpdateExclusiveLock",
         "ShareRowExclusiveLock",
         "ExclusiveLock",
         "AccessExclusiveLock",
@@ -192,20 +202,22 @@ def by_oid(connection: psycopg.Connection, relid: int) -> Relation | None:
         return cursor.execute(RELATION_SQL, {"relid": relid}).fetchone()
 
 
-def reason_not_to_maintain(relation: Relation) -> str:
-    """Return why a relation is never vacuumed or analyzed by us, '' where it may be."""
+def reason_not_to_maintain(relation: Relation, kinds: Collection[str] = MAINTAINED) -> str:
+    """Return why a relation is never maintained by us, '' where it may be."""
     if (
         relation.relid < FIRST_USER_OID
         or relation.relisshared
-        or relation.schemaname in {"pg_catalog", "information_schema", "pg_toast"}
+        or relation.schemaname in {"pg_catalog", "information_schema"}
+        or (relation.schemaname == "pg_toast" and kinds != INDEXES)
     ):
         return f"{relation.name} is a system catalog: Howdah leaves those to autovacuum."
     if relation.relpersistence == "t":
         return f"{relation.name} is a temporary table of one session."
-    if relation.relkind not in MAINTAINED:
+    if relation.relkind not in kinds:
         kind = KINDS.get(relation.relkind, "relation of another kind")
         article = "an" if kind[0] in "aeiou" else "a"
-        return f"{relation.name} is {article} {kind}: choose a table or materialized view."
+        choice = "table or materialized view" if "r" in kinds else "index"
+        return f"{relation.name} is {article} {kind}: choose {ARTICLES[choice]} {choice}."
     return ""
 
 
