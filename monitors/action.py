@@ -165,6 +165,8 @@ class Action:
     """The probe that is read once more when it has succeeded."""
     partly: bool = False
     """Whether a warning that something was left out means that the rest was done."""
+    several: bool = False
+    """Whether it may be asked for on several tables at once."""
     extension: str = ""
     """Where no database is named: it acts in the first one that has this extension."""
     rule: Callable[[Arguments], None] = no_rule

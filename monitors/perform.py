@@ -7,9 +7,10 @@ finds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -20,14 +21,15 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
 
-from monitors import access, acting, audit, queue, run, snapshot
+from monitors import access, acting, audit, batch, queue, run, snapshot
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Database, Snapshot, Target, TargetCheck
+from monitors.models import Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
+from monitors.pg.identity import Identity
 from monitors.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ def perform(action_id: str) -> None:
         started = time.monotonic()
         ended = carry_out(row, spec)
         finish(row, ended, seconds=time.monotonic() - started)
+    if row.batch_id and row.target_id:
+        batch.advance(row.target_id)
 
 
 def spec_for(row: Action) -> Spec | None:
@@ -86,7 +90,10 @@ def spec_for(row: Action) -> Spec | None:
 def claim(row: Action) -> bool:
     """Take a queued row; False where it is taken, over or expired."""
     now = timezone.now()
-    rows = Action.objects.filter(pk=row.pk, state=State.QUEUED, expires_at__gt=now)
+    waits = Q(state=State.QUEUED, expires_at__gt=now)
+    if row.batch_id and row.target_id:
+        return batch.claim(row, waits)
+    rows = Action.objects.filter(waits, pk=row.pk)
     return bool(rows.update(state=State.RUNNING, started_at=now, beat_at=now))
 
 
@@ -427,9 +434,56 @@ def preview_now(action_id: str) -> None:
     spec = spec_for(row)
     if spec is None or row.state != State.DRAFT or row.preview.get("ready"):
         return
+    with contextlib.ExitStack() as opened:
+        answer(row, spec, lambda: open_eye(opened, row, spec))
+
+
+def preview_batch(batch_id: str) -> None:
+    """Look at the target for every draft of a batch, over one connection a database."""
+    drafts = Action.objects.select_related("target__environment", "asked_by").filter(
+        batch__pk=batch_id, state=State.DRAFT, preview__ready=False
+    )
+    eyes: dict[str, tuple[psycopg.Connection, Identity]] = {}
+    with contextlib.ExitStack() as opened:
+        for row in drafts.order_by("batch_position"):
+            spec = spec_for(row)
+            if spec is None:
+                continue
+            name = row.arguments["database"]
+
+            def eye(row: Action = row, spec: Spec = spec, name: str = name) -> Eye:
+                if name not in eyes or eyes[name][0].closed:
+                    eyes[name] = open_eye(opened, row, spec)
+                return eyes[name]
+
+            answer(row, spec, eye)
+
+
+Eye = tuple[psycopg.Connection, Identity]
+
+
+def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
+    """Return a connection that looks at the row's database, and who answers there.
+
+    Raises Refused, SecretUnreadable or Unreachable.
+    """
+    target = row.target
+    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
+        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
+        raise Refused(message)
+    if spec.extension and "database" not in row.arguments:
+        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
+    address = acting.operator_address(target, database_of(row, target))
+    eye = opened.enter_context(acting.looking(address, row))
+    with connect.deadline(eye, 10):
+        return eye, acting.check_server(eye, target)
+
+
+def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
+    """Look for a draft and save what was seen, or why nothing may be done."""
     preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
     try:
-        look(row, spec, preview)
+        look(row, spec, preview, *open_it())
     except (Refused, Changed) as error:
         preview["refused"] = str(error)
         audit.event(
@@ -453,17 +507,13 @@ def preview_now(action_id: str) -> None:
     )
 
 
-def look(row: Action, spec: Spec, preview: dict[str, Any]) -> None:
+def look(
+    row: Action, spec: Spec, preview: dict[str, Any], eye: psycopg.Connection, server: Identity
+) -> None:
     """Fill in a preview and the row's identity and SQL; raises as `carry_out` catches."""
     target = row.target
-    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
-        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
-        raise Refused(message)
-    if spec.extension and "database" not in row.arguments:
-        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
-    address = acting.operator_address(target, database_of(row, target))
-    with acting.looking(address, row) as eye, connect.deadline(eye, 10):
-        server = acting.check_server(eye, target)
+    assert target is not None  # noqa: S101 - an eye was opened on it
+    with connect.deadline(eye, 10):
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
         guarded = spec.guard(eye, row.arguments, row.identity)
@@ -517,7 +567,10 @@ def sweep() -> None:
         )  # fmt: skip
         end(row, [State.QUEUED, State.WAITING], State.EXPIRED, outcome)
     late = Action.objects.filter(
-        state=State.QUEUED, expires_at__gt=now, queued_at__lt=now - REPUBLISH_AFTER
+        Q(batch=None) | Q(target=None),
+        state=State.QUEUED,
+        expires_at__gt=now,
+        queued_at__lt=now - REPUBLISH_AFTER,
     )
     for row in late:
         spec = ACTIONS.get(row.name)
@@ -526,6 +579,7 @@ def sweep() -> None:
     silent = Action.objects.filter(state=State.RUNNING, beat_at__lt=now - SILENT_AFTER)
     for row in silent.select_related("target", "approved_by")[:LOST_AT_ONCE]:
         end(row, [State.RUNNING], State.LOST, what_is_left(row))
+    batch.sweep()
     tidy()
 
 
@@ -564,6 +618,7 @@ def tidy() -> None:
     """Drop old drafts, end checks that nobody answered, go on with removals."""
     now = timezone.now()
     Action.objects.filter(state=State.DRAFT, created_at__lt=now - DRAFTS_KEPT).delete()
+    Batch.objects.filter(asked_at=None, created_at__lt=now - DRAFTS_KEPT).delete()
     TargetCheck.objects.filter(Q(done_at=None), asked_at__lt=now - CHECK_ANSWERED_WITHIN).update(
         done_at=now, sealed={}, error="No worker answered within 60 s: are the workers running?"
     )

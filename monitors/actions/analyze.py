@@ -86,6 +86,7 @@ ACTION = Action(
     statement_timeout_ms=3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,
+    several=True,
     rule=table_action.one_table,
     object_name=table_action.object_name,
     resolve=table_action.resolve,

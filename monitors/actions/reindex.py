@@ -147,7 +147,14 @@ def leftovers(
     connection: psycopg.Connection, identity: Identity, before: Measured
 ) -> list[Leftover]:
     """Return the invalid indexes of a rebuild's kind that were not there before."""
-    return indexes.leftovers(connection, identity["relid"], before.get("invalid", ()))
+    left = indexes.leftovers(connection, identity["relid"], before.get("invalid", ()))
+    return [
+        Leftover(
+            relations.quoted(index.schemaname, index.relname),
+            indexes.drop(index.schemaname, index.relname),
+        )
+        for index in left
+    ]
 
 
 def adapt(spec: Action, arguments: Arguments) -> Action:

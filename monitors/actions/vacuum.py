@@ -108,7 +108,7 @@ def statement(arguments: Arguments, identity: Identity, server_version: int) -> 
 
 def written(option: Parameter, text: str) -> sql.Composable:
     """Return an option as VACUUM reads it; its name is one of OPTIONS, its text is cleaned."""
-    word = sql.SQL(option.name.upper())  # type: ignore[arg-type]  # a name of ours
+    word = sql.SQL(option.name.upper())
     if option.kind == Kind.BOOL:
         return word
     if option.name == "buffer_usage_limit":
@@ -145,6 +145,7 @@ ACTION = Action(
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,
+    several=True,
     rule=rule,
     object_name=table_action.object_name,
     resolve=table_action.resolve,

@@ -13,7 +13,6 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from monitors.action import Leftover
 from monitors.pg import backends
 
 # The relation, its partitions where it has some, and the TOAST tables of them all;
@@ -171,11 +170,11 @@ def find(connection: psycopg.Connection, indexrelid: int) -> Index | None:
 
 def leftovers(
     connection: psycopg.Connection, relid: int, known: Iterable[int] = ()
-) -> list[Leftover]:
-    """Return what failed rebuilds left that is not known already, with what removes it."""
+) -> list[Index]:
+    """Return what failed rebuilds left that is not known already."""
     kept = set(known)
     return [
-        Leftover(f"{index.schemaname}.{index.relname}", drop(index.schemaname, index.relname))
+        index
         for index in invalid(connection, relid)
         if index.leftover and index.indexrelid not in kept
     ]
