@@ -106,6 +106,22 @@ INDEX_SQL = (
 """
 )
 
+OF_TABLE_SQL = (
+    COLUMNS
+    + """
+ WHERE i.indrelid = %(relid)s::oid
+   AND c.relname = %(relname)s
+"""
+)
+
+CLUSTERED_SQL = (
+    COLUMNS
+    + """
+ WHERE i.indrelid = %(relid)s::oid
+   AND i.indisclustered
+"""
+)
+
 # Whose snapshots a concurrent build waits for: all of this database but lazy vacuums.
 WAITED_SQL = """
 SELECT a.pid
@@ -166,6 +182,18 @@ def find(connection: psycopg.Connection, indexrelid: int) -> Index | None:
     """Return an index by oid, None where there is none (any more)."""
     with connection.cursor(row_factory=class_row(Index)) as cursor:
         return cursor.execute(INDEX_SQL, {"indexrelid": indexrelid}).fetchone()
+
+
+def of_table(connection: psycopg.Connection, relid: int, relname: str) -> Index | None:
+    """Return a table's index by name, None where it has none of that name."""
+    with connection.cursor(row_factory=class_row(Index)) as cursor:
+        return cursor.execute(OF_TABLE_SQL, {"relid": relid, "relname": relname}).fetchone()
+
+
+def clustered(connection: psycopg.Connection, relid: int) -> Index | None:
+    """Return the index by which a table was clustered last, None for none."""
+    with connection.cursor(row_factory=class_row(Index)) as cursor:
+        return cursor.execute(CLUSTERED_SQL, {"relid": relid}).fetchone()
 
 
 def leftovers(
