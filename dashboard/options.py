@@ -57,7 +57,11 @@ def choices_of(parameter: Parameter) -> list[tuple[str, str]]:
     if parameter.default:
         return words
     nothing = "leave as it is" if parameter.resets else "as the server decides"
-    return [("", nothing), *words, *([(RESET, "reset to the server's")] if parameter.resets else [])]
+    return [
+        ("", nothing),
+        *words,
+        *([(RESET, "reset to the server's")] if parameter.resets else []),
+    ]
 
 
 def hint_of(parameter: Parameter) -> str:

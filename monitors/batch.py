@@ -115,29 +115,43 @@ def request(user: User, batch: Batch, *, reason: str = "", source: str) -> Batch
     if not asked:
         message = "None of these tables can be worked on: each row says why."
         raise Refused(message)
-    now = timezone.now()
     with transaction.atomic():
-        unasked = Batch.objects.filter(pk=batch.pk, asked_at=None)
-        if unasked.update(asked_at=now, asked_from=source[:60], reason=reason):
-            audit.event(
-                f"{batch.name}.batch",
-                user.get_username(),
-                source,
-                target_name=batch.target_name,
-                object_name=f"{len(asked)} table{'s' if len(asked) != 1 else ''}",
-                reason=reason,
-                batch=str(batch.pk),
-                actions=[str(row.pk) for row in asked],
-            )
-            for row in asked:
-                run.submit(row, spec, reason, waits=False, key=None, source=source)
-            batch.actions.filter(state=State.QUEUED).update(expires_at=now + LIFE)
-            for row in drafts:
-                if row.preview.get("refused"):
-                    end_refused(row)
+        submit(batch, spec, drafts, asked, user.get_username(), reason, source)
     advance(target.pk)
     batch.refresh_from_db()
     return batch
+
+
+def submit(  # noqa: PLR0913, PLR0917 - one caller
+    batch: Batch,
+    spec: Spec,
+    drafts: Sequence[Action],
+    asked: Sequence[Action],
+    who: str,
+    reason: str,
+    source: str,
+) -> None:
+    """Turn a batch's drafts into requests, once, with the intent of each in the audit."""
+    now = timezone.now()
+    unasked = Batch.objects.filter(pk=batch.pk, asked_at=None)
+    if not unasked.update(asked_at=now, asked_from=source[:60], reason=reason):
+        return
+    audit.event(
+        f"{batch.name}.batch",
+        who,
+        source,
+        target_name=batch.target_name,
+        object_name=f"{len(asked)} table{'s' if len(asked) != 1 else ''}",
+        reason=reason,
+        batch=str(batch.pk),
+        actions=[str(row.pk) for row in asked],
+    )
+    for row in asked:
+        run.submit(row, spec, reason, waits=False, key=None, source=source)
+    batch.actions.filter(state=State.QUEUED).update(expires_at=now + LIFE)
+    for row in drafts:
+        if row.preview.get("refused"):
+            end_refused(row)
 
 
 def end_refused(row: Action) -> None:

@@ -50,7 +50,5 @@ def due_tables(target: Target) -> list[Due]:
         ).vacuum
         past_pct = 100 * (row["n_dead_tup"] or 0) / max(limit, 1)
         if is_due(row["n_dead_tup"], past_pct):
-            found.append(
-                Due(names[row["database_id"]], row["relid"], row["n_dead_tup"], past_pct)
-            )
+            found.append(Due(names[row["database_id"]], row["relid"], row["n_dead_tup"], past_pct))
     return sorted(found, key=lambda due: due.threshold_pct, reverse=True)

@@ -261,9 +261,7 @@ def maintain(
     return Ended(State.SUCCEEDED, outcome, effect, after, inverse)
 
 
-def cleared(
-    ended: Ended, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch
-) -> Ended:
+def cleared(ended: Ended, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch) -> Ended:
     """Remove what a failed statement left behind, and say in its outcome what became of that."""
     if spec.leftovers is None:
         return ended
@@ -289,7 +287,9 @@ def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watc
         acting.send_watched(hand, leftover.statement, limits, watch)
     except (psycopg.Error, Unreachable) as error:
         why = reason_of(error).rstrip(".")
-        return f"It left {leftover.name}, which is not used and could not be dropped ({why}): {text}."
+        return (
+            f"It left {leftover.name}, which is not used and could not be dropped ({why}): {text}."
+        )
     return f"It left {leftover.name}, which was dropped."
 
 
@@ -373,12 +373,13 @@ def hint(error: Exception, row: Action, spec: Spec) -> str:
 def right_needed(row: Action, spec: Spec) -> str:
     """Return the statement that gives the operator login what an action needs."""
     user = relations.quoted(row.target.operator_user) if row.target else "…"
-    if spec.right == "signal":
-        return f"Run: GRANT pg_signal_backend TO {user}."
-    if spec.right == "superuser":
-        return "Only a superuser may do that."
-    if spec.right == "reset":
-        return f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}."
+    plain = {
+        "signal": f"Run: GRANT pg_signal_backend TO {user}.",
+        "superuser": "Only a superuser may do that.",
+        "reset": f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}.",
+    }
+    if spec.right in plain:
+        return plain[spec.right]
     if spec.right == "maintain" and row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
         return f"Run: GRANT pg_maintain TO {user}."
     owner = row.identity.get("owner")

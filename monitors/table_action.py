@@ -30,9 +30,11 @@ RELID = Parameter(name="relid", kind=Kind.INT, help="the table's oid, instead of
 
 
 INDEX = Parameter(
-    name="index", kind=Kind.TABLE, help='the index with its schema, as public.orders_pkey'
+    name="index", kind=Kind.TABLE, help="the index with its schema, as public.orders_pkey"
 )
-INDEXRELID = Parameter(name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name")
+INDEXRELID = Parameter(
+    name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name"
+)
 
 
 def one_table(arguments: Arguments) -> None:

@@ -14,6 +14,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from dashboard import charts
 from dashboard.options import option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
@@ -69,9 +70,7 @@ def new(request: PageRequest, name: str, action: str) -> HttpResponse:
 
 def due_now(target: Target) -> list[dict[str, str]]:
     """Return the tables that are due by the last snapshot."""
-    return [
-        {"database": one.database, "relid": str(one.relid)} for one in due.due_tables(target)
-    ]
+    return [{"database": one.database, "relid": str(one.relid)} for one in due.due_tables(target)]
 
 
 def chosen(target: Target, words: Sequence[str]) -> list[dict[str, str]]:
@@ -157,7 +156,11 @@ def show(request: PageRequest, found: Batch, rows: list[Action]) -> HttpResponse
         "tiles": [] if is_draft else tiles(rows),
         "asks": is_draft and ready and bool(allowed),
         "may_stop": not is_draft and not found.finished_at and found.name in may,
-        "polls": 1 if is_draft and not ready else 2 if not is_draft and not found.finished_at else 0,
+        "polls": 1
+        if is_draft and not ready
+        else 2
+        if not is_draft and not found.finished_at
+        else 0,
         "option_groups": option_groups(kind, found.options, target) if kind else [],
         "is_open": bool(ready and not allowed),
         "form_id": "batch-options",
@@ -234,8 +237,12 @@ def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
             "level": "warning" if left else "",
             "note": "skipped or refused",
         },
-        {"title": "Dead rows removed", "value": max(0, dead), "kind": "short"},
-        {"title": "Given back", "value": max(0, size), "kind": "bytes", "note": "to the disk"},
+        {
+            "title": "Dead rows removed",
+            "value": max(0, dead),
+            "kind": "short",
+            "note": f"{' '.join(charts.bytes_words(max(0, size)))} given back to the disk",
+        },
         {"title": "Worked", "value": seconds, "kind": "duration", "note": "sum of all tables"},
     ]
 

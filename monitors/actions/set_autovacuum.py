@@ -19,7 +19,6 @@ from monitors.action import (
     Changed,
     Guarded,
     Identity,
-    InvalidArguments,
     Kind,
     Measured,
     Parameter,
@@ -82,7 +81,9 @@ def decimal(name: str, text: str) -> Parameter:
 
 # PostgreSQL's own bounds: src/backend/access/common/reloptions.c of 14 to 18.
 SHARED = (
-    switch("autovacuum_enabled", "whether autovacuum works on it; against wraparound it always does"),
+    switch(
+        "autovacuum_enabled", "whether autovacuum works on it; against wraparound it always does"
+    ),
     whole("autovacuum_vacuum_threshold", 0, INT_MAX, "dead rows, before the share is added"),
     decimal("autovacuum_vacuum_scale_factor", "dead rows as a share of all, 0.2 is a fifth"),
     whole(
@@ -102,9 +103,7 @@ SHARED = (
     decimal("autovacuum_vacuum_cost_delay", "pause in ms whenever the cost limit is used up"),
     whole("autovacuum_vacuum_cost_limit", 1, 10_000, "cost that is used up before a pause"),
     whole("autovacuum_freeze_min_age", 0, BILLION, "age in transactions from which rows freeze"),
-    whole(
-        "autovacuum_freeze_max_age", 100_000, 2 * BILLION, "age at which a vacuum is forced"
-    ),
+    whole("autovacuum_freeze_max_age", 100_000, 2 * BILLION, "age at which a vacuum is forced"),
     whole("autovacuum_freeze_table_age", 0, 2 * BILLION, "age at which all pages are scanned"),
     whole("autovacuum_multixact_freeze_min_age", 0, BILLION, "the same of multixacts"),
     whole("autovacuum_multixact_freeze_max_age", 10_000, 2 * BILLION, "the same of multixacts"),
@@ -176,10 +175,15 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         raise Refused(reason_not_owned(relation.name, table))
     before = table.texts
     if all(is_so(before, name, text) for name, text in wanted.items()):
-        message = f"Already so: {', '.join(words(name, before) for name in wanted)}. Nothing was sent."
+        message = (
+            f"Already so: {', '.join(words(name, before) for name in wanted)}. Nothing was sent."
+        )
         raise Changed(message)
     seen = table_action.seen(connection, relation, LOCK)
-    facts = [*seen.facts, *[(name, f"{old(before, name)} → {text}") for name, text in wanted.items()]]
+    facts = [
+        *seen.facts,
+        *[(name, f"{old(before, name)} → {text}") for name, text in wanted.items()],
+    ]
     facts += thresholds_fact(connection, table, wanted)
     return replace(seen, facts=facts, warnings=[*warnings(wanted), *seen.warnings])
 
@@ -245,7 +249,9 @@ def warnings(wanted: dict[str, str]) -> list[str]:
 def turns_off(wanted: Arguments) -> bool:
     """Return whether autovacuum is switched off for the table or its TOAST table."""
     names = ("autovacuum_enabled", "toast.autovacuum_enabled")
-    return any(name in wanted and wanted[name] != RESET and not truth(wanted[name]) for name in names)
+    return any(
+        name in wanted and wanted[name] != RESET and not truth(wanted[name]) for name in names
+    )
 
 
 def thresholds_fact(

@@ -82,7 +82,7 @@ SELECT i.indexrelid::bigint AS indexrelid,
 """
 
 INVALID_SQL = (
-    TREE
+    TREE  # noqa: S608 - texts of ours
     + COLUMNS
     + """
  WHERE NOT i.indisvalid
@@ -196,9 +196,7 @@ def clustered(connection: psycopg.Connection, relid: int) -> Index | None:
         return cursor.execute(CLUSTERED_SQL, {"relid": relid}).fetchone()
 
 
-def leftovers(
-    connection: psycopg.Connection, relid: int, known: Iterable[int] = ()
-) -> list[Index]:
+def leftovers(connection: psycopg.Connection, relid: int, known: Iterable[int] = ()) -> list[Index]:
     """Return what failed rebuilds left that is not known already."""
     kept = set(known)
     return [

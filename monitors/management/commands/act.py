@@ -64,9 +64,11 @@ class Command(command.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Ask, and perform here where no worker does."""
         user, target = person_and_target(options["user"], options["target"])
-        if options["tables"] or options["due"]:
-            self.several(user, target, options)
-            return
+        several = options["tables"] or options["due"]
+        (self.several if several else self.one)(user, target, options)
+
+    def one(self, user: User, target: Target, options: dict[str, Any]) -> None:
+        """Ask for one action, and print what became of it."""
         try:
             row = self.asked(user, target, options)
         except InvalidArguments as error:

@@ -37,7 +37,7 @@ def test_it_says_how_many_changes_it_caught_up_with(
     assert row.effect == "rows changed since the last analyze 1,100 → 0"
 
 
-def test_only_is_for_partitioned_tables_of_18(
+def test_only_is_for_partitioned_tables_of_18(  # noqa: PLR0917 - fixtures
     server: Server,
     watch: Callable[..., Target],
     person: Callable[..., User],

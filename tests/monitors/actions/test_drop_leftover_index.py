@@ -85,7 +85,7 @@ def test_it_drops_what_was_left(
     ("suffix", "valid", "reason"),
     [("_ccnew", True, "is valid"), ("_by_hand", False, "no rebuild left it")],
 )
-def test_any_other_index_is_left_alone(
+def test_any_other_index_is_left_alone(  # noqa: PLR0917 - fixtures
     server: Server,
     owning: Target,
     person: Callable[..., User],
@@ -136,7 +136,9 @@ def test_who_does_not_own_it_is_told_the_grant(
 ) -> None:
     index = left("_ccnew")
 
-    row = done(person("dba"), watch(server, operator_user="collector"), "drop_leftover_index", index=index)
+    row = done(
+        person("dba"), watch(server, operator_user="collector"), "drop_leftover_index", index=index
+    )
 
     assert row.state == "failed"
     assert "Run: GRANT owner TO collector." in row.outcome

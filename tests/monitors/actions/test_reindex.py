@@ -38,7 +38,9 @@ def test_its_statement(given: dict[str, str], relkind: str, expected: str) -> No
     assert text == expected
 
 
-@pytest.mark.parametrize("given", [{}, {"table": "a.b", "index": "a.c"}, {"relid": "1", "index": "x"}])
+@pytest.mark.parametrize(
+    "given", [{}, {"table": "a.b", "index": "a.c"}, {"relid": "1", "index": "x"}]
+)
 def test_it_needs_one_table_or_one_index(given: dict[str, str]) -> None:
     with pytest.raises(InvalidArguments):
         ACTION.clean({"database": "shop", **given})
@@ -135,7 +137,9 @@ def test_its_preview_names_whom_it_waits_for(
 
     preview = previewed(person("dba"), target, "reindex", table=name).preview
 
-    assert any("1 transaction is open" in text and "(report)" in text for text in preview["warnings"])
+    assert any(
+        "1 transaction is open" in text and "(report)" in text for text in preview["warnings"]
+    )
     assert [one["application_name"] for one in preview["conflicts"]] == ["report"]
 
 
@@ -187,7 +191,9 @@ def test_an_index_that_is_gone_or_another_is_left_alone(
     gone = requested(person("dba"), target, "reindex", index=f"{name}_id")
     renamed = requested(person("dba"), target, "reindex", index=f"{name}_pkey")
     with server.connect(dbname="shop") as connection:
-        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(*f"{name}_id".split("."))))
+        connection.execute(
+            sql.SQL("DROP INDEX {}").format(sql.Identifier(*f"{name}_id".split(".")))
+        )
         connection.execute(
             sql.SQL("ALTER INDEX {} RENAME TO {}").format(
                 sql.Identifier(*f"{name}_pkey".split(".")),
@@ -219,7 +225,7 @@ def in_background(row: Action) -> threading.Thread:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("right", ["owner", "maintain"])
-def test_what_a_stopped_rebuild_left_is_dropped_or_named(
+def test_what_a_stopped_rebuild_left_is_dropped_or_named(  # noqa: PLR0917 - fixtures
     server: Server,
     watch: Callable[..., Target],
     person: Callable[..., User],
@@ -280,7 +286,9 @@ def test_what_a_stopped_rebuild_left_is_dropped_or_named(
             assert "DROP INDEX CONCURRENTLY" in row.outcome
             assert not left[f"{name.split('.')[1]}_id_ccnew"]
         old.rollback()
-        preview = run.preview(user, target, "reindex", {"database": "shop", "table": name}, source="t")
+        preview = run.preview(
+            user, target, "reindex", {"database": "shop", "table": name}, source="t"
+        )
         perform.preview_now(str(preview.pk))
         preview.refresh_from_db()
         assert any(f"{older} is left from a rebuild" in one for one in preview.preview["warnings"])

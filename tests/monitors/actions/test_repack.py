@@ -44,5 +44,8 @@ def test_a_server_without_it_says_so(
 
     draft = previewed(person("dba"), target, "repack", table=table(server))
 
-    assert f"This server is PostgreSQL {server.major}: REPACK came with 19." in draft.preview["refused"]
+    assert (
+        f"This server is PostgreSQL {server.major}: REPACK came with 19."
+        in draft.preview["refused"]
+    )
     assert draft.sql == ""

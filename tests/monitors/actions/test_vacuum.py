@@ -32,7 +32,7 @@ TABLE = {"schemaname": "public", "relname": 'Odd "Name"'}
         ),
         (
             {"index_cleanup": "AUTO", "truncate": "false", "parallel": "0"},
-            "VACUUM (INDEX_CLEANUP 'auto', TRUNCATE 'off', PARALLEL 0) \"public\".\"Odd \"\"Name\"\"\"",
+            'VACUUM (INDEX_CLEANUP \'auto\', TRUNCATE \'off\', PARALLEL 0) "public"."Odd ""Name"""',
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_every_option_of_its_version_is_sent_and_no_other(
 
 
 @pytest.mark.django_db
-def test_a_partitioned_table_is_the_sum_of_its_partitions(
+def test_a_partitioned_table_is_the_sum_of_its_partitions(  # noqa: PLR0917 - fixtures
     server: Server,
     watch: Callable[..., Target],
     person: Callable[..., User],
