@@ -264,8 +264,12 @@ def thresholds_fact(
             after.pop(name, None)
         else:
             after[name] = text
-    changed = effect(numbers(connection, table), numbers(connection, table, after))
-    return [("Autovacuum", changed)] if changed else []
+    changed = thresholds_moved(numbers(connection, table), numbers(connection, table, after))
+    if changed:
+        return [("Autovacuum", ", ".join(changed))]
+    if table.reltuples < 0 and any(name.endswith("_scale_factor") for name in wanted):
+        return [("Autovacuum", "as before, until the table's rows are counted: analyze it")]
+    return []
 
 
 def numbers(
@@ -321,23 +325,34 @@ def measure(
 
 
 def effect(before: Measured, after: Measured) -> str:
-    """Return which thresholds and options moved: `vacuum at 250 → 75 dead rows`."""
-    parts = []
+    """Return which thresholds moved (`vacuum after 250 → 75 dead rows`), else which options."""
+    moved = thresholds_moved(before, after)
+    if moved:
+        return ", ".join(moved)
+    old_texts, new_texts = before.get("options", {}), after.get("options", {})
+    changed = [
+        f"{name} {old(old_texts, name)} → {old(new_texts, name)}"
+        for name in OPTIONS
+        if old_texts.get(name) != new_texts.get(name)
+    ]
+    return f"set {', '.join(changed)}" if changed else ""
+
+
+def thresholds_moved(before: Measured, after: Measured) -> list[str]:
+    """Return when autovacuum comes, before and after, of what is not the same."""
     kinds = (
         ("vacuum_threshold", "vacuum after", "dead rows"),
         ("insert_threshold", "vacuum after", "inserts"),
         ("analyze_threshold", "analyze after", "changes"),
     )
-    for name, verb, unit in kinds:
-        if before.get(name) != after.get(name):
-            parts.append(f"{verb} {count(before.get(name))} → {count(after.get(name))} {unit}")
+    parts = [
+        f"{verb} {count(before.get(name))} → {count(after.get(name))} {unit}"
+        for name, verb, unit in kinds
+        if before.get(name) != after.get(name)
+    ]
     if before.get("autovacuum") != after.get("autovacuum"):
         parts.append(f"autovacuum {before.get('autovacuum')} → {after.get('autovacuum')}")
-    old_texts, new_texts = before.get("options", {}), after.get("options", {})
-    moved = [name for name in OPTIONS if old_texts.get(name) != new_texts.get(name)]
-    if not parts:
-        parts = [f"{name} {old(old_texts, name)} → {old(new_texts, name)}" for name in moved]
-    return ", ".join(parts)
+    return parts
 
 
 def count(value: float | None) -> str:
