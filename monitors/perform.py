@@ -611,7 +611,23 @@ def what_is_left(row: Action) -> str:
         return f"Its worker is gone, but its backend still runs on the target: pid {pids[0]}."
     return (
         "Its worker is gone, and so is its backend: the statement was ended or had ended."
-        " Nothing of it waits or runs on the target."
+        f" Nothing of it waits or runs on the target.{leftovers_of(row)}"
+    )
+
+
+def leftovers_of(row: Action) -> str:
+    """Return what a lost statement left in its database and how to remove it, '' for nothing."""
+    spec = spec_for(row)
+    if spec is None or spec.leftovers is None or row.target is None:
+        return ""
+    try:
+        address = acting.operator_address(row.target, database_of(row, row.target))
+        with acting.looking(address, row) as eye, connect.deadline(eye, 5):
+            left = spec.leftovers(eye, row.identity, row.before)
+    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
+        return f" Whether it left something is not known: {reason_of(error)}"
+    return "".join(
+        f" It left {one.name}, which is not used: {one.statement.as_string(None)}." for one in left
     )
 
 

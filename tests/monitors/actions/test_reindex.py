@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection as history
+from django.utils import timezone
 from psycopg import sql
 
 from monitors import perform, run
@@ -207,6 +209,41 @@ def test_an_index_that_is_gone_or_another_is_left_alone(
     assert [gone.state, renamed.state] == ["skipped", "skipped"]
     assert "The index is gone" in gone.outcome
     assert "Object changed" in renamed.outcome
+
+
+@pytest.mark.django_db
+def test_what_a_lost_one_left_is_named_with_its_statement(
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    indexed: Callable[[Server], str],
+    requested: Callable[..., Action],
+) -> None:
+    """Its worker was killed; the sweep finds what it left."""
+    name = indexed(server)
+    row = requested(person("dba"), watch(server, operator_user="operator"), "reindex", table=name)
+    left = f"{name.split('.')[1]}_id_ccnew"
+    with server.connect(dbname="shop") as superuser:
+        superuser.execute(
+            sql.SQL("CREATE INDEX {} ON {} (id)").format(
+                sql.Identifier(left), sql.Identifier(*name.split("."))
+            )
+        )
+        superuser.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
+            [f"public.{left}"],
+        )
+    long_ago = timezone.now() - timedelta(minutes=1)
+    Action.objects.filter(pk=row.pk).update(state="running", beat_at=long_ago)
+
+    perform.sweep()
+    row.refresh_from_db()
+
+    assert row.state == "lost"
+    assert (
+        f'It left public.{left}, which is not used: DROP INDEX CONCURRENTLY "public".'
+        in row.outcome
+    )
 
 
 def in_background(row: Action) -> threading.Thread:
