@@ -201,7 +201,9 @@ def strip_of(request: HttpRequest, target: Target) -> list[Action]:
     """Return the actions that run on a target or ended a moment ago, newest first."""
     since = timezone.now() - STAYS
     recent = Q(finished_at__gte=since) & ~Q(state=Action.State.DRAFT)
-    rows = Action.objects.filter(Q(state__in=IN_STRIP) | recent, target=target)
+    # Of a batch only what runs: its own page has the rest.
+    alone = Q(batch=None) | Q(state=Action.State.RUNNING)
+    rows = Action.objects.filter(Q(state__in=IN_STRIP) | recent, alone, target=target)
     dismissed = request.session.get(DISMISSED, [])
     return [
         action for action in rows.order_by("-created_at")[:20] if str(action.id) not in dismissed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,9 @@ BLOCK_BYTES = 8192
 """Of a page, as nearly every server is built."""
 
 LAST_SCAN_MAJOR = 16
+
+LEFTOVER = re.compile(r"_cc(new|old)[0-9]*$")
+"""How REINDEX CONCURRENTLY names the index that it works on."""
 
 Row = dict[str, Any]
 
@@ -51,6 +55,8 @@ def index_row(row: Row, grown: Row | None) -> Row:
         "scans": known["idx_scan"] if known["complete"] else None,
         "tuples": known["idx_tup_read"] if known["complete"] else None,
         "size_bytes": None if pages is None else pages * BLOCK_BYTES,
+        "is_leftover": row["indisvalid"] is False
+        and bool(LEFTOVER.search(row["indexrelname"] or "")),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Max
 
-from monitors import autovacuum
+from monitors import autovacuum, due
 from monitors.advisor import Finding, table_name
 from monitors.history import series
 from monitors.history.window import Window
@@ -52,16 +52,16 @@ UNLISTED = (
 LIMITS = ("vacuum_threshold", "insert_threshold", "analyze_threshold", "threshold_pct")
 """Keys that `add_limits` adds: they cost more than all others together."""
 
-NEED_VACUUM_ROWS = 1000
+NEED_VACUUM_ROWS = due.NEED_VACUUM_ROWS
 """n_dead_tup beyond which a table is listed by default."""
 
-DUE_PCT, NEAR_PCT = 100, 80
-"""Of autovacuum's threshold: due, and soon due."""
+NEAR_PCT = 80
+"""Of autovacuum's threshold: soon due."""
 
 SHORT = timedelta(hours=6)
 """Windows up to this are searched sample by sample, longer ones by their hours."""
 
-SHOWN_KINDS = frozenset({"r", "m"})
+SHOWN_KINDS = due.KINDS
 """Ordinary tables and materialized views; TOAST tables are shown with their tables."""
 
 Row = dict[str, Any]
@@ -212,7 +212,7 @@ def needs_vacuum(row: Mapping[str, Any]) -> bool:
 
 def is_due(row: Mapping[str, Any]) -> bool:
     """Whether a table has passed autovacuum's threshold."""
-    return needs_vacuum(row) and (row["threshold_pct"] or 0) > DUE_PCT
+    return due.is_due(row["n_dead_tup"], row["threshold_pct"])
 
 
 def progress_of(target: Target, window: Window) -> list[Row]:

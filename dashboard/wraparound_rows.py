@@ -12,7 +12,7 @@ from monitors import autovacuum, wraparound
 from monitors.advisor import table_name
 from monitors.history import xids
 from monitors.history.window import Window
-from monitors.models import ProbeState, Target
+from monitors.models import HISTORY, ProbeState, Target
 from monitors.wraparound import Burn, Errors, Forecast, Freezing, Limits
 
 KINDS = ("xid", "mxid")
@@ -184,7 +184,7 @@ def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -
     databases = table_rows.databases_of(target)
     states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
     read_at = dict(states.values_list("database_id", "taken_at"))
-    rows = table_rows.rows_at("tables", target, window, without=table_rows.COUNTERS)
+    rows = table_rows.rows_at("tables", target, window, without=HISTORY["tables"].sample.counters)
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
     newest = newest_ids(target, window)
     server = {kind: wraparound.limits_of(target.settings, kind) for kind in KINDS}

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ import psycopg
 from django.db import DatabaseError, connection as history
 from django.utils import timezone
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from monitors import secrets
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 LOOK_TIMEOUT_MS = 3000
 LOOK_LOCK_TIMEOUT_MS = 500
+RETRY_SECONDS = 0.5
 MARGIN_SECONDS = 15
 """How much longer than its statement_timeout a statement is waited for."""
 
@@ -191,7 +193,9 @@ class Watch:
             return seen
         if waits:
             self.blockers = waits
-            seen |= {"phase": "waiting for a lock", "blockers": waits}
+            phase = str(seen.get("phase", ""))
+            named = phase if phase.startswith("waiting") else "waiting for a lock"
+            seen |= {"phase": named, "waits_for": words_of(waits[0]), "blockers": waits}
         return seen
 
     def stop(self) -> None:
@@ -222,6 +226,12 @@ class Watch:
         if self.eye is not None:
             self.eye.close()
             self.eye = None
+
+
+def words_of(blocker: Mapping[str, object]) -> str:
+    """Return `pid 4711 (billing-api)`."""
+    who = blocker["application_name"] or blocker["usename"]
+    return f"pid {blocker['pid']}" + (f" ({who})" if who else "")
 
 
 def progress_of(connection: psycopg.Connection, pid: int, server_version: int) -> dict[str, Any]:
@@ -275,6 +285,21 @@ def send_watched(
             watch.look()
             pause = LOOK_SECONDS
         return sent.result()[1]
+
+
+def send_patiently(
+    connection: psycopg.Connection, statement: sql.Composed, spec: Spec, watch: Watch
+) -> list[Notice]:
+    """Send a long statement, and again where its lock was not free, as often as it says."""
+    for _ in range(spec.tries - 1):
+        try:
+            return send_watched(connection, statement, spec, watch)
+        except LockNotAvailable:
+            if watch.stopped:
+                raise
+            watch.look()
+            time.sleep(RETRY_SECONDS)
+    return send_watched(connection, statement, spec, watch)
 
 
 LONG_AT_ONCE = 12

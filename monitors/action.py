@@ -9,11 +9,14 @@ this order, over one autocommit connection:
     measure    numbers before
     statement  the one text that is sent
     settled    until when its outcome is waited for (signals alone)
+    leftovers  what a failed one left behind, and what removes it
     measure    numbers after
+    inverse    what would undo it
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +55,8 @@ class Kind(StrEnum):
 
     BOOL = "bool"
     INT = "int"
+    NUMBER = "number"
+    CHOICE = "choice"
     TEXT = "text"
     TIMESTAMP = "timestamp"
     TABLE = "table"
@@ -67,6 +72,46 @@ class Parameter:
     required: bool = False
     help: str = ""
     default: str = ""
+    choices: tuple[str, ...] = ()
+    """Of a CHOICE: the words that are offered."""
+    spellings: frozenset[str] = frozenset()
+    """Of a CHOICE: other words for the same, kept as they are given."""
+    minimum: float | None = None
+    maximum: float | None = None
+    resets: bool = False
+    """Whether `reset` stands for "as if never set"."""
+    option: bool = False
+    """Whether it is one of those that a preview shows folded."""
+    since: int = 0
+    """The major version that brought it; older servers lack it."""
+
+    def clean(self, text: str) -> str:
+        """Return a text in one spelling and inside the bounds; raises InvalidArguments."""
+        if self.resets and text.lower() == RESET:
+            return RESET
+        if self.kind == Kind.CHOICE:
+            return clean_choice(self, text)
+        if self.kind == Kind.INT and self.minimum is not None and self.minimum < 0:
+            return bounded(self, clean_number(self.name, text, whole=True))
+        return bounded(self, CLEAN[self.kind](self.name, text))
+
+    @property
+    def bounds(self) -> str:
+        """`0 to 100`, '' where it has none."""
+        if self.minimum is None or self.maximum is None:
+            return ""
+        return f"{self.minimum:,g} to {self.maximum:,.10g}".replace("-", "\N{MINUS SIGN}")
+
+
+RESET = "reset"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that a failed statement left on the server, and what removes it."""
+
+    name: str
+    statement: sql.Composed
 
 
 @dataclass(frozen=True)
@@ -82,6 +127,11 @@ def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
 
+def as_it_is(spec: Action, arguments: Arguments) -> Action:
+    """Return the action unchanged: its arguments change nothing of how it is sent."""
+    return spec
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One thing that may be done; its name is its permission."""
@@ -93,10 +143,13 @@ class Action:
     queue: str
     """`signals`: quick and never behind anything; `long`: may take hours."""
     right: str
-    """What the operator login needs: `signal`, `maintain`, `superuser`, or `reset`, the right
-    to call pg_stat_statements_reset (`pg/rights.py`)."""
+    """What the operator login needs: `signal`, `maintain`, `own` (to be a member of the table's
+    owner), `superuser`, or `reset`, the right to call pg_stat_statements_reset (`pg/rights.py`)."""
     statement_timeout_ms: int
     lock_timeout_ms: int
+    tries: int = 1
+    """How often it is sent where its lock is not free within lock_timeout_ms: nothing was
+    done then, and whoever queues behind it gets through between two tries."""
     lock: str = ""
     """Mode of the lock it takes on the table, '' for none."""
     destructive: bool = False
@@ -110,6 +163,10 @@ class Action:
     """The probe whose last snapshot is stored before the statement, else nothing is sent."""
     after: str = ""
     """The probe that is read once more when it has succeeded."""
+    partly: bool = False
+    """Whether a warning that something was left out means that the rest was done."""
+    several: bool = False
+    """Whether it may be asked for on several tables at once."""
     extension: str = ""
     """Where no database is named: it acts in the first one that has this extension."""
     rule: Callable[[Arguments], None] = no_rule
@@ -125,6 +182,21 @@ class Action:
     effect: Callable[[Measured, Measured], str]
     settled: Callable[[psycopg.Connection, Identity], str] | None = None
     """After a signal: '' while the backend is as before, else what became of it."""
+    adapt: Callable[[Action, Arguments], Action] = as_it_is
+    """Its locks, limits and whether it destroys, where they depend on the arguments."""
+    inverse: Callable[[Arguments, Identity, Measured], dict[str, Any]] | None = None
+    """{name, arguments} of what undoes it, from the numbers before."""
+    leftovers: Callable[[psycopg.Connection, Identity, Measured], list[Leftover]] | None = None
+    """After a failure: what it left that was not there before."""
+
+    def given(self, arguments: Arguments) -> Action:
+        """Return the action as it is with these arguments."""
+        return self.adapt(self, arguments)
+
+    @property
+    def options(self) -> tuple[Parameter, ...]:
+        """The parameters that a preview shows folded."""
+        return tuple(parameter for parameter in self.parameters if parameter.option)
 
     def clean(self, given: Mapping[str, object]) -> dict[str, str]:
         """Return the arguments as texts in one spelling; raises InvalidArguments."""
@@ -137,7 +209,7 @@ class Action:
         for name, parameter in known.items():
             text = str(given.get(name) or "").strip() or parameter.default
             if text:
-                cleaned[name] = CLEAN[parameter.kind](name, text)
+                cleaned[name] = parameter.clean(text)
             elif parameter.required:
                 message = f"{self.name} needs the argument {name}: {parameter.help}."
                 raise InvalidArguments(message)
@@ -161,6 +233,37 @@ def clean_int(name: str, text: str) -> str:
         message = f"{name} is a whole number, not {text[:40]!r}."
         raise InvalidArguments(message)
     return str(int(text))
+
+
+def clean_number(name: str, text: str, *, whole: bool = False) -> str:
+    """Return a decimal number as it was written; no exponent, no NaN, no infinity."""
+    pattern = r"-?[0-9]{1,10}" if whole else r"-?[0-9]{1,10}(\.[0-9]{1,17})?"
+    if not re.fullmatch(pattern, text, re.ASCII):
+        kind = "a whole number" if whole else "a number"
+        message = f"{name} is {kind}, not {text[:40]!r}."
+        raise InvalidArguments(message)
+    return text
+
+
+def clean_choice(parameter: Parameter, text: str) -> str:
+    """Return one of the words that a parameter takes."""
+    word = text.lower()
+    if word in parameter.choices or word in parameter.spellings:
+        return word
+    if {"on", "off"} <= set(parameter.choices):
+        with contextlib.suppress(InvalidArguments):
+            return "on" if clean_bool(parameter.name, word) == "true" else "off"
+    message = f"{parameter.name} is {' or '.join(parameter.choices)}, not {text[:40]!r}."
+    raise InvalidArguments(message)
+
+
+def bounded(parameter: Parameter, text: str) -> str:
+    """Return a number's text; raises InvalidArguments where it is out of bounds."""
+    low, high = parameter.minimum, parameter.maximum
+    if (low is not None and float(text) < low) or (high is not None and float(text) > high):
+        message = f"{parameter.name} is {parameter.bounds}, not {text}."
+        raise InvalidArguments(message)
+    return text
 
 
 def clean_text(name: str, text: str) -> str:
@@ -198,6 +301,7 @@ def clean_timestamp(name: str, text: str) -> str:
 CLEAN: dict[Kind, Callable[[str, str], str]] = {
     Kind.BOOL: clean_bool,
     Kind.INT: clean_int,
+    Kind.NUMBER: clean_number,
     Kind.TEXT: clean_text,
     Kind.TIMESTAMP: clean_timestamp,
     Kind.TABLE: clean_text,

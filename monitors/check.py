@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class Seen:
     extensions: list[dict[str, Any]]
     foreign_owners: dict[str, bool]
     """Of tables that it can't maintain for want of membership -> is a superuser; before 17."""
+    strangers: dict[str, bool]
+    """Owners of tables whose options it can't set -> is a superuser; of an operator alone."""
     broken: dict[str, str]
     """Probe -> why its SQL does not run, '' where it does."""
     statements: Home | None
@@ -128,10 +130,12 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
         }
     home = find_statements(address, databases_of(target, found), server)
     problems[STATEMENTS.name] = home.broken if home else NOT_INSTALLED
-    owners: dict[str, bool] = {}
-    if acts and not found.has("pg_maintain"):
-        owners = all_foreign_owners(address, target, found)
-    return Seen(server, found, installed, owners, problems, home)
+    owners = all_foreign_owners(address, target, found) if acts else {}
+    kept: dict[str, bool] = {}
+    if not found.has("pg_maintain"):
+        own = {row["datname"] for row in found.databases if row["owns"]}
+        kept = merged(seen for name, seen in owners.items() if name not in own)
+    return Seen(server, found, installed, kept, merged(owners.values()), problems, home)
 
 
 @contextlib.contextmanager
@@ -156,23 +160,29 @@ def refuse_old(connection: psycopg.Connection) -> None:
         raise Unreachable(message)
 
 
-def all_foreign_owners(address: connect.Address, target: Target, found: Rights) -> dict[str, bool]:
-    """Return the owners of tables in the target's databases that a login is no member of.
+def all_foreign_owners(
+    address: connect.Address, target: Target, found: Rights
+) -> dict[str, dict[str, bool]]:
+    """Return {database: owners of its tables that a login is no member of -> is a superuser}.
 
-    Who owns a database may vacuum all its tables. At most 20 databases are asked.
+    At most 20 databases are asked. Who owns a database may vacuum all its
+    tables, but not alter them.
     """
-    owners: dict[str, bool] = {}
     asked = [
         row["datname"]
         for row in found.databases
-        if row["may_connect"]
-        and not row["owns"]
-        and registration.is_included(target, row["datname"])
+        if row["may_connect"] and registration.is_included(target, row["datname"])
     ]
+    owners = {}
     for name in asked[:DATABASES_AT_MOST]:
         with opened(address.in_database(name)) as connection:
-            owners |= rights.foreign_owners(connection)
+            owners[name] = rights.foreign_owners(connection)
     return owners
+
+
+def merged(owners: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
+    """Return the owners of several databases as one dict."""
+    return {name: is_super for found in owners for name, is_super in found.items()}
 
 
 def databases_of(target: Target, found: Rights) -> list[str]:
@@ -289,6 +299,16 @@ def maintain_needs(seen: Seen) -> str:
     return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
 
 
+def own_needs(seen: Seen) -> str:
+    """Return the GRANT that lets a login alter all tables it saw, '' where it may.
+
+    pg_maintain does not: only the owner of a table sets its options.
+    """
+    owners = [quoted(name) for name, superuser in seen.strangers.items() if not superuser]
+    user = quoted(seen.rights.rolname)
+    return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
+
+
 def install_needs(seen: Seen) -> str:
     """Return what a superuser must run, '' where it is installed or the login is one."""
     return "" if seen.statements or seen.rights.superuser else STATEMENTS.needs
@@ -304,6 +324,7 @@ def reset_needs(seen: Seen) -> str:
 NEEDS: dict[str, Callable[[Seen], str]] = {
     "signal": signal_needs,
     "maintain": maintain_needs,
+    "own": own_needs,
     "superuser": install_needs,
     "reset": reset_needs,
 }

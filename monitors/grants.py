@@ -48,10 +48,14 @@ def operator_lines(major: int, collector: str, operator: str) -> list[str]:
         ]
     lines.append(f"GRANT pg_signal_backend TO {name};")
     if major >= MAINTAIN_MAJOR:
-        lines.append(f"GRANT pg_maintain TO {name};")
+        lines += [
+            f"GRANT pg_maintain TO {name};",
+            "-- Only a table's owner may set its autovacuum options:",
+            f"-- GRANT <owner of the tables> TO {name};",
+        ]
     else:
         lines += [
-            f"-- PostgreSQL {major} has no pg_maintain: only a table's owner may vacuum it.",
+            f"-- PostgreSQL {major} has no pg_maintain: only a table's owner may vacuum or alter it.",
             f"-- GRANT <owner of the tables> TO {name};",
         ]
     lines += [

@@ -389,6 +389,37 @@ class TargetCheck(models.Model):
         return f"check {self.id}"
 
 
+class Batch(models.Model):
+    """One action on several tables: a list that is frozen at its preview, an `Action` for each.
+
+    Its rows run one after another (`at_once`); each has its own outcome.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=40)  # of the action, a key of ACTIONS
+    target = models.ForeignKey(Target, on_delete=models.SET_NULL, null=True)
+    target_name = models.CharField(max_length=63)
+    options = models.JSONField(default=dict)  # arguments beside the table: strings
+    due = models.BooleanField(default=False)  # made of the tables that were due, not of chosen ones
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    asked_by_name = models.CharField(max_length=150)
+    asked_from = models.CharField(max_length=60, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    at_once = models.SmallIntegerField(default=1)  # so many of a target's run at the same time
+    stop_asked_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    asked_at = models.DateTimeField(null=True)  # None: a preview
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} of several tables on {self.target_name}"
+
+
 class Action(models.Model):
     """One thing that somebody asked Howdah to do to a target, from preview to effect."""
 
@@ -444,6 +475,8 @@ class Action(models.Model):
     )
     reason = models.CharField(max_length=500, blank=True)
     idempotency_key = models.UUIDField(unique=True, default=uuid.uuid4)
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, null=True, related_name="actions")
+    batch_position = models.PositiveSmallIntegerField(null=True)
     state = models.CharField(max_length=10, choices=State, default=State.DRAFT)
     outcome = models.CharField(max_length=1000, blank=True)  # a sentence: what happened
     preview = models.JSONField(default=dict)  # what the guard saw: lock, conflicts, facts
@@ -520,6 +553,7 @@ __all__ = [
     "TARGET_NAME",
     "Action",
     "AuditEntry",
+    "Batch",
     "Coverage",
     "Database",
     "Environment",

@@ -7,10 +7,11 @@ finds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,19 +21,22 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import access, acting, audit, queue, run, snapshot, verdict
+from monitors import access, acting, audit, batch, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
-from monitors.action import Action as Spec, Changed, Guarded, Refused
+from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Database, Snapshot, Target, TargetCheck
+from monitors.models import Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
+from monitors.pg.identity import Identity
 from monitors.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 5.0
+REMOVE_MS = 20_000
+"""How long what a failed statement left behind may take to be removed."""
 REPUBLISH_AFTER = timedelta(seconds=5)
 MESSAGE_SECONDS = 15
 SILENT_AFTER = timedelta(seconds=15)
@@ -55,13 +59,14 @@ class Ended:
     outcome: str  # a sentence
     effect: str = ""
     after: dict[str, Any] = field(default_factory=dict)
+    inverse: dict[str, Any] = field(default_factory=dict)
 
 
 def perform(action_id: str) -> None:
     """Carry out a queued action, unless somebody else did or it has expired."""
     rows = Action.objects.select_related("target__environment", "asked_by", "approved_by")
     row = rows.get(pk=action_id)
-    spec = ACTIONS.get(row.name)
+    spec = spec_for(row)
     if spec is None or row.state != State.QUEUED:
         return
     with acting.slot(spec) as free:
@@ -71,12 +76,23 @@ def perform(action_id: str) -> None:
         started = time.monotonic()
         ended = carry_out(row, spec)
         finish(row, ended, seconds=time.monotonic() - started)
+    if row.batch_id and row.target_id:
+        batch.advance(row.target_id)
+
+
+def spec_for(row: Action) -> Spec | None:
+    """Return a row's action as it is with the row's arguments, None for an unknown one."""
+    spec = ACTIONS.get(row.name)
+    return spec.given(row.arguments) if spec else None
 
 
 def claim(row: Action) -> bool:
     """Take a queued row; False where it is taken, over or expired."""
     now = timezone.now()
-    rows = Action.objects.filter(pk=row.pk, state=State.QUEUED, expires_at__gt=now)
+    waits = Q(state=State.QUEUED, expires_at__gt=now)
+    if row.batch_id and row.target_id:
+        return batch.claim(row, waits)
+    rows = Action.objects.filter(waits, pk=row.pk)
     return bool(rows.update(state=State.RUNNING, started_at=now, beat_at=now))
 
 
@@ -239,20 +255,56 @@ def maintain(
     note(row, backend_pid=pid, backend_start=start)
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
-        notices = acting.send_watched(hand, statement, spec, watch)
+        notices = acting.send_patiently(hand, statement, spec, watch)
     except (psycopg.Error, Unreachable) as error:
-        return not_done(error, hand, row, spec, watch)
+        ended = not_done(error, hand, row, spec, watch)
+        return cleared(ended, hand, row, spec, watch)
     else:
         skips = [notice.text for notice in notices if notice.skips]
-        after = measured(watch, row, spec, None if skips else row.before)
+        nothing = skips and not spec.partly
+        after = measured(watch, row, spec, None if nothing else row.before)
     finally:
         watch.close()
-    if skips:
+    if skips and not spec.partly:
         return Ended(State.SKIPPED, skipped(skips, row, notices), after=after)
     effect = spec.effect(row.before, after)
-    return Ended(
-        State.SUCCEEDED, effect[:1].upper() + effect[1:] + "." if effect else "Done.", effect, after
-    )
+    outcome = effect[:1].upper() + effect[1:] + "." if effect else "Done."
+    if skips:
+        outcome = f"{outcome} The server left out: {'; '.join(dict.fromkeys(skips))}."
+    inverse = spec.inverse(row.arguments, row.identity, row.before) if spec.inverse else {}
+    return Ended(State.SUCCEEDED, outcome, effect, after, inverse)
+
+
+def cleared(ended: Ended, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch) -> Ended:
+    """Remove what a failed statement left behind, and say in its outcome what became of that."""
+    if spec.leftovers is None:
+        return ended
+    try:
+        eye = watch.open_eye()
+        with connect.deadline(eye, 10):
+            left = spec.leftovers(eye, row.identity, row.before)
+    except (psycopg.Error, Unreachable) as error:
+        said = [f"Whether it left something is not known: {reason_of(error)}"]
+    else:
+        said = [remove(leftover, hand, spec, watch) for leftover in left]
+    return replace(ended, outcome=" ".join([ended.outcome, *said]))
+
+
+def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watch) -> str:
+    """Send what removes a leftover; return a sentence that says whether it is gone."""
+    text = leftover.statement.as_string(None)
+    if hand.broken or hand.closed:
+        return f"It left {leftover.name}, which is not used: {text}."
+    limits = replace(spec, statement_timeout_ms=REMOVE_MS, lock_timeout_ms=REMOVE_MS)
+    try:
+        backends.limit(hand, REMOVE_MS)
+        acting.send_watched(hand, leftover.statement, limits, watch)
+    except (psycopg.Error, Unreachable) as error:
+        why = reason_of(error).rstrip(".")
+        return (
+            f"It left {leftover.name}, which is not used and could not be dropped ({why}): {text}."
+        )
+    return f"It left {leftover.name}, which was dropped."
 
 
 def measured(
@@ -317,9 +369,11 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
         f"pid {found['pid']} ({found['application_name'] or found['usename'] or 'unnamed'})"
         for found in blockers[:5]
     )
-    seconds = spec.lock_timeout_ms // 1000
+    seconds = f"{spec.lock_timeout_ms // 1000} s"
+    if spec.tries > 1:
+        seconds = f"{spec.tries} times {seconds}"
     what = "The table's lock" if spec.lock else "A lock"
-    outcome = f"{what} was not free within {seconds} s: {who or 'its holder is gone'}."
+    outcome = f"{what} was not free within {seconds}: {who or 'its holder is gone'}."
     return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
 
 
@@ -333,15 +387,21 @@ def hint(error: Exception, row: Action, spec: Spec) -> str:
 def right_needed(row: Action, spec: Spec) -> str:
     """Return the statement that gives the operator login what an action needs."""
     user = relations.quoted(row.target.operator_user) if row.target else "…"
-    if spec.right == "signal":
-        return f"Run: GRANT pg_signal_backend TO {user}."
-    if spec.right == "superuser":
-        return "Only a superuser may do that."
-    if spec.right == "reset":
-        return f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}."
-    if row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
+    plain = {
+        "signal": f"Run: GRANT pg_signal_backend TO {user}.",
+        "superuser": "Only a superuser may do that.",
+        "reset": f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}.",
+    }
+    if spec.right in plain:
+        return plain[spec.right]
+    if spec.right == "maintain" and row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
         return f"Run: GRANT pg_maintain TO {user}."
-    return f"Make {user} a member of the role that owns the table."
+    owner = row.identity.get("owner")
+    if not owner:
+        return f"Make {user} a member of the role that owns the table."
+    if row.identity.get("owner_superuser"):
+        return f"Its owner {owner} is a superuser: give it to another role (ALTER … OWNER TO)."
+    return f"Run: GRANT {relations.quoted(owner)} TO {user}."
 
 
 def finish(row: Action, ended: Ended, *, seconds: float) -> None:
@@ -369,6 +429,7 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
         row.outcome = ended.outcome[:1000]
         row.effect = ended.effect[:300]
         row.after = ended.after
+        row.inverse = ended.inverse
         row.finished_at = timezone.now()
         judge(row)
         changed = Action.objects.filter(pk=row.pk, state__in=[State.RUNNING, State.LOST]).update(
@@ -379,6 +440,7 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
             verdict=row.verdict,
             verdict_text=row.verdict_text,
             judged_at=row.judged_at,
+            inverse=row.inverse,
             finished_at=row.finished_at,
         )
         if changed:
@@ -398,12 +460,59 @@ def judge(row: Action) -> None:
 def preview_now(action_id: str) -> None:
     """Look at the target for a draft: what it names, whether it may be done, what to know."""
     row = Action.objects.select_related("target__environment", "asked_by").get(pk=action_id)
-    spec = ACTIONS.get(row.name)
+    spec = spec_for(row)
     if spec is None or row.state != State.DRAFT or row.preview.get("ready"):
         return
+    with contextlib.ExitStack() as opened:
+        answer(row, spec, lambda: open_eye(opened, row, spec))
+
+
+def preview_batch(batch_id: str) -> None:
+    """Look at the target for every draft of a batch, over one connection a database."""
+    drafts = Action.objects.select_related("target__environment", "asked_by").filter(
+        batch__pk=batch_id, state=State.DRAFT, preview__ready=False
+    )
+    eyes: dict[str, tuple[psycopg.Connection, Identity]] = {}
+    with contextlib.ExitStack() as opened:
+        for row in drafts.order_by("batch_position"):
+            spec = spec_for(row)
+            if spec is None:
+                continue
+            name = row.arguments["database"]
+
+            def eye(row: Action = row, spec: Spec = spec, name: str = name) -> Eye:
+                if name not in eyes or eyes[name][0].closed:
+                    eyes[name] = open_eye(opened, row, spec)
+                return eyes[name]
+
+            answer(row, spec, eye)
+
+
+Eye = tuple[psycopg.Connection, Identity]
+
+
+def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
+    """Return a connection that looks at the row's database, and who answers there.
+
+    Raises Refused, SecretUnreadable or Unreachable.
+    """
+    target = row.target
+    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
+        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
+        raise Refused(message)
+    if spec.extension and "database" not in row.arguments:
+        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
+    address = acting.operator_address(target, database_of(row, target))
+    eye = opened.enter_context(acting.looking(address, row))
+    with connect.deadline(eye, 10):
+        return eye, acting.check_server(eye, target)
+
+
+def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
+    """Look for a draft and save what was seen, or why nothing may be done."""
     preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
     try:
-        look(row, spec, preview)
+        look(row, spec, preview, *open_it())
     except (Refused, Changed) as error:
         preview["refused"] = str(error)
         audit.event(
@@ -427,21 +536,17 @@ def preview_now(action_id: str) -> None:
     )
 
 
-def look(row: Action, spec: Spec, preview: dict[str, Any]) -> None:
+def look(
+    row: Action, spec: Spec, preview: dict[str, Any], eye: psycopg.Connection, server: Identity
+) -> None:
     """Fill in a preview and the row's identity and SQL; raises as `carry_out` catches."""
     target = row.target
-    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
-        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
-        raise Refused(message)
-    if spec.extension and "database" not in row.arguments:
-        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
-    address = acting.operator_address(target, database_of(row, target))
-    with acting.looking(address, row) as eye, connect.deadline(eye, 10):
-        server = acting.check_server(eye, target)
+    assert target is not None  # noqa: S101 - an eye was opened on it
+    with connect.deadline(eye, 10):
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
-        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
         guarded = spec.guard(eye, row.arguments, row.identity)
+        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
     preview |= shown(guarded)
     preview |= {
         "sql": row.sql,
@@ -491,7 +596,10 @@ def sweep() -> None:
         )  # fmt: skip
         end(row, [State.QUEUED, State.WAITING], State.EXPIRED, outcome)
     late = Action.objects.filter(
-        state=State.QUEUED, expires_at__gt=now, queued_at__lt=now - REPUBLISH_AFTER
+        Q(batch=None) | Q(target=None),
+        state=State.QUEUED,
+        expires_at__gt=now,
+        queued_at__lt=now - REPUBLISH_AFTER,
     )
     for row in late:
         spec = ACTIONS.get(row.name)
@@ -500,6 +608,7 @@ def sweep() -> None:
     silent = Action.objects.filter(state=State.RUNNING, beat_at__lt=now - SILENT_AFTER)
     for row in silent.select_related("target", "approved_by")[:LOST_AT_ONCE]:
         end(row, [State.RUNNING], State.LOST, what_is_left(row))
+    batch.sweep()
     tidy()
 
 
@@ -530,7 +639,23 @@ def what_is_left(row: Action) -> str:
         return f"Its worker is gone, but its backend still runs on the target: pid {pids[0]}."
     return (
         "Its worker is gone, and so is its backend: the statement was ended or had ended."
-        " Nothing of it waits or runs on the target."
+        f" Nothing of it waits or runs on the target.{leftovers_of(row)}"
+    )
+
+
+def leftovers_of(row: Action) -> str:
+    """Return what a lost statement left in its database and how to remove it, '' for nothing."""
+    spec = spec_for(row)
+    if spec is None or spec.leftovers is None or row.target is None:
+        return ""
+    try:
+        address = acting.operator_address(row.target, database_of(row, row.target))
+        with acting.looking(address, row) as eye, connect.deadline(eye, 5):
+            left = spec.leftovers(eye, row.identity, row.before)
+    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
+        return f" Whether it left something is not known: {reason_of(error)}"
+    return "".join(
+        f" It left {one.name}, which is not used: {one.statement.as_string(None)}." for one in left
     )
 
 
@@ -538,6 +663,7 @@ def tidy() -> None:
     """Drop old drafts, end checks that nobody answered, go on with removals."""
     now = timezone.now()
     Action.objects.filter(state=State.DRAFT, created_at__lt=now - DRAFTS_KEPT).delete()
+    Batch.objects.filter(asked_at=None, created_at__lt=now - DRAFTS_KEPT).delete()
     TargetCheck.objects.filter(Q(done_at=None), asked_at__lt=now - CHECK_ANSWERED_WITHIN).update(
         done_at=now, sealed={}, error="No worker answered within 60 s: are the workers running?"
     )

@@ -64,7 +64,7 @@ def request(
 
     Raises PermissionDenied, Refused or InvalidArguments; what is refused is in the audit.
     """
-    spec = spec_of(draft.name)
+    spec = spec_of(draft.name).given(draft.arguments)
     target = target_of(draft)
     if draft.asked_by_id != user.pk:
         raise denied(user, target, spec, source, "Only who opened a preview may ask for it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import psycopg
@@ -28,6 +29,14 @@ TABLE = Parameter(
 RELID = Parameter(name="relid", kind=Kind.INT, help="the table's oid, instead of its name")
 
 
+INDEX = Parameter(
+    name="index", kind=Kind.TABLE, help="the index with its schema, as public.orders_pkey"
+)
+INDEXRELID = Parameter(
+    name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name"
+)
+
+
 def one_table(arguments: Arguments) -> None:
     """Raise InvalidArguments unless a table is named in one way."""
     if ("table" in arguments) == ("relid" in arguments):
@@ -40,35 +49,45 @@ def object_name(arguments: Arguments, identity: Identity) -> str:
     if "relname" in identity:
         name = relations.quoted(identity["schemaname"], identity["relname"])
     else:
-        name = arguments.get("table") or f"oid {arguments['relid']}"
+        name = (
+            arguments.get("table")
+            or arguments.get("index")
+            or f"oid {arguments.get('relid') or arguments.get('indexrelid')}"
+        )
     return f"{arguments['database']}: {name}"
 
 
 def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, Any]:
     """Return a table's oid and names; raises Refused for what is not there."""
-    if "relid" in arguments:
-        relation = relations.by_oid(connection, int(arguments["relid"]))
+    what = "index" if "index" in arguments or "indexrelid" in arguments else "table"
+    oid, name = arguments.get("relid") or arguments.get("indexrelid"), arguments.get(what, "")
+    if oid:
+        relation = relations.by_oid(connection, int(oid))
     else:
         try:
-            relation = relations.by_name(connection, arguments["table"])
+            relation = relations.by_name(connection, name)
         except ValueError as error:
-            message = f"{arguments['table']} is no table's name: {error}."
+            message = f"{name} is no {what}'s name: {error}."
             raise Refused(message) from None
     if relation is None:
-        name = arguments.get("table") or f"with oid {arguments['relid']}"
         message = (
-            f"There is no table {name} in {arguments['database']}:"
-            " give it with its schema, as public.orders."
+            f"There is no {what} {name or f'with oid {oid}'} in {arguments['database']}:"
+            f" give it with its schema, as public.orders{'_pkey' if what == 'index' else ''}."
         )
         raise Refused(message)
-    return relation.identity()
+    return {**relation.identity(), "owner": relation.owner, "owner_superuser": relation.superuser}
 
 
-def same_table(connection: psycopg.Connection, identity: Identity) -> Relation:
+def same_table(
+    connection: psycopg.Connection,
+    identity: Identity,
+    kinds: Collection[str] = relations.MAINTAINED,
+) -> Relation:
     """Return the table as it is now; raises Changed, or Refused where a rule forbids."""
     relation = relations.by_oid(connection, identity["relid"])
     if relation is None:
-        message = "The table is gone: it was dropped after this was asked for. Nothing was sent."
+        what = "index" if kinds == relations.INDEXES else "table"
+        message = f"The {what} is gone: it was dropped after this was asked for. Nothing was sent."
         raise Changed(message)
     if not relations.is_same(dict(identity), relation):
         message = (
@@ -76,7 +95,7 @@ def same_table(connection: psycopg.Connection, identity: Identity) -> Relation:
             f" {relation.database}. Nothing was sent."
         )
         raise Changed(message)
-    reason = relations.reason_not_to_maintain(relation)
+    reason = relations.reason_not_to_maintain(relation, kinds)
     if reason:
         raise Refused(reason)
     return relation
@@ -93,11 +112,28 @@ def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guard
     ]
     if numbers["size_bytes"] is not None:
         facts.append(("Size", relations.size_text(numbers["size_bytes"])))
+    warnings = autovacuum_warnings(connection, relation.relid)
+    if relation.relkind == "p":
+        facts.append(("Partitions", f"{numbers['partitions']:,}"))
+        warnings.append(
+            "This is a partitioned table: its partitions are worked on one after another,"
+            " each under its own lock. What the numbers say is their sum."
+        )
     return Guarded(
         facts=facts,
         conflicts=relations.holders(connection, relation.relid, lock),
-        warnings=autovacuum_warnings(connection, relation.relid),
+        warnings=warnings,
     )
+
+
+def known_here(connection: psycopg.Connection, parameters: Iterable[Parameter]) -> None:
+    """Raise Refused for options that came with a newer version than the server's."""
+    major = connection.info.server_version // 10000
+    newer = [parameter for parameter in parameters if parameter.since > major]
+    if newer:
+        names = ", ".join(f"{one.name} (PostgreSQL {one.since})" for one in newer)
+        message = f"This server is PostgreSQL {major}, which has no {names}. Nothing was sent."
+        raise Refused(message)
 
 
 def autovacuum_warnings(connection: psycopg.Connection, relid: int) -> list[str]:

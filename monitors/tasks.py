@@ -53,6 +53,12 @@ def preview(action_id: str) -> None:
     perform.preview_now(action_id)
 
 
+@shared_task
+def preview_batch(batch_id: str) -> None:
+    """Look at the target for the tables of a batch."""
+    perform.preview_batch(batch_id)
+
+
 @shared_task(name="monitors.tasks.perform")
 def perform_action(action_id: str) -> None:
     """Carry an action out, once."""

@@ -65,7 +65,9 @@ def of_vacuum(before: Numbers, after: Numbers) -> Verdict | None:
         return None
     text = f"dead rows {old:,} → {new:,}"
     if old and new > REMOVED * old:
-        return Verdict(Word.NO_CHANGE, f"{text}: an old transaction may still see them")
+        holder = after.get("held_by")
+        why = f"{holder} holds the horizon" if holder else "an old transaction may still see them"
+        return Verdict(Word.NO_CHANGE, f"{text}: {why}")
     if old:
         return Verdict(Word.HELPED, text)
     visible, now = before.get("relallvisible"), after.get("relallvisible")

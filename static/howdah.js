@@ -210,7 +210,7 @@
 
   /* Live pages: a body asks for itself again while it is seen, and waits while somebody is in it. */
   const busy = (body) => {
-    if (one("[data-still]:hover, .plot-box:hover, .lane:hover, details.pick[open]", body) || one("dialog[open]")) return true;
+    if (one("[data-still]:hover, .plot-box:hover, .lane:hover, details.pick[open], [data-still] input:checked", body) || one("dialog[open]")) return true;
     const focus = document.activeElement;
     return Boolean(focus && focus.matches(":focus-visible") && focus.closest("[data-still], .plot-box") && body.contains(focus));
   };

@@ -103,6 +103,8 @@ def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:
     with cluster.connect() as connection:
         create_logins(connection, passwords)
         create_login(connection, "shop", passwords["shop"])
+        # Only an owner may set a table's autovacuum options, also where pg_maintain is given.
+        connection.execute(sql.SQL("GRANT shop TO {}").format(sql.Identifier(OPERATOR)))
         for name in DEMO_DATABASES:
             create_database(connection, name, "shop")
     for name in ("postgres", "shop"):

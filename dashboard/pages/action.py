@@ -15,10 +15,11 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.effects import SIGNALS, adds, changes_of, lock_words
+from dashboard.options import kept_arguments, option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors import access, run, verdict
-from monitors.action import InvalidArguments, Refused
+from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
 
@@ -34,7 +35,7 @@ def new(request: PageRequest, name: str, action: str) -> HttpResponse:
     kind = ACTIONS.get(action)
     if kind is None:
         raise Http404
-    arguments = posted_arguments(request, [parameter.name for parameter in kind.parameters])
+    arguments = posted_arguments(request.POST, kind.parameters)
     source = source_of(request)
     try:
         if kind.direct:
@@ -127,12 +128,6 @@ def may_see(request: PageRequest, row: Action) -> bool:
     return access.may(request.user, "view", row.target)
 
 
-def posted_arguments(request: HttpRequest, names: list[str]) -> dict[str, str]:
-    """Return the posted values of an action's parameters; a ticked box says true."""
-    posted = {name: request.POST[name] for name in names if request.POST.get(name)}
-    return {name: "true" if value == "on" else value for name, value in posted.items()}
-
-
 def posted_key(request: HttpRequest) -> uuid.UUID | None:
     """Return the click's own key, None where the form has none; raises BadRequest for another."""
     text = request.POST.get("idempotency_key", "")
@@ -145,10 +140,16 @@ def posted_key(request: HttpRequest) -> uuid.UUID | None:
 
 def confirmation_of(row: Action) -> str:
     """Return the word that must be typed; '' where the action destroys nothing."""
-    kind = ACTIONS.get(row.name)
+    kind = kind_of(row)
     if kind is None or not kind.destructive:
         return ""
     return str(row.arguments.get("pid") or row.identity.get("relname") or row.target_name)
+
+
+def kind_of(row: Action) -> Kind | None:
+    """Return what a row's action is with the row's arguments, None for an unknown one."""
+    kind = ACTIONS.get(row.name)
+    return kind.given(row.arguments) if kind else None
 
 
 def carry_out(request: PageRequest, row: Action, ask: Callable[[], Action]) -> HttpResponse:
@@ -227,7 +228,7 @@ def show(request: PageRequest, row: Action, *, error: str = "", status: int = 20
 
 def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
     """Return what the page, the dialog and the outcome show."""
-    kind = ACTIONS.get(row.name)
+    kind = kind_of(row)
     target = row.target
     may = access.permissions_of(request.user, target) if target else frozenset()
     is_mine = row.asked_by_id == request.user.pk
@@ -258,6 +259,12 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         "effect": row.effect if adds(row) else "",
         "is_signal": row.name in SIGNALS,
         "judged_later": row.name in verdict.LATER and row.state == Action.State.SUCCEEDED,
+        "option_groups": option_groups(kind, row.arguments, target) if kind else [],
+        "kept_arguments": kept_arguments(kind, row.arguments),
+        "has_options": bool(kind and kind.options and target)
+        and row.state == Action.State.DRAFT
+        and bool(row.preview.get("ready")),
+        "form_id": f"options-{row.pk}",
     }
 
 

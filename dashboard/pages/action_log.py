@@ -217,7 +217,9 @@ def contains(fields: tuple[str, ...], text: str) -> Q:
 def under_way(request: PageRequest, target: Target | None) -> list[Action]:
     """Return what runs or waits now, oldest first, whatever the filters say."""
     states = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
-    found = Action.objects.filter(state__in=states, target__in=seen_targets(request))
+    # Of a batch only what runs: its own page has those that wait.
+    alone = Q(batch=None) | Q(state=Action.State.RUNNING)
+    found = Action.objects.filter(alone, state__in=states, target__in=seen_targets(request))
     if target:
         found = found.filter(target=target)
     return list(found.select_related("target").order_by("created_at")[:PAGE_SIZE])

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, fleet_rows, horizon_rows, table_rows
+from dashboard import charts, fleet_rows, frame, horizon_rows, table_rows
 from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
@@ -83,6 +83,7 @@ def page(
     total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
     marks = series.marks(target.pk, window)
     running = table_rows.progress_of(target, window)
+    may = access.permissions_of(request.user, target)
     context: dict[str, Any] = {
         "findings": findings_here(findings),
         "verdict": review.verdict(target, findings, page="vacuum", at=at),
@@ -98,7 +99,9 @@ def page(
         "tiles": tiles(target, window, tables, running, total),
         "chart": dead_chart(target, window, tables, total, marks),
         "rows": sparked(target, window, shown.rows),
-        "may": access.permissions_of(request.user, target),
+        "may": may,
+        "may_pick": not frame.why_not(target, "vacuum", may, is_live=window.is_live),
+        "due_count": len(filtered(tables, "due")),
     }
     return render_page(
         request,

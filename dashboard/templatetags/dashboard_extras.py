@@ -41,6 +41,11 @@ ACTION_ICONS = {
     "vacuum": "vacuum",
     "vacuum_full": "bloat",
     "analyze": "activity",
+    "set_autovacuum": "settings",
+    "reindex": "bloat",
+    "drop_leftover_index": "close",
+    "cluster": "bloat",
+    "repack": "bloat",
     "cancel_backend": "cancel",
     "terminate_backend": "terminate",
 }

@@ -9,21 +9,49 @@ import psycopg
 from psycopg import sql
 
 from monitors import table_action
-from monitors.action import Action, Arguments, Guarded, Identity, Measured
+from monitors.action import (
+    Action,
+    Arguments,
+    Guarded,
+    Identity,
+    Kind,
+    Measured,
+    Parameter,
+    Refused,
+)
 from monitors.pg import relations
 
 LOCK = "ShareUpdateExclusiveLock"
+ONLY = Parameter(
+    name="only",
+    kind=Kind.BOOL,
+    help="of a partitioned table: its own statistics, without visiting each partition's",
+    option=True,
+    since=18,
+)
+SKIP_LOCKED = Parameter(
+    name="skip_locked", kind=Kind.BOOL, help="don't wait for the table's lock", option=True
+)
 
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
-    """Raise Changed unless the oid is still the same table."""
+    """Raise Changed unless the oid is still the same table, Refused for an option it lacks."""
     relation = table_action.same_table(connection, identity)
+    if arguments.get("only") == "true":
+        table_action.known_here(connection, [ONLY])
+        if relation.relkind != "p":
+            message = f"{relation.name} is not partitioned: only is for the parent of partitions."
+            raise Refused(message)
     return table_action.seen(connection, relation, LOCK)
 
 
 def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:
     """Return ANALYZE of the whole table."""
-    return sql.SQL("ANALYZE {}").format(relations.identifier(identity))
+    return sql.SQL("ANALYZE {}{}{}").format(
+        sql.SQL("(SKIP_LOCKED) " if arguments.get("skip_locked") == "true" else ""),
+        sql.SQL("ONLY " if arguments.get("only") == "true" else ""),
+        relations.identifier(identity),
+    )
 
 
 def measure(
@@ -46,12 +74,19 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="analyze",
     verb="Analyze",
-    parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID),
+    parameters=(
+        table_action.DATABASE,
+        table_action.TABLE,
+        table_action.RELID,
+        SKIP_LOCKED,
+        ONLY,
+    ),
     queue="long",
     right="maintain",
     statement_timeout_ms=3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,
+    several=True,
     rule=table_action.one_table,
     object_name=table_action.object_name,
     resolve=table_action.resolve,

@@ -5,30 +5,118 @@ Source: https://www.postgresql.org/docs/current/sql-vacuum.html
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 from psycopg import sql
 
 from monitors import horizon, table_action
-from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter
+from monitors.action import (
+    Action,
+    Arguments,
+    Guarded,
+    Identity,
+    InvalidArguments,
+    Kind,
+    Measured,
+    Parameter,
+)
 from monitors.advisor import counted
 from monitors.pg import horizon as live_horizon, relations
 
 LOCK = "ShareUpdateExclusiveLock"
 STAY_SHARE = 0.1  # of the dead rows before; fewer that stay died while it ran
-OPTIONS = {"analyze": "ANALYZE", "freeze": "FREEZE", "skip_locked": "SKIP_LOCKED"}
+LEAST_KB, MOST_KB = 128, 16 * 1024 * 1024  # the server's own bounds
+WORKERS = 32
+
+
+def flag(name: str, text: str, *, since: int = 0) -> Parameter:
+    """Return an option that is off unless it is asked for."""
+    return Parameter(name=name, kind=Kind.BOOL, help=text, option=True, since=since)
+
+
+def choice(name: str, choices: tuple[str, ...], text: str, *, since: int = 0) -> Parameter:
+    """Return an option that the server decides unless it is asked for."""
+    return Parameter(
+        name=name, kind=Kind.CHOICE, choices=choices, help=text, option=True, since=since
+    )
+
+
+OPTIONS = (
+    flag("analyze", "also renew the planner's statistics"),
+    flag("freeze", "also freeze all rows"),
+    flag("skip_locked", "don't wait for the table's lock"),
+    flag("disable_page_skipping", "read every page, also those known to be clean"),
+    flag("skip_database_stats", "don't renew the database's transaction horizon", since=16),
+    choice("index_cleanup", ("auto", "on", "off"), "whether dead rows leave the indexes too"),
+    choice("truncate", ("on", "off"), "whether empty pages at the end go back to the disk"),
+    choice("process_toast", ("on", "off"), "whether its TOAST table is vacuumed"),
+    choice("process_main", ("on", "off"), "whether the table itself is vacuumed", since=16),
+    Parameter(
+        name="parallel",
+        kind=Kind.INT,
+        minimum=0,
+        maximum=WORKERS,
+        help="workers for the indexes at most, 0: none",
+        option=True,
+    ),
+    Parameter(
+        name="buffer_usage_limit",
+        kind=Kind.INT,
+        minimum=LEAST_KB,
+        maximum=MOST_KB,
+        help="shared buffers it uses at most, in kB",
+        option=True,
+        since=16,
+    ),
+)
+"""Options of VACUUM, named as the manual names them; VERBOSE and FULL are not among them."""
+WITHOUT_EFFECT = {"process_main": "off", "process_toast": "off"}
+
+
+def rule(arguments: Arguments) -> None:
+    """Raise InvalidArguments for no table, or for options that leave nothing to do."""
+    table_action.one_table(arguments)
+    if all(arguments.get(name) == word for name, word in WITHOUT_EFFECT.items()):
+        message = "With process_main off and process_toast off nothing would be vacuumed."
+        raise InvalidArguments(message)
 
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
-    """Raise Changed unless the oid is still the same table."""
+    """Raise Changed unless the oid is still the same table, Refused for an option it lacks."""
     relation = table_action.same_table(connection, identity)
-    return table_action.seen(connection, relation, LOCK)
+    table_action.known_here(connection, [one for one in OPTIONS if one.name in arguments])
+    seen = table_action.seen(connection, relation, LOCK)
+    return replace(seen, warnings=[*seen.warnings, *warnings(arguments)])
+
+
+def warnings(arguments: Arguments) -> list[str]:
+    """Return what an option does that its name does not say."""
+    said = []
+    if arguments.get("index_cleanup") == "off":
+        said.append("With index_cleanup off dead rows stay in the indexes: only for an emergency.")
+    if arguments.get("disable_page_skipping") == "true":
+        said.append("With disable_page_skipping every page is read: this takes far longer.")
+    return said
 
 
 def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:
     """Return VACUUM with the options that were asked for."""
-    options = [sql.SQL(word) for name, word in OPTIONS.items() if arguments.get(name) == "true"]
+    asked = [option for option in OPTIONS if arguments.get(option.name, "false") != "false"]
+    options = [written(option, arguments[option.name]) for option in asked]
     chosen = sql.SQL("({}) ").format(sql.SQL(", ").join(options)) if options else sql.SQL("")
     return sql.SQL("VACUUM {}{}").format(chosen, relations.identifier(identity))
+
+
+def written(option: Parameter, text: str) -> sql.Composable:
+    """Return an option as VACUUM reads it; its name is one of OPTIONS, its text is cleaned."""
+    word = sql.SQL(option.name.upper())
+    if option.kind == Kind.BOOL:
+        return word
+    if option.name == "buffer_usage_limit":
+        return sql.SQL("{} {}").format(word, sql.Literal(f"{text} kB"))
+    value = sql.Literal(int(text)) if option.kind == Kind.INT else sql.Literal(text)
+    return sql.SQL("{} {}").format(word, value)
 
 
 def measure(
@@ -63,16 +151,15 @@ ACTION = Action(
         table_action.DATABASE,
         table_action.TABLE,
         table_action.RELID,
-        Parameter(name="analyze", kind=Kind.BOOL, help="also renew the planner's statistics"),
-        Parameter(name="freeze", kind=Kind.BOOL, help="also freeze all rows"),
-        Parameter(name="skip_locked", kind=Kind.BOOL, help="don't wait for the table's lock"),
+        *OPTIONS,
     ),
     queue="long",
     right="maintain",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,
-    rule=table_action.one_table,
+    several=True,
+    rule=rule,
     object_name=table_action.object_name,
     resolve=table_action.resolve,
     guard=guard,

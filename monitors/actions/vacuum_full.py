@@ -60,7 +60,12 @@ ACTION = Action(
         table_action.DATABASE,
         table_action.TABLE,
         table_action.RELID,
-        Parameter(name="analyze", kind=Kind.BOOL, help="also renew the planner's statistics"),
+        Parameter(
+            name="analyze",
+            kind=Kind.BOOL,
+            help="also renew the planner's statistics",
+            option=True,
+        ),
     ),
     queue="long",
     right="maintain",

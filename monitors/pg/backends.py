@@ -85,6 +85,11 @@ SELECT pg_catalog.pg_cancel_backend(a.pid)
    AND a.application_name = %(name)s
 """
 
+LIMIT_SQL = """
+SELECT pg_catalog.set_config('lock_timeout', %(text)s, false),
+       pg_catalog.set_config('statement_timeout', %(text)s, false)
+"""
+
 START_SQL = """
 SELECT a.backend_start
   FROM pg_catalog.pg_stat_activity AS a
@@ -202,6 +207,11 @@ def own_start(connection: psycopg.Connection, pid: int) -> datetime | None:
     """Return when a backend of ours started: with its pid it is unmistakable."""
     row = connection.execute(START_SQL, {"pid": pid}).fetchone()
     return row[0] if row else None
+
+
+def limit(connection: psycopg.Connection, limit_ms: int) -> None:
+    """Give a session other time limits for what it sends from now on."""
+    connection.execute(LIMIT_SQL, {"text": f"{limit_ms}ms"})
 
 
 def cancel_ours(

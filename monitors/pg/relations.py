@@ -6,6 +6,7 @@ Source: https://www.postgresql.org/docs/current/catalog-pg-class.html
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,12 +33,21 @@ KINDS = {
     "c": "composite type",
 }
 MAINTAINED = frozenset("rmp")
+INDEXES = frozenset("iI")
+ARTICLES = {"table or materialized view": "a", "index": "an"}
 
 # Lock modes that conflict with the one an action takes.
 CONFLICTS = {
     "ShareUpdateExclusiveLock": (
         "ShareUpdateExclusiveLock",
         "ShareLock",
+        "ShareRowExclusiveLock",
+        "ExclusiveLock",
+        "AccessExclusiveLock",
+    ),
+    "ShareLock": (
+        "RowExclusiveLock",
+        "ShareUpdateExclusiveLock",
         "ShareRowExclusiveLock",
         "ExclusiveLock",
         "AccessExclusiveLock",
@@ -65,24 +75,57 @@ SELECT c.oid::bigint AS relid,
        c.relkind::text AS relkind,
        c.relpersistence::text AS relpersistence,
        c.relisshared AS relisshared,
+       r.rolname::text AS owner,
+       r.rolsuper AS superuser,
        pg_catalog.current_database()::text AS database,
        (SELECT d.oid::bigint FROM pg_catalog.pg_database AS d
          WHERE d.datname = pg_catalog.current_database()) AS datid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
  WHERE c.oid = %(relid)s::oid
 """
 
+# Of a partitioned table the sum over its partitions: it has no rows of its own.
+# pg_partition_tree() would take a lock on each, pg_inherits takes none.
 ROWS_SQL = """
-SELECT pg_catalog.pg_stat_get_dead_tuples(%(relid)s::oid) AS n_dead_tup,
-       pg_catalog.pg_stat_get_live_tuples(%(relid)s::oid) AS n_live_tup,
-       pg_catalog.pg_stat_get_mod_since_analyze(%(relid)s::oid) AS n_mod_since_analyze,
-       pg_catalog.pg_stat_get_vacuum_count(%(relid)s::oid) AS vacuum_count,
-       pg_catalog.pg_stat_get_analyze_count(%(relid)s::oid) AS analyze_count
+WITH RECURSIVE tree AS (
+  SELECT c.oid AS relid,
+         c.relkind
+    FROM pg_catalog.pg_class AS c
+   WHERE c.oid = %(relid)s::oid
+  UNION ALL
+  SELECT c.oid,
+         c.relkind
+    FROM tree
+    JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.relid
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+   WHERE tree.relkind = 'p')
+SELECT sum(pg_catalog.pg_stat_get_dead_tuples(relid))::bigint AS n_dead_tup,
+       sum(pg_catalog.pg_stat_get_live_tuples(relid))::bigint AS n_live_tup,
+       sum(pg_catalog.pg_stat_get_mod_since_analyze(relid))::bigint AS n_mod_since_analyze,
+       sum(pg_catalog.pg_stat_get_vacuum_count(relid))::bigint AS vacuum_count,
+       sum(pg_catalog.pg_stat_get_analyze_count(relid))::bigint AS analyze_count,
+       count(*) FILTER (WHERE relkind <> 'p') AS partitions,
+       coalesce(bool_or(relkind = 'p'), false) AS partitioned
+  FROM tree
 """
 
 SIZE_SQL = """
-SELECT pg_catalog.pg_total_relation_size(%(relid)s::oid)
+WITH RECURSIVE tree AS (
+  SELECT c.oid AS relid,
+         c.relkind
+    FROM pg_catalog.pg_class AS c
+   WHERE c.oid = %(relid)s::oid
+  UNION ALL
+  SELECT c.oid,
+         c.relkind
+    FROM tree
+    JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.relid
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+   WHERE tree.relkind = 'p')
+SELECT sum(pg_catalog.pg_total_relation_size(relid))::bigint
+  FROM tree
 """
 
 HOLDERS_SQL = """
@@ -121,6 +164,8 @@ class Relation:
     relkind: str
     relpersistence: str
     relisshared: bool
+    owner: str
+    superuser: bool  # whether its owner is one
     database: str
     datid: int
 
@@ -157,20 +202,22 @@ def by_oid(connection: psycopg.Connection, relid: int) -> Relation | None:
         return cursor.execute(RELATION_SQL, {"relid": relid}).fetchone()
 
 
-def reason_not_to_maintain(relation: Relation) -> str:
-    """Return why a relation is never vacuumed or analyzed by us, '' where it may be."""
+def reason_not_to_maintain(relation: Relation, kinds: Collection[str] = MAINTAINED) -> str:
+    """Return why a relation is never maintained by us, '' where it may be."""
     if (
         relation.relid < FIRST_USER_OID
         or relation.relisshared
-        or relation.schemaname in {"pg_catalog", "information_schema", "pg_toast"}
+        or relation.schemaname in {"pg_catalog", "information_schema"}
+        or (relation.schemaname == "pg_toast" and kinds != INDEXES)
     ):
         return f"{relation.name} is a system catalog: Howdah leaves those to autovacuum."
     if relation.relpersistence == "t":
         return f"{relation.name} is a temporary table of one session."
-    if relation.relkind not in MAINTAINED:
+    if relation.relkind not in kinds:
         kind = KINDS.get(relation.relkind, "relation of another kind")
         article = "an" if kind[0] in "aeiou" else "a"
-        return f"{relation.name} is {article} {kind}: choose a table or materialized view."
+        choice = "table or materialized view" if "r" in kinds else "index"
+        return f"{relation.name} is {article} {kind}: choose {ARTICLES[choice]} {choice}."
     return ""
 
 
@@ -202,6 +249,8 @@ def measure(connection: psycopg.Connection, relid: int) -> dict[str, Any]:
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(ROWS_SQL, {"relid": relid}).fetchone() or {}
+    if not rows.pop("partitioned", False):
+        rows.pop("partitions", None)
     try:
         size = connection.execute(SIZE_SQL, {"relid": relid}).fetchone()
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):

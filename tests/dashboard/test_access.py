@@ -9,8 +9,9 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Batch, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -36,6 +37,7 @@ EXPECTED = {
     "strip": VIEWERS,
     "target-actions": VIEWERS,
     "action": VIEWERS,
+    "batch": VIEWERS,
     "targets": EVERYBODY,  # lists those that the person may manage
     "target-new": ADMINS,
     "people": ADMINS,
@@ -57,6 +59,9 @@ EXPECTED = {
     "action-stop": POST_ONLY,
     "action-approve": POST_ONLY,
     "action-undo": POST_ONLY,
+    "batch-new": POST_ONLY,
+    "batch-request": POST_ONLY,
+    "batch-stop": POST_ONLY,
     "logout": POST_ONLY,
     "account-theme": POST_ONLY,
     "login": (200, 302, 302, 302, 302, 302),
@@ -71,6 +76,9 @@ ACTING = {
     "action-stop": 404,
     "action-approve": 404,
     "action-undo": 404,
+    "batch-new": 404,
+    "batch-request": 404,
+    "batch-stop": 404,
     "strip": 404,
     "target-edit": 404,
     "target-remove": 404,
@@ -105,6 +113,14 @@ def addresses(shop, place, people) -> dict[str, str]:
     action = Action.objects.create(
         name="vacuum", target=shop, target_name=shop.name, asked_by_name="dba", state="succeeded"
     )
+    batch = Batch.objects.create(
+        name="vacuum",
+        target=shop,
+        target_name=shop.name,
+        asked_by_name="dba",
+        asked_at=timezone.now(),
+        finished_at=timezone.now(),
+    )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
@@ -116,6 +132,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "grant_id": Grant.objects.get(user=people["viewer"]).pk,
         "action": "vacuum",
         "action_id": action.pk,
+        "batch_id": batch.pk,
         "check_id": check.pk,
     }
     return {
@@ -186,6 +203,9 @@ BACKEND = {"pid": "4711", "backend_start": MOMENT, "query_start": MOMENT}
         ("viewer", "cancel_backend", BACKEND),
         ("operator", "vacuum_full", TABLE),
         ("operator", "terminate_backend", BACKEND),
+        ("operator", "set_autovacuum", TABLE),
+        ("operator", "reindex", TABLE),
+        ("operator", "cluster", TABLE),
     ],
 )
 def test_a_role_can_not_ask_for_more_than_it_has(

@@ -19,8 +19,16 @@ def test_it_is_registered_by_its_name(action: Action) -> None:
 @every
 def test_it_has_time_limits(action: Action) -> None:
     assert 0 < action.statement_timeout_ms <= 24 * 3600 * 1000
-    assert 0 < action.lock_timeout_ms <= 10_000
+    assert 0 < action.lock_timeout_ms <= action.statement_timeout_ms
     assert 0 < action.expires_seconds < PREVIEW_LIFE.total_seconds()
+
+
+@every
+def test_it_waits_long_for_a_lock_only_where_nobody_queues_behind_it(action: Action) -> None:
+    """Reads and writes don't conflict with this mode, nor with a wait for it."""
+    if action.lock_timeout_ms > 10_000:
+        assert action.lock == "ShareUpdateExclusiveLock"
+        assert action.name in {"reindex", "drop_leftover_index"}
 
 
 @every

@@ -75,6 +75,7 @@ def test_each_missing_right_is_named_with_its_statement(
         assert needs["vacuum"] == f"GRANT pg_maintain TO {bare};"
     else:
         assert needs["vacuum"].startswith("GRANT owner")
+    assert needs["set_autovacuum"].startswith("GRANT owner")  # also where there is pg_maintain
     assert needs["reset_statements"] == (
         f"GRANT EXECUTE ON FUNCTION public.pg_stat_statements_reset TO {bare};"
     )

@@ -413,3 +413,47 @@ def test_act_leaves_to_a_worker_what_a_worker_took(
     assert result.status == 0
     assert len(calls) == 1
     assert server.log_text(since=since).count(f"statement: {result.json['sql']}") == 1
+
+
+@newest
+def test_several_tables_are_one_line_with_a_result_for_each(
+    server: Server,
+    said: Said,
+    watch: Watch,
+    person: Person,
+    table: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No worker runs here: the command does it itself."""
+    monkeypatch.setattr(act, "WORKER_SECONDS", 0.1)
+    watch(server, name="orders", operator_user="operator")
+    user, names = person("operator"), [table(server) for _ in range(2)]
+
+    result = said(
+        "act", "vacuum", "--target", "orders", "--as", user.username, "--arg", "database=shop",
+        "--arg", "analyze=true", "--tables", *names, "public.never_was", "--wait", "--json",
+    )  # fmt: skip
+
+    assert result.status == 4
+    assert result.json["states"] == {"succeeded": 2, "refused": 1}
+    outcomes = [(one["object"], one["outcome"]) for one in result.json["results"]]
+    assert outcomes == [
+        (f"shop: {names[0]}", "succeeded"),
+        (f"shop: {names[1]}", "succeeded"),
+        ("shop: public.never_was", "refused"),
+    ]
+    assert result.json["results"][0]["sql"].startswith("VACUUM (ANALYZE)")
+
+
+@newest
+def test_nothing_due_is_refused_in_one_line(
+    server: Server, said: Said, watch: Watch, person: Person
+) -> None:
+    watch(server, name="orders", operator_user="operator")
+    words = ("act", "vacuum", "--target", "orders", "--as", person("operator").username)
+
+    due = said(*words, "--due", "--json")
+    both = said(*words, "--due", "--tables", "public.t")
+
+    assert (due.status, due.json["reason"]) == (4, "No table is due.")
+    assert both.status == 2

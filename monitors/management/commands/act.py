@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import access, perform, run, secrets
+from monitors import access, batch, due, perform, run, secrets
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.management import command
 from monitors.management.command import FAILURE, SOURCE, add_json, bad_use, failure
-from monitors.models import Action, Target
+from monitors.models import Action, Batch, Target
 
 WORKER_SECONDS = 5.0
 """How long a worker may take to pick something up before we do it here."""
@@ -32,7 +32,10 @@ ACCEPTED = frozenset({Action.State.QUEUED, Action.State.RUNNING, Action.State.WA
 
 
 class Command(command.Command):
-    """`manage.py act ACTION --target NAME --as USER --arg key=value …`."""
+    """`manage.py act ACTION --target NAME --as USER --arg key=value …`.
+
+    With `--tables` or `--due` one action on several tables, a result for each.
+    """
 
     help = (
         "Do something to a target. Exit status: 0 succeeded (without --wait: accepted),"
@@ -47,6 +50,13 @@ class Command(command.Command):
         parser.add_argument(
             "--arg", action="append", default=[], type=pair, metavar="KEY=VALUE", dest="arguments"
         )
+        several = parser.add_mutually_exclusive_group()
+        several.add_argument(
+            "--tables", nargs="+", metavar="TABLE", help="several tables, as public.orders"
+        )
+        several.add_argument(
+            "--due", action="store_true", help="every table that is past autovacuum's threshold"
+        )
         parser.add_argument("--reason", default="", help="why, for the audit")
         parser.add_argument("--wait", action="store_true", help="wait until it has ended")
         add_json(parser)
@@ -54,6 +64,11 @@ class Command(command.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         """Ask, and perform here where no worker does."""
         user, target = person_and_target(options["user"], options["target"])
+        several = options["tables"] or options["due"]
+        (self.several if several else self.one)(user, target, options)
+
+    def one(self, user: User, target: Target, options: dict[str, Any]) -> None:
+        """Ask for one action, and print what became of it."""
         try:
             row = self.asked(user, target, options)
         except InvalidArguments as error:
@@ -74,6 +89,75 @@ class Command(command.Command):
             status = 0
         if status:
             raise SystemExit(status)
+
+    def several(self, user: User, target: Target, options: dict[str, Any]) -> None:
+        """Ask for one action on several tables, and print one line with a result for each."""
+        try:
+            made = self.batch_asked(user, target, options)
+        except InvalidArguments as error:
+            raise bad_use(str(error)) from None
+        except (Refused, PermissionDenied) as error:
+            self.refused(options, str(error), {"results": []})
+        rows = self.worked_off(made, wait=options["wait"])
+        if options["json"]:
+            outcome = "asked" if any(not row.is_final for row in rows) else "ended"
+            self.print_json(
+                {
+                    "id": str(made.pk),
+                    "action": made.name,
+                    "target": made.target_name,
+                    "outcome": outcome,
+                    "states": batch.counts(rows),
+                    "results": [{**described(row), "object": row.object_name} for row in rows],
+                }
+            )
+        else:
+            for row in rows:
+                self.say(f"{row.name} {row.object_name}: {row.state}. {row.outcome}".strip())
+        status = max((severity(row, wait=options["wait"]) for row in rows), key=WORST.index)
+        if status:
+            raise SystemExit(status)
+
+    def batch_asked(self, user: User, target: Target, options: dict[str, Any]) -> Batch:
+        """Return the batch that was asked for, through its preview."""
+        arguments = dict(options["arguments"])
+        database = arguments.pop("database", target.dbname)
+        if options["due"]:
+            tables = [
+                {"database": one.database, "relid": str(one.relid)}
+                for one in due.due_tables(target)
+            ]
+        else:
+            tables = [{"database": database, "table": name} for name in options["tables"]]
+        made = batch.preview(
+            user, target, options["action"], tables, arguments, due=options["due"], source=SOURCE
+        )
+        deadline = time.monotonic() + WORKER_SECONDS + len(tables) / 10
+        while not batch.is_ready(made) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if not batch.is_ready(made):
+            require_key()
+            perform.preview_batch(str(made.pk))
+        return batch.request(user, made, reason=options["reason"], source=SOURCE)
+
+    def worked_off(self, made: Batch, *, wait: bool) -> list[Action]:
+        """Return the rows once a worker has begun, or all have ended; performed here without one."""
+        rows = made.actions.order_by("batch_position")
+        deadline = time.monotonic() + WORKER_SECONDS
+        waiting = rows.filter(state=Action.State.QUEUED)
+        while waiting.count() == made.actions.count() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        # A worker has begun with this one, or has not ended another one of the same target.
+        running = Action.objects.filter(batch__target=made.target, state=Action.State.RUNNING)
+        begun = running.exists() or rows.filter(started_at__isnull=False).exists()
+        while not begun and (row := waiting.first()) is not None:
+            require_key()
+            perform.perform(str(row.pk))
+            if waiting.filter(pk=row.pk).exists():
+                time.sleep(POLL_SECONDS)  # another batch took the place
+        while wait and rows.filter(state__in=batch.OPEN).exists():
+            time.sleep(POLL_SECONDS)
+        return list(rows)
 
     def asked(self, user: User, target: Target, options: dict[str, Any]) -> Action:
         """Return the row of what was asked for, through its preview where it has one."""
@@ -107,7 +191,9 @@ class Command(command.Command):
             row.refresh_from_db()
         return row
 
-    def refused(self, options: dict[str, Any], reason: str) -> None:
+    def refused(
+        self, options: dict[str, Any], reason: str, more: dict[str, Any] | None = None
+    ) -> NoReturn:
         """Print why nothing was asked for, and leave with status 4."""
         if options["json"]:
             self.print_json(
@@ -121,9 +207,21 @@ class Command(command.Command):
                     "before": {},
                     "after": {},
                     "effect": "",
+                    **(more or {}),
                 }
             )
         self.leave(reason, REFUSED)
+
+
+WORST = (0, SKIPPED, REFUSED, FAILURE)
+"""Exit statuses of several results: the worst one counts."""
+
+
+def severity(row: Action, *, wait: bool) -> int:
+    """Return the exit status of one row."""
+    if row.state in ACCEPTED and not wait:
+        return 0
+    return STATUS.get(Action.State(row.state), FAILURE)
 
 
 def pair(text: str) -> tuple[str, str]:

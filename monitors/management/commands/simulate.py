@@ -57,7 +57,7 @@ class Command(OneLine):
             else []
         )
         knee = simulator.balanced(line)
-        said = {
+        said: dict[str, Any] = {
             "target": target.name,
             "database": database,
             "table": table_name(row),

@@ -348,3 +348,38 @@ def test_acting_is_a_post(dba, target, step):
 
     assert dba.get(f"/actions/{row.pk}/{step}/").status_code == 405
     assert dba.get("/targets/shop-1/actions/vacuum/").status_code == 405
+
+
+def test_options_are_folded_and_another_choice_is_another_preview(dba, table):
+    row = previewed(dba, "vacuum", {"database": "shop", "table": table})
+    page = html_of(dba, row)
+    assert '<details class="options" id="options">' in page
+    assert f'<form id="options-{row.pk}"' in page
+    assert f'<input type="hidden" name="table" value="{table}">' in page
+
+    again = previewed(
+        dba,
+        "vacuum",
+        {
+            "database": "shop",
+            "table": table,
+            "index_cleanup": "on",
+            "freeze": "true",
+            "parallel": "",
+        },
+    )
+
+    assert again.pk != row.pk
+    again.refresh_from_db()
+    assert again.sql.startswith("VACUUM (FREEZE, INDEX_CLEANUP 'on') ")
+
+
+def test_without_an_option_set_autovacuum_shows_its_form_open(dba, table):
+    row = previewed(dba, "set_autovacuum", {"database": "shop", "table": table})
+    page = html_of(dba, row)
+
+    assert "Choose an option" in page
+    assert '<details class="options" id="options" open>' in page
+    assert 'name="autovacuum_vacuum_scale_factor"' in page
+    assert 'name="toast.autovacuum_enabled"' in page
+    assert f'action="/actions/{row.pk}/request/"' not in page

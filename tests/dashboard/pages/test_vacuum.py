@@ -157,7 +157,7 @@ def test_autovacuum_switched_off_carries_a_badge(vacuum, tables):
     tables(1, n_dead_tup=5000)
 
     text = vacuum("?filter=all")
-    row = text[text.index('-1"><td class="clip-30">') :]
+    row = text[text.index('-1"><td class="tight pick-cell">') :]
 
     assert "autovacuum off" in text
     assert "autovacuum off" not in row[: row.index("</tr>")]

@@ -10,10 +10,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from psycopg import sql
 
 from monitors.action import InvalidArguments
-from monitors.actions.vacuum import ACTION
+from monitors.actions.vacuum import ACTION, OPTIONS
+from monitors.models import Action, Target
 from tests import servers
 from tests.servers import Server
 
@@ -30,6 +32,10 @@ TABLE = {"schemaname": "public", "relname": 'Odd "Name"'}
             {"analyze": "on", "freeze": "1", "skip_locked": "yes"},
             'VACUUM (ANALYZE, FREEZE, SKIP_LOCKED) "public"."Odd ""Name"""',
         ),
+        (
+            {"index_cleanup": "AUTO", "truncate": "false", "parallel": "0"},
+            'VACUUM (INDEX_CLEANUP \'auto\', TRUNCATE \'off\', PARALLEL 0) "public"."Odd ""Name"""',
+        ),
     ],
 )
 def test_its_statement_has_the_options_that_were_asked_for(
@@ -41,11 +47,104 @@ def test_its_statement_has_the_options_that_were_asked_for(
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"table": "a.b", "relid": "1"}, {"relid": "1", "analyze": "maybe"}]
+    "given",
+    [
+        {},
+        {"table": "a.b", "relid": "1"},
+        {"relid": "1", "analyze": "maybe"},
+        {"relid": "1", "verbose": "true"},
+        {"relid": "1", "parallel": "33"},
+        {"relid": "1", "parallel": "-1"},
+        {"relid": "1", "index_cleanup": "on, FULL"},
+        {"relid": "1", "buffer_usage_limit": "127"},
+        {"relid": "1", "buffer_usage_limit": "16777217"},
+        {"relid": "1", "process_main": "off", "process_toast": "off"},
+    ],
 )
 def test_it_needs_one_table_and_clear_options(given: dict[str, str]) -> None:
     with pytest.raises(InvalidArguments):
         ACTION.clean({"database": "shop", **given})
+
+
+GIVEN = {
+    "analyze": "true",
+    "freeze": "true",
+    "disable_page_skipping": "true",
+    "index_cleanup": "on",
+    "truncate": "off",
+    "process_toast": "on",
+    "parallel": "2",
+    "skip_database_stats": "true",
+    "process_main": "on",
+    "buffer_usage_limit": "512",
+}
+
+
+@pytest.mark.django_db
+def test_every_option_of_its_version_is_sent_and_no_other(
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    table: Callable[..., str],
+    previewed: Callable[..., Action],
+    done: Callable[..., Action],
+) -> None:
+    target, user, name = watch(server, operator_user="operator"), person("operator"), table(server)
+    since = {option.name: option.since for option in OPTIONS}
+    here = {option: text for option, text in GIVEN.items() if since[option] <= server.major}
+
+    row = done(user, target, "vacuum", table=name, **here)
+
+    assert row.state == "succeeded", row.outcome
+    assert row.effect.startswith("dead rows 100 → 0")
+    assert all(option.upper() in row.sql for option in here)
+    for option in set(GIVEN) - set(here):
+        refused = previewed(user, target, "vacuum", table=name, **{option: GIVEN[option]})
+        sentence = f"PostgreSQL {server.major}, which has no {option} (PostgreSQL 16)"
+        assert sentence in refused.preview["refused"]
+        assert refused.sql == ""
+
+
+@pytest.mark.django_db
+def test_a_partitioned_table_is_the_sum_of_its_partitions(  # noqa: PLR0917 - fixtures
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    previewed: Callable[..., Action],
+    done: Callable[..., Action],
+    worker_id: str,
+    eventually: Callable[..., None],
+) -> None:
+    name = f"parts_{worker_id}"
+    with server.connect(user="owner", dbname="shop") as owner:
+        owner.execute(f"CREATE TABLE {name} (id bigint) PARTITION BY HASH (id)")
+        for number in (0, 1):
+            owner.execute(
+                f"CREATE TABLE {name}_{number} PARTITION OF {name}"
+                f" FOR VALUES WITH (MODULUS 2, REMAINDER {number})"
+            )
+        owner.execute(f"INSERT INTO {name} SELECT generate_series(1, 1000)")
+        owner.execute(f"DELETE FROM {name} WHERE id <= 400")
+        eventually(lambda: dead_of(owner, f"{name}_0") + dead_of(owner, f"{name}_1") == 400)
+    try:
+        target, user = watch(server, operator_user="operator"), person("operator")
+
+        preview = previewed(user, target, "vacuum", table=f"public.{name}").preview
+        row = done(user, target, "vacuum", table=f"public.{name}")
+
+        assert dict(preview["facts"])["Partitions"] == "2"
+        assert row.state == "succeeded"
+        assert row.effect.startswith("dead rows 400 → 0")
+    finally:
+        with server.connect(dbname="shop") as connection:
+            connection.execute(f"DROP TABLE {name}")
+
+
+def dead_of(connection: psycopg.Connection[Any], name: str) -> int:
+    row = connection.execute(
+        "SELECT pg_stat_get_dead_tuples(%s::regclass)", [f"public.{name}"]
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 @pytest.fixture(params=[servers.MAJORS[0], servers.MAJORS[-1]], ids=str)

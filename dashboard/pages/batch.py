@@ -1,0 +1,265 @@
+"""One action on several tables: POST freezes the list, GET shows it, POST asks; then the results."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import BadRequest
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from dashboard import charts
+from dashboard.options import option_groups, posted_arguments
+from dashboard.requests import PageRequest, get_target, render_page, table_response
+from dashboard.source import source_of
+from monitors import access, batch as batches, due
+from monitors.action import InvalidArguments, Refused
+from monitors.actions import ACTIONS
+from monitors.models import Action, Batch, Database, Target
+
+COLUMNS = (
+    "position",
+    "id",
+    "action",
+    "database",
+    "object",
+    "sql",
+    "state",
+    "outcome",
+    "effect",
+    "started_at",
+    "finished_at",
+    "seconds",
+)
+"""Keys of the export, one row a table."""
+
+State = Action.State
+
+
+@require_POST
+def new(request: PageRequest, name: str, action: str) -> HttpResponse:
+    """Freeze a list of tables (`tables`, or with `due` those that are due) and preview each."""
+    target = get_target(request, name)
+    kind = ACTIONS.get(action)
+    if kind is None or not kind.several:
+        raise Http404
+    wants_due = bool(request.POST.get("due"))
+    tables = due_now(target) if wants_due else chosen(target, request.POST.getlist("tables"))
+    options = posted_arguments(request.POST, kind.options)
+    try:
+        made = batches.preview(
+            request.user,
+            target,
+            action,
+            tables,
+            options,
+            due=wants_due,
+            source=source_of(request),
+        )
+    except (InvalidArguments, Refused) as error:
+        messages.error(request, str(error))
+        return redirect("vacuum", target.name)
+    return redirect("batch", made.pk)
+
+
+def due_now(target: Target) -> list[dict[str, str]]:
+    """Return the tables that are due by the last snapshot."""
+    return [{"database": one.database, "relid": str(one.relid)} for one in due.due_tables(target)]
+
+
+def chosen(target: Target, words: Sequence[str]) -> list[dict[str, str]]:
+    """Return the tables that boxes name as DATID.RELID; raises BadRequest for another text."""
+    names = dict(Database.objects.filter(target=target).values_list("datid", "datname"))
+    tables = []
+    for word in words:
+        datid, _, relid = word.partition(".")
+        if not (datid.isascii() and datid.isdigit() and int(datid) in names and relid.isdigit()):
+            message = "The list of tables is not one of this page's. Load it again."
+            raise BadRequest(message)
+        tables.append({"database": names[int(datid)], "relid": relid})
+    return tables
+
+
+@require_safe
+def batch(request: PageRequest, batch_id: uuid.UUID) -> HttpResponseBase:
+    """Show the list: what would be sent, or each table's result."""
+    found = get_batch(request, batch_id)
+    rows = list(found.actions.order_by("batch_position"))
+    exported = table_response(request, "batch", COLUMNS, [exported_row(row) for row in rows])
+    return exported or show(request, found, rows)
+
+
+@require_POST
+def request(request: PageRequest, batch_id: uuid.UUID) -> HttpResponse:
+    """Ask for what the preview showed."""
+    found = get_batch(request, batch_id)
+    reason = request.POST.get("reason", "").strip()
+    try:
+        batches.request(request.user, found, reason=reason, source=source_of(request))
+    except (InvalidArguments, Refused) as error:
+        messages.error(request, str(error))
+    return redirect("batch", found.pk)
+
+
+@require_POST
+def stop(request: PageRequest, batch_id: uuid.UUID) -> HttpResponse:
+    """Start no further table, and stop the one that runs."""
+    found = get_batch(request, batch_id)
+    try:
+        batches.stop(request.user, found, source_of(request))
+    except Refused as error:
+        messages.error(request, str(error))
+    return redirect("batch", found.pk)
+
+
+def get_batch(request: PageRequest, batch_id: uuid.UUID) -> Batch:
+    """Return a batch; raise Http404 where the person may not know of it, as of an action."""
+    rows = Batch.objects.select_related("target__environment", "asked_by")
+    found = rows.filter(pk=batch_id).first()
+    if found is None or not may_see(request, found):
+        raise Http404
+    return found
+
+
+def may_see(request: PageRequest, found: Batch) -> bool:
+    """Return whether the person may know of a batch."""
+    is_mine = found.asked_by_id == request.user.pk
+    if found.target is None:
+        return is_mine or access.may(request.user, "audit")
+    if found.asked_at is None and not is_mine:
+        return False
+    return access.may(request.user, "view", found.target)
+
+
+def show(request: PageRequest, found: Batch, rows: list[Action]) -> HttpResponse:
+    """Render the page of a batch."""
+    kind = ACTIONS.get(found.name)
+    target = found.target
+    is_draft = found.asked_at is None
+    ready = not is_draft or all(row.preview.get("ready") for row in rows)
+    allowed = [row for row in rows if ready and not row.preview.get("refused")]
+    may = access.permissions_of(request.user, target) if target else frozenset()
+    context: dict[str, Any] = {
+        "batch": found,
+        "kind": kind,
+        "rows": [row_of(row) for row in rows],
+        "is_draft": is_draft,
+        "ready": ready,
+        "allowed": allowed,
+        "dead": sum(dead_of(row) for row in allowed),
+        "tiles": [] if is_draft else tiles(rows),
+        "asks": is_draft and ready and bool(allowed),
+        "may_stop": not is_draft and not found.finished_at and found.name in may,
+        "polls": 1
+        if is_draft and not ready
+        else 2
+        if not is_draft and not found.finished_at
+        else 0,
+        "option_groups": option_groups(kind, found.options, target) if kind else [],
+        "is_open": bool(ready and not allowed),
+        "form_id": "batch-options",
+        "back": reverse("vacuum", args=[target.name]) if target else reverse("actions"),
+        "done": sum(1 for row in rows if row.is_final),
+    }
+    page = "target-actions" if target else "actions"
+    return render_page(request, "batch.html", context, page=page, target=target)
+
+
+def row_of(row: Action) -> dict[str, Any]:
+    """Return one table's row of the list."""
+    facts = dict(row.preview.get("facts") or [])
+    return {
+        "action": row,
+        "refused": row.preview.get("refused", "") if row.state == State.DRAFT else "",
+        "dead": facts.get("Dead rows", ""),
+        "size": facts.get("Size", ""),
+        "warnings": row.preview.get("warnings") or [],
+        "conflicts": len(row.preview.get("conflicts") or []),
+        "expected": row.preview.get("expected_seconds"),
+        "seconds": seconds_of(row),
+    }
+
+
+def dead_of(row: Action) -> int:
+    """Return the dead rows that a preview saw."""
+    text = dict(row.preview.get("facts") or []).get("Dead rows", "0")
+    return int(text.replace(",", ""))
+
+
+def seconds_of(row: Action) -> float | None:
+    """Return how long the statement ran, None before its end."""
+    if row.started_at is None or row.finished_at is None:
+        return None
+    return (row.finished_at - row.started_at).total_seconds()
+
+
+def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
+    """Return the totals."""
+    counts = batches.counts(rows)
+    bad = sum(counts.get(str(state), 0) for state in (State.FAILED, State.LOST, State.EXPIRED))
+    left = sum(counts.get(str(state), 0) for state in (State.SKIPPED, State.REFUSED))
+    numbers = [(row.before, row.after) for row in rows if row.state == State.SUCCEEDED]
+    dead = sum(
+        (before.get("n_dead_tup") or 0) - (after.get("n_dead_tup") or 0)
+        for before, after in numbers
+        if after
+    )
+    size = sum(
+        (before.get("size_bytes") or 0) - (after.get("size_bytes") or 0)
+        for before, after in numbers
+        if after.get("size_bytes") is not None and before.get("size_bytes") is not None
+    )
+    waiting = counts.get("queued", 0)
+    seconds = sum(seconds_of(row) or 0 for row in rows)
+    return [
+        {
+            "title": "Succeeded",
+            "value": counts.get("succeeded", 0),
+            "unit": f"of {len(rows):,}",
+            "level": "good" if counts.get("succeeded") else "",
+        },
+        {"title": "Waiting", "value": waiting, "note": f"{counts.get('running', 0)} running"},
+        {
+            "title": "Failed or lost",
+            "value": bad,
+            "level": "critical" if bad else "",
+            "note": f"{counts.get('cancelled', 0)} stopped",
+        },
+        {
+            "title": "Left alone",
+            "value": left,
+            "level": "warning" if left else "",
+            "note": "skipped or refused",
+        },
+        {
+            "title": "Dead rows removed",
+            "value": max(0, dead),
+            "kind": "short",
+            "note": f"{' '.join(charts.bytes_words(max(0, size)))} given back to the disk",
+        },
+        {"title": "Worked", "value": seconds, "kind": "duration", "note": "sum of all tables"},
+    ]
+
+
+def exported_row(row: Action) -> dict[str, Any]:
+    """Return one table's row of the export."""
+    return {
+        "position": row.batch_position,
+        "id": str(row.pk),
+        "action": row.name,
+        "database": row.arguments.get("database", ""),
+        "object": row.object_name,
+        "sql": row.sql,
+        "state": row.state,
+        "outcome": row.outcome or row.preview.get("refused", ""),
+        "effect": row.effect,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "seconds": seconds_of(row),
+    }

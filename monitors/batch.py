@@ -1,0 +1,265 @@
+"""One action on several tables: a frozen list, one row a table, one after another.
+
+Each row goes the same way as an action that is asked for alone
+(`monitors/run.py`); a batch only says which is next. Nothing here connects to
+a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from monitors import access, audit, queue, run
+from monitors.action import Action as Spec, InvalidArguments, Refused
+from monitors.models import Action, Batch, Target
+
+AT_MOST = 500
+"""Tables of one batch."""
+LIFE = timedelta(hours=12)
+"""What has not begun by then is not begun any more."""
+PREVIEW_EXPIRES_SECONDS = 30
+
+State = Action.State
+OPEN = (State.QUEUED, State.WAITING, State.RUNNING)
+
+
+def preview(  # noqa: PLR0913 - one keyword a column
+    user: User,
+    target: Target,
+    name: str,
+    tables: Sequence[Mapping[str, str]],
+    options: Mapping[str, str],
+    *,
+    due: bool = False,
+    source: str,
+) -> Batch:
+    """Save drafts for a list of tables and have a worker look at each.
+
+    A table is {database, relid} or {database, table}. Raises PermissionDenied,
+    Refused or InvalidArguments.
+    """
+    spec = run.spec_of(name)
+    if not spec.several:
+        message = f"{name} is asked for one table at a time."
+        raise InvalidArguments(message)
+    run.check(user, target, spec, source)
+    cleaned = [spec.clean({**options, **table}) for table in unlike(tables)]
+    if not cleaned:
+        raise Refused("No table is due." if due else "Choose at least one table.")
+    if len(cleaned) > AT_MOST:
+        message = f"{len(cleaned):,} tables are too many at once: choose at most {AT_MOST}."
+        raise InvalidArguments(message)
+    batch = Batch(
+        name=name,
+        target=target,
+        target_name=target.name,
+        options=dict(options),
+        due=due,
+        asked_by=user,
+        asked_by_name=user.get_username(),
+        asked_from=source[:60],
+    )
+    rows = [draft_of(user, target, spec, batch, one, source) for one in cleaned]
+    for position, row in enumerate(rows):
+        row.batch_position = position
+    with transaction.atomic():
+        batch.save(force_insert=True)
+        Action.objects.bulk_create(rows)
+    expires = PREVIEW_EXPIRES_SECONDS
+    queue.send("preview_batch", str(batch.pk), queue="requests", expires=expires)
+    return batch
+
+
+def unlike(tables: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return tables without those that are named twice."""
+    return list({tuple(sorted(table.items())): table for table in tables}.values())
+
+
+def draft_of(
+    user: User, target: Target, spec: Spec, batch: Batch, cleaned: dict[str, str], source: str
+) -> Action:
+    """Return an unsaved draft of one table."""
+    row = run.build(user, target, spec, cleaned, source=source)
+    row.batch = batch
+    row.preview = {"ready": False, "refused": ""}
+    return row
+
+
+def is_ready(batch: Batch) -> bool:
+    """Return whether a worker has looked at every table."""
+    return not batch.actions.filter(state=State.DRAFT, preview__ready=False).exists()
+
+
+def request(user: User, batch: Batch, *, reason: str = "", source: str) -> Batch:
+    """Ask for what a batch's preview showed; asking twice is asking once.
+
+    What the preview refused stays refused, the rest goes on. Raises
+    PermissionDenied, Refused or InvalidArguments.
+    """
+    spec, target = run.spec_of(batch.name), target_of(batch)
+    if batch.asked_by_id != user.pk:
+        raise run.denied(user, target, spec, source, "Only who opened a preview may ask for it.")
+    if batch.asked_at is not None:
+        return batch
+    run.check(user, target, spec, source)
+    drafts = list(batch.actions.filter(state=State.DRAFT).order_by("batch_position"))
+    asked = [row for row in drafts if not row.preview.get("refused")]
+    for row in asked:
+        run.check_draft(row, spec, target, reason, confirmed=True)
+    if not asked:
+        message = "None of these tables can be worked on: each row says why."
+        raise Refused(message)
+    with transaction.atomic():
+        submit(batch, spec, drafts, asked, user.get_username(), reason, source)
+    advance(target.pk)
+    batch.refresh_from_db()
+    return batch
+
+
+def submit(  # noqa: PLR0913, PLR0917 - one caller
+    batch: Batch,
+    spec: Spec,
+    drafts: Sequence[Action],
+    asked: Sequence[Action],
+    who: str,
+    reason: str,
+    source: str,
+) -> None:
+    """Turn a batch's drafts into requests, once, with the intent of each in the audit."""
+    now = timezone.now()
+    unasked = Batch.objects.filter(pk=batch.pk, asked_at=None)
+    if not unasked.update(asked_at=now, asked_from=source[:60], reason=reason):
+        return
+    audit.event(
+        f"{batch.name}.batch",
+        who,
+        source,
+        target_name=batch.target_name,
+        object_name=f"{len(asked)} table{'s' if len(asked) != 1 else ''}",
+        reason=reason,
+        batch=str(batch.pk),
+        actions=[str(row.pk) for row in asked],
+    )
+    for row in asked:
+        run.submit(row, spec, reason, waits=False, key=None, source=source)
+    batch.actions.filter(state=State.QUEUED).update(expires_at=now + LIFE)
+    for row in drafts:
+        if row.preview.get("refused"):
+            end_refused(row)
+
+
+def end_refused(row: Action) -> None:
+    """Give a draft that its preview refused its final state; the preview wrote the audit."""
+    Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
+        state=State.REFUSED,
+        outcome=str(row.preview["refused"])[:1000],
+        finished_at=timezone.now(),
+    )
+
+
+def stop(user: User, batch: Batch, source: str) -> Batch:
+    """Start no further table and stop the one that runs; raises PermissionDenied, Refused."""
+    target = target_of(batch)
+    access.require(user, batch.name, target, source=source)
+    if batch.asked_at is None or batch.finished_at is not None:
+        message = "It is over already." if batch.finished_at else "It was not asked for yet."
+        raise Refused(message)
+    name = user.get_username()
+    # The batch's row is locked by whoever claims one of its tables.
+    if Batch.objects.filter(pk=batch.pk, stop_asked_by="").update(stop_asked_by=name):
+        audit.event(
+            f"{batch.name}.batch.stop",
+            name,
+            source,
+            target_name=batch.target_name,
+            batch=str(batch.pk),
+        )
+    for row in batch.actions.filter(state__in=OPEN).order_by("-batch_position"):
+        stop_row(user, row, source)
+    settle(target.pk)
+    batch.refresh_from_db()
+    return batch
+
+
+def stop_row(user: User, row: Action, source: str) -> None:
+    """Stop one table's action, unless it has ended by itself meanwhile."""
+    try:
+        run.stop(user, row, source)
+    except Refused:
+        return
+
+
+def claim(row: Action, claim_row: Q) -> bool:
+    """Take a batch's queued row, if none too many run on its target; False where it may not be.
+
+    The open batches of a target are locked, so that two workers can't both see a free place.
+    """
+    with transaction.atomic():
+        opened = Batch.objects.select_for_update(of=("self",)).filter(
+            target=row.target, finished_at=None, asked_at__isnull=False
+        )
+        batches = {batch.pk: batch for batch in opened.order_by("pk")}
+        own = batches.get(row.batch_id) if row.batch_id else None
+        if own is None or own.stop_asked_by:
+            return False
+        running = Action.objects.filter(batch__in=batches, state=State.RUNNING).count()
+        if running >= own.at_once:
+            return False
+        now = timezone.now()
+        rows = Action.objects.filter(claim_row, pk=row.pk)
+        return bool(rows.update(state=State.RUNNING, started_at=now, beat_at=now))
+
+
+def waiting_rows(target_id: int) -> QuerySet[Action]:
+    """Return a target's queued rows of batches, in the order in which they run."""
+    rows = Action.objects.filter(batch__target=target_id, state=State.QUEUED)
+    return rows.select_related("batch").order_by("batch__asked_at", "batch_position")
+
+
+def advance(target_id: int) -> None:
+    """Send the next tables of a target to the workers, and end batches that are done."""
+    settle(target_id)
+    following = list(waiting_rows(target_id)[:10])
+    if not following or following[0].batch is None:
+        return
+    running = Action.objects.filter(batch__target=target_id, state=State.RUNNING).count()
+    for row in following[: max(0, following[0].batch.at_once - running)]:
+        run.publish(row, run.spec_of(row.name))
+
+
+def settle(target_id: int) -> None:
+    """Say of a target's batches that they are over where no row of theirs is open."""
+    opened = Batch.objects.filter(target=target_id, finished_at=None, asked_at__isnull=False)
+    for batch in opened:
+        if not batch.actions.filter(state__in=[*OPEN, State.DRAFT]).exists():
+            opened.filter(pk=batch.pk).update(finished_at=timezone.now())
+
+
+def sweep() -> None:
+    """Go on with batches whose worker or message was lost."""
+    opened = Batch.objects.filter(finished_at=None, asked_at__isnull=False)
+    for target_id in set(opened.exclude(target=None).values_list("target", flat=True)):
+        advance(target_id)
+    opened.filter(target=None).exclude(actions__state__in=OPEN).update(finished_at=timezone.now())
+
+
+def target_of(batch: Batch) -> Target:
+    """Return a batch's target; raises Refused where it was removed."""
+    if batch.target is None:
+        message = f"The target {batch.target_name} was removed."
+        raise Refused(message)
+    return batch.target
+
+
+def counts(rows: Sequence[Action]) -> dict[str, int]:
+    """Return how many rows are in each state, in the order of the states."""
+    found = {str(state): 0 for state in State}
+    for row in rows:
+        found[str(row.state)] += 1
+    return {state: count for state, count in found.items() if count}
