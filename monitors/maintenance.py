@@ -9,7 +9,9 @@ from redis.exceptions import RedisError
 
 from monitors import judge
 from monitors.history import freshness, partitions, rollup
+from monitors.models import JobRun
 
+RUNS_KEPT = timedelta(days=365)
 ROLL_UP_EVERY = timedelta(minutes=5)
 SLOW_EVERY = timedelta(minutes=10)
 
@@ -24,6 +26,7 @@ def maintain(now: datetime) -> None:
         judge.judge_due(now)
         partitions.drop_old(now)
         rollup.prune(now)
+        JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()
         freshness.measure_sizes()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from monitors import check, heartbeat, maintenance, perform, queue, registration, schedule
+from monitors import check, heartbeat, job_runs, maintenance, perform, queue, registration, schedule
 from monitors.snapshot import read_live, take_due
 
 
@@ -45,6 +45,7 @@ def maintain_history() -> None:
 def sweep() -> None:
     """Send again what the broker lost, expire and look for what is lost."""
     perform.sweep()
+    job_runs.send_due(timezone.now())
 
 
 @shared_task
@@ -75,3 +76,9 @@ def check_target(check_id: str) -> None:
 def delete_target(target_id: int) -> None:
     """Remove a target and its history in batches."""
     registration.delete_target(target_id)
+
+
+@shared_task
+def job(job_id: int) -> None:
+    """Take a recurring job one step further."""
+    job_runs.look(job_id, timezone.now())

@@ -32,5 +32,6 @@ PAGES: tuple[Page, ...] = (
     ),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
+    Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
 )

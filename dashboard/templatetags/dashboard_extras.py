@@ -50,6 +50,7 @@ ACTION_ICONS = {
     "terminate_backend": "terminate",
 }
 VERDICT_LEVELS = {"helped": "good", "no change": "notice", "worse": "warning"}
+RUN_LEVELS = {"done": "good", "nothing to do": "good", "missed": "warning", "refused": "critical"}
 STATE_LEVELS = {
     "draft": "notice",
     "waiting": "notice",
@@ -212,6 +213,12 @@ def state_level(state: str) -> str:
 def verdict_level(verdict: str) -> str:
     """Return the level of a verdict on an action."""
     return VERDICT_LEVELS.get(verdict, "notice")
+
+
+@register.filter
+def run_level(state: str) -> str:
+    """Return the level of a job's run."""
+    return RUN_LEVELS.get(state, "notice")
 
 
 @register.filter

@@ -1,0 +1,212 @@
+"""Carries recurring jobs out: batches that run in their hours when the server is calm enough.
+
+A job is looked at when it is due. Its run waits for the gates, makes a batch of
+the tables with the rights of the job's owner, and is over with the batch; when
+the hours end no further table is begun.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+
+from monitors import batch as batches, due, jobs, queue, recurrence, run, snapshot
+from monitors.action import InvalidArguments, Refused
+from monitors.models import Action, Batch, Job, JobRun, Target
+from monitors.pg import connect, load
+from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.load import Load
+from monitors.secrets import SecretUnreadable
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(seconds=30)
+"""How often an open run is looked at."""
+PREPARED_WITHIN = timedelta(minutes=5)
+LOOK_TIMEOUT_MS = 2000
+
+State = JobRun.State
+
+
+def send_due(now: datetime) -> None:
+    """Queue a look at each job that is due; called every few seconds by one worker."""
+    for pk in Job.objects.filter(next_at__lte=now).values_list("pk", flat=True)[:200]:
+        queue.send("job", pk, queue="requests", expires=jobs.MESSAGE_SECONDS)
+
+
+def look(job_id: int, now: datetime) -> None:
+    """Take a due job one step further; a job that another worker looks at is left alone."""
+    with transaction.atomic():
+        rows = Job.objects.select_for_update(skip_locked=True, of=("self",))
+        job = (
+            rows.select_related("target__environment", "owner")
+            .filter(pk=job_id, next_at__lte=now)
+            .first()
+        )
+        if job is None:
+            return
+        # Another message of the same look finds it not due any more.
+        Job.objects.filter(pk=job.pk).update(next_at=now + LOOK_EVERY)
+        opened = job.runs.filter(state__in=JobRun.OPEN).first() or begin(job, now)
+    if opened is not None:
+        STEPS[State(opened.state)](job, opened, now)
+    if opened is None or not opened.is_open:
+        Job.objects.filter(pk=job.pk).update(next_at=jobs.planned(job, now))
+
+
+def begin(job: Job, now: datetime) -> JobRun | None:
+    """Return a new run where the job's hours are open and it is its turn."""
+    opening = recurrence.opening_at(jobs.hours_of(job), now)
+    turn = jobs.planned(job, now)
+    if not job.enabled or opening is None or turn is None or turn > now:
+        return None
+    return JobRun.objects.create(job=job, started_at=now, closes_at=opening.end)
+
+
+def hold(job: Job, opened: JobRun, now: datetime) -> None:
+    """Wait for the gates; once they are open, have a worker look at the tables."""
+    if now >= opened.closes_at:
+        end(opened, State.MISSED, f"Its hours ended. {opened.text}".strip(), now)
+        return
+    closed = closed_gates(job)
+    if closed:
+        note(opened, text=f"Held: {closed}")
+        return
+    if job.owner is None:
+        end(opened, State.REFUSED, f"{job.owner_name} has no account any more.", now)
+        return
+    try:
+        made = batches.preview(
+            job.owner,
+            job.target,
+            job.action,
+            job.tables or due_now(job.target),
+            job.options,
+            due=not job.tables,
+            source=f"job:{job.name}",
+        )
+    except (Refused, InvalidArguments, PermissionDenied) as error:
+        idle = not job.tables and not due_now(job.target)
+        end(opened, State.IDLE if idle else State.REFUSED, str(error), now)
+        return
+    Batch.objects.filter(pk=made.pk).update(at_once=job.at_once)
+    opened.batch = made
+    note(opened, state=State.PREPARING, batch=made, text="A worker looks at the tables.")
+
+
+def due_now(target: Target) -> list[Mapping[str, str]]:
+    """Return the tables that are due, as a batch is given them."""
+    found = due.due_tables(target)[: batches.AT_MOST]
+    return [{"database": one.database, "relid": str(one.relid)} for one in found]
+
+
+def prepare(job: Job, opened: JobRun, now: datetime) -> None:
+    """Ask for the batch once every table was looked at."""
+    made = opened.batch
+    if made is None or job.owner is None:
+        end(opened, State.REFUSED, "Its batch is gone.", now)
+        return
+    if not batches.is_ready(made):
+        if now - made.created_at > PREPARED_WITHIN:
+            end(opened, State.REFUSED, "No worker looked at the tables in time.", now)
+        return
+    try:
+        batches.request(job.owner, made, reason=f"Job {job.name}", source=f"job:{job.name}")
+    except (Refused, InvalidArguments, PermissionDenied) as error:
+        end(opened, State.REFUSED, str(error), now)
+        return
+    note(opened, state=State.RUNNING, text="Running.")
+
+
+def follow(job: Job, opened: JobRun, now: datetime) -> None:
+    """See whether the batch is over; when the hours end, begin no further table."""
+    made = opened.batch
+    if made is None:
+        end(opened, State.REFUSED, "Its batch is gone.", now)
+        return
+    if made.finished_at is not None:
+        end(opened, State.DONE, outcome_of(list(made.actions.all())), now)
+    elif now >= opened.closes_at and not made.stop_asked_by and job.owner is not None:
+        try:
+            batches.stop(job.owner, made, f"job:{job.name}")
+        except (Refused, PermissionDenied) as error:
+            log.warning("Job %s: its batch was not stopped: %s", job.pk, error)
+        note(opened, text="Its hours ended: no further table is begun.")
+
+
+STEPS = {State.HELD: hold, State.PREPARING: prepare, State.RUNNING: follow}
+
+
+def outcome_of(rows: Sequence[Action]) -> str:
+    """Return how a batch ended: `12 tables: 11 succeeded, 1 skipped.`."""
+    counts = batches.counts(rows)
+    words = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    return f"{len(rows):,} table{'s' if len(rows) != 1 else ''}: {words}."
+
+
+def closed_gates(job: Job) -> str:
+    """Return why a job may not begin now, '' where it may."""
+    reason = run.reason_not_to_act(job.target)
+    if reason:
+        return reason
+    limits = (job.max_active_backends, job.max_running_vacuums, job.max_replay_lag_bytes)
+    if all(limit is None for limit in limits):
+        return ""
+    try:
+        now = load_of(job.target)
+    except (Unreachable, SecretUnreadable, psycopg.Error) as error:
+        return f"{job.target.name} could not be asked: {reason_of(error)}"
+    return " ".join(gates(job, now))
+
+
+def gates(job: Job, now: Load) -> list[str]:
+    """Return a sentence for each gate that is closed."""
+    lag = now.replay_lag_bytes or 0
+    tests: list[tuple[int | None, int, str]] = [
+        (
+            job.max_active_backends,
+            now.active_backends,
+            "{} backends are active, at most {} may be.",
+        ),
+        (job.max_running_vacuums, now.running_vacuums, "{} vacuums run, at most {} may."),
+        (job.max_replay_lag_bytes, lag, "A standby is {} bytes behind, at most {} may it be."),
+    ]
+    return [
+        sentence.format(f"{value:,}", f"{limit:,}")
+        for limit, value, sentence in tests
+        if limit is not None and value > limit
+    ]
+
+
+def load_of(target: Target) -> Load:
+    """Ask a target how busy it is, with the collector login; raises as `connect` does."""
+    connection = connect.open_target(
+        snapshot.collector_address(target),
+        purpose="job",
+        statement_timeout_ms=LOOK_TIMEOUT_MS,
+        lock_timeout_ms=LOOK_TIMEOUT_MS,
+        read_only=True,
+    )
+    try:
+        with connect.deadline(connection, 5):
+            return load.read_load(connection)
+    finally:
+        connection.close()
+
+
+def note(opened: JobRun, **values: Any) -> None:
+    """Write down where a run stands."""
+    for name, value in values.items():
+        setattr(opened, name, value)
+    JobRun.objects.filter(pk=opened.pk).update(**values)
+
+
+def end(opened: JobRun, state: State, text: str, now: datetime) -> None:
+    """Write down how a run ended."""
+    note(opened, state=state, text=text[:500], finished_at=now)

@@ -1,0 +1,47 @@
+"""How busy a server is now: what decides whether maintenance may begin.
+
+Source: https://www.postgresql.org/docs/current/monitoring-stats.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+# A standby that has not said how far it is counts from the start of its sending.
+LOAD_SQL = """
+SELECT (SELECT count(*)
+          FROM pg_catalog.pg_stat_activity AS a
+         WHERE a.state = 'active'
+           AND a.backend_type = 'client backend'
+           AND a.pid <> pg_catalog.pg_backend_pid()
+           AND a.application_name NOT LIKE 'howdah%%') AS active_backends,
+       (SELECT count(*) FROM pg_catalog.pg_stat_progress_vacuum) AS running_vacuums,
+       (SELECT max(pg_catalog.pg_wal_lsn_diff(
+                       CASE WHEN pg_catalog.pg_is_in_recovery()
+                            THEN pg_catalog.pg_last_wal_receive_lsn()
+                            ELSE pg_catalog.pg_current_wal_lsn()
+                       END,
+                       coalesce(r.replay_lsn, r.sent_lsn)))::bigint
+          FROM pg_catalog.pg_stat_replication AS r
+         WHERE r.state <> 'backup') AS replay_lag_bytes
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a server does at a moment."""
+
+    active_backends: int  # clients that run a statement, without ours
+    running_vacuums: int  # of anybody, autovacuum too
+    replay_lag_bytes: int | None  # of the standby that is furthest behind; None: there is none
+
+
+def read_load(connection: psycopg.Connection) -> Load:
+    """Ask a server how busy it is; one short read."""
+    with connection.cursor(row_factory=class_row(Load)) as cursor:
+        found = cursor.execute(LOAD_SQL, binary=True).fetchone()
+    assert found is not None  # noqa: S101 - a SELECT without FROM has one row
+    return found
