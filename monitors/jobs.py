@@ -66,7 +66,7 @@ def save(user: User, job: Job, *, source: str) -> Job:
 
 def keep(job: Job, who: str, source: str, *, now: datetime | None = None) -> Job:
     """Save a job, plan its next look and write it into the audit."""
-    is_new = job._state.adding
+    is_new = not Job.objects.filter(pk=job.pk).exists()
     with transaction.atomic():
         job.next_at = planned(job, now or timezone.now())
         job.save()

@@ -61,7 +61,7 @@ class Command(command.Command):
         if Job.objects.filter(target=target, name=options["name"]).exists():
             message = f"{target.name} has a job {options['name']} already: edit it."
             raise failure(message)
-        job = Job(target=target, name=options["name"])
+        job = Job(target=target, name=options["name"], weekdays=list(range(len(DAYS))))
         made = jobs.save(person_named(options), applied(job, options), source=SOURCE)
         self.say(f"{made.name} runs next at {made.next_at:%Y-%m-%d %H:%M} UTC.")
 
@@ -172,8 +172,6 @@ def zone(text: str) -> str:
 
 def applied(job: Job, options: dict[str, Any]) -> Job:
     """Return a job with the fields that were named."""
-    if job._state.adding:
-        job.weekdays = list(range(len(DAYS)))
     plain = ("action", "opens_at", "time_zone", *MINUTES, *GATES)
     for name in plain:
         if options[name] is not None:
