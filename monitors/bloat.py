@@ -29,17 +29,26 @@ CALIBRATED_BYTES = 64 * BLOCK_BYTES
 Figures = Mapping[str, Any]
 
 
-def heap_waste(*, size: int, dead: float, free: float, rows: float, fillfactor: int) -> int:
+TOAST_FITS, TOAST_SHORT = 4, 6
+"""Chunks of TOAST are cut so that four fill a page; shorter ones than six to a page are others."""
+
+
+def heap_waste(  # noqa: PLR0913 - keyword only, the figures of one row
+    *, size: int, dead: float, free: float, rows: float, fillfactor: int, toast: bool = False
+) -> int:
     """Return the bytes that a table wastes, from what pgstattuple found: bytes, bytes, bytes, rows.
 
     Rows count as equally wide, and a page holds a whole number of them: the tail
     of a page in which no further row fits is no waste, since no rewrite gives it back.
+    Long chunks of TOAST count as four to a page.
     """
     used = size - dead - free - PAGE_HEADER_BYTES * (size // BLOCK_BYTES)
     if rows <= 0 or used <= 0:
         return size
     reserve = BLOCK_BYTES * (FULL_PCT - fillfactor) // FULL_PCT
     fits = max(1, math.floor((BLOCK_BYTES - PAGE_HEADER_BYTES - reserve) / (used / rows) + 1e-9))
+    if toast and fits <= TOAST_SHORT:
+        fits = min(fits, TOAST_FITS)
     return max(0, size - math.ceil(rows / fits) * BLOCK_BYTES)
 
 

@@ -25,7 +25,8 @@ from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Database, Snapshot, Target, TargetCheck
+from monitors.history import store
+from monitors.models import HISTORY, Action, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.secrets import SecretUnreadable
@@ -100,6 +101,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
                 return signal(hand, row, spec, statement)
             ended = maintain(hand, address, row, spec, statement)
         look_again(target, spec, ended)
+        keep_result(row, spec, ended)
         return ended
     except Refused as error:
         return Ended(State.REFUSED, str(error))
@@ -127,9 +129,23 @@ def look_again(target: Target, spec: Spec, ended: Ended) -> None:
     """Read what a statement changed, so that the history shows it at once."""
     if not spec.after or ended.state != State.SUCCEEDED:
         return
-    for found in snapshot.take_now(target, [spec.after], seconds=SNAPSHOT_SECONDS):
+    for found in snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS):
         if found.state != Snapshot.State.OK:
-            log.warning("%s: %s after %s: %s", target.name, spec.after, spec.name, found.error)
+            log.warning("%s: %s after %s: %s", target.name, found.probe, spec.name, found.error)
+
+
+def keep_result(row: Action, spec: Spec, ended: Ended) -> None:
+    """Keep what a statement measured in the history of its object, where that is known."""
+    seen, database = ended.after.get("seen"), database_of(row, row.target) if row.target else ""
+    if not spec.keeps or ended.state != State.SUCCEEDED or not seen:
+        return
+    known = Database.objects.filter(target=row.target, datname=database, gone_at=None).first()
+    if known is None or row.target is None:
+        return
+    place = store.Place(HISTORY[spec.keeps], row.target.pk, known.pk)
+    kept = store.keep_measured(place, (row.identity["relid"],), row.identity["relkind"], seen)
+    if not kept:
+        log.warning("%s: %s is not in the history yet", row.target.name, row.object_name)
 
 
 def still_allowed(row: Action, spec: Spec) -> Target:
@@ -230,7 +246,7 @@ def maintain(
         return not_done(error, hand, row, spec, watch)
     else:
         skips = [notice.text for notice in notices if notice.skips]
-        after = measured(watch, row, spec, None if skips else row.before)
+        after = measured(watch, row, spec, None if skips else row.before) | spec.result(watch.rows)
     finally:
         watch.close()
     if skips:
@@ -323,6 +339,8 @@ def right_needed(row: Action, spec: Spec) -> str:
         return f"Run: GRANT pg_signal_backend TO {user}."
     if spec.right == "superuser":
         return "Only a superuser may do that."
+    if spec.right == "scan":
+        return f"Run: GRANT pg_stat_scan_tables TO {user}."
     if spec.right == "reset":
         return f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}."
     if row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -12,8 +12,9 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
+from monitors.actions import ACTIONS
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
-from monitors.advisors import ADVISORS, dead_tuples
+from monitors.advisors import ADVISORS, bloat, dead_tuples
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
@@ -25,6 +26,7 @@ READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
     "vacuum": ("tables",),
+    "bloat": ("bloat",),
 }
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
@@ -34,6 +36,7 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
+    "bloat": "No table or index wastes so much that a rewrite would pay.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -88,7 +91,10 @@ def findings_of(targets: Iterable[Target]) -> dict[int, list[Finding]]:
 def judge(target: Target, samples: Samples) -> Iterator[Finding]:
     """Yield what every advisor says of a target's samples."""
     for advisor in ADVISORS:
-        yield from advisor.advise(samples, thresholds_of(target, advisor))
+        for one in advisor.advise(samples, thresholds_of(target, advisor)):
+            # An advisor may offer what this version has no action for.
+            known = not one.action or one.action in ACTIONS
+            yield one if known else replace(one, action="", arguments={})
 
 
 def thresholds_of(target: Target, advisor: Advisor) -> dict[str, float]:
@@ -119,6 +125,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
+    bloated = bloat_of(targets, names)
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -127,6 +134,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             activity=activity.get(target.pk, ()),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
+            bloat=bloated.get(target.pk, ()),
         )
         for target in targets
     }
@@ -147,6 +155,11 @@ def samples_at(target: Target, at: datetime) -> Samples:
         activity=series.at("activity", target.pk, at),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
+        bloat=[
+            row
+            for row in series.at("bloat", target.pk, at)
+            if row["database_id"] in names[target.pk]
+        ],
     )
 
 
@@ -198,6 +211,19 @@ def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]])
         missing = [row for row in mains if (row["database_id"], row["relid"]) not in known]
         chosen.setdefault(target_id, []).extend(missing)
     return chosen
+
+
+def bloat_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]]) -> Rows:
+    """Return the tables and indexes that waste enough bytes for a finding: few of a fleet's."""
+    watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
+    least = min(
+        (
+            min(limits["notice_bytes"], limits["warning_bytes"])
+            for limits in (thresholds_of(target, bloat.ADVISOR) for target in targets)
+        ),
+        default=0,
+    )
+    return latest("bloat", [target.pk for target in targets], watched, Q(bloat_bytes__gte=least))
 
 
 def activity_of(ids: Sequence[int]) -> Rows:

@@ -113,6 +113,9 @@ def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:
                     sql.Identifier(OPERATOR)
                 )
             )
+    for name in DEMO_DATABASES:
+        with cluster.connect(dbname=name) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pgstattuple")
 
 
 def create_logins(connection: psycopg.Connection[Any], passwords: Mapping[str, str]) -> None:

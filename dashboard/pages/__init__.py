@@ -30,6 +30,7 @@ PAGES: tuple[Page, ...] = (
         icon="vacuum",
         heading="Health",
     ),
+    Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
 )

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, index_rows, table_rows
+from dashboard import bloat_rows, charts, index_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, autovacuum, review
 from monitors.advisor import Finding
@@ -83,12 +83,15 @@ def page(
     gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
     rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
     runs = runs_of(target, window, row)
-    marks = sorted([*series.marks(target.pk, window), *run_marks(runs)], key=lambda m: m["at"])
+    bloat = bloat_rows.of_table(target, window, row)
+    own = {"database_id": row["database_id"], **key}
+    marks = sorted([*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"])
     context: dict[str, Any] = {
         "row": row,
         "verdict": review.verdict(target, mine, page="vacuum", at=at) if mine else None,
         "findings": mine,
-        "tiles": tiles(row, gauges),
+        "tiles": tiles(row, gauges, bloat),
+        "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
         "indexes": index_rows.indexes_of(target, window, row),
@@ -112,7 +115,7 @@ def page(
     )
 
 
-def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
+def tiles(row: Row, gauges: series.Series, bloat: Row | None) -> list[dict[str, Any]]:
     """Return the headline figures."""
     values = gauges.values
     past = row["threshold_pct"]
@@ -141,6 +144,12 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
             "note": "indexes and TOAST too",
         },
         {
+            "title": "Wasted",
+            "value": bloat["bloat_bytes"] if bloat else None,
+            "kind": "bytes",
+            "note": waste_note(bloat),
+        },
+        {
             "title": "Rows changed",
             "value": row["n_mod_since_analyze"],
             "kind": "short",
@@ -149,6 +158,14 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
         },
         {"title": "XID age", "value": row["xid_age"], "kind": "short", "note": "of relfrozenxid"},
     ]
+
+
+def waste_note(bloat: Row | None) -> str:
+    """Return the table's wasted share, how it is known and since when."""
+    if bloat is None or bloat["method"] is None:
+        return "not known"
+    share = "" if bloat["shown_pct"] is None else f"{bloat['shown_pct']:.0f} %, "
+    return f"{share}{bloat['word']}, table alone"
 
 
 def times_words(past: float) -> str:

@@ -7,6 +7,7 @@ from monitors.actions import (
     analyze,
     cancel_backend,
     create_extension,
+    measure_bloat,
     reset_statements,
     terminate_backend,
     vacuum,
@@ -21,6 +22,7 @@ ACTIONS: dict[str, Action] = {
         analyze.ACTION,
         vacuum.ACTION,
         vacuum_full.ACTION,
+        measure_bloat.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
     )

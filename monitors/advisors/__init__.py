@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitors.advisor import Advisor
 from monitors.advisors import (
     autovacuum_disabled,
+    bloat,
     blocked,
     connections_near_limit,
     dead_tuples,
@@ -19,4 +20,5 @@ ADVISORS: tuple[Advisor, ...] = (
     long_running.ADVISOR,
     autovacuum_disabled.ADVISOR,
     dead_tuples.ADVISOR,
+    bloat.ADVISOR,
 )

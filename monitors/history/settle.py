@@ -158,6 +158,7 @@ def judged(
             free=seen["free"],
             rows=seen["rows"],
             fillfactor=fillfactor,
+            toast=relkind == "t",
         )
     return bloat.measured(now, known, size=size, waste=waste, method=method, at=at)
 

@@ -35,6 +35,7 @@ MAINTAINED = frozenset("rmp")
 
 # Lock modes that conflict with the one an action takes.
 CONFLICTS = {
+    "AccessShareLock": ("AccessExclusiveLock",),
     "ShareUpdateExclusiveLock": (
         "ShareUpdateExclusiveLock",
         "ShareLock",

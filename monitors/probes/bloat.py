@@ -227,20 +227,24 @@ entry AS MATERIALIZED (
     FROM idx AS x
     JOIN shape AS s ON s.oid = x.indexrelid
     JOIN aligned AS a ON a.oid = x.indexrelid),
--- Equal keys share one entry with a list of 6 bytes a row, at most a tenth of a page long.
+-- Equal keys share an entry with a list of 6 bytes a row, at most a tenth of a page long.
 leaf AS MATERIALIZED (
   SELECT e.oid, e.has_statistics, e.has_name, e.reltuples, f.bytes,
-         CASE WHEN NOT e.deduplicates OR e.reltuples <= e.keys THEN f.bytes + 4
-              ELSE least(f.bytes + 4,
-                         l.lists * (ceil((f.bytes + 6 * l.rows / l.lists) / 8) * 8 + 4) / l.rows)
-          END AS row_bytes
+         CASE WHEN NOT l.shared THEN f.bytes + 4
+              WHEN l.rows > l.most THEN floor(b.bytes / 80) * 8 + 4
+              ELSE l.bytes END AS item_bytes,
+         CASE WHEN NOT l.shared THEN 1 ELSE least(l.rows, l.most) END AS item_rows
     FROM entry AS e
    CROSS JOIN block AS b
-    JOIN LATERAL (SELECT CASE WHEN e.null_share > 0 THEN e.null_bytes ELSE e.bytes END AS bytes)
+    JOIN LATERAL (SELECT CASE WHEN e.null_share > 0 THEN e.null_bytes ELSE e.bytes END AS bytes,
+                         greatest(e.reltuples / greatest(e.keys, 1), 1) AS rows)
          AS f ON true
-    JOIN LATERAL (SELECT greatest(e.reltuples / greatest(e.keys, 1), 1) AS rows,
-                         ceil(greatest(e.reltuples / greatest(e.keys, 1), 1)
-                              / greatest(floor((b.bytes / 10 - 4 - f.bytes) / 6), 1)) AS lists)
+    JOIN LATERAL (SELECT f.rows,
+                         greatest(floor((b.bytes / 10 - 4 - f.bytes) / 6), 1) AS most,
+                         ceil((f.bytes + 6 * f.rows) / 8) * 8 + 4 AS bytes,
+                         e.deduplicates
+                           AND ceil((f.bytes + 6 * f.rows) / 8) * 8 + 4 < f.rows * (f.bytes + 4)
+                           AS shared)
          AS l ON true),
 table_pages AS (
   SELECT r.oid,
@@ -259,9 +263,9 @@ index_pages AS (
    CROSS JOIN block AS b
     JOIN LATERAL (SELECT b.bytes - 40 - floor(b.bytes * (100 - coalesce(r.own_fillfactor, 90)) / 100)
                          AS usable) AS u ON true
-    JOIN LATERAL (SELECT ceil(l.reltuples * l.row_bytes / CASE WHEN l.row_bytes = l.bytes + 4
-                              THEN greatest(1, floor(u.usable / l.row_bytes)) * l.row_bytes
-                              ELSE u.usable END) AS leaves) AS g ON true
+    JOIN LATERAL (SELECT ceil(l.reltuples
+                              / (l.item_rows * greatest(1, floor(u.usable / l.item_bytes))))
+                         AS leaves) AS g ON true
    WHERE l.has_statistics AND NOT l.has_name),
 told AS (
   SELECT r.oid, coalesce(m.oid, t.oid, x.indrelid) AS tablerelid, p.pages,

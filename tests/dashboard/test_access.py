@@ -28,7 +28,9 @@ EXPECTED = {
     "overview": VIEWERS,
     "activity": VIEWERS,
     "vacuum": VIEWERS,
+    "bloat": VIEWERS,
     "table": VIEWERS,
+    "index": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,
     "strip": VIEWERS,
@@ -108,6 +110,9 @@ def addresses(shop, place, people) -> dict[str, str]:
         "name": shop.name,
         "datid": place["datid"],
         "relid": place["relid"],
+        "indexrelid": HISTORY["indexes"].latest._default_manager.filter(target_id=shop.pk)[
+            0
+        ].indexrelid,
         "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
         "person_id": people["viewer"].pk,
         "group_id": Group.objects.create(name="night shift").pk,
