@@ -120,6 +120,7 @@ def bloat_row(
         "shown_pct": row["bloat_pct"] if large else None,
         "word": word,
         "means": means,
+        "unknown_word": (row["not_estimated"] or "").replace("_", " "),
         "why_not": WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else "",
         "growth": change,
         "growth_bytes": round(change.grown) if change else None,

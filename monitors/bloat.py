@@ -23,8 +23,11 @@ MEASURED_FOR = timedelta(days=7)
 """How long a measurement is preferred to what statistics say."""
 CHANGED_SHARE = 0.1
 """Pages or rows that came or went, as a share: more, and a measurement is of another table."""
-CALIBRATED_BYTES = 64 * BLOCK_BYTES
+CALIBRATED_BYTES = 32 * BLOCK_BYTES
 """A smaller fresh object says too little of its bytes a row: pages are whole."""
+
+UNKNOWN_BYTES = 1024**2
+"""What an object is taken for that was never vacuumed or analyzed."""
 
 Figures = Mapping[str, Any]
 
@@ -78,10 +81,11 @@ def is_rewritten(before: Figures | None, now: Figures) -> bool:
 def fresh_bytes_per_row(now: Figures) -> float | None:
     """Return the bytes a row of an object that was just written, None where it tells nothing.
 
-    TRUNCATE writes a new file too: what is empty, or filled and changed again, is not fresh.
+    TRUNCATE writes a new file too: what is empty is not fresh. What was filled again before
+    the next snapshot may not be either; then less waste is told than there is, never more.
     """
     rows, size = now["reltuples"], now["relpages_bytes"]
-    if rows is None or rows <= 0 or size < CALIBRATED_BYTES or not now["mostly_live"]:
+    if not rows or rows < 0 or (size or 0) < CALIBRATED_BYTES:
         return None
     return float(size / rows)
 
@@ -129,7 +133,7 @@ def believed(now: Figures, fresh: float | None, known: Figures, at: datetime) ->
     size, rows = now["relpages_bytes"], now["reltuples"]
     waste: int | None = now["estimate_bytes"]
     method = ESTIMATE if waste is not None else None
-    if fresh and rows is not None and rows >= 0:
+    if fresh and size is not None and rows is not None and rows >= 0:
         waste, method = max(0, round(size - fresh * rows)), AFTER_REWRITE
     same = (size, waste, method) == (known["size_bytes"], known["bloat_bytes"], known["method"])
     when = known["measured_at"] if same else at
@@ -149,7 +153,9 @@ def measured(
     }
 
 
-def figures(size: int, waste: int | None, method: str | None, at: datetime | None) -> dict[str, Any]:
+def figures(
+    size: int | None, waste: int | None, method: str | None, at: datetime | None
+) -> dict[str, Any]:
     """Return the figures that people see; the share is 0 of an object without pages."""
     share = None if waste is None else FULL_PCT * waste / size if size else 0.0
     return {
@@ -167,7 +173,10 @@ def urgency(known: Figures, now: Figures, at: datetime) -> float:
     """Return how much an object wants to be measured: its waste times the age of its measurement."""
     when = known["measured_at"] if known["method"] in MEASURED else None
     age = (at - when).total_seconds() if when else MEASURED_FOR.total_seconds() * 4
+    size = now["relpages_bytes"]
+    if size is None:
+        size = UNKNOWN_BYTES
     waste = known["bloat_bytes"]
     if waste is None:
-        waste = now["relpages_bytes"] // 2
-    return age * max(waste, now["relpages_bytes"] // 100, 1)
+        waste = size // 2
+    return age * max(waste, size // 100, 1)

@@ -632,7 +632,11 @@ def measurer(
     def measure(wanted: list[store.Key]) -> dict[store.Key, tuple[str, dict[str, Any]]]:
         keys = [key[0] for key in wanted]
         connect.begin_read(connection, MEASURE_TIMEOUT_MS)
-        picked = connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
+        try:
+            with connection.transaction():
+                picked = connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
+        except (errors.LockNotAvailable, errors.QueryCanceled):
+            return {}
         found: dict[store.Key, tuple[str, dict[str, Any]]] = {}
         pages = 0
         for relid, relkind, cost in picked:

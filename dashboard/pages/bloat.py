@@ -237,6 +237,7 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
     growth = grown["growth_bytes"] if grown and (grown["growth_bytes"] or 0) > 0 else None
     size = sum(row["size_bytes"] or 0 for row in rows if row["method"])
     waste = bloat_rows.wasted(rows)
+    largest = max(rows, key=lambda row: row["bloat_bytes"] or 0)
     return [
         {
             "title": "Wasted",
@@ -256,6 +257,12 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
             "value": bloat_rows.wasted(indexes),
             "kind": "bytes",
             "note": f"of {counted(len(indexes), 'btree index')}".replace("indexs", "indexes"),
+        },
+        {
+            "title": "Most by one",
+            "value": largest["bloat_bytes"],
+            "kind": "bytes",
+            "note": largest["label"] if largest["bloat_bytes"] else "nothing is wasted",
         },
         {
             "title": "Judged",

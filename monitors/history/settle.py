@@ -131,7 +131,7 @@ def urgent(comparison: Any, shape: Shape, measuring: Measuring, at: datetime) ->
         recent = known["method"] in bloat.MEASURED and known["measured_at"] is not None
         if recent and (at - known["measured_at"]).total_seconds() < measuring.again_seconds:
             continue
-        if now["relpages_bytes"]:
+        if now["relpages_bytes"] != 0:
             weights.append((bloat.urgency(known, now, at), key))
     weights.sort(key=lambda one: -one[0])
     return [key for _, key in weights[: 2 * measuring.objects]]
@@ -200,13 +200,14 @@ def words_of(one: Rewritten) -> str:
         name = f"Index {quoted(one.now['schemaname'], one.now['indexrelname'])}"
     elif one.now["relkind"] == "t":
         name = f"TOAST of {name}"
-    return (
-        f"{name} was rewritten: {size_text(one.before['relpages_bytes'])}"
-        f" → {size_text(one.now['relpages_bytes'])}."
-    )[:300]
+    sizes = [
+        "not known" if size is None else size_text(size)
+        for size in (one.before["relpages_bytes"], one.now["relpages_bytes"])
+    ]
+    return f"{name} was rewritten: {' → '.join(sizes)}."[:300]
 
 
 def is_marked(one: Rewritten) -> bool:
     """Tell whether a rewrite stands on the charts: it is no small one, and emptied nothing."""
-    sizes = one.before["relpages_bytes"], one.now["relpages_bytes"]
+    sizes = one.before["relpages_bytes"] or 0, one.now["relpages_bytes"] or 0
     return max(sizes) >= MARKED_BYTES and one.now["reltuples"] > 0

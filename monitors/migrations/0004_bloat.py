@@ -109,7 +109,6 @@ class Migration(migrations.Migration):
                 ('relkind', models.CharField(max_length=1, null=True)),
                 ('tablerelid', models.BigIntegerField(null=True)),
                 ('fillfactor', models.IntegerField(null=True)),
-                ('mostly_live', models.BooleanField(null=True)),
                 ('not_estimated', models.CharField(max_length=20, null=True)),
                 ('seen_bytes', models.BigIntegerField(null=True)),
                 ('seen_tuples', models.FloatField(null=True)),

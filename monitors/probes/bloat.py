@@ -20,7 +20,7 @@ class BloatSample(Sample):
     """One ordinary table, materialized view, TOAST table or btree index of a database."""
 
     relid = models.BigIntegerField()  # of the object itself
-    relpages_bytes = models.BigIntegerField()  # as the last vacuum, analyze or rewrite noted
+    relpages_bytes = models.BigIntegerField()  # as vacuum or analyze noted; None: neither ever ran
     reltuples = models.FloatField()  # -1: never vacuumed or analyzed
     estimate_bytes = models.BigIntegerField()  # wasted by statistics; None: not to be told
     size_bytes = models.BigIntegerField()  # by relpages, or as measured
@@ -36,7 +36,6 @@ class BloatSample(Sample):
     relkind = models.CharField(max_length=1)
     tablerelid = models.BigIntegerField()  # the table, also of an index or TOAST table
     fillfactor = models.IntegerField()  # pct
-    mostly_live = models.BooleanField()  # at most 5 % dead rows
     not_estimated = models.CharField(max_length=20)  # why there is no estimate
     seen_bytes = models.BigIntegerField()  # relpages_bytes and reltuples when measured
     seen_tuples = models.FloatField()
@@ -60,7 +59,6 @@ class BloatSample(Sample):
         "relkind",
         "tablerelid",
         "fillfactor",
-        "mostly_live",
         "not_estimated",
         "seen_bytes",
         "seen_tuples",
@@ -113,8 +111,7 @@ main AS MATERIALIZED (
          pg_catalog.has_any_column_privilege(t.oid, 'SELECT')
              AND NOT pg_catalog.row_security_active(t.oid) AS readable,
          greatest(pg_catalog.pg_stat_get_last_analyze_time(t.oid),
-                  pg_catalog.pg_stat_get_last_autoanalyze_time(t.oid)) AS stats_at,
-         pg_catalog.pg_stat_get_dead_tuples(t.oid) <= 0.05 * greatest(t.reltuples, 0) AS mostly_live
+                  pg_catalog.pg_stat_get_last_autoanalyze_time(t.oid)) AS stats_at
     FROM rel AS t
    WHERE t.relkind IN ('r', 'm')),
 known AS MATERIALIZED (
@@ -286,7 +283,8 @@ told AS (
                 UNION ALL
                SELECT e.oid, e.pages FROM index_pages AS e) AS p ON p.oid = r.oid)
 SELECT r.oid::bigint AS relid,
-       (r.relpages * b.bytes)::bigint AS relpages_bytes,
+       CASE WHEN r.relpages = 0 AND r.reltuples < 0 THEN NULL
+            ELSE r.relpages * b.bytes END::bigint AS relpages_bytes,
        r.reltuples::float8 AS reltuples,
        CASE WHEN d.not_estimated <> '' THEN NULL
             WHEN r.relpages = 0 THEN 0
@@ -299,7 +297,6 @@ SELECT r.oid::bigint AS relid,
        r.relkind::text AS relkind,
        m.oid::bigint AS tablerelid,
        coalesce(r.own_fillfactor, CASE WHEN r.relkind = 'i' THEN 90 ELSE 100 END)::int AS fillfactor,
-       m.mostly_live,
        d.not_estimated
   FROM told AS d
   JOIN rel AS r ON r.oid = d.oid
@@ -307,8 +304,9 @@ SELECT r.oid::bigint AS relid,
  CROSS JOIN block AS b
 """
 
-# What a measurement would read: pages that are not all-visible of a table, all of an
-# index. Nothing of what somebody holds ACCESS EXCLUSIVE, as VACUUM FULL does.
+# What a measurement would read: pages that are not all-visible of a table and its free
+# space map, all of an index. Sizes are asked only of those few, since relpages may be old,
+# and not of what somebody holds ACCESS EXCLUSIVE: they would wait for VACUUM FULL.
 PICK_SQL = """
 WITH locked AS MATERIALIZED (
   SELECT l.relation AS oid
@@ -319,11 +317,13 @@ WITH locked AS MATERIALIZED (
                         WHERE d.datname = pg_catalog.current_database()))
 SELECT c.oid::bigint AS relid,
        c.relkind::text AS relkind,
-       CASE WHEN c.relkind = 'i' THEN c.relpages
-            ELSE greatest(c.relpages - c.relallvisible, 0) + c.relpages / 50 + 1
+       CASE WHEN c.relkind = 'i' THEN s.pages
+            ELSE greatest(s.pages - c.relallvisible, 0) + s.pages / 50 + 1
         END::bigint AS pages
   FROM unnest(%(keys)s::oid[]) WITH ORDINALITY AS w (oid, place)
   JOIN pg_catalog.pg_class AS c ON c.oid = w.oid
+ CROSS JOIN LATERAL (SELECT pg_catalog.pg_relation_size(c.oid)
+                            / pg_catalog.current_setting('block_size')::bigint AS pages) AS s
  WHERE c.oid NOT IN (SELECT k.oid FROM locked AS k WHERE k.oid IS NOT NULL)
  ORDER BY w.place
 """
