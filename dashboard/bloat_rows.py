@@ -61,6 +61,11 @@ WHY_NOT = {
 }
 """Why there is no estimate, by `not_estimated`."""
 
+NOT_MEASURED = (
+    "Its turn has not come, it was locked, or it is too large to be measured in passing:"
+    " it can be measured exactly."
+)
+
 Row = dict[str, Any]
 
 
@@ -86,7 +91,10 @@ def bloat_of(
         for row in rows_at("bloat", target, window, key)
         if row["database_id"] in databases
     ]
+    works = has_pgstattuple(rows)
     for row in rows:
+        if row["method"] is None and works[row["database"]]:
+            row["unknown_word"], row["why_not"] = "not measured yet", NOT_MEASURED
         row["level"] = levels.get((row["database_id"], row["label"]), "")
     return rows
 
@@ -109,6 +117,8 @@ def bloat_row(
     """Return one object with what its page says of it."""
     change = grown.get((row["database_id"], row["relid"]))
     word, means = METHODS.get(row["method"] or "", ("", ""))
+    if row["relkind"] == "i" and row["method"] == "approx":
+        means = "By pgstatindex, which read every page."
     large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
     return {
         **row,

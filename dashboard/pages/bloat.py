@@ -155,10 +155,12 @@ def count_of(rows: Sequence[Row], tab: str) -> int:
 
 
 def blind_in(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-    """Return the databases in which statistics are hidden: database, and of how many objects."""
+    """Return the databases of which nothing is known: database, and how many objects are hidden."""
     hidden: dict[str, int] = {}
+    measured = bloat_rows.has_pgstattuple(rows)
     for row in rows:
-        if row["not_estimated"] == "unreadable" and row["method"] is None:
+        unread = row["not_estimated"] == "unreadable" and row["method"] is None
+        if unread and not measured[row["database"]]:
             hidden[row["database"]] = hidden.get(row["database"], 0) + 1
     return [{"database": name, "objects": count} for name, count in sorted(hidden.items())]
 

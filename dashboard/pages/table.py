@@ -88,7 +88,9 @@ def page(
     marks = sorted([*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"])
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(target, mine, page="vacuum", at=at) if mine else None,
+        "verdict": review.verdict(target, mine, page="vacuum", at=at)
+        if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
+        else None,
         "findings": mine,
         "tiles": tiles(row, gauges, bloat),
         "bloat": bloat,
@@ -141,12 +143,6 @@ def tiles(row: Row, gauges: series.Series, bloat: Row | None) -> list[dict[str, 
             "value": row["size_bytes"],
             "kind": "bytes",
             "spark": values["size_bytes"],
-            "note": "indexes and TOAST too",
-        },
-        {
-            "title": "Wasted",
-            "value": bloat["bloat_bytes"] if bloat else None,
-            "kind": "bytes",
             "note": waste_note(bloat),
         },
         {
@@ -161,11 +157,10 @@ def tiles(row: Row, gauges: series.Series, bloat: Row | None) -> list[dict[str, 
 
 
 def waste_note(bloat: Row | None) -> str:
-    """Return the table's wasted share, how it is known and since when."""
+    """Return what the table wastes of its size and how that is known, else what the size is of."""
     if bloat is None or bloat["method"] is None:
-        return "not known"
-    share = "" if bloat["shown_pct"] is None else f"{bloat['shown_pct']:.0f} %, "
-    return f"{share}{bloat['word']}, table alone"
+        return "indexes and TOAST too"
+    return f"{' '.join(charts.bytes_words(bloat['bloat_bytes']))} wasted: {bloat['word']}"
 
 
 def times_words(past: float) -> str:

@@ -138,10 +138,13 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             ("Object", relation.name),
             ("Kind", relations.KINDS[relation.relkind]),
             ("Database", relation.database),
-            ("Reads", f"all of it, about {size_text(pages * bloat.BLOCK_BYTES)}"),
+            (
+                "Reads",
+                f"each page once, about {size_text(pages * bloat.BLOCK_BYTES)},"
+                " through a small ring of buffers",
+            ),
         ],
         conflicts=relations.holders(connection, relation.relid, LOCK),
-        warnings=["It reads every page once, through a small ring of buffers."],
     )
 
 
