@@ -47,7 +47,10 @@ METHODS = {
         "measured",
         "By pgstattuple: pages that hold changes were read, of others the free space is known.",
     ),
-    "after-rewrite": ("after rewrite", "By the bytes a row that it had when it was last rewritten."),
+    "after-rewrite": (
+        "after rewrite",
+        "By the bytes a row that it had when it was last rewritten.",
+    ),
     "estimate": ("estimate", "By statistics, good to about 6 points where they are fresh."),
 }
 """A method's word and what it means, the most reliable first."""

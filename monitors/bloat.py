@@ -36,7 +36,7 @@ TOAST_FITS, TOAST_SHORT = 4, 6
 """Chunks of TOAST are cut so that four fill a page; shorter ones than six to a page are others."""
 
 
-def heap_waste(  # noqa: PLR0913 - keyword only, the figures of one row
+def heap_waste(
     *, size: int, dead: float, free: float, rows: float, fillfactor: int, toast: bool = False
 ) -> int:
     """Return the bytes that a table wastes, from what pgstattuple found: bytes, bytes, bytes, rows.
@@ -179,4 +179,4 @@ def urgency(known: Figures, now: Figures, at: datetime) -> float:
     waste = known["bloat_bytes"]
     if waste is None:
         waste = size // 2
-    return age * max(waste, size // 100, 1)
+    return float(age * max(waste, size // 100, 1))

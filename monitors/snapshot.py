@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -629,33 +630,47 @@ def measurer(
         return None
     ends = time.monotonic() + min(measuring.seconds, max(left - MEASURE_MARGIN, 0))
 
-    def measure(wanted: list[store.Key]) -> dict[store.Key, tuple[str, dict[str, Any]]]:
-        keys = [key[0] for key in wanted]
-        connect.begin_read(connection, MEASURE_TIMEOUT_MS)
-        try:
-            with connection.transaction():
-                picked = connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
-        except (errors.LockNotAvailable, errors.QueryCanceled):
-            return {}
-        found: dict[store.Key, tuple[str, dict[str, Any]]] = {}
-        pages = 0
-        for relid, relkind, cost in picked:
-            if time.monotonic() > ends or len(found) >= measuring.objects:
-                break
-            if pages + cost > measuring.pages:
-                continue  # a smaller one may still fit
-            pages += cost
-            try:
-                seen = measure_one(connection, measuring, installed, relid, relkind)
-            except errors.InsufficientPrivilege:
-                break
-            except SKIPPED:
-                continue
-            if seen is not None:
-                found[relid,] = (relkind, seen)
-        return found
+    return partial(measure_some, connection, measuring, installed, ends)
 
-    return measure
+
+def measure_some(
+    connection: psycopg.Connection,
+    measuring: Measuring,
+    installed: Installed,
+    ends: float,
+    wanted: list[store.Key],
+) -> dict[store.Key, tuple[str, settle.Figures]]:
+    """Measure objects in the order of their urgency until pages, number or time are used up."""
+    found: dict[store.Key, tuple[str, settle.Figures]] = {}
+    pages = 0
+    for relid, relkind, cost in pick(connection, measuring, wanted):
+        if time.monotonic() > ends or len(found) >= measuring.objects:
+            break
+        if pages + cost > measuring.pages:
+            continue  # a smaller one may still fit
+        pages += cost
+        try:
+            seen = measure_one(connection, measuring, installed, relid, relkind)
+        except errors.InsufficientPrivilege:
+            break
+        except SKIPPED:
+            continue
+        if seen is not None:
+            found[relid,] = (relkind, seen)
+    return found
+
+
+def pick(
+    connection: psycopg.Connection, measuring: Measuring, wanted: list[store.Key]
+) -> list[tuple[int, str, int]]:
+    """Return (oid, relkind, pages to read) of what is not locked; limits what comes after it."""
+    connect.begin_read(connection, MEASURE_TIMEOUT_MS)
+    keys = [key[0] for key in wanted]
+    try:
+        with connection.transaction():
+            return connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
+    except (errors.LockNotAvailable, errors.QueryCanceled):
+        return []
 
 
 def measure_one(

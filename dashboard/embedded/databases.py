@@ -128,7 +128,9 @@ def create_logins(connection: psycopg.Connection[Any], passwords: Mapping[str, s
         )
     )
     connection.execute(
-        sql.SQL("GRANT pg_signal_backend, pg_maintain, pg_stat_scan_tables TO {}").format(sql.Identifier(OPERATOR))
+        sql.SQL("GRANT pg_signal_backend, pg_maintain, pg_stat_scan_tables TO {}").format(
+            sql.Identifier(OPERATOR)
+        )
     )
 
 

@@ -239,7 +239,8 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
     growth = grown["growth_bytes"] if grown and (grown["growth_bytes"] or 0) > 0 else None
     size = sum(row["size_bytes"] or 0 for row in rows if row["method"])
     waste = bloat_rows.wasted(rows)
-    largest = max(rows, key=lambda row: row["bloat_bytes"] or 0)
+    largest = max(rows, key=lambda row: row["bloat_bytes"] or 0, default=None)
+    most = largest["bloat_bytes"] if largest else None
     return [
         {
             "title": "Wasted",
@@ -262,9 +263,9 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
         },
         {
             "title": "Most by one",
-            "value": largest["bloat_bytes"],
+            "value": most,
             "kind": "bytes",
-            "note": largest["label"] if largest["bloat_bytes"] else "nothing is wasted",
+            "note": largest["label"] if largest and most else "nothing known",
         },
         {
             "title": "Judged",

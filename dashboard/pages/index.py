@@ -69,8 +69,8 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
     bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
     tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
     table = tables[0] if tables else None
-    [grown] = index_rows.grown_in(target, window, [kept]) or [None]
-    row = index_rows.index_row(kept, grown)
+    grown = index_rows.grown_in(target, window, [kept])
+    row = index_rows.index_row(kept, grown[0] if grown else None)
     size = row["size_bytes"] if bloat is None else bloat["size_bytes"]
     blank = dict.fromkeys(("bloat_bytes", "bloat_pct", "shown_pct", "method", "measured_at"))
     return {

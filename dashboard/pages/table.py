@@ -85,7 +85,9 @@ def page(
     runs = runs_of(target, window, row)
     bloat = bloat_rows.of_table(target, window, row)
     own = {"database_id": row["database_id"], **key}
-    marks = sorted([*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"])
+    marks = sorted(
+        [*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"]
+    )
     context: dict[str, Any] = {
         "row": row,
         "verdict": review.verdict(target, mine, page="vacuum", at=at)

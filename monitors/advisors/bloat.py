@@ -63,9 +63,7 @@ def subject_of(row: Row) -> str:
     return f"TOAST of {table_name(row)}" if row["relkind"] == "t" else table_name(row)
 
 
-def finding_of(
-    row: Row, database: str, severity: Severity, thresholds: Thresholds
-) -> Finding:
+def finding_of(row: Row, database: str, severity: Severity, thresholds: Thresholds) -> Finding:
     """Say what is wasted, how that is known, and what would help or tell more."""
     is_index = bool(row["indexrelname"])
     estimated = row["method"] == ESTIMATE

@@ -71,5 +71,3 @@ def ends(
         ),
         {"start": window.start, "end": window.end},
     )
-
-

@@ -163,7 +163,7 @@ def judged(
     return bloat.measured(now, known, size=size, waste=waste, method=method, at=at)
 
 
-def keep_exact(  # noqa: PLR0913 - of which object what was found
+def keep_exact(
     comparison: Any,
     sample: type[Sample],
     key: Key,
@@ -178,9 +178,7 @@ def keep_exact(  # noqa: PLR0913 - of which object what was found
     keep(comparison, shape, {}, key, known)
 
 
-def keep(
-    comparison: Any, shape: Shape, places: dict[Key, int], key: Key, known: Figures
-) -> None:
+def keep(comparison: Any, shape: Shape, places: dict[Key, int], key: Key, known: Figures) -> None:
     """Write an object's refined columns into a comparison, as a change where it is none yet."""
     row, former = comparison.rows[key]
     refined = shape.row_of(known)
@@ -194,7 +192,7 @@ def keep(
 
 
 def words_of(one: Rewritten) -> str:
-    """Return what a rewrite did: `public.orders was rewritten: 1.2 GB → 300 MB.`"""
+    """Return what a rewrite did, as `public.orders was rewritten: 1.2 GB → 300 MB`."""
     name = quoted(one.now["schemaname"], one.now["relname"])
     if one.now["indexrelname"]:
         name = f"Index {quoted(one.now['schemaname'], one.now['indexrelname'])}"

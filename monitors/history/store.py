@@ -129,7 +129,11 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
             apply_refined(place.history.probe, comparison, refine)
         if place.history.probe.measuring is not None:
             rewritten = settle.settle(
-                comparison, place.history.sample, place.history.probe.measuring, reading.target_at, measure
+                comparison,
+                place.history.sample,
+                place.history.probe.measuring,
+                reading.target_at,
+                measure,
             )
             mark_rewrites(place, taken_at, rewritten)
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
@@ -466,7 +470,9 @@ def keep_measured(place: Place, key: Key, relkind: str, seen: settle.Figures) ->
             rows = load_latest(place)
         if key not in rows:
             return False
-        skew = state.target_at - state.taken_at if state.target_at and state.taken_at else timedelta()
+        skew = (
+            state.target_at - state.taken_at if state.target_at and state.taken_at else timedelta()
+        )
         at = taken_at + skew
         comparison = Comparison(rows)
         settle.keep_exact(comparison, place.history.sample, key, relkind, seen, at)

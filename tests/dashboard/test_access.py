@@ -110,9 +110,9 @@ def addresses(shop, place, people) -> dict[str, str]:
         "name": shop.name,
         "datid": place["datid"],
         "relid": place["relid"],
-        "indexrelid": HISTORY["indexes"].latest._default_manager.filter(target_id=shop.pk)[
-            0
-        ].indexrelid,
+        "indexrelid": HISTORY["indexes"]
+        .latest._default_manager.filter(target_id=shop.pk)
+        .values_list("indexrelid", flat=True)[0],
         "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
         "person_id": people["viewer"].pk,
         "group_id": Group.objects.create(name="night shift").pk,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -53,15 +54,13 @@ def test_what_a_rewrite_would_not_give_back_is_not_wasted(pages, rows, width, fi
     size = pages * 8192
     used = rows * (width + 4) + pages * 24
 
-    waste = bloat.heap_waste(
-        size=size, dead=0, free=size - used, rows=rows, fillfactor=fillfactor
-    )
+    waste = bloat.heap_waste(size=size, dead=0, free=size - used, rows=rows, fillfactor=fillfactor)
 
     assert waste == size - kept * 8192
 
 
 def test_dead_rows_are_wasted_as_free_space_is():
-    figures = {"size": 100 * 8192, "rows": 6_050, "fillfactor": 100}
+    figures: dict[str, Any] = {"size": 100 * 8192, "rows": 6_050, "fillfactor": 100}
 
     dead = bloat.heap_waste(**figures, dead=408_375, free=0)
     free = bloat.heap_waste(**figures, dead=0, free=408_375)
@@ -70,14 +69,20 @@ def test_dead_rows_are_wasted_as_free_space_is():
 
 
 def test_long_chunks_of_toast_count_as_four_to_a_page():
-    figures = {"size": 100 * 8192, "dead": 0, "free": 180_000, "rows": 400, "fillfactor": 100}
+    figures: dict[str, Any] = {
+        "size": 100 * 8192,
+        "dead": 0,
+        "free": 180_000,
+        "rows": 400,
+        "fillfactor": 100,
+    }
 
     assert bloat.heap_waste(**figures, toast=True) == 0
     assert bloat.heap_waste(**figures, toast=False) > 0
 
 
 def test_deleted_pages_of_an_index_are_wasted_though_the_others_are_full():
-    figures = {"leaf_pages": 137, "density": 89.1, "empty": 0, "fillfactor": 90}
+    figures: dict[str, Any] = {"leaf_pages": 137, "density": 89.1, "empty": 0, "fillfactor": 90}
 
     assert bloat.btree_waste(size=1371 * 8192, deleted=1233, **figures) == pytest.approx(
         1234.4 * 8192, abs=8192
@@ -131,7 +136,9 @@ def test_after_a_rewrite_bloat_is_what_comes_on_top():
     assert later["fresh_at"] == NOW
 
 
-@pytest.mark.parametrize("emptied", [{"reltuples": -1.0, "relpages_bytes": None}, {"reltuples": 0.0}])
+@pytest.mark.parametrize(
+    "emptied", [{"reltuples": -1.0, "relpages_bytes": None}, {"reltuples": 0.0}]
+)
 def test_truncate_is_no_calibration(emptied):
     found = bloat.settled(now(), now(relfilenode=2, estimate_bytes=None, **emptied), UNKNOWN, NOW)
 

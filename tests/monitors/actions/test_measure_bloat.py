@@ -27,7 +27,9 @@ def place(server: Server, worker_id: str) -> Iterator[str]:
         setup.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         with server.connect(dbname=name) as inside:
             inside.execute("CREATE TABLE book (id bigint, words text)")
-            inside.execute("INSERT INTO book SELECT g, md5(g::text) FROM generate_series(1, 20000) AS g")
+            inside.execute(
+                "INSERT INTO book SELECT g, md5(g::text) FROM generate_series(1, 20000) AS g"
+            )
             inside.execute("CREATE INDEX book_id ON book (id)")
             inside.execute("CREATE INDEX book_hash ON book USING hash (id)")
             inside.execute("DELETE FROM book WHERE id % 2 = 0")

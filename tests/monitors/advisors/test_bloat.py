@@ -85,4 +85,9 @@ def test_toast_is_named_by_its_table():
 
 
 def test_its_thresholds_can_be_overridden():
-    assert advise(ADVISOR, bloat=[bloated()], thresholds={"notice_bytes": 3 * GB, "warning_bytes": 3 * GB}) == []
+    assert (
+        advise(
+            ADVISOR, bloat=[bloated()], thresholds={"notice_bytes": 3 * GB, "warning_bytes": 3 * GB}
+        )
+        == []
+    )

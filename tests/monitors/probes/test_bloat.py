@@ -118,7 +118,7 @@ def exactly(setup: Any, rows: Rows) -> dict[str, float]:
     """Return the wasted bytes by pgstattuple and pgstatindex, by name."""
     found = {}
     for name, row in rows.items():
-        figures: dict[str, float]
+        keys: tuple[str, ...]
         if row["relkind"] == "i":
             values = setup.execute(
                 "SELECT index_size, leaf_pages, avg_leaf_density, empty_pages, deleted_pages"
@@ -178,7 +178,13 @@ def test_without_statistics_it_shows_no_number_instead_of_a_false_one(
 def test_with_pgstattuple_pg_monitor_alone_is_enough(
     server: Server, watch: Callable[..., Target], place: str
 ) -> None:
-    fill(server, place, *half_empty("secret"), "CREATE SCHEMA tools", "GRANT USAGE ON SCHEMA tools TO public")
+    fill(
+        server,
+        place,
+        *half_empty("secret"),
+        "CREATE SCHEMA tools",
+        "GRANT USAGE ON SCHEMA tools TO public",
+    )
     fill(server, place, "CREATE EXTENSION pgstattuple SCHEMA tools")
 
     rows = read(watch(server, dbname=place, include=[place]))
