@@ -9,8 +9,9 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Database, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -105,14 +106,20 @@ def addresses(shop, place, people) -> dict[str, str]:
     action = Action.objects.create(
         name="vacuum", target=shop, target_name=shop.name, asked_by_name="dba", state="succeeded"
     )
+    HISTORY["indexes"].latest._default_manager.create(
+        target_id=shop.pk,
+        database_id=Database.objects.get(target=shop, datid=place["datid"]).pk,
+        indexrelid=4711,
+        relid=place["relid"],
+        since_at=timezone.now(),
+        changed_at=timezone.now(),
+    )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
         "datid": place["datid"],
         "relid": place["relid"],
-        "indexrelid": HISTORY["indexes"]
-        .latest._default_manager.filter(target_id=shop.pk)
-        .values_list("indexrelid", flat=True)[0],
+        "indexrelid": 4711,
         "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
         "person_id": people["viewer"].pk,
         "group_id": Group.objects.create(name="night shift").pk,
