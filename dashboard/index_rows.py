@@ -31,19 +31,23 @@ def indexes_of(target: Target, window: Window, table: Row) -> list[Row]:
         target_id=target.pk, database_id=table["database_id"], relid=table["relid"], gone_at=None
     )
     rows = list(latest.values())
-    grown = {
-        one["indexrelid"]: one
-        for one in series.sums(
-            "indexes",
-            target.pk,
-            window,
-            ["idx_scan", "idx_tup_read"],
-            database_id=table["database_id"],
-            key={"indexrelid": [row["indexrelid"] for row in rows]},
-        )
-    }
+    grown = {one["indexrelid"]: one for one in grown_in(target, window, rows)}
     found = [index_row(row, grown.get(row["indexrelid"])) for row in rows]
     return sorted(found, key=lambda row: (not row["indisprimary"], row["indexrelname"] or ""))
+
+
+def grown_in(target: Target, window: Window, rows: list[Row]) -> list[Row]:
+    """Return what the scans of indexes of one database grew by in a window: those that were used."""
+    if not rows:
+        return []
+    return series.sums(
+        "indexes",
+        target.pk,
+        window,
+        ["idx_scan", "idx_tup_read"],
+        database_id=rows[0]["database_id"],
+        key={"indexrelid": [row["indexrelid"] for row in rows]},
+    )
 
 
 def index_row(row: Row, grown: Row | None) -> Row:

@@ -60,8 +60,10 @@ def moment_of(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def window_of(request: HttpRequest) -> Window:
+def window_of(request: HttpRequest, default: str = DEFAULT_WINDOW) -> Window:
     """Return the window that the query names: `from` and `to`, or `window` until `at` or now.
+
+    `default` is the length where it names none.
 
     Raises BadRequest for words that mean no window: a page never shows another
     time than the one that was asked for.
@@ -74,7 +76,7 @@ def window_of(request: HttpRequest) -> Window:
             message = "The window ends before it begins."
             raise BadRequest(message)
         return Window(start=start, end=end, is_live=end == now, label="")
-    label = query.get("window") or DEFAULT_WINDOW
+    label = query.get("window") or default
     if label not in WINDOWS:
         message = f"A window is one of {', '.join(WINDOWS)}."
         raise BadRequest(message)

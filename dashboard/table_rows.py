@@ -119,7 +119,11 @@ def tables_of(
 def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, int | None], str]:
     """Return {(database id, relid): level} of the worst finding on each table."""
     worst_last = reversed(findings)
-    return {(one.database_id, one.relid): one.level for one in worst_last if one.relid}
+    return {
+        (one.database_id, one.relid): one.level
+        for one in worst_last
+        if one.relid and one.advisor != "bloat"
+    }
 
 
 def newest_xid(target: Target, window: Window) -> int | None:

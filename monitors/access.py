@@ -27,7 +27,7 @@ OTHERS = (
 PERMISSIONS: tuple[str, ...] = (*OTHERS, *ACTIONS)
 
 VIEWER = frozenset({"view"})
-OPERATOR = VIEWER | {"view_query_text", "cancel_backend", "analyze", "vacuum"}
+OPERATOR = VIEWER | {"view_query_text", "cancel_backend", "analyze", "vacuum", "measure_bloat"}
 DBA = OPERATOR | frozenset(ACTIONS) | {"approve", "audit"}
 ADMIN = frozenset({"manage_targets", "manage_people", "audit"})
 ROLES: dict[str, frozenset[str]] = {

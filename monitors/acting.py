@@ -164,6 +164,8 @@ class Watch:
     blockers: list[dict[str, Any]] = field(default_factory=list)
     """Whom it last waited for."""
     eye: psycopg.Connection | None = None
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    """What the statement returned."""
 
     def look(self) -> None:
         """Do all of it once; a target or history that does not answer is tried again later."""
@@ -284,7 +286,8 @@ def send_watched(
         while not wait([sent], timeout=pause).done:
             watch.look()
             pause = LOOK_SECONDS
-        return sent.result()[1]
+        watch.rows, notices = sent.result()
+        return notices
 
 
 def send_patiently(

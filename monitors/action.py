@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -123,6 +123,11 @@ class Guarded:
     warnings: list[str] = field(default_factory=list)
 
 
+def no_result(rows: Sequence[tuple[Any, ...]]) -> Measured:
+    """Return nothing of a statement's rows."""
+    return {}
+
+
 def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
@@ -144,7 +149,8 @@ class Action:
     """`signals`: quick and never behind anything; `long`: may take hours."""
     right: str
     """What the operator login needs: `signal`, `maintain`, `own` (to be a member of the table's
-    owner), `superuser`, or `reset`, the right to call pg_stat_statements_reset (`pg/rights.py`)."""
+    owner), `superuser`, `reset`, the right to call pg_stat_statements_reset, or `scan`, that to
+    call pgstattuple (`pg/rights.py`)."""
     statement_timeout_ms: int
     lock_timeout_ms: int
     tries: int = 1
@@ -161,8 +167,10 @@ class Action:
     expires_seconds: int = 120
     before: str = ""
     """The probe whose last snapshot is stored before the statement, else nothing is sent."""
-    after: str = ""
-    """The probe that is read once more when it has succeeded."""
+    after: tuple[str, ...] = ()
+    """The probes that are read once more when it has succeeded."""
+    keeps: str = ""
+    """The probe whose history keeps what the statement itself measured (`result`)."""
     partly: bool = False
     """Whether a warning that something was left out means that the rest was done."""
     several: bool = False
@@ -180,6 +188,8 @@ class Action:
     measure: Callable[[psycopg.Connection, Identity, Measured | None], Measured]
     """Given the numbers before, waits a moment until the server shows new ones."""
     effect: Callable[[Measured, Measured], str]
+    result: Callable[[Sequence[tuple[Any, ...]]], Measured] = no_result
+    """What the statement's own rows add to the numbers after."""
     settled: Callable[[psycopg.Connection, Identity], str] | None = None
     """After a signal: '' while the backend is as before, else what became of it."""
     adapt: Callable[[Action, Arguments], Action] = as_it_is

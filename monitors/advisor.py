@@ -73,6 +73,7 @@ class Samples:
     horizon: Sequence[Row] = ()  # with `held` (horizon.Held), None where it is not known
     databases: Sequence[Row] = ()
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
+    bloat: Sequence[Row] = ()
 
 
 Thresholds = Mapping[str, float]
@@ -83,7 +84,7 @@ class Advisor:
     """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
 
     name: str
-    subject: str  # the page whose verdict it belongs to: activity, vacuum, wraparound
+    subject: str  # the page whose verdict it belongs to: activity, vacuum, bloat, wraparound
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}

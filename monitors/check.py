@@ -321,12 +321,20 @@ def reset_needs(seen: Seen) -> str:
     return seen.statements.reset.needs if seen.statements.reset else ""
 
 
+def scan_needs(seen: Seen) -> str:
+    """Return the GRANT that lets a login call pgstattuple, '' where it may."""
+    user = quoted(seen.rights.rolname)
+    may = seen.rights.has("pg_stat_scan_tables") or seen.rights.has("pg_monitor")
+    return "" if may else f"GRANT pg_stat_scan_tables TO {user};"
+
+
 NEEDS: dict[str, Callable[[Seen], str]] = {
     "signal": signal_needs,
     "maintain": maintain_needs,
     "own": own_needs,
     "superuser": install_needs,
     "reset": reset_needs,
+    "scan": scan_needs,
 }
 """What an action's right takes -> the statement that gives it, '' where it is there."""
 

@@ -59,6 +59,8 @@ def operator_lines(major: int, collector: str, operator: str) -> list[str]:
             f"-- GRANT <owner of the tables> TO {name};",
         ]
     lines += [
+        "-- To measure bloat exactly, where pgstattuple is installed:",
+        f"-- GRANT pg_stat_scan_tables TO {name};",
         "-- To reset pg_stat_statements from here, in the database that has it:",
         f"-- GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {name};",
     ]

@@ -316,11 +316,13 @@ class Mark(models.Model):
         RESET = "reset", "statistics reset"
         PROMOTION = "promotion"
         UPGRADE = "upgrade"
+        REWRITE = "rewrite"
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
     at = models.DateTimeField()  # our clock
     kind = models.CharField(max_length=10, choices=Kind)
     database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
+    relid = models.BigIntegerField(null=True)  # of what was rewritten
     text = models.CharField(max_length=300)
 
     class Meta:

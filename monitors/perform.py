@@ -26,7 +26,8 @@ from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
-from monitors.models import Action, Batch, Database, Snapshot, Target, TargetCheck
+from monitors.history import store
+from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.identity import Identity
@@ -112,6 +113,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
         with acting.sending(address, row, spec) as hand:
             ended = maintain(hand, address, row, spec, statement)
         look_again(target, spec, ended)
+        keep_result(row, spec, ended)
         return ended
     except Refused as error:
         return Ended(State.REFUSED, str(error))
@@ -157,9 +159,23 @@ def look_again(target: Target, spec: Spec, ended: Ended) -> None:
     """Read what a statement changed, so that the history shows it at once."""
     if not spec.after or ended.state != State.SUCCEEDED:
         return
-    for found in snapshot.take_now(target, [spec.after], seconds=SNAPSHOT_SECONDS):
+    for found in snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS):
         if found.state != Snapshot.State.OK:
-            log.warning("%s: %s after %s: %s", target.name, spec.after, spec.name, found.error)
+            log.warning("%s: %s after %s: %s", target.name, found.probe, spec.name, found.error)
+
+
+def keep_result(row: Action, spec: Spec, ended: Ended) -> None:
+    """Keep what a statement measured in the history of its object, where that is known."""
+    seen, database = ended.after.get("seen"), database_of(row, row.target) if row.target else ""
+    if not spec.keeps or ended.state != State.SUCCEEDED or not seen:
+        return
+    known = Database.objects.filter(target=row.target, datname=database, gone_at=None).first()
+    if known is None or row.target is None:
+        return
+    place = store.Place(HISTORY[spec.keeps], row.target.pk, known.pk)
+    kept = store.keep_measured(place, (row.identity["relid"],), row.identity["relkind"], seen)
+    if not kept:
+        log.warning("%s: %s is not in the history yet", row.target.name, row.object_name)
 
 
 def still_allowed(row: Action, spec: Spec) -> Target:
@@ -263,6 +279,7 @@ def maintain(
         skips = [notice.text for notice in notices if notice.skips]
         nothing = skips and not spec.partly
         after = measured(watch, row, spec, None if nothing else row.before)
+        after |= spec.result(watch.rows)
     finally:
         watch.close()
     if skips and not spec.partly:
@@ -390,6 +407,7 @@ def right_needed(row: Action, spec: Spec) -> str:
     plain = {
         "signal": f"Run: GRANT pg_signal_backend TO {user}.",
         "superuser": "Only a superuser may do that.",
+        "scan": f"Run: GRANT pg_stat_scan_tables TO {user}.",
         "reset": f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}.",
     }
     if spec.right in plain:

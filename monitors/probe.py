@@ -44,9 +44,10 @@ class Sample(models.Model):
     redacted: ClassVar[tuple[str, ...]] = ()
     """Texts whose literals are replaced before anything is stored."""
     refined: ClassVar[tuple[str, ...]] = ()
-    """Gauges and labels that `Probe.refine_sql` reads for some objects; the SQL
-    itself does not return them, so they are carried over from snapshot to
-    snapshot. None until it was read; the last one is the last to be."""
+    """Columns that the SQL itself does not return, so they are carried over from
+    snapshot to snapshot. `Probe.refine_sql` reads them for some objects (then they
+    are gauges and labels, None until they were read; the last one is the last to
+    be), or `Probe.measuring` says how they are settled."""
     counts_since: ClassVar[str] = ""
     """The fact whose change says that an object's counters started anew."""
 
@@ -58,6 +59,29 @@ class Sample(models.Model):
         """Every column that the probe's newest SQL returns, key first."""
         names = (*cls.key, *cls.counters, *cls.gauges, *cls.facts, *cls.labels)
         return tuple(name for name in names if name not in cls.refined)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How a probe measures some objects a snapshot, those that want it most, within a budget.
+
+    It reads the objects' pages, so it does so only where its extension is
+    installed in the database, and never waits for a lock.
+    """
+
+    extension: str
+    pick_sql: str
+    """Given `%(keys)s` in the order of their urgency: relid, relkind and the pages that
+    a measurement would read; without what is locked."""
+    sql: Mapping[str, str]
+    """By relkind: given `%(key)s`, one row of figures; `{schema}` is the extension's."""
+    pages: int = 20_000
+    """Read in one snapshot of one database at most."""
+    objects: int = 200
+    seconds: float = 3.0
+    """No further object is begun after that long."""
+    again_seconds: float = 60.0
+    """An object is not measured again sooner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +124,10 @@ class Probe:
     changes without a trace in the other columns."""
     refine_at_once: int = 300
     """For how many objects a snapshot at most."""
+    measuring: Measuring | None = None
+    """How its refined columns are settled from measurements (`history/settle.py`)."""
+    nested_loops: bool = True
+    """False: the planner may not use them, since they would take minutes."""
     extension: str = ""
     """The extension that it reads, looked for in every database."""
     statement_timeout_ms: int = 5000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -13,8 +13,9 @@ from django.db.models.lookups import Contains
 from django.utils import timezone
 
 from monitors import wraparound
+from monitors.actions import ACTIONS
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
-from monitors.advisors import ADVISORS, dead_tuples, horizon_held
+from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held
 from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
@@ -27,6 +28,7 @@ READS = {
     "activity": ("activity", "sessions"),
     "vacuum": ("tables",),
     "wraparound": ("databases",),
+    "bloat": ("bloat",),
 }
 AGES = ("target_id", "datname", "xid_age", "mxid_age")
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
@@ -39,6 +41,7 @@ GOOD = {
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
     "wraparound": "No database has used up half of its ids, and no forced vacuum is known to be near.",
+    "bloat": "No table or index wastes so much that a rewrite would pay.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -93,7 +96,10 @@ def findings_of(targets: Iterable[Target]) -> dict[int, list[Finding]]:
 def judge(target: Target, samples: Samples) -> Iterator[Finding]:
     """Yield what every advisor says of a target's samples."""
     for advisor in ADVISORS:
-        yield from advisor.advise(samples, thresholds_of(target, advisor))
+        for one in advisor.advise(samples, thresholds_of(target, advisor)):
+            # An advisor may offer what this version has no action for.
+            known = not one.action or one.action in ACTIONS
+            yield one if known else replace(one, action="", arguments={})
 
 
 def thresholds_of(target: Target, advisor: Advisor) -> dict[str, float]:
@@ -127,6 +133,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     now = timezone.now()
     databases, burns = latest("databases", ids, fields=AGES), xids.burns(ids, now)
     holders = held(latest("horizon", ids, old_enough(now, shortest(targets))), now)
+    bloated = bloat_of(targets, names)
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -138,6 +145,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             horizon=holders.get(target.pk, ()),
             databases=databases.get(target.pk, ()),
             burn=burns.get(target.pk, {}),
+            bloat=bloated.get(target.pk, ()),
         )
         for target in targets
     }
@@ -161,6 +169,11 @@ def samples_at(target: Target, at: datetime) -> Samples:
         horizon=held({target.pk: [*series.at("horizon", target.pk, at)]}, at)[target.pk],
         databases=series.at("databases", target.pk, at),
         burn=burn_at(target, at),
+        bloat=[
+            row
+            for row in series.at("bloat", target.pk, at)
+            if row["database_id"] in names[target.pk]
+        ],
     )
 
 
@@ -212,6 +225,19 @@ def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]])
         missing = [row for row in mains if (row["database_id"], row["relid"]) not in known]
         chosen.setdefault(target_id, []).extend(missing)
     return chosen
+
+
+def bloat_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]]) -> Rows:
+    """Return the tables and indexes that waste enough bytes for a finding: few of a fleet's."""
+    watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
+    least = min(
+        (
+            min(limits["notice_bytes"], limits["warning_bytes"])
+            for limits in (thresholds_of(target, bloat.ADVISOR) for target in targets)
+        ),
+        default=0,
+    )
+    return latest("bloat", [target.pk for target in targets], watched, Q(bloat_bytes__gte=least))
 
 
 def shortest(targets: Sequence[Target]) -> float:

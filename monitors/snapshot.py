@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -25,10 +26,11 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
+from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from monitors import schedule, secrets
-from monitors.history import store
+from monitors.history import settle, store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
 from monitors.models import (
@@ -45,7 +47,7 @@ from monitors.pg import connect, extensions, text
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
 from monitors.pg.identity import Identity, is_new_epoch, read_identity
-from monitors.probe import Probe, Row
+from monitors.probe import Measuring, Probe, Row
 from monitors.probes import PROBES
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,21 @@ IDENTITY_AGAIN_SECONDS = 60
 KEPT_AT_MOST = {Lease.Kind.FAST: 1, Lease.Kind.SLOW: 2}
 LIVE_TEXT_SECONDS = 30
 LIVE_SECONDS = 3.0
+MEASURE_MARGIN = 2.0
+"""Seconds of a round that measuring leaves to what comes after it."""
+MEASURE_TIMEOUT_MS = 5000
+"""For one object."""
+SKIPPED = (
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+    errors.UndefinedTable,  # dropped since it was picked
+    errors.UndefinedObject,
+    errors.ObjectNotInPrerequisiteState,  # an index that is not valid
+    errors.FeatureNotSupported,
+    errors.DataCorrupted,
+    errors.IndexCorrupted,
+)
+"""What costs an object its measurement this once."""
 EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
 
 
@@ -442,6 +459,9 @@ class Run:
                     next_due=next_due,
                     epoch=kept.identity.epoch,
                     refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
+                    measure=measurer(kept.connection, probe.measuring, self.left)
+                    if probe.measuring
+                    else None,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:
@@ -518,6 +538,8 @@ def read(
 ) -> store.Reading:
     """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
     cpu = time.thread_time()
+    if not probe.nested_loops:
+        connect.forbid_nested_loops(connection)
     target_at = connect.begin_read(connection, probe.statement_timeout_ms)
     reset_at = reset_counter = None
     if probe.reset_sql:
@@ -601,6 +623,71 @@ def refiner(
         return {row[:keys]: row[keys:] for row in found}
 
     return refine
+
+
+def measurer(
+    connection: psycopg.Connection, measuring: Measuring, left: float
+) -> settle.Measure | None:
+    """Return what measures objects within their budget, None where the extension is missing."""
+    installed = extensions.find(connection, measuring.extension)
+    if installed is None:
+        return None
+    ends = time.monotonic() + min(measuring.seconds, max(left - MEASURE_MARGIN, 0))
+
+    return partial(measure_some, connection, measuring, installed, ends)
+
+
+def measure_some(
+    connection: psycopg.Connection,
+    measuring: Measuring,
+    installed: Installed,
+    ends: float,
+    wanted: list[store.Key],
+) -> dict[store.Key, tuple[str, settle.Figures]]:
+    """Measure objects in the order of their urgency until pages, number or time are used up."""
+    found: dict[store.Key, tuple[str, settle.Figures]] = {}
+    pages = 0
+    for relid, relkind, cost in pick(connection, measuring, wanted):
+        if time.monotonic() > ends or len(found) >= measuring.objects:
+            break
+        if pages + cost > measuring.pages:
+            continue  # a smaller one may still fit
+        pages += cost
+        try:
+            seen = measure_one(connection, measuring, installed, relid, relkind)
+        except errors.InsufficientPrivilege:
+            break
+        except SKIPPED:
+            continue
+        if seen is not None:
+            found[relid,] = (relkind, seen)
+    return found
+
+
+def pick(
+    connection: psycopg.Connection, measuring: Measuring, wanted: list[store.Key]
+) -> list[tuple[int, str, int]]:
+    """Return (oid, relkind, pages to read) of what is not locked; limits what comes after it."""
+    connect.begin_read(connection, MEASURE_TIMEOUT_MS)
+    keys = [key[0] for key in wanted]
+    try:
+        with connection.transaction():
+            return connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
+    except (errors.LockNotAvailable, errors.QueryCanceled):
+        return []
+
+
+def measure_one(
+    connection: psycopg.Connection,
+    measuring: Measuring,
+    installed: Installed,
+    relid: int,
+    relkind: str,
+) -> dict[str, Any] | None:
+    """Return the figures of one object in a savepoint of its own; raises psycopg.Error."""
+    statement = extensions.in_schema(measuring.sql[relkind], installed)
+    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, {"key": relid}).fetchone()
 
 
 def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:

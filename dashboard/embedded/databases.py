@@ -115,6 +115,9 @@ def prepare_demo(cluster: Cluster, passwords: Mapping[str, str]) -> None:
                     sql.Identifier(OPERATOR)
                 )
             )
+    for name in DEMO_DATABASES:
+        with cluster.connect(dbname=name) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pgstattuple")
 
 
 def create_logins(connection: psycopg.Connection[Any], passwords: Mapping[str, str]) -> None:
@@ -127,7 +130,9 @@ def create_logins(connection: psycopg.Connection[Any], passwords: Mapping[str, s
         )
     )
     connection.execute(
-        sql.SQL("GRANT pg_signal_backend, pg_maintain TO {}").format(sql.Identifier(OPERATOR))
+        sql.SQL("GRANT pg_signal_backend, pg_maintain, pg_stat_scan_tables TO {}").format(
+            sql.Identifier(OPERATOR)
+        )
     )
 
 

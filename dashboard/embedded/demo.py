@@ -39,7 +39,7 @@ DEAD_AT_START = 8_000
 DEAD_AT_MOST = 60_000
 DEAD_A_BEAT = 250
 EVENTS = 120_000
-EVENTS_BYTES = 8 * 1024**2  # smaller: somebody rewrote it, so bloat it again
+EVENTS_BYTES = 100 * 1024**2  # smaller: somebody rewrote it, so bloat it again
 BLOAT_CHECK_SECONDS = 900
 ORDERS_AT_MOST = 20_000
 PRODUCTS = 20_000
@@ -156,7 +156,7 @@ SELECT 1 + n % 5000, (n * 37 % 9000) / 100.0 FROM generate_series(1, 8000) AS n
 """
 FILL_EVENTS: LiteralString = """
 INSERT INTO public.events (kind, payload)
-SELECT (ARRAY['view', 'search', 'click', 'pay'])[1 + n %% 4], repeat(md5(n::text), 3)
+SELECT (ARRAY['view', 'search', 'click', 'pay'])[1 + n %% 4], repeat(md5(n::text), 32)
   FROM generate_series(1, %(count)s) AS n
 """
 THIN_EVENTS: LiteralString = "DELETE FROM public.events WHERE id % 5 <> 0"

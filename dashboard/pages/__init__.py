@@ -31,6 +31,7 @@ PAGES: tuple[Page, ...] = (
         heading="Health",
     ),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
+    Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),

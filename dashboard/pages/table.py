@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, index_rows, table_rows
+from dashboard import bloat_rows, charts, index_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, autovacuum, review
 from monitors.advisor import Finding
@@ -86,12 +86,19 @@ def page(
     gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
     rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
     runs = runs_of(target, window, row)
-    marks = sorted([*series.marks(target.pk, window), *run_marks(runs)], key=lambda m: m["at"])
+    bloat = bloat_rows.of_table(target, window, row)
+    own = {"database_id": row["database_id"], **key}
+    marks = sorted(
+        [*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"]
+    )
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(target, mine, page="vacuum", at=at) if mine else None,
+        "verdict": review.verdict(target, mine, page="vacuum", at=at)
+        if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
+        else None,
         "findings": mine,
-        "tiles": tiles(row, gauges),
+        "tiles": tiles(row, gauges, bloat),
+        "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
         "indexes": index_rows.indexes_of(target, window, row),
@@ -115,7 +122,7 @@ def page(
     )
 
 
-def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
+def tiles(row: Row, gauges: series.Series, bloat: Row | None) -> list[dict[str, Any]]:
     """Return the headline figures."""
     values = gauges.values
     past = row["threshold_pct"]
@@ -141,7 +148,7 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
             "value": row["size_bytes"],
             "kind": "bytes",
             "spark": values["size_bytes"],
-            "note": "indexes and TOAST too",
+            "note": waste_note(bloat),
         },
         {
             "title": "Rows changed",
@@ -152,6 +159,13 @@ def tiles(row: Row, gauges: series.Series) -> list[dict[str, Any]]:
         },
         {"title": "XID age", "value": row["xid_age"], "kind": "short", "note": "of relfrozenxid"},
     ]
+
+
+def waste_note(bloat: Row | None) -> str:
+    """Return what the table wastes of its size and how that is known, else what the size is of."""
+    if bloat is None or bloat["method"] is None:
+        return "indexes and TOAST too"
+    return f"{' '.join(charts.bytes_words(bloat['bloat_bytes']))} wasted: {bloat['word']}"
 
 
 def times_words(past: float) -> str:

@@ -40,6 +40,7 @@ LEVELS = {
 ACTION_ICONS = {
     "vacuum": "vacuum",
     "vacuum_full": "bloat",
+    "measure_bloat": "search",
     "analyze": "activity",
     "set_autovacuum": "settings",
     "reindex": "bloat",

@@ -9,6 +9,7 @@ from monitors.actions import (
     cluster,
     create_extension,
     drop_leftover_index,
+    measure_bloat,
     reindex,
     repack,
     reset_statements,
@@ -31,6 +32,7 @@ ACTIONS: dict[str, Action] = {
         set_autovacuum.ACTION,
         reindex.ACTION,
         drop_leftover_index.ACTION,
+        measure_bloat.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
     )

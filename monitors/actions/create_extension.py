@@ -1,4 +1,4 @@
-"""Install pg_stat_statements in a database, from which Howdah reads what statements cost.
+"""Install pg_stat_statements, which says what statements cost, or pgstattuple, which measures bloat.
 
 Source: https://www.postgresql.org/docs/current/sql-createextension.html
 """
@@ -27,8 +27,18 @@ from monitors.action import (
 from monitors.pg import extensions
 from monitors.pg.relations import quoted
 
-ALLOWED = ("pg_stat_statements",)
+ALLOWED = ("pg_stat_statements", "pgstattuple")
 """An extension runs code in the server: no other is installed from here."""
+
+PRELOADED = frozenset({"pg_stat_statements"})
+"""Those that do nothing unless shared_preload_libraries loads them."""
+
+WARNINGS = {
+    "pg_stat_statements": "The view shows to members of pg_read_all_stats what everybody's"
+    " statements are.",
+    "pgstattuple": "Members of pg_stat_scan_tables, as pg_monitor is, may then read through any table"
+    " to measure it; they see no row of it.",
+}
 
 SCHEMA_SQL = """
 SELECT 1
@@ -113,12 +123,17 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             ("Extension", f"{name} {facts.version}"),
             ("Database", facts.database),
             ("Schema", identity["schema"]),
-            ("Loaded", "yes, by shared_preload_libraries"),
+            ("Loaded", loading(name)),
             ("To undo", f"DROP EXTENSION {quoted(name)}; in {facts.database}, by hand"),
         ],
-        warnings=[
-            "The view shows to members of pg_read_all_stats what everybody's statements are."
-        ],
+        warnings=[WARNINGS[name]],
+    )
+
+
+def loading(name: str) -> str:
+    """Return how its library is loaded."""
+    return (
+        "yes, by shared_preload_libraries" if name in PRELOADED else "when it is called: no restart"
     )
 
 
@@ -138,9 +153,10 @@ def facts_of(connection: psycopg.Connection, name: str) -> Facts:
 
 def reason_not_to_create(facts: Facts, name: str, statement: str) -> str:
     """Return why it can't be installed and what to do first, '' where it can."""
-    if not facts.loaded and facts.pending_restart:
+    unloaded = name in PRELOADED and not facts.loaded
+    if unloaded and facts.pending_restart:
         return f"{name} is not loaded: shared_preload_libraries was changed, restart the server."
-    if not facts.loaded:
+    if unloaded:
         return (
             f"{name} is not loaded, and without that it counts nothing. As a superuser run"
             f" {preload(facts.libraries, name)} and restart the server."
@@ -199,7 +215,8 @@ ACTION = Action(
             name="database",
             kind=Kind.DATABASE,
             required=True,
-            help="the database to install it in; one is enough to read all databases' statements",
+            help="the database to install it in; for pg_stat_statements one is enough, pgstattuple"
+            " measures the database that it is in",
         ),
         Parameter(
             name="extension",
@@ -218,7 +235,7 @@ ACTION = Action(
     right="superuser",
     statement_timeout_ms=60_000,
     lock_timeout_ms=5000,
-    after="statements",
+    after=("statements", "bloat"),
     rule=rule,
     object_name=object_name,
     resolve=resolve,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitors.advisor import Advisor
 from monitors.advisors import (
     autovacuum_disabled,
+    bloat,
     blocked,
     connections_near_limit,
     dead_tuples,
@@ -23,4 +24,5 @@ ADVISORS: tuple[Advisor, ...] = (
     horizon_held.ADVISOR,
     autovacuum_disabled.ADVISOR,
     dead_tuples.ADVISOR,
+    bloat.ADVISOR,
 )

@@ -7,12 +7,13 @@ missing the line has a gap (None).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from django.db.models import Q
 from psycopg import Cursor, sql
 
 from monitors.history import partitions
@@ -866,17 +867,24 @@ def at(
     return list(past.values())
 
 
-def marks(target_id: int, window: Window) -> list[dict[str, Any]]:
+def marks(
+    target_id: int, window: Window, rewritten: Collection[Key] | None = ()
+) -> list[dict[str, Any]]:
     """Return what happened in a window: restarts, resets and finished actions, oldest first.
 
-    Keys: at, kind (restart, crash, reset, promotion, upgrade, action), text,
-    url_id (the action's id, else None).
+    Keys: at, kind (restart, crash, reset, promotion, upgrade, rewrite, action), text,
+    url_id (the action's id, else None). Rewrites only of the objects named by
+    database_id and relid in `rewritten`; None: of all.
     """
+    happened = Mark.objects.filter(target_id=target_id, at__gte=window.start, at__lt=window.end)
+    if rewritten is not None:
+        wanted = Q()
+        for one in rewritten:
+            wanted |= Q(database_id=one["database_id"], relid=one["relid"])
+        others = ~Q(kind=Mark.Kind.REWRITE)
+        happened = happened.filter(others | wanted if wanted else others)
     events = [
-        {"at": mark.at, "kind": mark.kind, "text": mark.text, "url_id": None}
-        for mark in Mark.objects.filter(
-            target_id=target_id, at__gte=window.start, at__lt=window.end
-        )
+        {"at": mark.at, "kind": mark.kind, "text": mark.text, "url_id": None} for mark in happened
     ]
     done = Action.objects.filter(
         target_id=target_id,

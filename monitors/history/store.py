@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import compress
 from operator import ne
 from typing import Any
 
 from django.db import connection, models, transaction
+from django.utils import timezone
 from psycopg import sql
 
-from monitors.history import partitions
+from monitors.history import partitions, settle
 from monitors.models import Database, Mark, ProbeState, Snapshot
 from monitors.pg.identity import is_new_epoch
 from monitors.probe import Probe, Row, Sample
@@ -65,6 +66,7 @@ class Comparison:
     rows: Rows
     changed: list[tuple[Change, Row | None, Row]] = field(default_factory=list)
     gone: list[Key] = field(default_factory=list)
+    gone_rows: list[Row] = field(default_factory=list)
 
 
 class Memory:
@@ -108,11 +110,13 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     next_due: datetime,
     epoch: str,
     refine: Refine | None = None,
+    measure: settle.Measure | None = None,
 ) -> Snapshot:
     """Keep one reading and return its `Snapshot` row; raises nothing of its own.
 
     `refine` is asked for the refined gauges of what changed and of what has
-    none yet; it runs inside the transaction, on the target's connection.
+    none yet; it runs inside the transaction, on the target's connection, and so
+    does `measure`.
     """
     partitions.ensure_for(place.history.samples, taken_at)
     partitions.ensure_for(Snapshot, taken_at)
@@ -126,6 +130,15 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         if refine is not None:
             hour_began = state.taken_at is None or hour_of(state.taken_at) != hour_of(taken_at)
             apply_refined(place.history.probe, comparison, refine, hour_began=hour_began)
+        if place.history.probe.measuring is not None:
+            rewritten = settle.settle(
+                comparison,
+                place.history.sample,
+                place.history.probe.measuring,
+                reading.target_at,
+                measure,
+            )
+            mark_rewrites(place, taken_at, rewritten)
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
@@ -253,6 +266,7 @@ def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Ver
         found.changed.append((change, former + refined, row + refined))
     if seen or not rows:
         found.gone = [key for key in known if key not in seen]
+        found.gone_rows = [sum(known[key], ()) for key in found.gone]
         found.rows = {key: known[key] for key in seen}  # in the order of the next reading
     return found
 
@@ -469,6 +483,46 @@ def retire(place: Place, gone: list[Key], taken_at: datetime) -> None:
         cursor.executemany(
             statement, [(*head, place.target_id, place.database_id, *key) for key in gone]
         )
+
+
+def mark_rewrites(place: Place, taken_at: datetime, rewritten: list[settle.Rewritten]) -> None:
+    """Note on the charts which objects got a new file: by VACUUM FULL, CLUSTER or REINDEX."""
+    Mark.objects.bulk_create(
+        Mark(
+            target_id=place.target_id,
+            database_id=place.database_id or None,
+            at=taken_at,
+            kind=Mark.Kind.REWRITE,
+            relid=one.now["relid"],
+            text=settle.words_of(one),
+        )
+        for one in rewritten
+        if settle.is_marked(one)
+    )
+
+
+def keep_measured(place: Place, key: Key, relkind: str, seen: settle.Figures) -> bool:
+    """Keep what an action measured of one object just now; False where history does not know it."""
+    taken_at = timezone.now()
+    partitions.ensure_for(place.history.samples, taken_at)
+    with transaction.atomic():
+        state = lock_state(place)
+        rows = MEMORY.take(place, state.sequence)
+        if rows is None:
+            rows = load_latest(place)
+        if key not in rows:
+            return False
+        skew = (
+            state.target_at - state.taken_at if state.target_at and state.taken_at else timedelta()
+        )
+        at = taken_at + skew
+        comparison = Comparison(rows)
+        settle.keep_exact(comparison, place.history.sample, key, relkind, seen, at)
+        write(place, comparison, taken_at, at, None)
+        state.sequence += 1
+        state.save(update_fields=["sequence"])
+    MEMORY.keep(place, state.sequence, rows)
+    return True
 
 
 def mark_reset(place: Place, taken_at: datetime, reset_at: datetime | None) -> None:

@@ -164,6 +164,11 @@ SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.clock_ti
 """
 
 
+def forbid_nested_loops(connection: psycopg.Connection) -> None:
+    """Keep the planner from nested loops until the transaction ends."""
+    connection.execute("SET LOCAL enable_nestloop = off")
+
+
 def begin_read(connection: psycopg.Connection, statement_timeout_ms: int) -> datetime:
     """Limit the statements of the transaction that stands; returns the target's clock."""
     row = connection.execute(BEGIN_SQL, [str(statement_timeout_ms)], binary=True).fetchone()

@@ -38,6 +38,7 @@ ARTICLES = {"table or materialized view": "a", "index": "an"}
 
 # Lock modes that conflict with the one an action takes.
 CONFLICTS = {
+    "AccessShareLock": ("AccessExclusiveLock",),
     "ShareUpdateExclusiveLock": (
         "ShareUpdateExclusiveLock",
         "ShareLock",

@@ -19,6 +19,7 @@ PREDEFINED = (
     "pg_read_all_stats",
     "pg_read_all_settings",
     "pg_signal_backend",
+    "pg_stat_scan_tables",
     "pg_maintain",
     "pg_checkpoint",
     "pg_use_reserved_connections",

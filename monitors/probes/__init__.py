@@ -5,6 +5,7 @@ from __future__ import annotations
 from monitors.probe import Probe
 from monitors.probes import (
     activity,
+    bloat,
     databases,
     horizon,
     indexes,
@@ -24,5 +25,6 @@ PROBES: tuple[Probe, ...] = (
     statements.PROBE,
     tables.PROBE,
     indexes.PROBE,
+    bloat.PROBE,
     settings.PROBE,
 )

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Batch, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Batch, Database, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -31,7 +31,9 @@ EXPECTED = {
     "vacuum": VIEWERS,
     "horizon": VIEWERS,
     "wraparound": VIEWERS,
+    "bloat": VIEWERS,
     "table": VIEWERS,
+    "index": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,
     "strip": VIEWERS,
@@ -121,11 +123,20 @@ def addresses(shop, place, people) -> dict[str, str]:
         asked_at=timezone.now(),
         finished_at=timezone.now(),
     )
+    HISTORY["indexes"].latest._default_manager.create(
+        target_id=shop.pk,
+        database_id=Database.objects.get(target=shop, datid=place["datid"]).pk,
+        indexrelid=4711,
+        relid=place["relid"],
+        since_at=timezone.now(),
+        changed_at=timezone.now(),
+    )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
         "datid": place["datid"],
         "relid": place["relid"],
+        "indexrelid": 4711,
         "query_id": HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0].pk,
         "person_id": people["viewer"].pk,
         "group_id": Group.objects.create(name="night shift").pk,

@@ -1,0 +1,220 @@
+"""Bloat as its pages and exports show it: one row a table, TOAST table or btree index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from django.db.models import Q
+
+from dashboard.table_rows import databases_of, rows_at
+from monitors.advisor import Finding, quoted
+from monitors.bloat import MEASURED
+from monitors.history import series
+from monitors.history.growth import Growth, growth
+from monitors.history.window import Window
+from monitors.models import HISTORY, Database, ProbeState, Target
+
+COLUMNS = (
+    "database",
+    "schemaname",
+    "relname",
+    "indexrelname",
+    "relid",
+    "relkind",
+    "size_bytes",
+    "bloat_bytes",
+    "bloat_pct",
+    "method",
+    "measured_at",
+    "estimate_bytes",
+    "stats_at",
+    "not_estimated",
+    "fillfactor",
+    "reltuples",
+    "relfilenode",
+    "growth_bytes",
+    "read_at",
+)
+"""Keys of the export, in order; computed ones carry their unit."""
+
+SHOWN_PCT_BYTES = 10 * 1024**2
+"""Of a smaller object no share is shown: a few pages are no trouble, whatever their share."""
+
+METHODS = {
+    "exact": ("exact", "Every page was read by pgstattuple."),
+    "approx": (
+        "measured",
+        "By pgstattuple: pages that hold changes were read, of others the free space is known.",
+    ),
+    "after-rewrite": (
+        "after rewrite",
+        "By the bytes a row that it had when it was last rewritten.",
+    ),
+    "estimate": ("estimate", "By statistics, good to about 6 points where they are fresh."),
+}
+"""A method's word and what it means, the most reliable first."""
+
+WHY_NOT = {
+    "never_analyzed": "It was never vacuumed or analyzed, so its rows were never counted.",
+    "toast": "PostgreSQL keeps no statistics of TOAST tables: pgstattuple measures them.",
+    "unreadable": "The login may not see its statistics.",
+    "name_column": "It has a column of the type name, of which statistics say a false width.",
+    "no_statistics": "A column has no statistics: ANALYZE makes them.",
+}
+"""Why there is no estimate, by `not_estimated`."""
+
+NOT_MEASURED = (
+    "Its turn has not come, it was locked, or it is too large to be measured in passing:"
+    " it can be measured exactly."
+)
+
+Row = dict[str, Any]
+
+
+def bloat_of(
+    target: Target,
+    window: Window,
+    findings: Sequence[Finding] = (),
+    key: series.Key | None = None,
+) -> list[Row]:
+    """Return every object of the window's end, or those that fit a key.
+
+    Keys: `COLUMNS`, every column of the probe, and for the page `datid`, `name` (quoted, of a
+    TOAST table its table's), `label` (with TOAST said), `kind`, `shown_pct` (None below 10 MB), `word` and `means` of the method, `why_not`,
+    `growth` (None: unchanged in the window, or not known) and `level`.
+    """
+    databases = databases_of(target)
+    states = ProbeState.objects.filter(target=target, probe="bloat", database__isnull=False)
+    read_at = dict(states.values_list("database_id", "taken_at"))
+    grown = {} if key else growth("bloat", target.pk, window, "bloat_bytes", by="method")
+    levels = levels_of(findings)
+    rows = [
+        bloat_row(row, databases[row["database_id"]], grown, read_at)
+        for row in rows_at("bloat", target, window, key)
+        if row["database_id"] in databases
+    ]
+    works = has_pgstattuple(rows)
+    for row in rows:
+        if row["method"] is None and works[row["database"]]:
+            row["unknown_word"], row["why_not"] = "not measured yet", NOT_MEASURED
+        row["level"] = levels.get((row["database_id"], row["label"]), "")
+    return rows
+
+
+def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
+    """Return {(database id, label): level} of what findings name."""
+    return {
+        (one.database_id, one.object_name): one.level
+        for one in reversed(findings)
+        if one.advisor == "bloat"
+    }
+
+
+def bloat_row(
+    row: Mapping[str, Any],
+    database: Database,
+    grown: Mapping[tuple[int, int], Growth],
+    read_at: Mapping[int, Any],
+) -> Row:
+    """Return one object with what its page says of it."""
+    change = grown.get((row["database_id"], row["relid"]))
+    word, means = METHODS.get(row["method"] or "", ("", ""))
+    if row["relkind"] == "i" and row["method"] == "approx":
+        means = "By pgstatindex, which read every page."
+    large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
+    return {
+        **row,
+        "database": database.datname,
+        "datid": database.datid,
+        "name": name_of(row),
+        "label": f"TOAST of {name_of(row)}" if row["relkind"] == "t" else name_of(row),
+        "kind": kind_of(row),
+        "shown_pct": row["bloat_pct"] if large else None,
+        "word": word,
+        "means": means,
+        "unknown_word": (row["not_estimated"] or "").replace("_", " "),
+        "why_not": WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else "",
+        "growth": change,
+        "growth_bytes": round(change.grown) if change else None,
+        "read_at": read_at.get(row["database_id"]),
+    }
+
+
+def kind_of(row: Mapping[str, Any]) -> str:
+    """Return table, materialized view, TOAST or index."""
+    return {"i": "index", "t": "TOAST", "m": "materialized view"}.get(row["relkind"], "table")
+
+
+def name_of(row: Mapping[str, Any]) -> str:
+    """Return `public.orders` or `public.orders_pkey`, quoted; of a TOAST table its table's."""
+    name = row["indexrelname"] or row["relname"]
+    return f"{quoted(row['schemaname'])}.{quoted(name)}" if name else str(row["relid"])
+
+
+def is_index(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an index."""
+    return bool(row["relkind"] == "i")
+
+
+def wasted(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the wasted bytes of the objects of which something is known, None where of none."""
+    known = [row["bloat_bytes"] for row in rows if row["bloat_bytes"] is not None]
+    return sum(known) if known else None
+
+
+def by_schema(rows: Sequence[Row]) -> list[Row]:
+    """Return the schemas with what their tables and indexes waste, most first.
+
+    Keys: database, schemaname, objects, unknown, size_bytes, table_bytes, index_bytes, bloat_bytes.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["database"], row["schemaname"] or ""), []).append(row)
+    found = [
+        {
+            "database": database,
+            "schemaname": schema,
+            "objects": len(mine),
+            "unknown": sum(row["bloat_bytes"] is None for row in mine),
+            "size_bytes": sum(row["size_bytes"] or 0 for row in mine),
+            "table_bytes": wasted(row for row in mine if not is_index(row)),
+            "index_bytes": wasted(row for row in mine if is_index(row)),
+            "bloat_bytes": wasted(mine),
+        }
+        for (database, schema), mine in groups.items()
+    ]
+    return sorted(found, key=lambda row: -(row["bloat_bytes"] or 0))
+
+
+def methods_of(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Return (word, how many objects are known by it), the most reliable first, unknown last."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["method"] or ""] = counts.get(row["method"] or "", 0) + 1
+    named = [(word, counts[name]) for name, (word, _) in METHODS.items() if name in counts]
+    return [*named, ("not known", counts[""])] if "" in counts else named
+
+
+def has_pgstattuple(rows: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
+    """Return {database: whether something of it was ever measured}: pgstattuple works there."""
+    found: dict[str, bool] = {}
+    for row in rows:
+        measured = row["method"] in MEASURED
+        found[row["database"]] = found.get(row["database"], False) or measured
+    return found
+
+
+def of_table(target: Target, window: Window, table: Mapping[str, Any]) -> Row | None:
+    """Return a table's own row, None where it is not read yet."""
+    key = {"database_id": table["database_id"], "relid": table["relid"]}
+    return next(iter(bloat_of(target, window, key=key)), None)
+
+
+def last_known(target: Target, database: Database, relid: int) -> Row | None:
+    """Return an object's row also after it is gone, None where it was never read."""
+    rows = HISTORY["bloat"].latest._default_manager.filter(
+        Q(target_id=target.pk, database_id=database.pk, relid=relid)
+    )
+    kept = rows.values().first()
+    return {**bloat_row(kept, database, {}, {}), "level": ""} if kept else None

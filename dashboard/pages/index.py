@@ -1,0 +1,201 @@
+"""Everything that is known of one index: definition, size, waste and scans, on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import Http404, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard import bloat_rows, charts, index_rows, table_rows
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import access, review
+from monitors.actions import ACTIONS
+from monitors.advisor import Finding, table_name
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Action, Database, Target
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "database",
+    "schemaname",
+    "relname",
+    "indexrelname",
+    "indexrelid",
+    "indexdef",
+    "indisunique",
+    "indisprimary",
+    "indisvalid",
+    "scans",
+    "idx_scan",
+    "last_idx_scan",
+    "size_bytes",
+    "bloat_bytes",
+    "bloat_pct",
+    "method",
+    "measured_at",
+)
+WINDOW = "24h"
+
+
+@require_safe
+def index(request: PageRequest, name: str, datid: int, indexrelid: int) -> HttpResponseBase:
+    """Show one index."""
+    target, window = get_target(request, name), window_of(request, WINDOW)
+    database = Database.objects.filter(target=target, datid=datid).first()
+    row = found(target, window, database, indexrelid)
+    exported = table_response(request, "index", COLUMNS, [row])
+    return exported or page(request, target, window, row)
+
+
+def found(target: Target, window: Window, database: Database | None, indexrelid: int) -> Row:
+    """Return the index's row: that of its use with that of its waste. Raises Http404."""
+    latest = HISTORY["indexes"].latest._default_manager
+    kept = (
+        latest.filter(target_id=target.pk, database_id=database.pk, indexrelid=indexrelid)
+        .values()
+        .first()
+        if database
+        else None
+    )
+    if database is None or kept is None:
+        raise Http404
+    place = {"database_id": database.pk}
+    bloats = bloat_rows.bloat_of(target, window, key={**place, "relid": indexrelid})
+    bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
+    tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
+    table = tables[0] if tables else None
+    grown = index_rows.grown_in(target, window, [kept])
+    row = index_rows.index_row(kept, grown[0] if grown else None)
+    size = row["size_bytes"] if bloat is None else bloat["size_bytes"]
+    blank = dict.fromkeys(("bloat_bytes", "bloat_pct", "shown_pct", "method", "measured_at"))
+    return {
+        **blank,
+        **(bloat or {}),
+        **row,
+        "size_bytes": size,
+        "database": database.datname,
+        "datid": database.datid,
+        "judged": bloat,
+        "schemaname": table["schemaname"] if table else (bloat or {}).get("schemaname"),
+        "relname": table["relname"] if table else (bloat or {}).get("relname"),
+        "table": table_name(table) if table and table["relname"] else str(kept["relid"]),
+        "name": bloat["name"] if bloat else kept["indexrelname"],
+    }
+
+
+def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
+    """Render the page of one index."""
+    at = None if window.is_live else window.end
+    findings = review.findings(target, at)
+    mine = findings_of(findings, row)
+    context: dict[str, Any] = {
+        "row": row,
+        "findings": mine,
+        "verdict": review.verdict(target, mine, page="bloat", at=at) if mine else None,
+        "tiles": tiles(row),
+        "charts": charts_of(target, window, row),
+        "has_last_scan": index_rows.has_last_scan(target),
+        "since": index_rows.counted_since(target, row),
+        "actions": actions_on(target, row),
+        "offers": frozenset(ACTIONS),
+        "may": access.permissions_of(request.user, target),
+    }
+    return render_page(
+        request,
+        "index.html",
+        context,
+        page="bloat",
+        target=target,
+        window=window,
+        reads=("indexes", "bloat"),
+        findings=findings,
+    )
+
+
+def findings_of(findings: Sequence[Finding], row: Row) -> list[Finding]:
+    """Return the findings that name the index."""
+    return [
+        one
+        for one in findings
+        if one.database_id == row["database_id"] and one.object_name == row["name"]
+    ]
+
+
+def tiles(row: Row) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    judged = row["judged"] or {}
+    share = f"{row['shown_pct']:.0f} % of it, " if row["shown_pct"] is not None else ""
+    return [
+        {"title": "Size", "value": row["size_bytes"], "kind": "bytes", "note": "its pages"},
+        {
+            "title": "Wasted",
+            "value": row["bloat_bytes"],
+            "kind": "bytes",
+            "note": f"{share}{judged['word']}" if row["method"] else "not known",
+        },
+        {
+            "title": "Scans",
+            "value": row["scans"],
+            "kind": "short",
+            "note": "in this window" if row["scans"] is not None else "counters began anew",
+        },
+        {"title": "All scans", "value": row["idx_scan"], "kind": "short", "note": "idx_scan"},
+        {
+            "title": "Entries",
+            "value": judged.get("reltuples") if (judged.get("reltuples") or -1) >= 0 else None,
+            "kind": "short",
+            "note": "reltuples",
+        },
+    ]
+
+
+def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
+    """Return the charts: size with waste, and scans."""
+    place = {"database_id": row["database_id"]}
+    mine = {**place, "relid": row["indexrelid"]}
+    sizes = series.gauges(
+        "bloat",
+        target.pk,
+        window,
+        ["size_bytes", "bloat_bytes"],
+        **place,
+        key={"relid": row["indexrelid"]},
+    )
+    scans = series.rates(
+        "indexes", target.pk, window, ["idx_scan"], **place, key={"indexrelid": row["indexrelid"]}
+    )
+    marks = series.marks(target.pk, window, [mine])
+    return [
+        charts.chart(
+            "Size and waste",
+            sizes,
+            unit="bytes",
+            labels={"size_bytes": "Size", "bloat_bytes": "Wasted"},
+            colours={"size_bytes": "io", "bloat_bytes": "lock"},
+            marks=marks,
+            window=window,
+            since=target.created_at,
+        ),
+        charts.chart(
+            "Scans",
+            scans,
+            unit="per_s",
+            labels={"idx_scan": "Scans"},
+            colours={"idx_scan": "cpu"},
+            marks=marks,
+            window=window,
+            since=target.created_at,
+        ),
+    ]
+
+
+def actions_on(target: Target, row: Row) -> list[Action]:
+    """Return what was done to the index from here, newest first."""
+    wanted = {"database": row["database"], "index": row["name"]}
+    done = Action.objects.filter(target=target, arguments__contains=wanted)
+    return list(done.exclude(state=Action.State.DRAFT).order_by("-created_at")[:20])

@@ -1,0 +1,127 @@
+"""Tables and indexes that waste much of their room, by share and by bytes.
+
+Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-SPACE-RECOVERY
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    quoted,
+    table_name,
+)
+from monitors.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT
+
+DEFAULTS = {
+    "notice_pct": 30,  # wasted, of the size; both the share and the bytes must be passed
+    "notice_bytes": 100 * 1024**2,
+    "warning_pct": 50,
+    "warning_bytes": 1024**3,
+}
+CONFIDENCE = {
+    ESTIMATE: "That is an estimate by statistics, good to about 6 points where they are fresh: "
+    "measure it before you rewrite anything.",
+    APPROX: "Measured by pgstattuple, page by page where rows have changed.",
+    EXACT: "Measured exactly by pgstattuple.",
+    AFTER_REWRITE: "By the bytes a row that it had after its last rewrite.",
+}
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Judge what has a figure; where statistics are missing there is none, and no finding."""
+    for row in samples.bloat:
+        severity = severity_of(row, thresholds)
+        if severity is not None:
+            database = samples.database_names.get(row["database_id"], "")
+            yield finding_of(row, database, severity, thresholds)
+
+
+def severity_of(row: Row, thresholds: Thresholds) -> Severity | None:
+    """Return how bad an object's waste is, None below either threshold or where nothing is known."""
+    waste, share = row["bloat_bytes"], row["bloat_pct"]
+    if waste is None or share is None or row["method"] not in CONFIDENCE:
+        return None
+    for severity in (Severity.WARNING, Severity.NOTICE):
+        name = severity.name.lower()
+        if waste >= thresholds[f"{name}_bytes"] and share >= thresholds[f"{name}_pct"]:
+            return severity
+    return None
+
+
+def subject_of(row: Row) -> str:
+    """Return `public.orders`, `TOAST of public.orders` or `public.orders_pkey`."""
+    if row["indexrelname"]:
+        return f"{quoted(row['schemaname'])}.{quoted(row['indexrelname'])}"
+    return f"TOAST of {table_name(row)}" if row["relkind"] == "t" else table_name(row)
+
+
+def finding_of(row: Row, database: str, severity: Severity, thresholds: Thresholds) -> Finding:
+    """Say what is wasted, how that is known, and what would help or tell more."""
+    is_index = bool(row["indexrelname"])
+    estimated = row["method"] == ESTIMATE
+    helps = "REINDEX CONCURRENTLY gives it back" if is_index else "Only a rewrite gives it back"
+    locks = "" if is_index else ", and VACUUM FULL locks everybody out meanwhile"
+    rows = "entries" if is_index else "rows"
+    why = f"{CONFIDENCE[row['method']]} New {rows} fill it again. {helps}{locks}."
+    name = subject_of(row)
+    return Finding(
+        advisor="bloat",
+        severity=severity,
+        title=f"{'Index ' if is_index else ''}{name} in {database} wastes {size_words(row['bloat_bytes'])} "
+        f"of {size_words(row['size_bytes'])} ({row['bloat_pct']:.0f} %).",
+        why=why,
+        object_name=name,
+        database_id=row["database_id"],
+        relid=row["tablerelid"],
+        evidence=evidence_of(row),
+        action="measure_bloat" if estimated else "reindex" if is_index else "",
+        arguments=arguments_of(row, database) if estimated or is_index else {},
+        score=row["bloat_bytes"] / thresholds["notice_bytes"],
+    )
+
+
+def arguments_of(row: Row, database: str) -> dict[str, str]:
+    """Return the arguments that name the object."""
+    if row["indexrelname"]:
+        name = f"{quoted(row['schemaname'])}.{quoted(row['indexrelname'])}"
+        return {"database": database, "index": name}
+    return {"database": database, "relid": str(row["relid"])}
+
+
+def evidence_of(row: Row) -> tuple[Evidence, ...]:
+    """Return the numbers behind the finding, with their method and age."""
+    known: list[Evidence] = [
+        ("Wasted", row["bloat_bytes"], "bytes"),
+        ("Share", row["bloat_pct"], "pct"),
+        ("Size", row["size_bytes"], "bytes"),
+        ("Method", row["method"], ""),
+    ]
+    times = (("Known since", row["measured_at"]), ("Statistics of", row["stats_at"]))
+    return (*known, *((label, moment, "at") for label, moment in times if moment is not None))
+
+
+def size_words(size: float) -> str:
+    """Return bytes as `1.2 GB`."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:  # noqa: PLR2004 - from here on the next unit is easier to read
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} TB"
+
+
+ADVISOR = Advisor(
+    name="bloat",
+    subject="bloat",
+    plural="{count} tables and indexes waste much of their room.",
+    defaults=DEFAULTS,
+    advise=advise,
+)
