@@ -70,6 +70,7 @@ class Samples:
     activity: Sequence[Row] = ()
     sessions: Sequence[Row] = ()
     progress: Sequence[Row] = ()
+    awaiting: Sequence[Row] = ()  # settings that a restart gives another value
 
 
 Thresholds = Mapping[str, float]
@@ -80,7 +81,7 @@ class Advisor:
     """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
 
     name: str
-    subject: str  # activity or vacuum: the page whose verdict it belongs to
+    subject: str  # activity, vacuum or settings: the page whose verdict it belongs to
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}

@@ -316,6 +316,7 @@ class Mark(models.Model):
         RESET = "reset", "statistics reset"
         PROMOTION = "promotion"
         UPGRADE = "upgrade"
+        SETTING = "setting", "settings changed"
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
     at = models.DateTimeField()  # our clock
@@ -328,6 +329,28 @@ class Mark(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class SettingChange(models.Model):
+    """One setting that two snapshots of a target show differently; kept as long as the target.
+
+    `before` and `after` hold the probe's columns, None where the server had no such setting.
+    Not every row is a change that people are told of (`setting.what_changed`): all together
+    they lead from the settings of now back to those of any moment.
+    """
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    at = models.DateTimeField()  # our clock: the snapshot that shows it first
+    before_at = models.DateTimeField()  # the last good snapshot before
+    name = models.CharField(max_length=100)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["target", "-at"], name="setting_change_of_target")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
 class Grant(models.Model):
@@ -517,6 +540,7 @@ __all__ = [
     "Lease",
     "Mark",
     "ProbeState",
+    "SettingChange",
     "Snapshot",
     "Target",
     "TargetCheck",

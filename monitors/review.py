@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
 from monitors.advisors import ADVISORS, dead_tuples
+from monitors.configuration import settings_of
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
+from monitors.setting import awaits_restart
 from monitors.standing import Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
@@ -25,6 +27,7 @@ READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
     "vacuum": ("tables",),
+    "settings": ("settings",),
 }
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
@@ -34,6 +37,7 @@ GOOD = {
     ),
     "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
+    "settings": "fsync is on, and no setting awaits a restart.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",
@@ -119,6 +123,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
+    awaiting = latest("settings", ids, Q(pending_restart=True))
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -127,6 +132,7 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             activity=activity.get(target.pk, ()),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
+            awaiting=[row for row in awaiting.get(target.pk, ()) if awaits_restart(row)],
         )
         for target in targets
     }
@@ -147,6 +153,7 @@ def samples_at(target: Target, at: datetime) -> Samples:
         activity=series.at("activity", target.pk, at),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
+        awaiting=[row for row in settings_of(target, at) if awaits_restart(row)],
     )
 
 

@@ -28,6 +28,7 @@ from psycopg import errors
 from redis.exceptions import RedisError
 
 from monitors import schedule, secrets
+from monitors.configuration import note_changes
 from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
@@ -442,6 +443,7 @@ class Run:
                     next_due=next_due,
                     epoch=kept.identity.epoch,
                     refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
+                    note=note_changes if probe.name == "settings" else None,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:

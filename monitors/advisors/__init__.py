@@ -8,8 +8,10 @@ from monitors.advisors import (
     blocked,
     connections_near_limit,
     dead_tuples,
+    fsync_off,
     idle_in_transaction,
     long_running,
+    pending_restart,
 )
 
 ADVISORS: tuple[Advisor, ...] = (
@@ -19,4 +21,6 @@ ADVISORS: tuple[Advisor, ...] = (
     long_running.ADVISOR,
     autovacuum_disabled.ADVISOR,
     dead_tuples.ADVISOR,
+    fsync_off.ADVISOR,
+    pending_restart.ADVISOR,
 )

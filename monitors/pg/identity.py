@@ -45,6 +45,7 @@ SETTINGS = (
     "autovacuum_vacuum_scale_factor",
     "autovacuum_vacuum_threshold",
     "deadlock_timeout",
+    "fsync",
     "track_activities",
     "track_counts",
     "vacuum_cost_limit",

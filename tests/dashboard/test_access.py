@@ -31,6 +31,7 @@ EXPECTED = {
     "table": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,
+    "settings": VIEWERS,
     "strip": VIEWERS,
     "target-actions": VIEWERS,
     "action": VIEWERS,
