@@ -64,6 +64,7 @@ def row_of(row: Mapping[str, Any], read_at: datetime | None) -> Row:
         "is_changed": setting.is_changed(row),
         "awaits_restart": setting.awaits_restart(row),
         "ours": row["setting"] is None,
+        "file": (row["sourcefile"] or "").replace("\\", "/").rpartition("/")[2],
         "needs": setting.CONTEXTS.get(row["context"], row["context"]),
         "read_at": read_at,
     }
@@ -112,10 +113,7 @@ def with_words(request: HttpRequest) -> list[tuple[str, str]]:
 def verdict_with(verdict: Verdict, advice: Sequence[Advice]) -> Verdict:
     """Return a page's verdict that is no better than the worst advice beside it."""
     told = [one for one in advice if one.level != "info"]
-    if not told or verdict.finding is not None or verdict.level == "unknown":
+    if not told or LEVELS.index(verdict.level) >= LEVELS.index(told[0].level):
         return verdict
-    worst = told[0]
-    if LEVELS.index(verdict.level) >= LEVELS.index(worst.level):
-        return verdict
-    more = f" {len(told) - 1} more below." if len(told) > 1 else ""
-    return replace(verdict, level=worst.level, text=f"{worst.title}{more}")
+    found = f" {verdict.text}" if verdict.level not in {"good", "unknown"} else ""
+    return replace(verdict, level=told[0].level, text=f"{told[0].title}{found}", finding=None)

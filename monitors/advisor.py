@@ -70,7 +70,6 @@ class Samples:
     activity: Sequence[Row] = ()
     sessions: Sequence[Row] = ()
     progress: Sequence[Row] = ()
-    awaiting: Sequence[Row] = ()  # settings that a restart gives another value
 
 
 Thresholds = Mapping[str, float]

@@ -162,6 +162,7 @@ def described(change: SettingChange) -> dict[str, Any]:
         "source_before": before.get("source"),
         "source": after.get("source"),
         "sourcefile": after.get("sourcefile"),
+        "file": (after.get("sourcefile") or "").replace("\\", "/").rpartition("/")[2],
         "pending_restart": after.get("pending_restart"),
         "context": after.get("context") or before.get("context"),
         "was": setting.words_of(before.get("setting"), before.get("unit")),

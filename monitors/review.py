@@ -14,11 +14,9 @@ from django.utils import timezone
 
 from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
 from monitors.advisors import ADVISORS, dead_tuples
-from monitors.configuration import settings_of
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
-from monitors.setting import awaits_restart
 from monitors.standing import Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
@@ -123,7 +121,6 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
     moments = dict(clocks.values_list("target_id", "target_at"))
     activity, sessions = activity_of(ids), latest("sessions", ids)
     tables, progress = tables_of(targets, names), latest("progress", ids)
-    awaiting = latest("settings", ids, Q(pending_restart=True))
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -132,7 +129,6 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
             activity=activity.get(target.pk, ()),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
-            awaiting=[row for row in awaiting.get(target.pk, ()) if awaits_restart(row)],
         )
         for target in targets
     }
@@ -153,7 +149,6 @@ def samples_at(target: Target, at: datetime) -> Samples:
         activity=series.at("activity", target.pk, at),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
-        awaiting=[row for row in settings_of(target, at) if awaits_restart(row)],
     )
 
 

@@ -14,15 +14,16 @@ NAMED = 4
 
 def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
     """Say once which settings await a restart."""
-    names = sorted(row["name"] for row in samples.awaiting)
-    if not names:
+    text = samples.settings.get("pending_restart", "")
+    if not text:
         return
+    names = text.split(",")
     shown = ", ".join(names[:NAMED])
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     yield Finding(
         advisor="pending_restart",
         severity=Severity.NOTICE,
-        title=f"{counted(len(names), 'setting')} changed in a file and held back until a restart: "
+        title=f"{counted(len(names), 'setting')} changed in a file, not in force until a restart: "
         f"{shown}{more}.",
         why=(
             "The server runs with the old values, and the next restart, planned or not, brings "

@@ -52,11 +52,15 @@ SETTINGS = (
     "vacuum_failsafe_age",
 )
 # The view gives plain numbers in each setting's own unit, current_setting() does not.
+# What the command line sets awaits no restart, whatever a file says: it wins again.
 SETTINGS_SQL = """
-SELECT s.name, s.setting
+SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS awaits
   FROM pg_catalog.pg_settings AS s
- WHERE s.name = ANY (%(names)s)
+ WHERE s.name = ANY (%(names)s) OR s.pending_restart
+ ORDER BY s.name
 """
+AWAITING = "pending_restart"
+"""The name under which the settings that await a restart stand beside those of SETTINGS."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Identity:
     reserved_connections: int
     superuser: bool  # of the login that asks
     target_at: datetime
-    settings: dict[str, str]  # name -> value in the setting's own unit
+    settings: dict[str, str]  # name -> value in the setting's own unit; AWAITING -> names
 
     @property
     def epoch(self) -> str:
@@ -103,7 +107,8 @@ def read_identity(connection: psycopg.Connection) -> Identity:
     """Ask a server who it is; two short reads, no lock."""
     row = connection.execute(IDENTITY_SQL, binary=True).fetchone()
     rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
-    settings: dict[str, str] = dict(rows)
+    settings: dict[str, str] = {name: text for name, text, _awaits in rows if name in SETTINGS}
+    settings[AWAITING] = ",".join(name for name, _text, awaits in rows if awaits)
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     values: tuple[Any, ...] = (*row, settings)
     return Identity(connection.info.server_version, *values)

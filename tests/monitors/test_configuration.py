@@ -34,7 +34,7 @@ def change(server: Server, eventually: Callable[..., None]) -> Iterator[Callable
     def value(name: str, column: str = "setting") -> str:
         with server.connect() as new:  # a reload reaches an old session later
             found = new.execute(
-                f"SELECT {column}::text FROM pg_settings WHERE name = %s", [name]
+                f"SELECT ({column})::text FROM pg_settings WHERE name = %s", [name]
             ).fetchone()
         return str(found[0]) if found else ""
 

@@ -8,15 +8,16 @@ from tests.monitors.advisors.rows import advise
 
 
 def awaiting(count):
-    return [{"name": f"setting_{number}"} for number in range(count)]
+    return {"pending_restart": ",".join(f"setting_{number}" for number in range(count))}
 
 
 def test_it_says_nothing_without_any():
-    assert advise(ADVISOR, awaiting=[]) == []
+    assert advise(ADVISOR, settings=awaiting(0)) == []
+    assert advise(ADVISOR, settings={}) == []
 
 
 def test_one_is_named():
-    [finding] = advise(ADVISOR, awaiting=awaiting(1))
+    [finding] = advise(ADVISOR, settings=awaiting(1))
 
     assert finding.severity == Severity.NOTICE
     assert "1 setting changed" in finding.title
@@ -24,7 +25,7 @@ def test_one_is_named():
 
 
 def test_four_are_named_and_the_rest_counted():
-    [four], [five] = (advise(ADVISOR, awaiting=awaiting(count)) for count in (4, 5))
+    [four], [five] = (advise(ADVISOR, settings=awaiting(count)) for count in (4, 5))
 
     assert four.title.endswith("setting_2, setting_3.")
     assert five.title.endswith("setting_3 and 1 more.")
