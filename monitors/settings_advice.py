@@ -123,12 +123,13 @@ class Server:
         if row["source"] == setting.UNMOVED:
             where = "It is set on the server's command line: change it there and restart."
             return Advice(name=name, level=level, title=title, why=why, note=where)
-        statement = f"ALTER SYSTEM SET {name} = {value};"
+        statement = f"ALTER SYSTEM SET {name} = {value}"
         notes = [note] if note else []
         if row["context"] == "postmaster":
             notes.append("Holds after a restart of the server.")
+            statement += ";"
         else:
-            statement = f"{statement}\nSELECT pg_reload_conf();"
+            statement += ";\nSELECT pg_reload_conf();"
         if row["source"] in ("database", "global"):
             notes.append("ALTER DATABASE or ALTER ROLE ALL sets it too, and wins.")
         return Advice(

@@ -118,7 +118,7 @@ def test_what_awaits_a_restart_is_said_so(
     target = watch(server)
     take_now(target, ["settings"])
     with server.connect() as admin:
-        [now] = admin.execute(f"SHOW {SLOTS}").fetchone() or ()
+        now = str((admin.execute(f"SHOW {SLOTS}").fetchone() or ("",))[0])
     change(SLOTS, str(int(now) + 1), "pending_restart")
     take_now(target, ["settings"])
 

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, tuple[str, str | None]] = {
 RESTART = {"max_connections", "shared_buffers", "autovacuum_max_workers"}
 
 
-def said(facts: Facts | None = None, **values: str) -> list[Advice]:
+def said(facts: Facts | None = None, /, **values: str) -> list[Advice]:
     """Return the advice on a well kept server with some settings changed, information left out."""
     rows: list[dict[str, Any]] = [
         {
@@ -56,7 +56,7 @@ def said(facts: Facts | None = None, **values: str) -> list[Advice]:
     return [one for one in found if one.level != "info"]
 
 
-def levels(facts: Facts | None = None, **values: str) -> dict[str, str]:
+def levels(facts: Facts | None = None, /, **values: str) -> dict[str, str]:
     return {one.name: one.level for one in said(facts, **values)}
 
 
