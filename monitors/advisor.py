@@ -84,7 +84,7 @@ class Advisor:
     """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
 
     name: str
-    subject: str  # the page whose verdict it belongs to: activity, vacuum, bloat, wraparound
+    subject: str  # the page whose verdict it belongs to: activity, vacuum, bloat, settings, …
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}

@@ -317,6 +317,7 @@ class Mark(models.Model):
         PROMOTION = "promotion"
         UPGRADE = "upgrade"
         REWRITE = "rewrite"
+        SETTING = "setting", "settings changed"
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
     at = models.DateTimeField()  # our clock
@@ -330,6 +331,28 @@ class Mark(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class SettingChange(models.Model):
+    """One setting that two snapshots of a target show differently; kept as long as the target.
+
+    `before` and `after` hold the probe's columns, None where the server had no such setting.
+    Not every row is a change that people are told of (`setting.what_changed`): all together
+    they lead from the settings of now back to those of any moment.
+    """
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    at = models.DateTimeField()  # our clock: the snapshot that shows it first
+    before_at = models.DateTimeField()  # the last good snapshot before
+    name = models.CharField(max_length=100)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["target", "-at"], name="setting_change_of_target")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
 class Grant(models.Model):
@@ -649,6 +672,7 @@ __all__ = [
     "Lease",
     "Mark",
     "ProbeState",
+    "SettingChange",
     "Snapshot",
     "Target",
     "TargetCheck",

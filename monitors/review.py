@@ -29,6 +29,7 @@ READS = {
     "vacuum": ("tables",),
     "wraparound": ("databases",),
     "bloat": ("bloat",),
+    "settings": ("settings",),
 }
 AGES = ("target_id", "datname", "xid_age", "mxid_age")
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
@@ -42,6 +43,7 @@ GOOD = {
     "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
     "wraparound": "No database has used up half of its ids, and no forced vacuum is known to be near.",
     "bloat": "No table or index wastes so much that a rewrite would pay.",
+    "settings": "fsync is on, and no setting awaits a restart.",
 }
 NOUNS = {
     Severity.CRITICAL: "critical finding",

@@ -30,6 +30,7 @@ from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from monitors import schedule, secrets
+from monitors.configuration import note_changes
 from monitors.history import settle, store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
@@ -462,6 +463,7 @@ class Run:
                     measure=measurer(kept.connection, probe.measuring, self.left)
                     if probe.measuring
                     else None,
+                    note=note_changes if probe.name == "settings" else None,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:

@@ -51,7 +51,7 @@
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const url = new URL(location);
-      for (const word of ["from", "to", "at", "page"]) url.searchParams.delete(word);
+      for (const word of one("[name=with_at]", form) ? ["page"] : ["from", "to", "at", "page"]) url.searchParams.delete(word);
       for (const input of inputs(form)) if (input.value) url.searchParams.set(input.name, Math.floor(new Date(input.value) / 1000));
       location.assign(url);
     });

@@ -34,5 +34,6 @@ PAGES: tuple[Page, ...] = (
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
+    Page(name="settings", title="Settings", icon="settings", heading="Record"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
 )

@@ -9,9 +9,11 @@ from monitors.advisors import (
     blocked,
     connections_near_limit,
     dead_tuples,
+    fsync_off,
     horizon_held,
     idle_in_transaction,
     long_running,
+    pending_restart,
     wraparound,
 )
 
@@ -25,4 +27,6 @@ ADVISORS: tuple[Advisor, ...] = (
     autovacuum_disabled.ADVISOR,
     dead_tuples.ADVISOR,
     bloat.ADVISOR,
+    fsync_off.ADVISOR,
+    pending_restart.ADVISOR,
 )

@@ -32,6 +32,8 @@ Rows = dict[Key, tuple[Row, Row]]
 """By key: a row as the probe's SQL returned it, and its refined columns."""
 Refine = Callable[[list[Key]], dict[Key, Row]]
 """Given keys in the order of their urgency, returns the refined gauges of some."""
+Note = Callable[["Place", "Comparison", datetime, "datetime | None"], None]
+"""Told a place, what changed there, when it was read and when it was read before (None: never)."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,13 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     epoch: str,
     refine: Refine | None = None,
     measure: settle.Measure | None = None,
+    note: Note | None = None,
 ) -> Snapshot:
     """Keep one reading and return its `Snapshot` row; raises nothing of its own.
 
     `refine` is asked for the refined gauges of what changed and of what has
     none yet; it runs inside the transaction, on the target's connection, and so
-    does `measure`.
+    does `measure`. `note` is told what changed, inside the transaction too.
     """
     partitions.ensure_for(place.history.samples, taken_at)
     partitions.ensure_for(Snapshot, taken_at)
@@ -141,6 +144,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
             mark_rewrites(place, taken_at, rewritten)
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
+        if note is not None:
+            note(place, comparison, taken_at, state.taken_at)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
             mark_reset(place, taken_at, reading.reset_at)
         state.sequence += 1

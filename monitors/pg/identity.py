@@ -45,6 +45,7 @@ SETTINGS = (
     "autovacuum_vacuum_scale_factor",
     "autovacuum_vacuum_threshold",
     "deadlock_timeout",
+    "fsync",
     "track_activities",
     "track_counts",
     "vacuum_cost_limit",
@@ -52,11 +53,15 @@ SETTINGS = (
     "vacuum_multixact_failsafe_age",
 )
 # The view gives plain numbers in each setting's own unit, current_setting() does not.
+# What the command line sets awaits no restart, whatever a file says: it wins again.
 SETTINGS_SQL = """
-SELECT s.name, s.setting
+SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS awaits
   FROM pg_catalog.pg_settings AS s
- WHERE s.name = ANY (%(names)s)
+ WHERE s.name = ANY (%(names)s) OR s.pending_restart
+ ORDER BY s.name
 """
+AWAITING = "pending_restart"
+"""The name under which the settings that await a restart stand beside those of SETTINGS."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Identity:
     reserved_connections: int
     superuser: bool  # of the login that asks
     target_at: datetime
-    settings: dict[str, str]  # name -> value in the setting's own unit
+    settings: dict[str, str]  # name -> value in the setting's own unit; AWAITING -> names
 
     @property
     def epoch(self) -> str:
@@ -108,7 +113,8 @@ def read_identity(connection: psycopg.Connection, *, with_settings: bool = True)
     settings: dict[str, str] = {}
     if with_settings:
         rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
-        settings = dict(rows)
+        settings = {name: text for name, text, _awaits in rows if name in SETTINGS}
+        settings[AWAITING] = ",".join(name for name, _text, awaits in rows if awaits)
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     values: tuple[Any, ...] = (*row, settings)
     return Identity(connection.info.server_version, *values)

@@ -13,7 +13,7 @@ from monitors.probe import Probe, Sample
 
 
 class SettingsSample(Sample):
-    """One setting; `setting` is None where Howdah's own session sets it."""
+    """One setting; `setting` is None where Howdah's own session or login sets it."""
 
     name = models.CharField(max_length=100)
     setting = models.TextField()  # in its unit
@@ -38,14 +38,16 @@ class SettingsSample(Sample):
 # Connection strings and commands may hold passwords: they are not read.
 SQL_14 = """
 SELECT s.name,
-       CASE WHEN s.source IN ('client', 'session') THEN NULL
+       CASE WHEN s.source IN ('client', 'session', 'user', 'database user') THEN NULL
             WHEN s.name IN ('primary_conninfo', 'restore_command', 'archive_command',
                             'archive_cleanup_command', 'recovery_end_command',
                             'ssl_passphrase_command') THEN
                  CASE WHEN s.setting = '' THEN '' ELSE '(not read)' END
             ELSE s.setting
        END AS setting,
-       CASE WHEN s.source IN ('client', 'session') THEN NULL ELSE s.source END AS source,
+       CASE WHEN s.source IN ('client', 'session', 'user', 'database user') THEN NULL
+            ELSE s.source
+       END AS source,
        s.pending_restart,
        s.unit,
        s.category,

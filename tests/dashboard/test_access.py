@@ -36,6 +36,7 @@ EXPECTED = {
     "index": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,
+    "settings": VIEWERS,
     "strip": VIEWERS,
     "target-actions": VIEWERS,
     "action": VIEWERS,

@@ -18,7 +18,17 @@ from dashboard import pages
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.snapshot import take_now
 
-OURS = ("fleet", "overview", "vacuum", "horizon", "wraparound", "table", "queries", "query")
+OURS = (
+    "fleet",
+    "overview",
+    "vacuum",
+    "horizon",
+    "wraparound",
+    "table",
+    "queries",
+    "query",
+    "settings",
+)
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
 
@@ -49,6 +59,7 @@ def addresses(shop, place):
         "table": reverse("table", kwargs=place),
         "queries": reverse("queries", args=[shop.name]),
         "query": reverse("query", args=[shop.name, statement.pk]),
+        "settings": reverse("settings", args=[shop.name]),
     }
 
 

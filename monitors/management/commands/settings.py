@@ -1,0 +1,163 @@
+"""Print a target's settings, what changed, what is off, or what differs from other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from monitors import configuration, setting, settings_advice
+from monitors.history.window import WINDOWS, Window
+from monitors.management import command
+from monitors.management.command import add_json, bad_use, failure, target_named
+from monitors.models import Target
+
+COLUMNS = (
+    "name",
+    "setting",
+    "unit",
+    "source",
+    "sourcefile",
+    "boot_val",
+    "is_changed",
+    "pending_restart",
+    "context",
+    "vartype",
+    "category",
+    "short_desc",
+)
+"""Keys of one setting with --json."""
+
+
+class Command(command.Command):
+    """`manage.py settings NAME`: the Settings page for scripts."""
+
+    help = "Print a target's settings, what changed, what is off, or what differs."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare NAME, which settings, of when, and against what."""
+        parser.add_argument("name", help="the target")
+        parser.add_argument(
+            "--changed", action="store_true", help="only what differs from the default"
+        )
+        parser.add_argument("--at", help="as they stood then, a time in ISO 8601")
+        parser.add_argument("--with", dest="other", help="only what differs from this target's")
+        parser.add_argument("--with-at", help="only what differs from then, a time in ISO 8601")
+        parser.add_argument(
+            "--history", choices=list(WINDOWS), help="what changed in a window that ends at --at"
+        )
+        parser.add_argument("--advice", action="store_true", help="what is off, and what to run")
+        add_json(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print one line each, or one line of JSON."""
+        target = target_named(options["name"])
+        at = moment(options["at"])
+        if options["history"]:
+            self.print_history(target, at, options)
+            return
+        rows = known_settings(target, at)
+        if options["advice"]:
+            self.print_advice(target, rows, options)
+        elif options["other"] or options["with_at"]:
+            self.print_difference(target, rows, at, options)
+        else:
+            self.print_settings(rows, options)
+
+    def print_settings(self, rows: configuration.Settings, options: Mapping[str, Any]) -> None:
+        """Print the settings, all or those that were changed."""
+        shown = [{**row, "is_changed": setting.is_changed(row)} for row in rows]
+        shown = [row for row in shown if row["is_changed"] or not options["changed"]]
+        if options["json"]:
+            self.print_json(picked(shown, COLUMNS))
+            return
+        for row in shown:
+            value = setting.words_of(row["setting"], row["unit"])
+            waits = "  awaits a restart" if setting.awaits_restart(row) else ""
+            self.say(f"{row['name']} = {value}  ({row['source'] or 'not visible'}){waits}")
+
+    def print_difference(
+        self,
+        target: Target,
+        rows: configuration.Settings,
+        at: datetime | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Print what differs, both values."""
+        other = target_named(options["other"]) if options["other"] else target
+        theirs = known_settings(other, moment(options["with_at"]) or at)
+        found = configuration.difference_of(rows, theirs)
+        if options["json"]:
+            self.print_json(picked(found, configuration.DIFFERENCE))
+            return
+        for row in found:
+            here, there = row["value"], row["with_value"]
+            self.say(f"{row['name']}: {here or 'no such setting'} | {there or 'no such setting'}")
+        if not found:
+            self.say("No difference.")
+
+    def print_history(
+        self, target: Target, at: datetime | None, options: Mapping[str, Any]
+    ) -> None:
+        """Print what changed, newest first."""
+        end = at or timezone.now()
+        window = Window(end - WINDOWS[options["history"]], end, is_live=at is None)
+        found = configuration.changes_of(target, window)
+        if options["json"]:
+            self.print_json(picked(found, configuration.CHANGE))
+            return
+        for row in found:
+            self.say(f"{row['before_at']:%Y-%m-%d %H:%M} to {row['at']:%H:%M} UTC  {row['words']}")
+        if not found:
+            self.say("No setting changed in this window.")
+
+    def print_advice(
+        self, target: Target, rows: configuration.Settings, options: Mapping[str, Any]
+    ) -> None:
+        """Print what is off now, worst first, and the statement that helps."""
+        if options["at"]:
+            message = "Advice is given on the settings of now: leave out --at."
+            raise bad_use(message)
+        facts = configuration.facts_of(target, Window.last("24h", timezone.now()))
+        found = settings_advice.advise(settings_advice.rows_by_name(rows), facts)
+        if options["json"]:
+            self.print_json([one.row() for one in found])
+            return
+        for one in found:
+            self.say(f"{one.level}: {one.title} {' '.join(one.statement.split())}".rstrip())
+
+
+def known_settings(target: Target, at: datetime | None) -> configuration.Settings:
+    """Return a target's settings; raises CommandError where none were read."""
+    rows = configuration.settings_of(target, at)
+    if not rows:
+        when = f" at {at:%Y-%m-%d %H:%M:%S} UTC" if at else " yet"
+        message = (
+            f"The settings of {target.name} were not read{when}: "
+            f"manage.py snapshot {target.name} --probe settings."
+        )
+        raise failure(message)
+    return rows
+
+
+def picked(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows with some keys alone, in their order."""
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time, UTC where it names no zone, None for none; raises CommandError."""
+    if not text:
+        return None
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        message = f"{text} is no time: give it as 2026-01-31T09:30:00Z."
+        raise bad_use(message)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
