@@ -10,6 +10,7 @@ from dashboard.pages import (
     action_log,
     activity,
     find,
+    findings,
     fleet,
     health,
     overview,
@@ -19,6 +20,7 @@ from dashboard.pages import (
     strip,
     table,
     targets,
+    thresholds,
     vacuum,
 )
 
@@ -29,6 +31,7 @@ OF_TARGET = [
     path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
     path("queries/", queries.queries, name="queries"),
     path("queries/<int:query_id>/", query.query, name="query"),
+    path("findings/", findings.target_findings, name="target-findings"),
     path("actions/", action_log.target_actions, name="target-actions"),
     path("actions/<slug:action>/", action.new, name="action-new"),
     path("strip/", strip.strip, name="strip"),
@@ -50,6 +53,14 @@ urlpatterns = [
     path("actions/<uuid:action_id>/stop/", action.stop, name="action-stop"),
     path("actions/<uuid:action_id>/approve/", action.approve, name="action-approve"),
     path("actions/<uuid:action_id>/undo/", action.undo, name="action-undo"),
+    path("findings/", findings.findings, name="findings"),
+    path("findings/<int:finding_id>/", findings.finding, name="finding"),
+    path(
+        "findings/<int:finding_id>/acknowledge/", findings.acknowledge, name="finding-acknowledge"
+    ),
+    path("findings/<int:finding_id>/snooze/", findings.snooze, name="finding-snooze"),
+    path("findings/<int:finding_id>/reopen/", findings.reopen, name="finding-reopen"),
+    path("thresholds/", thresholds.thresholds, name="thresholds"),
     path("find/", find.find, name="find"),
     path("people/", people.people, name="people"),
     path("people/grants/", people.give, name="grant-give"),

@@ -23,11 +23,12 @@ OTHERS = (
     "manage_people",
     "approve",
     "audit",
+    "acknowledge",
 )
 PERMISSIONS: tuple[str, ...] = (*OTHERS, *ACTIONS)
 
 VIEWER = frozenset({"view"})
-OPERATOR = VIEWER | {"view_query_text", "cancel_backend", "analyze", "vacuum"}
+OPERATOR = VIEWER | {"view_query_text", "acknowledge", "cancel_backend", "analyze", "vacuum"}
 DBA = OPERATOR | frozenset(ACTIONS) | {"approve", "audit"}
 ADMIN = frozenset({"manage_targets", "manage_people", "audit"})
 ROLES: dict[str, frozenset[str]] = {

@@ -8,9 +8,11 @@ from django.core.cache import cache
 from redis.exceptions import RedisError
 
 from monitors.history import freshness, partitions, rollup
+from monitors.models import FindingRecord
 
 ROLL_UP_EVERY = timedelta(minutes=5)
 SLOW_EVERY = timedelta(minutes=10)
+KEEP_FINDINGS = timedelta(days=365)  # after they were resolved
 
 
 def maintain(now: datetime) -> None:
@@ -22,6 +24,7 @@ def maintain(now: datetime) -> None:
     if first_in("slow", SLOW_EVERY):
         partitions.drop_old(now)
         rollup.prune(now)
+        FindingRecord.objects.filter(resolved_at__lt=now - KEEP_FINDINGS).delete()
         freshness.measure_sizes()
 
 

@@ -31,5 +31,6 @@ PAGES: tuple[Page, ...] = (
         heading="Health",
     ),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
+    Page(name="target-findings", title="Findings", icon="findings", heading="Record"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
 )

@@ -8,8 +8,15 @@ from monitors.advisors import (
     blocked,
     connections_near_limit,
     dead_tuples,
+    hot_ratio_low,
     idle_in_transaction,
+    insert_only_unfrozen,
     long_running,
+    multi_pass_vacuum,
+    stale_statistics,
+    toast_trouble,
+    vacuum_slow,
+    workers_saturated,
 )
 
 ADVISORS: tuple[Advisor, ...] = (
@@ -18,5 +25,12 @@ ADVISORS: tuple[Advisor, ...] = (
     connections_near_limit.ADVISOR,
     long_running.ADVISOR,
     autovacuum_disabled.ADVISOR,
+    workers_saturated.ADVISOR,
     dead_tuples.ADVISOR,
+    vacuum_slow.ADVISOR,
+    toast_trouble.ADVISOR,
+    stale_statistics.ADVISOR,
+    multi_pass_vacuum.ADVISOR,
+    insert_only_unfrozen.ADVISOR,
+    hot_ratio_low.ADVISOR,
 )

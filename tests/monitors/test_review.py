@@ -293,7 +293,7 @@ def test_a_root_that_is_idle_in_transaction_is_named_once(target):
 
 
 def test_every_advisor_that_can_say_several_things_has_words_for_it():
-    whole_server = {"connections_near_limit"}
+    whole_server = {"connections_near_limit", "workers_saturated"}
 
     for advisor in ADVISORS:
         assert ("{count}" in advisor.plural) != (advisor.name in whole_server)
