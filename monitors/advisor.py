@@ -118,8 +118,8 @@ class Advisor:
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}
     reads: tuple[str, ...] = ("tables",)
-    """Probes that it judges: a new snapshot of one has it judge again, and a finding resolves
-    only while all of them can be read."""
+    """Probes that it judges: a new snapshot of the first has workers judge again, and a finding
+    resolves only while all of them can be read."""
     opens_after: float = 0.0  # seconds that a finding must last before it is one
     kept: bool = False
     """Whether it needs hours of history: then workers alone judge, and pages show what they kept."""

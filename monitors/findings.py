@@ -54,7 +54,7 @@ def keep(target_id: int, probes: Iterable[str]) -> None:
     Never raises: a snapshot that was stored stays stored whatever the advisors do.
     """
     read = set(probes)
-    advisors = [advisor for advisor in ADVISORS if read & set(advisor.reads)]
+    advisors = [advisor for advisor in ADVISORS if advisor.reads[0] in read]
     if not advisors:
         return
     try:
