@@ -14,10 +14,10 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
 
-from dashboard.requests import PageRequest, get_target, render_page, table_response
+from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors import access, thresholds as limits
-from monitors.models import Environment, Fleet
+from monitors.models import Environment, Fleet, Target
 
 COLUMNS = ("advisor", "name", "default", "value", "source", "own")
 
@@ -59,7 +59,7 @@ def scope_of(request: PageRequest) -> limits.Scope:
     """
     words = request.GET
     if words.get("target"):
-        return get_target(request, words["target"], "manage_targets")
+        return get_managed(request, words["target"])
     access.require(request.user, "manage_targets", source=source_of(request))
     if words.get("environment"):
         found = Environment.objects.filter(name=words["environment"]).first()
@@ -67,6 +67,16 @@ def scope_of(request: PageRequest) -> limits.Scope:
             raise Http404
         return found
     return limits.the_fleet()
+
+
+def get_managed(request: PageRequest, name: str) -> Target:
+    """Return a target; raises Http404 or PermissionDenied as `scope_of` does."""
+    seen = access.visible_targets(request.user) | access.managed_targets(request.user)
+    target = seen.distinct().filter(name=name).first()
+    if target is None:
+        raise Http404
+    access.require(request.user, "manage_targets", target, source=source_of(request))
+    return target
 
 
 def choices(request: PageRequest) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Grant, TargetCheck
+from monitors.models import HISTORY, Action, FindingRecord, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -24,6 +25,13 @@ EXPECTED = {
     "fleet": EVERYBODY,
     "actions": EVERYBODY,
     "account": EVERYBODY,
+    "findings": EVERYBODY,
+    "target-findings": VIEWERS,
+    "finding": VIEWERS,
+    "finding-acknowledge": POST_ONLY,
+    "finding-snooze": POST_ONLY,
+    "finding-reopen": POST_ONLY,
+    "thresholds": ADMINS,
     "find": EVERYBODY,  # finds what the person may see
     "overview": VIEWERS,
     "activity": VIEWERS,
@@ -69,6 +77,10 @@ ACTING = {
     "action-stop": 404,
     "action-approve": 404,
     "action-undo": 404,
+    "finding-acknowledge": 404,
+    "finding-snooze": 404,
+    "finding-reopen": 404,
+    "thresholds": 403,
     "strip": 404,
     "target-edit": 404,
     "target-remove": 404,
@@ -103,6 +115,11 @@ def addresses(shop, place, people) -> dict[str, str]:
     action = Action.objects.create(
         name="vacuum", target=shop, target_name=shop.name, asked_by_name="dba", state="succeeded"
     )
+    now = timezone.now()
+    found = FindingRecord.objects.create(
+        target=shop, advisor="blocked", object_key="x", title="A blocks B.", severity=2, worst=2,
+        first_seen_at=now, opened_at=now, seen_at=now,
+    )  # fmt: skip
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
@@ -114,6 +131,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "grant_id": Grant.objects.get(user=people["viewer"]).pk,
         "action": "vacuum",
         "action_id": action.pk,
+        "finding_id": found.pk,
         "check_id": check.pk,
     }
     return {
@@ -216,7 +234,7 @@ def test_a_post_without_its_token_is_refused(people, addresses):
 
 
 def test_programs_without_a_login_get_401(addresses):
-    for name in ("vacuum", "overview", "fleet", "activity", "actions", "queries"):
+    for name in ("vacuum", "overview", "fleet", "activity", "actions", "queries", "findings"):
         for wanted in ("json", "csv"):
             response = Client().get(addresses[name], {"format": wanted})
             assert response.status_code == 401

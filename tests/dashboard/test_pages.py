@@ -18,7 +18,7 @@ from dashboard import pages
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.snapshot import take_now
 
-OURS = ("fleet", "overview", "vacuum", "table", "queries", "query")
+OURS = ("fleet", "overview", "vacuum", "table", "queries", "query", "target-findings")
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
 
@@ -47,6 +47,7 @@ def addresses(shop, place):
         "table": reverse("table", kwargs=place),
         "queries": reverse("queries", args=[shop.name]),
         "query": reverse("query", args=[shop.name, statement.pk]),
+        "target-findings": reverse("target-findings", args=[shop.name]),
     }
 
 

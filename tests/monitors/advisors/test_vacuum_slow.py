@@ -14,7 +14,10 @@ from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, table, vacuumin
 LIMIT = 200 * 500 / 22
 
 
-def of(done, *, total=10**9, seconds=3600, tables=(table(),), **columns):
+TABLES = (table(),)
+
+
+def of(done, *, total=10**9, seconds=3600, tables=TABLES, **columns):
     work = vacuuming(done=done, total=total, started_at=ago(seconds), **columns)
     return advise(ADVISOR, progress=[work], tables=tables)
 
