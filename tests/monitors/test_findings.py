@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
@@ -419,7 +420,7 @@ def test_resolved_findings_are_forgotten_after_a_year(row):
     assert FindingRecord.objects.filter(pk=row.pk).exists()
 
     FindingRecord.objects.update(resolved_at=now - timedelta(days=366))
-    maintenance.cache.clear()
+    cache.clear()
     maintenance.maintain(now)
     assert not FindingRecord.objects.filter(pk=row.pk).exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from monitors.advisor import Samples
 
@@ -99,8 +100,8 @@ def idle_in_transaction(pid=4321, *, seconds=10, **columns):
 
 
 def samples(**facts):
-    facts = {"database_names": {SHOP: "shop"}, "server_version": 180004} | facts
-    return Samples(now=NOW, **facts)
+    known: dict[str, Any] = {"database_names": {SHOP: "shop"}, "server_version": 180004}
+    return Samples(now=NOW, **{**known, **facts})
 
 
 def advise(advisor, *, thresholds=None, **facts):
