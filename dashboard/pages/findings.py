@@ -21,6 +21,7 @@ from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.source import source_of
 from monitors import access, findings as kept, review, thresholds
+from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
 from monitors.history.window import WINDOWS, Window
@@ -206,6 +207,7 @@ def show(
         "later": FindingRecord.objects.filter(previous=row).first(),
         "may": may,
         "may_put_aside": "acknowledge" in may,
+        "button_css": button_css(row.action),
         "acknowledge_form": acknowledge_form(),
         "snooze_form": snooze_form(),
         "refused": refused,
@@ -222,6 +224,13 @@ def show(
         window=window,
         status=status,
     )
+
+
+def button_css(action: str) -> str:
+    """Return the look of an action's button: nothing that harms is the first of a page."""
+    spec = ACTIONS.get(action)
+    harms = spec is None or spec.destructive or spec.queue == "signals"
+    return "btn" if harms else "btn-primary"
 
 
 @require_POST

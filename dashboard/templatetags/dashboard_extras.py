@@ -83,6 +83,12 @@ def plain_number(value: float) -> str:
 
 
 @register.filter
+def figure(value: float) -> str:
+    """Write a threshold to be read: 0.2, 1,800, 1,000,000."""
+    return f"{value:,.15g}"
+
+
+@register.filter
 def short(value: float | None) -> SafeString | str:
     """Write 14900000 as 14.9 M, for figures that are read at a glance; None: a dash."""
     if value is None:

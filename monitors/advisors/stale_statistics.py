@@ -29,7 +29,10 @@ DEFAULTS = {
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
-    """Judge every table but TOAST tables, which have no statistics, and those analyzed now."""
+    """Judge the tables that autovacuum looks after, but those that are analyzed now.
+
+    Of others `autovacuum_disabled` speaks; TOAST tables have no statistics.
+    """
     worked = {
         (row["datname"], row["relid"]) for row in samples.progress if row["command"] == "ANALYZE"
     }
@@ -45,8 +48,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
 
 
 def limit_of(row: Row, samples: Samples) -> float | None:
-    """Return how many changed rows have autovacuum analyze a table, None for TOAST tables."""
-    return autovacuum.threshold(
+    """Return how many changed rows have autovacuum analyze a table, None where it never does."""
+    limits = autovacuum.threshold(
         samples.settings,
         row["reloptions"],
         reltuples=row["reltuples"],
@@ -54,7 +57,8 @@ def limit_of(row: Row, samples: Samples) -> float | None:
         relallfrozen=row["relallfrozen"],
         server_version=samples.server_version,
         relkind=row["relkind"],
-    ).analyze
+    )
+    return limits.analyze if limits.enabled else None
 
 
 def finding_of(row: Row, changed: int, limit: float, database: str, severity: Severity) -> Finding:

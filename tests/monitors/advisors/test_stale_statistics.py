@@ -68,6 +68,13 @@ def test_it_says_nothing_of_toast_tables_and_of_what_is_analyzed_now():
     assert len(advise(ADVISOR, tables=[stale], progress=[vacuuming()])) == 1
 
 
+def test_it_leaves_tables_without_autovacuum_to_the_advisor_that_names_that():
+    stale = table(n_mod_since_analyze=50_000)
+
+    assert advise(ADVISOR, tables=[stale | {"reloptions": ["autovacuum_enabled=off"]}]) == []
+    assert advise(ADVISOR, tables=[stale], settings={"autovacuum": "off"}) == []
+
+
 def test_it_judges_by_the_tables_own_options():
     tuned = table(n_mod_since_analyze=50_000, reloptions=["autovacuum_analyze_scale_factor=0.5"])
 
