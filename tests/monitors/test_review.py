@@ -299,6 +299,12 @@ def test_every_advisor_that_can_say_several_things_has_words_for_it():
         assert ("{count}" in advisor.plural) != (advisor.name in whole_server)
 
 
+def test_every_advisor_reads_probes_that_exist():
+    for advisor in ADVISORS:
+        assert advisor.reads
+        assert set(advisor.reads) <= set(HISTORY)
+
+
 def test_before_the_first_snapshot_it_says_when_that_is(target):
     assert review.verdict(target, []).text == "The first snapshot is due now."
 
