@@ -191,15 +191,19 @@ def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
 
 
 def judged(findings: Sequence[Finding]) -> Row:
-    """Return the findings with their counts by level and the worst one's words."""
+    """Return the findings that count, how many of each level, and the worst one's words.
+
+    What is acknowledged or snoozed is left out.
+    """
+    counting = [finding for finding in findings if not finding.quiet]
     counts = {
-        severity.name.lower(): sum(1 for finding in findings if finding.severity == severity)
+        severity.name.lower(): sum(1 for finding in counting if finding.severity == severity)
         for severity in Severity
     }
-    worst = findings[0] if findings else None
+    worst = counting[0] if counting else None
     return {
         **counts,
-        "findings": findings,
+        "findings": counting,
         "finding": worst,
         "worst": worst.title if worst else "",
         "worst_level": worst.level if worst else "",

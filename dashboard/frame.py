@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import AnonymousUser, User
-from django.db.models import Q
+from django.db.models import Count, Max, Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.pages import PAGES, Page
 from dashboard.states import State, unread
-from monitors import access, review
+from monitors import access, findings, review
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
-from monitors.models import Action, Database, Target
+from monitors.models import Action, Database, FindingRecord, Target
 from monitors.standing import standing_of
 
 WINDOW_WORDS = ("window", "from", "to", "at")
@@ -129,8 +129,20 @@ def level_of(findings: Sequence[Finding]) -> str:
 def of_target(
     page: Page, target: Target, current: str, query: str, found: Sequence[Finding]
 ) -> Entry:
-    """Return the rail's line of one of a target's pages, with its count of findings."""
-    mine = [finding for finding in found if SUBJECTS.get(finding.advisor) == page.name]
+    """Return the rail's line of one of a target's pages, with its count of findings.
+
+    What is acknowledged or snoozed does not count; the Findings page has those that are kept.
+    """
+    mine = [
+        finding
+        for finding in found
+        if not finding.quiet
+        and (
+            finding.record_id
+            if page.name == "target-findings"
+            else SUBJECTS.get(finding.advisor) == page.name
+        )
+    ]
     return Entry(
         title=page.title,
         url=reverse(page.name, args=[target.name]) + query,
@@ -150,14 +162,28 @@ def target_rail(target: Target, current: str, query: str, found: Sequence[Findin
     return [Group(heading, entries) for heading, entries in groups.items()]
 
 
-def fleet_rail(current: str, *, manages_people: bool) -> Group:
+def open_findings(current: str, targets: Sequence[Target]) -> Entry:
+    """Return the fleet's line of findings, with how many are open on some targets."""
+    url, is_current = reverse("findings"), current == "findings"
+    rows = FindingRecord.objects.filter(target__in=targets, opened_at__isnull=False)
+    state = findings.in_state("open", timezone.now())
+    found = rows.filter(state).aggregate(count=Count("pk"), worst=Max("severity"))
+    level = Severity(found["worst"]).name.lower() if found["worst"] else ""
+    return Entry("Findings", url, "findings", is_current, found["count"], level)
+
+
+def fleet_rail(current: str, targets: Sequence[Target], may: frozenset[str]) -> Group:
     """Return the pages that are not of one target."""
     entries = [
         Entry("Fleet", reverse("fleet"), "fleet", current == "fleet"),
+        open_findings(current, targets),
         Entry("Actions", reverse("actions"), "actions", current == "actions"),
         Entry("Targets", reverse("targets"), "targets", current == "targets"),
     ]
-    if manages_people:
+    if "manage_targets" in may:
+        here = current == "thresholds"
+        entries.append(Entry("Thresholds", reverse("thresholds"), "settings", here))
+    if "manage_people" in may:
         entries.append(Entry("People", reverse("people"), "admin", current == "people"))
     return Group("Fleet", entries)
 
@@ -247,15 +273,16 @@ def build(  # noqa: PLR0913 - keyword only
     target: Target | None,
     window: Window,
     reads: Sequence[str],
-    findings: Sequence[Finding] | None,
+    found: Sequence[Finding] | None,
     is_live: bool = False,
 ) -> Frame:
     """Return the frame of one answer."""
     query = window_query(request)
     may = access.permissions_of(request.user)
-    rail = [fleet_rail(page, manages_people="manage_people" in may)]
+    targets = visible(request.user)
+    rail = [fleet_rail(page, targets, may)]
     if target is not None:
-        found = review.findings(target) if findings is None else findings
+        found = review.findings(target) if found is None else found
         rail = [*target_rail(target, page, query, found), rail[0]]
     return Frame(
         page=page,
@@ -264,7 +291,7 @@ def build(  # noqa: PLR0913 - keyword only
         window_query=query,
         fresh=LIVE if is_live else fresh_of(target, window, reads) if target else None,
         unread=unread(target, reads[0], window) if target and reads else None,
-        targets=visible(request.user),
+        targets=targets,
         strip=strip_of(request, target) if target else [],
         may_manage="manage_targets" in may,
         datids=dict(Database.objects.filter(target=target).values_list("pk", "datid")),

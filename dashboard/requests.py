@@ -117,7 +117,7 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
             target=target,
             window=window,
             reads=reads,
-            findings=findings,
+            found=findings,
             is_live=is_live,
         ),
     }

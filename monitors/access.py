@@ -23,11 +23,14 @@ OTHERS = (
     "manage_people",
     "approve",
     "audit",
+    "acknowledge",
 )
 PERMISSIONS: tuple[str, ...] = (*OTHERS, *ACTIONS)
 
 VIEWER = frozenset({"view"})
-OPERATOR = VIEWER | {"view_query_text", "cancel_backend", "analyze", "vacuum", "measure_bloat"}
+OPERATOR = VIEWER | frozenset(
+    {"view_query_text", "acknowledge", "cancel_backend", "analyze", "vacuum", "measure_bloat"}
+)
 DBA = OPERATOR | frozenset(ACTIONS) | {"approve", "audit"}
 ADMIN = frozenset({"manage_targets", "manage_people", "audit"})
 ROLES: dict[str, frozenset[str]] = {

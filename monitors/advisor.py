@@ -30,6 +30,17 @@ class Severity(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quiet:
+    """Why a finding does not count for now: it was acknowledged, or put off until a moment."""
+
+    state: str  # acknowledged or snoozed
+    by: str
+    at: datetime
+    reason: str
+    until: datetime | None = None  # of what is snoozed
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing that an advisor says: what, how bad, by which numbers, and what to do.
 
@@ -49,11 +60,27 @@ class Finding:
     action: str = ""
     arguments: Mapping[str, str] = field(default_factory=dict)
     score: float = 0.0  # how many times past its threshold; orders equals in severity
+    backend_start: datetime | None = None  # of the backend `pid`: pids are used again
+    part: str = ""  # where an advisor says several things of one object: toast
+    hurts_at: datetime | None = None  # when it hurts at the present rate; None: can't be told
+    quiet: Quiet | None = None  # set by those who keep findings, never by an advisor
+    record_id: int | None = None  # of the row that keeps it
 
     @property
     def level(self) -> str:
         """The severity as a word: notice, warning or critical."""
         return self.severity.name.lower()
+
+    @property
+    def object_key(self) -> str:
+        """What it is about, the same text at every judgement: a backend, a relation, a name."""
+        if self.pid is not None:
+            began = spelled(self.backend_start) if self.backend_start else ""
+            return f"backend {self.pid} {began}".strip()
+        if self.relid is not None:
+            return f"relation {self.database_id} {self.relid} {self.part}".strip()
+        database = f"database {self.database_id} " if self.database_id is not None else ""
+        return f"{database}{self.object_name} {self.part}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +101,12 @@ class Samples:
     databases: Sequence[Row] = ()
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
     bloat: Sequence[Row] = ()
+    # Read by workers alone, for the advisors that are `kept` (monitors/recent.py).
+    updated: Sequence[Row] = ()  # tables with what their counters grew by in the last day
+    passes: Sequence[Row] = ()  # vacuums of the last day that read their indexes more than once
+    workers: Sequence[int] = ()  # autovacuum workers at each reading of the last 15 minutes
+    next_xid: int | None = None  # 64 bit
+    xids_per_second: float | None = None  # over the last day
 
 
 Thresholds = Mapping[str, float]
@@ -88,6 +121,12 @@ class Advisor:
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]
     plural: str = ""  # said before the worst of several findings; holds {count}
+    reads: tuple[str, ...] = ("tables",)
+    """Probes that it judges: a new snapshot of the first has workers judge again, and a finding
+    resolves only while all of them can be read."""
+    opens_after: float = 0.0  # seconds that a finding must last before it is one
+    kept: bool = False
+    """Whether it needs hours of history: then workers alone judge, and pages show what they kept."""
 
 
 def severity_of(value: float, thresholds: Thresholds, unit: str) -> Severity | None:

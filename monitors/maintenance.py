@@ -9,11 +9,12 @@ from redis.exceptions import RedisError
 
 from monitors import judge
 from monitors.history import freshness, partitions, rollup
-from monitors.models import JobRun
+from monitors.models import FindingRecord, JobRun
 
 RUNS_KEPT = timedelta(days=365)
 ROLL_UP_EVERY = timedelta(minutes=5)
 SLOW_EVERY = timedelta(minutes=10)
+KEEP_FINDINGS = timedelta(days=365)  # after they were resolved
 
 
 def maintain(now: datetime) -> None:
@@ -27,6 +28,7 @@ def maintain(now: datetime) -> None:
         partitions.drop_old(now)
         rollup.prune(now)
         JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()
+        FindingRecord.objects.filter(resolved_at__lt=now - KEEP_FINDINGS).delete()
         freshness.measure_sizes()
 
 

@@ -54,6 +54,19 @@ class Environment(models.Model):
         return self.name
 
 
+class Fleet(models.Model):
+    """What holds for every target unless its environment or itself says otherwise: one row."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    thresholds = models.JSONField(default=dict, blank=True)  # {advisor: {name: number}}
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_fleet")]
+
+    def __str__(self) -> str:
+        return "the fleet"
+
+
 class Target(models.Model):
     """One PostgreSQL server, reached at a host and port."""
 
@@ -114,6 +127,7 @@ class Target(models.Model):
     history_daily_bytes = models.BigIntegerField(null=True, blank=True)  # and of its last whole day
     watching_pct = models.FloatField(null=True, blank=True)  # of one core, over the last hour
     frozen_reason = models.CharField(max_length=300, blank=True)  # another server answered
+    thresholds = models.JSONField(default=dict, blank=True)  # {advisor: {name: number}}
 
     class Meta:
         ordering = ["name"]
@@ -623,6 +637,62 @@ class Action(models.Model):
         return self.state in self.FINAL
 
 
+class FindingRecord(models.Model):
+    """The life of one finding: opened, seen again and again, put aside, resolved.
+
+    Times are of our clock. What an advisor says now stands in the columns that a
+    `monitors.advisor.Finding` has; the rest is what became of it.
+    """
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    advisor = models.CharField(max_length=40)
+    object_key = models.CharField(max_length=400)  # Finding.object_key
+    database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
+    relid = models.BigIntegerField(null=True)
+    pid = models.IntegerField(null=True)
+    backend_start = models.DateTimeField(null=True)
+    part = models.CharField(max_length=10, blank=True)
+    object_name = models.CharField(max_length=300)
+    severity = models.SmallIntegerField()  # monitors.advisor.Severity
+    worst = models.SmallIntegerField()  # the worst that it ever was
+    title = models.TextField()
+    why = models.TextField()
+    evidence = models.JSONField(default=list)  # [[label, value, unit]]; times in ISO 8601
+    action = models.CharField(max_length=40, blank=True)
+    arguments = models.JSONField(default=dict)
+    score = models.FloatField(default=0)
+    hurts_at = models.DateTimeField(null=True)
+    first_seen_at = models.DateTimeField()  # when what it was judged by was read
+    opened_at = models.DateTimeField(null=True)  # None: hasn't lasted long enough so far
+    seen_at = models.DateTimeField()  # last read and still so
+    resolved_at = models.DateTimeField(null=True)
+    acknowledged_at = models.DateTimeField(null=True)
+    acknowledged_by = models.CharField(max_length=150, blank=True)
+    acknowledged_reason = models.CharField(max_length=500, blank=True)
+    snoozed_at = models.DateTimeField(null=True)
+    snoozed_by = models.CharField(max_length=150, blank=True)
+    snoozed_reason = models.CharField(max_length=500, blank=True)
+    snoozed_until = models.DateTimeField(null=True)
+    quiet_severity = models.SmallIntegerField(null=True)  # as it was put aside; worse counts again
+    previous = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["target", "advisor", "object_key"],
+                condition=models.Q(resolved_at__isnull=True),
+                name="one_open_finding",
+            )
+        ]
+        indexes = [
+            models.Index(fields=["target", "-opened_at"], name="finding_of_target"),
+            models.Index(fields=["resolved_at"], name="finding_resolved"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.advisor} of {self.target_id}: {self.title}"
+
+
 class AuditEntry(models.Model):
     """Who did what; rows are only ever added, each holds the hash of the one before."""
 
@@ -666,6 +736,8 @@ __all__ = [
     "Coverage",
     "Database",
     "Environment",
+    "FindingRecord",
+    "Fleet",
     "Grant",
     "Job",
     "JobRun",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -12,17 +12,27 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors import wraparound
+from monitors import recent, thresholds, wraparound
 from monitors.actions import ACTIONS
-from monitors.advisor import Advisor, Finding, Row, Samples, Severity, counted
-from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held
+from monitors.advisor import Advisor, Finding, Quiet, Row, Samples, Severity, counted
+from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
-from monitors.models import HISTORY, Database, ProbeState, Snapshot, Target
+from monitors.models import (
+    HISTORY,
+    Database,
+    FindingRecord,
+    Fleet,
+    ProbeState,
+    Snapshot,
+    Target,
+)
 from monitors.standing import Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
 ORDER = {advisor.name: position for position, advisor in enumerate(ADVISORS)}
+LIVE = tuple(advisor for advisor in ADVISORS if not advisor.kept)
+KEPT = frozenset(advisor.name for advisor in ADVISORS if advisor.kept)
 READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
@@ -80,62 +90,147 @@ class Verdict:
 def findings(target: Target, at: datetime | None = None) -> list[Finding]:
     """Return a target's findings, worst first; with `at`, those of a past moment.
 
-    The past is judged by the settings and thresholds of today.
+    The past is judged by the settings and thresholds of today, and nothing of it is quiet.
     """
     if at is None:
         return findings_of([target])[target.pk]
-    return ranked(judge(target, samples_at(target, at)))
+    return ranked([*judge(target, samples_at(target, at)), *kept_at(target, at)])
 
 
 def findings_of(targets: Iterable[Target]) -> dict[int, list[Finding]]:
-    """Return {target id: findings, worst first}, with a handful of queries for all targets."""
-    wanted = list(targets)
+    """Return {target id: findings, worst first}, with a handful of queries for all targets.
+
+    What only workers judge comes from what they kept.
+    """
+    wanted, now = list(targets), timezone.now()
     prefetch_related_objects(wanted, "environment")
-    samples = samples_of(wanted)
-    return {target.pk: ranked(judge(target, samples[target.pk])) for target in wanted}
+    fleet = thresholds.the_fleet()
+    samples = samples_of(wanted, fleet)
+    records = records_of([target.pk for target in wanted])
+    found = {}
+    for target in wanted:
+        known = records.get(target.pk, {})
+        kept = [finding_of(row) for row in known.values() if row.advisor in KEPT and row.opened_at]
+        live = judge(target, samples[target.pk], fleet=fleet)
+        found[target.pk] = ranked(noted(one, known, now) for one in (*live, *kept))
+    return found
 
 
-def judge(target: Target, samples: Samples) -> Iterator[Finding]:
-    """Yield what every advisor says of a target's samples."""
-    for advisor in ADVISORS:
-        for one in advisor.advise(samples, thresholds_of(target, advisor)):
+Records = dict[tuple[str, str], FindingRecord]
+"""What is kept of a target's unresolved findings, by advisor and object."""
+
+
+def records_of(ids: Sequence[int]) -> dict[int, Records]:
+    """Return what is kept of the unresolved findings of some targets."""
+    found: dict[int, Records] = {}
+    rows = FindingRecord.objects.filter(target_id__in=ids, resolved_at=None, advisor__in=ORDER)
+    for row in rows:
+        found.setdefault(row.target_id, {})[row.advisor, row.object_key] = row
+    return found
+
+
+def kept_at(target: Target, at: datetime) -> list[Finding]:
+    """Return what workers had found by themselves and was open at a past moment."""
+    rows = FindingRecord.objects.filter(target=target, advisor__in=KEPT, opened_at__lte=at)
+    return [finding_of(row) for row in rows.exclude(resolved_at__lte=at)]
+
+
+def finding_of(row: FindingRecord) -> Finding:
+    """Return what an advisor said when it judged last."""
+    return Finding(
+        advisor=row.advisor,
+        severity=Severity(row.severity),
+        title=row.title,
+        why=row.why,
+        object_name=row.object_name,
+        database_id=row.database_id,
+        relid=row.relid,
+        pid=row.pid,
+        evidence=tuple(
+            (label, datetime.fromisoformat(value) if unit == "at" else value, unit)
+            for label, value, unit in row.evidence
+        ),
+        action=row.action,
+        arguments=row.arguments,
+        score=row.score,
+        backend_start=row.backend_start,
+        part=row.part,
+        hurts_at=row.hurts_at,
+        record_id=row.pk,
+    )
+
+
+def noted(one: Finding, records: Records, now: datetime) -> Finding:
+    """Return a finding with its row's id, and why it is quiet if it is."""
+    row = records.get((one.advisor, one.object_key))
+    if row is None or row.opened_at is None:
+        return one
+    return replace(one, record_id=row.pk, quiet=quiet_of(row, one.severity, now))
+
+
+def quiet_of(row: FindingRecord, severity: int, now: datetime) -> Quiet | None:
+    """Return why a finding doesn't count, None where it does: also what became worse since."""
+    if row.quiet_severity is None or severity > row.quiet_severity:
+        return None
+    if (row.acknowledged_at or row.snoozed_at or now) > now:
+        return None
+    if row.acknowledged_at is not None:
+        by, why = row.acknowledged_by, row.acknowledged_reason
+        return Quiet(state="acknowledged", by=by, at=row.acknowledged_at, reason=why)
+    if row.snoozed_at is None or row.snoozed_until is None or row.snoozed_until <= now:
+        return None
+    by, why, until = row.snoozed_by, row.snoozed_reason, row.snoozed_until
+    return Quiet(state="snoozed", by=by, at=row.snoozed_at, reason=why, until=until)
+
+
+def judge(
+    target: Target,
+    samples: Samples,
+    advisors: Iterable[Advisor] = LIVE,
+    fleet: Fleet | None = None,
+) -> Iterator[Finding]:
+    """Yield what advisors say of a target's samples."""
+    fleet = fleet or thresholds.the_fleet()
+    for advisor in advisors:
+        for one in advisor.advise(samples, thresholds.of_target(target, advisor, fleet)):
             # An advisor may offer what this version has no action for.
             known = not one.action or one.action in ACTIONS
             yield one if known else replace(one, action="", arguments={})
 
 
-def thresholds_of(target: Target, advisor: Advisor) -> dict[str, float]:
-    """Return an advisor's thresholds with those that the target's environment overrides.
-
-    Names that the advisor doesn't have, and what is no number, are passed over.
-    """
-    own = target.environment.thresholds.get(advisor.name)
-    known = own.items() if isinstance(own, Mapping) else ()
-    numbers = {
-        name: float(value)
-        for name, value in known
-        if name in advisor.defaults and type(value) in (int, float)
-    }
-    return {**advisor.defaults, **numbers}
-
-
 def ranked(found: Iterable[Finding]) -> list[Finding]:
-    """Return findings worst first: by severity, then in the advisors' order, then by score."""
-    return sorted(found, key=lambda one: (-one.severity, ORDER[one.advisor], -one.score))
+    """Return findings worst first: by severity, then in the advisors' order, then by score.
+
+    Those that are acknowledged or snoozed come last.
+    """
+    return sorted(
+        found,
+        key=lambda one: (one.quiet is not None, -one.severity, ORDER[one.advisor], -one.score),
+    )
 
 
-def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
-    """Return what the advisors judge of each target, as last read."""
+def samples_of(
+    targets: Sequence[Target], fleet: Fleet, probes: Collection[str] = HISTORY
+) -> dict[int, Samples]:
+    """Return what the advisors judge of each target, as last read.
+
+    `probes` leaves out what nobody judges now; progress is always there.
+    """
     ids = [target.pk for target in targets]
     names = database_names(ids)
     clocks = ProbeState.objects.filter(target_id__in=ids, probe=CLOCK, target_at__isnull=False)
     moments = dict(clocks.values_list("target_id", "target_at"))
-    activity, sessions = activity_of(ids), latest("sessions", ids)
-    tables, progress = tables_of(targets, names), latest("progress", ids)
+    activity = activity_of(ids) if "activity" in probes else {}
+    sessions = latest("sessions", ids) if "sessions" in probes else {}
+    progress = latest("progress", ids)
+    tables = tables_of(targets, names, fleet, worked_on(progress, probes))
     now = timezone.now()
-    databases, burns = latest("databases", ids, fields=AGES), xids.burns(ids, now)
-    holders = held(latest("horizon", ids, old_enough(now, shortest(targets))), now)
-    bloated = bloat_of(targets, names)
+    ages = "databases" in probes
+    databases = latest("databases", ids, fields=AGES) if ages else {}
+    burns = xids.burns(ids, now) if ages else {}
+    long_ago = old_enough(now, shortest(targets, fleet))
+    holders = held(latest("horizon", ids, long_ago), now) if "horizon" in probes else {}
+    bloated = bloat_of(targets, names, fleet) if "bloat" in probes else {}
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -151,6 +246,37 @@ def samples_of(targets: Sequence[Target]) -> dict[int, Samples]:
         )
         for target in targets
     }
+
+
+def worked_on(progress: Rows, probes: Collection[str]) -> Q | None:
+    """Return the condition for tables that a page or advisor looks at beside those that are due.
+
+    None where tables are not judged at all.
+    """
+    relids = {row["relid"] for rows in progress.values() for row in rows}
+    if "tables" in probes or ("progress" in probes and relids):
+        return Q(relid__in=relids)
+    return None
+
+
+def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Samples:
+    """Return what some advisors judge of one target, with the history that they need."""
+    probes = {probe for advisor in advisors for probe in advisor.reads}
+    samples = samples_of([target], fleet, probes)[target.pk]
+    if not any(advisor.kept for advisor in advisors):
+        return samples
+    limits = {one.name: thresholds.of_target(target, one, fleet) for one in ADVISORS if one.kept}
+    names = samples.database_names
+    watched = Q(database_id__in=list(names))
+    known = {(row["database_id"], row["relid"]) for row in samples.tables}
+    also = recent.wanted_tables(target, limits, timezone.now())
+    more = latest("tables", [target.pk], watched, also).get(target.pk, ())
+    added = [row for row in more if (row["database_id"], row["relid"]) not in known]
+    return replace(
+        samples,
+        tables=[*samples.tables, *added],
+        **recent.facts(target, names, limits, timezone.now()),
+    )
 
 
 def samples_at(target: Target, at: datetime) -> Samples:
@@ -210,17 +336,27 @@ def latest(probe_name: str, ids: Sequence[int], *conditions: Q, fields: Sequence
     return found
 
 
-def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]]) -> Rows:
+def tables_of(
+    targets: Sequence[Target],
+    names: Mapping[int, Mapping[int, str]],
+    fleet: Fleet,
+    also: Q | None,
+) -> Rows:
     """Return the tables that an advisor may say something of, with TOAST tables' main tables.
 
     A fleet has millions of tables; most have few dead rows and never heard of autovacuum.
+    `also` takes in others; None: none at all is judged.
     """
+    if also is None:
+        return {}
     ids = [target.pk for target in targets]
     watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
-    rows = min(
-        (thresholds_of(target, dead_tuples.ADVISOR)["min_rows"] for target in targets), default=0
+    dead, changed = (
+        min((thresholds.of_target(one, judge, fleet)["min_rows"] for one in targets), default=0)
+        for judge in (dead_tuples.ADVISOR, stale_statistics.ADVISOR)
     )
-    chosen = latest("tables", ids, watched, Q(n_dead_tup__gt=rows) | SWITCHED)
+    due = Q(n_dead_tup__gt=dead) | Q(n_mod_since_analyze__gt=changed)
+    chosen = latest("tables", ids, watched, due | SWITCHED | also)
     toast = {row["relid"] for found in chosen.values() for row in found if row["relkind"] == "t"}
     for target_id, mains in latest("tables", ids, watched, Q(toastrelid__in=toast)).items():
         known = {(row["database_id"], row["relid"]) for row in chosen.get(target_id, ())}
@@ -229,23 +365,28 @@ def tables_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]])
     return chosen
 
 
-def bloat_of(targets: Sequence[Target], names: Mapping[int, Mapping[int, str]]) -> Rows:
+def bloat_of(
+    targets: Sequence[Target], names: Mapping[int, Mapping[int, str]], fleet: Fleet
+) -> Rows:
     """Return the tables and indexes that waste enough bytes for a finding: few of a fleet's."""
     watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
     least = min(
         (
             min(limits["notice_bytes"], limits["warning_bytes"])
-            for limits in (thresholds_of(target, bloat.ADVISOR) for target in targets)
+            for limits in (thresholds.of_target(one, bloat.ADVISOR, fleet) for one in targets)
         ),
         default=0,
     )
     return latest("bloat", [target.pk for target in targets], watched, Q(bloat_bytes__gte=least))
 
 
-def shortest(targets: Sequence[Target]) -> float:
+def shortest(targets: Sequence[Target], fleet: Fleet) -> float:
     """Return the least time for which a horizon must have been held to be a finding."""
     return min(
-        (thresholds_of(target, horizon_held.ADVISOR)["notice_seconds"] for target in targets),
+        (
+            thresholds.of_target(one, horizon_held.ADVISOR, fleet)["notice_seconds"]
+            for one in targets
+        ),
         default=0,
     )
 
@@ -311,7 +452,8 @@ def verdict(
     Says first what keeps the page from showing the present, if anything, then the worst
     findings of the page's subject; `overview` speaks of all. With `at`, of a past moment.
     """
-    mine = [one for one in findings if page == "overview" or SUBJECTS[one.advisor] == page]
+    here = [one for one in findings if page == "overview" or SUBJECTS[one.advisor] == page]
+    mine = [one for one in here if not one.quiet]
     now = timezone.now()
     if at is not None:
         return past_verdict(target, mine, page, at)
@@ -321,8 +463,15 @@ def verdict(
     if standing.text and found:
         found = f"When it was last read: {found}"
     level = max(standing.level or "good", worst.level if worst else "good", key=LEVELS.index)
+    good = aside(len(here) - len(mine)) if len(here) > len(mine) else GOOD[page]
     text = " ".join(part for part in (standing.text, found) if part)
-    return Verdict(level, text or GOOD[page], foot_of(mine, standing, now), worst)
+    return Verdict(level, text or good, foot_of(mine, standing, now), worst)
+
+
+def aside(count: int) -> str:
+    """Return that nothing counts, since all there is was put aside."""
+    verb = "is" if count == 1 else "are"
+    return f"Nothing new to report: {counted(count, 'finding')} {verb} acknowledged or snoozed."
 
 
 def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetime) -> Verdict:

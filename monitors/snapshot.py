@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -230,11 +230,14 @@ def close_unwatched() -> None:
     SESSIONS.forget(keep=set(watched.values_list("pk", flat=True)))
 
 
-def take_due(target_id: int, kind: str, claim: str) -> None:
-    """Take what is due of a lease, if the claim still holds, and give it back."""
+def take_due(target_id: int, kind: str, claim: str) -> set[str]:
+    """Take what is due of a lease, if the claim still holds, and give it back.
+
+    Returns the names of the probes that were read well.
+    """
     lease = schedule.hold(target_id, kind, claim)
     if lease is None or not lease.target.enabled:
-        return
+        return set()
     try:
         with SESSIONS.use(target_id, kind) as session:
             run = Run(lease.target, session, schedule.budget_of(kind))
@@ -242,10 +245,16 @@ def take_due(target_id: int, kind: str, claim: str) -> None:
             run.take(probes, only_due=True)
     except Busy:
         log.warning("%s: the former %s read still runs", lease.target.name, kind)
-        return
+        return set()
     names = {probe.name for probe in probes}
     due = [moment for (name, _), moment in run.due.items() if name in names]
     schedule.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
+    return good(run.results)
+
+
+def good(results: Iterable[SnapshotResult]) -> set[str]:
+    """Return the names of the probes that were read well, be it in one database alone."""
+    return {result.probe for result in results if result.state == Snapshot.State.OK}
 
 
 def read_live(target_id: int) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from monitors import check, heartbeat, job_runs, maintenance, perform, queue, registration, schedule
+from monitors import (
+    check,
+    findings,
+    heartbeat,
+    job_runs,
+    maintenance,
+    perform,
+    queue,
+    registration,
+    schedule,
+)
 from monitors.snapshot import read_live, take_due
 
 
@@ -25,8 +35,8 @@ def tick() -> None:
 
 @shared_task
 def snapshot(target_id: int, kind: str, claim: str) -> None:
-    """Take the due snapshots of one lease."""
-    take_due(target_id, kind, claim)
+    """Take the due snapshots of one lease, and judge the target by them."""
+    findings.keep(target_id, take_due(target_id, kind, claim))
 
 
 @shared_task(name="monitors.tasks.live")

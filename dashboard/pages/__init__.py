@@ -33,6 +33,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
+    Page(name="target-findings", title="Findings", icon="findings", heading="Record"),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="settings", title="Settings", icon="settings", heading="Record"),
     Page(name="target-actions", title="Actions", icon="actions", heading="Record"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from dashboard import charts, fleet_rows, frame, states
 from dashboard.effects import statement_of
 from dashboard.sql import highlight
 from monitors.actions import ACTIONS
-from monitors.advisor import Finding
+from monitors.advisor import Finding, Severity
 from monitors.models import Action
 
 register = template.Library()
@@ -82,6 +82,18 @@ def bytes_(value: float | None) -> SafeString | str:
 def number(value: float | None, digits: int = 0) -> str:
     """Write 1234567 as 1,234,567; None: a dash."""
     return NONE if value is None else f"{value:,.{digits}f}"
+
+
+@register.filter
+def plain_number(value: float) -> str:
+    """Write a threshold as people type it: 0.2, 1800, 1000000."""
+    return f"{value:.15g}"
+
+
+@register.filter
+def figure(value: float) -> str:
+    """Write a threshold to be read: 0.2, 1,800, 1,000,000."""
+    return f"{value:,.15g}"
 
 
 @register.filter
@@ -424,6 +436,18 @@ def evidence(value: Any, unit_name: str) -> SafeString | str:
     return format_html('<span class="sql">{}</span>', highlight(text)) if " " in text else text
 
 
+@register.filter
+def counting(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that are neither acknowledged nor snoozed."""
+    return [finding for finding in findings if not finding.quiet]
+
+
+@register.filter
+def severity_word(severity: int) -> str:
+    """Return notice, warning or critical."""
+    return Severity(severity).name.lower()
+
+
 @register.simple_tag(takes_context=True)
 def finding_url(context: Context, finding: Finding) -> str:
     """Return the page on which a finding's object stands, empty where there is none."""
@@ -432,8 +456,13 @@ def finding_url(context: Context, finding: Finding) -> str:
 
 @register.simple_tag(takes_context=True)
 def finding_button(context: Context, finding: Finding, css: str = "btn-s") -> SafeString:
-    """Return the button of the action that helps; a great one names its object visibly."""
-    action = ACTIONS[finding.action]
+    """Return the button of the action that helps; a great one names its object visibly.
+
+    Empty where this Howdah has no such action.
+    """
+    action = ACTIONS.get(finding.action)
+    if action is None:
+        return SafeString("")
     is_great = css == "btn-primary"
     shown = action_button(
         context,
@@ -457,7 +486,8 @@ def verdict_button(context: Context, verdict: Any) -> SafeString | str:
     if finding is None:
         return ""
     subject = frame.SUBJECTS.get(finding.advisor, "")
-    harmless = finding.action and not ACTIONS[finding.action].destructive
+    action = ACTIONS.get(finding.action)
+    harmless = action is not None and not action.destructive
     if harmless and finding.action != "cancel_backend":
         return finding_button(context, finding, css="btn-primary")
     if not subject or context["frame"].page == subject:

@@ -124,4 +124,5 @@ ADVISOR = Advisor(
     plural="{count} tables and indexes waste much of their room.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("bloat",),
 )

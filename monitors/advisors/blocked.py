@@ -85,6 +85,7 @@ def finding_of(
         why=f"The longest statement that waits began {duration(longest)} ago. {way_out(root, row)}",
         object_name=str(root),
         pid=root,
+        backend_start=row["backend_start"] if row else None,
         evidence=evidence_of(row, victims, longest),
         action=action,
         arguments=arguments,
@@ -146,4 +147,6 @@ ADVISOR = Advisor(
     plural="{count} backends block others.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("activity",),
+    opens_after=5,  # a lock that is waited for in passing is nobody's trouble
 )

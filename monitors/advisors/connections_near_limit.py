@@ -72,5 +72,9 @@ def by_state(samples: Samples) -> Iterator[Evidence]:
 
 
 ADVISOR = Advisor(
-    name="connections_near_limit", subject="activity", defaults=DEFAULTS, advise=advise
+    name="connections_near_limit",
+    subject="activity",
+    defaults=DEFAULTS,
+    advise=advise,
+    reads=("sessions",),
 )

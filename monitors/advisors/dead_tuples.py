@@ -85,6 +85,7 @@ def finding_of(
         object_name=name,
         database_id=row["database_id"],
         relid=main["relid"],
+        part="" if main is row else "toast",
         evidence=evidence_of(row, limit),
         action="vacuum" if work is None else "",
         arguments=vacuum_arguments(name, database) if work is None else {},

@@ -29,4 +29,10 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
     )
 
 
-ADVISOR = Advisor(name="fsync_off", subject="settings", defaults={}, advise=advise)
+ADVISOR = Advisor(
+    name="fsync_off",
+    subject="settings",
+    defaults={},
+    advise=advise,
+    reads=("settings",),
+)

@@ -103,4 +103,5 @@ ADVISOR = Advisor(
     plural="{count} holders keep dead rows from being removed.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("horizon", "tables"),
 )

@@ -64,6 +64,7 @@ def finding_of(
         why=why,
         object_name=str(row["pid"]),
         pid=row["pid"],
+        backend_start=row["backend_start"],
         evidence=evidence_of(row, seconds, waiting),
         action=action,
         arguments=arguments,
@@ -89,4 +90,5 @@ ADVISOR = Advisor(
     plural="{count} backends are idle in transaction.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("activity",),
 )

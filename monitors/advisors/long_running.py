@@ -61,6 +61,7 @@ def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresho
         ),
         object_name=str(row["pid"]),
         pid=row["pid"],
+        backend_start=row["backend_start"],
         evidence=evidence_of(row, seconds),
         action=action,
         arguments=arguments,
@@ -85,4 +86,5 @@ ADVISOR = Advisor(
     plural="{count} statements have run for long.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("activity",),
 )

@@ -35,4 +35,10 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
     )
 
 
-ADVISOR = Advisor(name="pending_restart", subject="settings", defaults={}, advise=advise)
+ADVISOR = Advisor(
+    name="pending_restart",
+    subject="settings",
+    defaults={},
+    advise=advise,
+    reads=("settings",),
+)

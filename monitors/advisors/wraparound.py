@@ -121,4 +121,5 @@ ADVISOR = Advisor(
     plural="{count} limits of ids are near.",
     defaults=DEFAULTS,
     advise=advise,
+    reads=("databases",),
 )

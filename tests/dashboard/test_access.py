@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Batch, Database, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Batch, Database, FindingRecord, Grant, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -25,6 +25,13 @@ EXPECTED = {
     "fleet": EVERYBODY,
     "actions": EVERYBODY,
     "account": EVERYBODY,
+    "findings": EVERYBODY,
+    "target-findings": VIEWERS,
+    "finding": VIEWERS,
+    "finding-acknowledge": POST_ONLY,
+    "finding-snooze": POST_ONLY,
+    "finding-reopen": POST_ONLY,
+    "thresholds": ADMINS,
     "find": EVERYBODY,  # finds what the person may see
     "overview": VIEWERS,
     "activity": VIEWERS,
@@ -82,6 +89,10 @@ ACTING = {
     "batch-new": 404,
     "batch-request": 404,
     "batch-stop": 404,
+    "finding-acknowledge": 404,
+    "finding-snooze": 404,
+    "finding-reopen": 404,
+    "thresholds": 403,
     "strip": 404,
     "target-edit": 404,
     "target-remove": 404,
@@ -132,6 +143,11 @@ def addresses(shop, place, people) -> dict[str, str]:
         since_at=timezone.now(),
         changed_at=timezone.now(),
     )
+    now = timezone.now()
+    found = FindingRecord.objects.create(
+        target=shop, advisor="blocked", object_key="x", title="A blocks B.", severity=2, worst=2,
+        first_seen_at=now, opened_at=now, seen_at=now,
+    )  # fmt: skip
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
@@ -145,6 +161,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "action": "vacuum",
         "action_id": action.pk,
         "batch_id": batch.pk,
+        "finding_id": found.pk,
         "check_id": check.pk,
     }
     return {
@@ -250,7 +267,7 @@ def test_a_post_without_its_token_is_refused(people, addresses):
 
 
 def test_programs_without_a_login_get_401(addresses):
-    for name in ("vacuum", "overview", "fleet", "activity", "actions", "queries"):
+    for name in ("vacuum", "overview", "fleet", "activity", "actions", "queries", "findings"):
         for wanted in ("json", "csv"):
             response = Client().get(addresses[name], {"format": wanted})
             assert response.status_code == 401

@@ -28,6 +28,7 @@ OURS = (
     "queries",
     "query",
     "settings",
+    "target-findings",
 )
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
@@ -60,6 +61,7 @@ def addresses(shop, place):
         "queries": reverse("queries", args=[shop.name]),
         "query": reverse("query", args=[shop.name, statement.pk]),
         "settings": reverse("settings", args=[shop.name]),
+        "target-findings": reverse("target-findings", args=[shop.name]),
     }
 
 

@@ -37,8 +37,16 @@ def other() -> Target:
 
 EXPECTED = {
     "viewer": {"view"},
-    "operator": {"view", "view_query_text", "cancel_backend", "analyze", "vacuum", "measure_bloat"},
-    "dba": {"view", "view_query_text", "approve", "audit", *ACTIONS},
+    "operator": {
+        "view",
+        "view_query_text",
+        "acknowledge",
+        "cancel_backend",
+        "analyze",
+        "vacuum",
+        "measure_bloat",
+    },
+    "dba": {"view", "view_query_text", "acknowledge", "approve", "audit", *ACTIONS},
     "admin": {"manage_targets", "manage_people", "audit"},
 }
 

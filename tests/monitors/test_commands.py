@@ -11,11 +11,20 @@ import psycopg
 import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
+from django.utils import timezone
 from pytest_django import Settings
 
 from monitors import perform
 from monitors.management.commands import act
-from monitors.models import Action, AuditEntry, Environment, Grant, Target, TargetSecret
+from monitors.models import (
+    Action,
+    AuditEntry,
+    Environment,
+    FindingRecord,
+    Grant,
+    Target,
+    TargetSecret,
+)
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -457,3 +466,117 @@ def test_nothing_due_is_refused_in_one_line(
 
     assert (due.status, due.json["reason"]) == (4, "No table is due.")
     assert both.status == 2
+
+
+# Findings and thresholds
+
+
+@pytest.fixture
+def found(watch: Watch, server: Server) -> FindingRecord:
+    now = timezone.now()
+    return FindingRecord.objects.create(
+        target=watch(server), advisor="dead_tuples", object_key="relation 1 2", severity=2, worst=3,
+        object_name="public.t", title="public.t is due.", first_seen_at=now, opened_at=now,
+        seen_at=now,
+    )  # fmt: skip
+
+
+@newest
+def test_findings_are_listed_and_put_aside(said: Said, found: FindingRecord) -> None:
+    assert said("finding", "list").out == f"{found.pk}  warning  shop-1  public.t is due.\n"
+    [line] = said("finding", "list", "--json", "--target", "shop-1").json
+    assert (line["id"], line["severity"], line["worst"]) == (found.pk, "warning", "critical")
+
+    done = said("finding", "acknowledge", found.pk, "--reason", "We know.")
+    assert done.out == f"Finding {found.pk} is acknowledged: public.t is due.\n"
+    assert said("finding", "list").out == "Nothing to report. Good.\n"
+    assert "(acknowledged)" in said("finding", "list", "--all").out
+    done = said("finding", "snooze", found.pk, "--until", "2h", "--reason", "Later.")
+    assert f"Finding {found.pk} is snoozed until 20" in done.out
+    assert (
+        said("finding", "reopen", found.pk).out == f"Finding {found.pk} is open: public.t is due.\n"
+    )
+
+    entries = AuditEntry.objects.filter(what__startswith="finding.").order_by("id")
+    assert [one.what for one in entries] == [
+        "finding.acknowledge",
+        "finding.snooze",
+        "finding.reopen",
+    ]
+    assert {one.source for one in entries} == {"command"}
+
+
+@newest
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (("list", "--target", "x"), 1, "There is no target x."),
+        (("acknowledge", "99999", "--reason", "a"), 1, "There is no finding 99999:"),
+        (("acknowledge", "one", "--reason", "a"), 2, "'one' is no number of a finding:"),
+        (("acknowledge", "ID"), 2, "required: --reason"),
+        (("acknowledge", "ID", "--reason", " "), 2, "reason: Give a reason"),
+        (("snooze", "ID", "--reason", "a", "--until", "soon"), 2, "until: 'soon' is neither"),
+        (("snooze", "ID", "--reason", "a", "--until", "2020-01-01"), 2, "within the next year"),
+        (("reopen", "ID"), 2, "is open already"),
+    ],
+)
+def test_a_finding_that_can_not_be_put_aside_is_said_in_one_line(
+    said: Said, found: FindingRecord, words: tuple[str, ...], status: int, sentence: str
+) -> None:
+    result = said("finding", *(str(found.pk) if word == "ID" else word for word in words))
+
+    assert result.status == status
+    assert sentence in result.one_line
+    assert not AuditEntry.objects.filter(what__startswith="finding.").exists()
+
+
+@newest
+def test_thresholds_are_listed_set_and_reset(said: Said, watch: Watch, server: Server) -> None:
+    watch(server)
+    name = ("blocked", "warning_seconds")
+
+    assert said("threshold", "set", *name, "9").out == "blocked.warning_seconds is 9, from fleet.\n"
+    done = said("threshold", "set", "--environment", "development", *name, "8")
+    assert done.out == "blocked.warning_seconds is 8, from environment development.\n"
+    done = said("threshold", "set", "--target", "shop-1", *name, "7.5")
+    assert done.out == "blocked.warning_seconds is 7.5, from target shop-1.\n"
+    lines = said("threshold", "list", "--target", "shop-1").out.splitlines()
+    assert "blocked  warning_seconds  7.5  target shop-1" in lines
+    done = said("threshold", "reset", "--target", "shop-1", *name)
+    assert done.out == "blocked.warning_seconds is 8, from environment development.\n"
+    rows = said("threshold", "list", "--json").json
+    assert [row["value"] for row in rows if row["source"] == "fleet"] == [9]
+    assert AuditEntry.objects.filter(what__startswith="threshold.").count() == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (("set", "bloked", "warning_seconds", "1"), 2, "There is no advisor bloked."),
+        (("set", "blocked", "warn", "1"), 2, "blocked has no threshold warn."),
+        (("set", "blocked", "warning_seconds", "many"), 2, "'many' is no number"),
+        (("set", "blocked", "warning_seconds"), 2, "required: value"),
+        (("reset", "blocked", "warn"), 2, "blocked has no threshold warn."),
+        (("list", "--environment", "moon"), 1, "There is no environment moon."),
+        (("list", "--target", "x"), 1, "There is no target x."),
+    ],
+)
+def test_a_threshold_that_makes_no_sense_is_said_in_one_line(
+    said: Said, words: tuple[str, ...], status: int, sentence: str
+) -> None:
+    result = said("threshold", *words)
+
+    assert result.status == status
+    assert sentence in result.one_line
+
+
+@newest
+def test_a_snapshot_by_command_keeps_findings_too(
+    said: Said, watch: Watch, server: Server, blocked: Callable[[Server], Any]
+) -> None:
+    watch(server)
+    queue = blocked(server)
+
+    said("snapshot", "shop-1", "--probe", "activity")
+
+    assert FindingRecord.objects.filter(advisor="blocked", pid=queue.root_pid).exists()

@@ -319,10 +319,21 @@ def test_a_root_that_is_idle_in_transaction_is_named_once(target):
 
 
 def test_every_advisor_that_can_say_several_things_has_words_for_it():
-    whole_server = {"connections_near_limit", "fsync_off", "pending_restart"}
+    whole_server = {
+        "connections_near_limit",
+        "fsync_off",
+        "pending_restart",
+        "workers_saturated",
+    }
 
     for advisor in ADVISORS:
         assert ("{count}" in advisor.plural) != (advisor.name in whole_server)
+
+
+def test_every_advisor_reads_probes_that_exist():
+    for advisor in ADVISORS:
+        assert advisor.reads
+        assert set(advisor.reads) <= set(HISTORY)
 
 
 def test_before_the_first_snapshot_it_says_when_that_is(target):

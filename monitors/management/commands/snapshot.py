@@ -6,10 +6,11 @@ import json
 from argparse import ArgumentParser
 from dataclasses import asdict
 
+from monitors import findings
 from monitors.management.command import Command as OneLine, CommandFailed
 from monitors.models import Snapshot, Target
 from monitors.probes import PROBES
-from monitors.snapshot import SnapshotResult, take_now
+from monitors.snapshot import SnapshotResult, good, take_now
 
 
 class Command(OneLine):
@@ -32,6 +33,7 @@ class Command(OneLine):
             message = f"No target is called {name}. See: manage.py target list"
             raise CommandFailed(message)
         results = take_now(target, probe)
+        findings.keep(target.pk, good(results))
         if options["json"]:
             self.stdout.write(json.dumps([asdict(result) for result in results]))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from monitors.advisor import Samples
 
@@ -33,6 +34,29 @@ def table(**columns):
         "n_tup_del": 0,
         "last_vacuum": None,
         "last_autovacuum": None,
+        "last_analyze": None,
+        "last_autoanalyze": None,
+        "n_mod_since_analyze": 0,
+        "relallvisible": 0,
+        "relfrozenxid": 1000,
+    }
+    return row | columns
+
+
+def vacuuming(**columns):
+    """Return a running vacuum as the progress probe reads it."""
+    row = {
+        "pid": 900,
+        "command": "VACUUM",
+        "datname": "shop",
+        "relid": 16400,
+        "phase": "scanning heap",
+        "done": 0,
+        "total": 0,
+        "index_vacuum_count": 0,
+        "autovacuum": True,
+        "wraparound": False,
+        "started_at": ago(3600),
     }
     return row | columns
 
@@ -76,8 +100,8 @@ def idle_in_transaction(pid=4321, *, seconds=10, **columns):
 
 
 def samples(**facts):
-    facts = {"database_names": {SHOP: "shop"}} | facts
-    return Samples(now=NOW, server_version=180004, **facts)
+    known: dict[str, Any] = {"database_names": {SHOP: "shop"}, "server_version": 180004}
+    return Samples(now=NOW, **{**known, **facts})
 
 
 def advise(advisor, *, thresholds=None, **facts):

@@ -1,0 +1,106 @@
+"""Tables whose planner statistics were gathered before most of their rows changed, or never.
+
+Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FOR-STATISTICS
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitors import autovacuum
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    counted,
+    severity_of,
+    table_name,
+)
+
+DEFAULTS = {
+    "min_rows": 10_000,  # changed since the last analyze; fewer mislead no plan for long
+    "notice_ratio": 3,  # changed rows / autovacuum's analyze threshold
+    "warning_ratio": 10,
+}
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Judge the tables that autovacuum looks after, but those that are analyzed now.
+
+    Of others `autovacuum_disabled` speaks; TOAST tables have no statistics.
+    """
+    worked = {
+        (row["datname"], row["relid"]) for row in samples.progress if row["command"] == "ANALYZE"
+    }
+    for row in samples.tables:
+        changed = row["n_mod_since_analyze"] or 0
+        limit = limit_of(row, samples)
+        if limit is None or changed <= thresholds["min_rows"]:
+            continue
+        severity = severity_of(changed / max(limit, 1), thresholds, "ratio")
+        database = samples.database_names.get(row["database_id"], "")
+        if severity is not None and (database, row["relid"]) not in worked:
+            yield finding_of(row, changed, limit, database, severity)
+
+
+def limit_of(row: Row, samples: Samples) -> float | None:
+    """Return how many changed rows have autovacuum analyze a table, None where it never does."""
+    limits = autovacuum.threshold(
+        samples.settings,
+        row["reloptions"],
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=samples.server_version,
+        relkind=row["relkind"],
+    )
+    return limits.analyze if limits.enabled else None
+
+
+def finding_of(row: Row, changed: int, limit: float, database: str, severity: Severity) -> Finding:
+    """Say how much has changed since, or that nothing was ever gathered."""
+    name = table_name(row)
+    never = row["last_analyze"] is None and row["last_autoanalyze"] is None
+    since = "and was never analyzed" if never else "since it was last analyzed"
+    return Finding(
+        advisor="stale_statistics",
+        severity=severity,
+        title=f"{name} in {database} has {counted(changed, 'changed row')} {since}; "
+        f"autovacuum analyzes beyond {limit:,.0f}.",
+        why=(
+            "The planner believes what it was told then and may choose a plan for another table; "
+            "ANALYZE reads a sample and blocks neither readers nor writers."
+        ),
+        object_name=name,
+        database_id=row["database_id"],
+        relid=row["relid"],
+        evidence=evidence_of(row, changed, limit),
+        action="analyze",
+        arguments={"database": database, "table": name},
+        score=changed / max(limit, 1),
+    )
+
+
+def evidence_of(row: Row, changed: int, limit: float) -> tuple[Evidence, ...]:
+    """Return the numbers behind the finding; what never happened is left out."""
+    known: list[Evidence] = [
+        ("Changed rows", changed, "rows"),
+        ("Rows", row["n_live_tup"] or 0, "rows"),
+        ("Autovacuum analyzes beyond", limit, "rows"),
+    ]
+    times = (("Last autoanalyze", row["last_autoanalyze"]), ("Last analyze", row["last_analyze"]))
+    return (*known, *((label, moment, "at") for label, moment in times if moment is not None))
+
+
+ADVISOR = Advisor(
+    name="stale_statistics",
+    subject="vacuum",
+    plural="The planner's statistics of {count} tables are stale.",
+    defaults=DEFAULTS,
+    advise=advise,
+    opens_after=300,  # autovacuum analyzes a freshly filled table within a minute or two
+)

@@ -1,0 +1,87 @@
+"""All autovacuum workers busy for long while tables wait for one.
+
+Source: https://www.postgresql.org/docs/current/runtime-config-autovacuum.html#GUC-AUTOVACUUM-MAX-WORKERS
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitors import autovacuum
+from monitors.advisor import Advisor, Finding, Row, Samples, Severity, Thresholds, counted
+
+DEFAULTS = {
+    "min_readings": 20,  # of the last 15 minutes; with fewer nothing is said
+    "busy_pct": 90,  # of the readings, with every worker at work
+    "warning_tables": 1,  # that are due and that nobody works on
+    "critical_tables": 50,
+}
+DEFAULT_WORKERS = "3"
+NUMBER_SETTINGS_CHANGE = 18  # autovacuum_max_workers is read at a reload from here on
+
+
+def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
+    """Compare the workers at each reading with how many there may be."""
+    most = int(samples.settings.get("autovacuum_max_workers", DEFAULT_WORKERS))
+    if len(samples.workers) < thresholds["min_readings"]:
+        return
+    busy = 100 * sum(count >= most for count in samples.workers) / len(samples.workers)
+    waiting = [row for row in samples.tables if waits(row, samples)]
+    if busy < thresholds["busy_pct"] or len(waiting) < thresholds["warning_tables"]:
+        return
+    yield finding_of(samples, most, busy, len(waiting), thresholds)
+
+
+def waits(row: Row, samples: Samples) -> bool:
+    """Tell whether a table is due for vacuum and nobody works on it."""
+    limits = autovacuum.threshold(
+        samples.settings,
+        row["reloptions"],
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=samples.server_version,
+        relkind=row["relkind"],
+    )
+    database = samples.database_names.get(row["database_id"], "")
+    worked = any(
+        (work["datname"], work["relid"]) == (database, row["relid"]) for work in samples.progress
+    )
+    return limits.enabled and (row["n_dead_tup"] or 0) > limits.vacuum and not worked
+
+
+def finding_of(
+    samples: Samples, most: int, busy: float, waiting: int, thresholds: Thresholds
+) -> Finding:
+    """Say how many tables wait, and what makes the work go faster."""
+    major = (samples.server_version or 0) // 10000
+    how = "reload" if not major or major >= NUMBER_SETTINGS_CHANGE else "restart"
+    critical = waiting >= thresholds["critical_tables"]
+    return Finding(
+        advisor="workers_saturated",
+        severity=Severity.CRITICAL if critical else Severity.WARNING,
+        title=f"All {most} autovacuum workers are busy and {counted(waiting, 'table')} "
+        f"wait{'s' if waiting == 1 else ''} for one.",
+        why=(
+            "The workers share one cost limit: raise autovacuum_vacuum_cost_limit first (reload), "
+            f"so that each is done sooner, then autovacuum_max_workers ({how})."
+        ),
+        object_name="autovacuum_max_workers",
+        evidence=(
+            ("Workers", most, "count"),
+            ("Readings with all of them busy", busy, "pct"),
+            ("Readings in 15 minutes", len(samples.workers), "count"),
+            ("Tables that wait", waiting, "count"),
+        ),
+        score=waiting / thresholds["warning_tables"] if thresholds["warning_tables"] else waiting,
+    )
+
+
+ADVISOR = Advisor(
+    name="workers_saturated",
+    subject="vacuum",
+    defaults=DEFAULTS,
+    advise=advise,
+    reads=("tables", "progress"),
+    kept=True,
+)

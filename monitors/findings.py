@@ -1,0 +1,438 @@
+"""The life of findings: opened, seen again, put aside by people, resolved by themselves."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from monitors import access, audit, review, thresholds
+from monitors.advisor import Advisor, Finding, Severity, spelled
+from monitors.advisors import ADVISORS
+from monitors.models import FindingRecord, ProbeState, Snapshot, Target
+
+log = logging.getLogger(__name__)
+
+BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
+SAID = (
+    "database_id",
+    "relid",
+    "pid",
+    "backend_start",
+    "part",
+    "object_name",
+    "title",
+    "why",
+    "action",
+    "arguments",
+    "score",
+    "hurts_at",
+)
+"""Columns that are what the finding says."""
+WRITTEN = (*SAID, "severity", "worst", "evidence", "seen_at", "opened_at")
+SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+SPAN = re.compile(r"([0-9]{1,4})\s*([mhdw])")
+LONGEST = timedelta(days=366)
+LONGEST_NAME, LONGEST_KEY, LONGEST_REASON = 300, 400, 500
+STATES = ("open", "acknowledged", "snoozed", "resolved")
+
+
+# Workers
+
+
+def keep(target_id: int, probes: Iterable[str]) -> None:
+    """Judge a target by what was just read, and keep what is found.
+
+    Never raises: a snapshot that was stored stays stored whatever the advisors do.
+    """
+    read = set(probes)
+    advisors = [advisor for advisor in ADVISORS if advisor.reads[0] in read]
+    if not advisors:
+        return
+    try:
+        keep_of(target_id, advisors)
+    except Exception:
+        log.exception("The findings of target %s are not kept", target_id)
+
+
+def keep_of(target_id: int, advisors: Sequence[Advisor]) -> None:
+    """Judge by some advisors; open, renew and resolve their rows.
+
+    One keeper a target at a time: what is read after the lock is no older than what
+    the one before has written.
+    """
+    with transaction.atomic():
+        target = (
+            Target.objects.select_for_update(no_key=True, of=("self",))
+            .select_related("environment")
+            .filter(pk=target_id, deleting_at=None)
+            .first()
+        )
+        if target is None:
+            return
+        fleet = thresholds.the_fleet()
+        samples = review.samples_for(target, advisors, fleet)
+        worst_first = review.ranked(review.judge(target, samples, advisors, fleet))
+        found: dict[tuple[str, str], Finding] = {}
+        for one in worst_first:
+            found.setdefault((one.advisor, one.object_key[:LONGEST_KEY]), one)
+        store(target, advisors, found, Reads(target, samples.database_names))
+
+
+class Reads:
+    """When each probe of a target was last read well, and where it can't be read now."""
+
+    def __init__(self, target: Target, watched: Iterable[int]) -> None:
+        self.watched = frozenset(watched)
+        rows = ProbeState.objects.filter(target=target)
+        self.states = {(row.probe, row.database_id): row for row in rows}
+
+    def of(self, advisor: Advisor, database_id: int | None) -> list[ProbeState]:
+        """Return the states of what an advisor judges, in one database or in all watched."""
+        places = {None, database_id} if database_id is not None else {None, *self.watched}
+        return [
+            row
+            for (probe, place), row in self.states.items()
+            if probe in advisor.reads and place in places
+        ]
+
+    def at(self, advisor: Advisor, database_id: int | None) -> datetime:
+        """Return when the oldest of what an advisor judges was read."""
+        read = [row.taken_at for row in self.of(advisor, database_id) if row.taken_at]
+        return min(read, default=timezone.now())
+
+    def can_not_tell(self, advisor: Advisor, database_id: int | None) -> bool:
+        """Tell whether what an advisor judges could not be read the last time.
+
+        Of a database that is no longer watched nothing more is read: its findings are over.
+        """
+        if database_id is not None and database_id not in self.watched:
+            return False
+        fine = {"", Snapshot.State.OK}
+        return any(row.state not in fine for row in self.of(advisor, database_id))
+
+
+def store(
+    target: Target,
+    advisors: Sequence[Advisor],
+    found: dict[tuple[str, str], Finding],
+    reads: Reads,
+) -> None:
+    """Write what was found: new rows, renewed ones, and those that are over."""
+    names = [advisor.name for advisor in advisors]
+    rows = FindingRecord.objects.filter(target=target, resolved_at=None, advisor__in=names)
+    known = {(row.advisor, row.object_key): row for row in rows}
+    renewed = []
+    for key in found.keys() & known.keys():
+        renew(known[key], found[key], reads.at(BY_NAME[key[0]], found[key].database_id))
+        renewed.append(known[key])
+    FindingRecord.objects.bulk_update(renewed, WRITTEN, batch_size=500)
+    new = [key for key in found if key not in known]
+    former = former_of(target, new)
+    FindingRecord.objects.bulk_create(
+        [made(target, key, found[key], reads, former.get(key)) for key in new],
+        ignore_conflicts=True,
+        batch_size=500,
+    )
+    over = [
+        row
+        for key, row in known.items()
+        if key not in found and not reads.can_not_tell(BY_NAME[row.advisor], row.database_id)
+    ]
+    end(over, reads)
+
+
+def renew(row: FindingRecord, one: Finding, read_at: datetime) -> None:
+    """Write what an advisor says now into a row; it opens once it has lasted long enough."""
+    for name in SAID:
+        setattr(row, name, getattr(one, name))
+    row.object_name = one.object_name[:LONGEST_NAME]
+    row.arguments = dict(one.arguments)
+    row.severity = int(one.severity)
+    row.worst = max(row.worst, row.severity)
+    row.evidence = written(one)
+    row.seen_at = max(row.seen_at, read_at)
+    lasted = (row.seen_at - row.first_seen_at).total_seconds()
+    if row.opened_at is None and lasted >= BY_NAME[one.advisor].opens_after:
+        row.opened_at = row.seen_at
+
+
+def made(
+    target: Target, key: tuple[str, str], one: Finding, reads: Reads, former: FindingRecord | None
+) -> FindingRecord:
+    """Return a new row; a snooze outlasts the finding that it was meant for."""
+    read_at = reads.at(BY_NAME[one.advisor], one.database_id)
+    row = FindingRecord(
+        target=target,
+        advisor=one.advisor,
+        object_key=key[1],
+        worst=int(one.severity),
+        first_seen_at=read_at,
+        seen_at=read_at,
+        previous=former,
+    )
+    renew(row, one, read_at)
+    if former and former.snoozed_until and former.snoozed_until > timezone.now():
+        for name in ("snoozed_at", "snoozed_by", "snoozed_reason", "snoozed_until"):
+            setattr(row, name, getattr(former, name))
+        row.quiet_severity = former.quiet_severity
+    return row
+
+
+def former_of(
+    target: Target, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], FindingRecord]:
+    """Return the last resolved row of each advisor and object."""
+    if not keys:
+        return {}
+    rows = FindingRecord.objects.filter(
+        target=target,
+        resolved_at__isnull=False,
+        advisor__in={advisor for advisor, _ in keys},
+        object_key__in={key for _, key in keys},
+    )
+    return {(row.advisor, row.object_key): row for row in rows.order_by("resolved_at")}
+
+
+def end(rows: Sequence[FindingRecord], reads: Reads) -> None:
+    """Resolve rows; those that never lasted long enough to open leave no trace."""
+    FindingRecord.objects.filter(pk__in=[row.pk for row in rows if row.opened_at is None]).delete()
+    opened = [row for row in rows if row.opened_at is not None]
+    for row in opened:
+        read_at = reads.at(BY_NAME[row.advisor], row.database_id)
+        row.resolved_at = max(read_at, row.seen_at)
+    FindingRecord.objects.bulk_update(opened, ["resolved_at"], batch_size=500)
+
+
+def written(one: Finding) -> list[list[Any]]:
+    """Return a finding's evidence as JSON keeps it."""
+    return [
+        [label, spelled(value) if isinstance(value, datetime) else value, unit]
+        for label, value, unit in one.evidence
+    ]
+
+
+# People
+
+
+ASIDE: dict[str, Any] = {
+    "acknowledged_at": None,
+    "acknowledged_by": "",
+    "acknowledged_reason": "",
+    "snoozed_at": None,
+    "snoozed_by": "",
+    "snoozed_reason": "",
+    "snoozed_until": None,
+    "quiet_severity": None,
+}
+"""Columns that people write, as they are in a finding that counts."""
+
+
+def acknowledge(who: str, source: str, row: FindingRecord, reason: str) -> None:
+    """Say that somebody knows: it no longer counts until it resolves or gets worse.
+
+    Raises ValidationError without a reason and for what is resolved.
+    """
+    with locked(row) as now:
+        why = reason_of(reason)
+        put(row, acknowledged_at=now, acknowledged_by=who, acknowledged_reason=why)
+        tell("finding.acknowledge", who, source, row, reason=why)
+
+
+def snooze(who: str, source: str, row: FindingRecord, until: datetime, reason: str) -> None:
+    """Put a finding off until a moment, unless it gets worse before.
+
+    Raises ValidationError without a reason, for what is resolved, and for a moment that is
+    over or more than a year ahead.
+    """
+    with locked(row) as now:
+        why = reason_of(reason)
+        if not now < until <= now + LONGEST:
+            message = "Choose a moment within the next year."
+            raise ValidationError({"until": message})
+        put(row, snoozed_at=now, snoozed_by=who, snoozed_reason=why, snoozed_until=until)
+        tell("finding.snooze", who, source, row, reason=why, until=until.isoformat())
+
+
+def reopen(who: str, source: str, row: FindingRecord) -> None:
+    """Have a finding count again; raises ValidationError for what does, or is resolved."""
+    with locked(row) as now:
+        if review.quiet_of(row, row.severity, now) is None:
+            message = f"Finding {row.pk} is open already."
+            raise ValidationError(message)
+        put(row)
+        tell("finding.reopen", who, source, row)
+
+
+@contextmanager
+def locked(row: FindingRecord) -> Iterator[datetime]:
+    """Lock and renew a row for a change; give the moment. Raises ValidationError if resolved."""
+    with transaction.atomic():
+        FindingRecord.objects.select_for_update(of=("self",)).get(pk=row.pk)
+        row.refresh_from_db()
+        if row.resolved_at is not None:
+            message = f"Finding {row.pk} is resolved: there is nothing left to put aside."
+            raise ValidationError(message)
+        yield timezone.now()
+
+
+def put(row: FindingRecord, **columns: Any) -> None:
+    """Write what a person decided; everything that was decided before is over."""
+    severity = row.severity if columns else None
+    for name, value in {**ASIDE, "quiet_severity": severity, **columns}.items():
+        setattr(row, name, value)
+    row.save(update_fields=list(ASIDE))
+
+
+def tell(what: str, who: str, source: str, row: FindingRecord, **detail: Any) -> None:
+    """Write it down in the audit."""
+    audit.event(
+        what,
+        who,
+        source,
+        target_name=row.target.name,
+        object_name=row.object_name,
+        finding=row.pk,
+        advisor=row.advisor,
+        title=row.title,
+        **detail,
+    )
+
+
+def reason_of(text: str) -> str:
+    """Return a reason; raises ValidationError for none and for a long one."""
+    reason = " ".join(text.split())
+    if not reason or len(reason) > LONGEST_REASON:
+        message = f"Give a reason of at most {LONGEST_REASON} characters."
+        raise ValidationError({"reason": message})
+    return reason
+
+
+def until_of(text: str, now: datetime) -> datetime:
+    """Read `30m`, `2h`, `3d`, `1w` or a time in ISO 8601, UTC where it names no zone.
+
+    Raises ValidationError for anything else.
+    """
+    words = text.strip()
+    if span := SPAN.fullmatch(words):
+        return now + timedelta(seconds=int(span[1]) * SPANS[span[2]])
+    try:
+        moment = datetime.fromisoformat(words)
+    except ValueError:
+        message = f"{words[:40]!r} is neither 30m, 2h, 3d or 1w nor a time as 2026-03-01T12:30Z."
+        raise ValidationError({"until": message}) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# Lists
+
+
+COLUMNS = (
+    "id",
+    "target",
+    "environment",
+    "advisor",
+    "state",
+    "severity",
+    "worst",
+    "object",
+    "database",
+    "title",
+    "why",
+    "evidence",
+    "action",
+    "arguments",
+    "hurts_at",
+    "opened_at",
+    "seen_at",
+    "resolved_at",
+    "open_seconds",
+    "acknowledged_by",
+    "acknowledged_at",
+    "acknowledged_reason",
+    "snoozed_by",
+    "snoozed_at",
+    "snoozed_until",
+    "snoozed_reason",
+    "previous_id",
+)
+"""Keys of the export and of `manage.py finding list --json`, in order."""
+
+
+def visible(user: access.Person) -> QuerySet[FindingRecord]:
+    """Return the findings that opened on targets whose pages a person may see."""
+    return listed().filter(target__in=access.visible_targets(user))
+
+
+def listed() -> QuerySet[FindingRecord]:
+    """Return every finding that opened, the worst of the open ones first, then the newest."""
+    rows = FindingRecord.objects.filter(opened_at__isnull=False, target__deleting_at=None)
+    return rows.select_related("target__environment", "database").order_by(
+        F("resolved_at").desc(nulls_first=True), "-severity", "-opened_at", "-pk"
+    )
+
+
+def in_state(state: str, now: datetime) -> Q:
+    """Return the condition for a state, one of STATES, at a moment.
+
+    What is worse than when it was put aside is open, and so is what was snoozed until then.
+    """
+    unresolved = Q(resolved_at=None) | Q(resolved_at__gt=now)
+    not_worse = unresolved & Q(severity__lte=F("quiet_severity"))
+    return {
+        "open": unresolved
+        & (
+            Q(quiet_severity=None)
+            | Q(severity__gt=F("quiet_severity"))
+            | Q(acknowledged_at__gt=now)
+            | Q(acknowledged_at=None, snoozed_at__gt=now)
+            | Q(acknowledged_at=None, snoozed_until__lte=now)
+        ),
+        "acknowledged": not_worse & Q(acknowledged_at__lte=now),
+        "snoozed": not_worse & Q(acknowledged_at=None, snoozed_at__lte=now, snoozed_until__gt=now),
+        "resolved": Q(resolved_at__lte=now),
+    }[state]
+
+
+def state_of(row: FindingRecord, now: datetime) -> str:
+    """Return which of STATES a finding is in at a moment, by the rules of `in_state`."""
+    if row.resolved_at is not None and row.resolved_at <= now:
+        return "resolved"
+    quiet = review.quiet_of(row, row.severity, now)
+    return quiet.state if quiet else "open"
+
+
+def described(row: FindingRecord, now: datetime) -> dict[str, Any]:
+    """Return a finding by COLUMNS; `open_seconds` is how long it lasted, or lasts."""
+    opened = row.opened_at or row.first_seen_at
+    same = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name)}
+    return {
+        **same,
+        "target": row.target.name,
+        "environment": row.target.environment.name,
+        "state": state_of(row, now),
+        "severity": Severity(row.severity).name.lower(),
+        "worst": Severity(row.worst).name.lower(),
+        "object": row.object_name,
+        "database": row.database.datname if row.database else "",
+        "open_seconds": ((row.resolved_at or now) - opened).total_seconds(),
+    }
+
+
+def earlier(row: FindingRecord) -> QuerySet[FindingRecord]:
+    """Return when the same was found of the same object before, the newest first."""
+    rows = FindingRecord.objects.filter(
+        target=row.target_id,
+        advisor=row.advisor,
+        object_key=row.object_key,
+        resolved_at__isnull=False,
+    )
+    return rows.exclude(pk=row.pk).order_by("-resolved_at")
