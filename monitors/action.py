@@ -173,6 +173,8 @@ class Action:
     """The probe whose history keeps what the statement itself measured (`result`)."""
     partly: bool = False
     """Whether a warning that something was left out means that the rest was done."""
+    since: int = 0
+    """The major version that brought its command; older servers lack it."""
     several: bool = False
     """Whether it may be asked for on several tables at once."""
     extension: str = ""

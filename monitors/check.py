@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from monitors import registration, snapshot
+from monitors.action import Action
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR, grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
@@ -97,7 +98,7 @@ def check(
         "databases": names,
         "probes": [probe_result(probe, seen) for probe in PROBES],
         "actions": [
-            {"name": name, **action_result(spec.right, target, operator, operator_problem)}
+            {"name": name, **action_result(spec, target, operator, operator_problem)}
             for name, spec in ACTIONS.items()
         ],
         "warnings": warnings(target, seen, operator),
@@ -263,7 +264,7 @@ def needs_all_statistics(probe: Probe) -> bool:
     return any(view in text for text in probe.sql.values() for view in ALL_STATISTICS)
 
 
-def action_result(right: str, target: Target, seen: Seen | None, problem: str) -> dict[str, Any]:
+def action_result(spec: Action, target: Target, seen: Seen | None, problem: str) -> dict[str, Any]:
     """Return {works, needs} of an action; needs is a statement or what to do."""
     if seen is None:
         return {"works": False, "needs": problem}
@@ -274,7 +275,9 @@ def action_result(right: str, target: Target, seen: Seen | None, problem: str) -
             "works": False,
             "needs": "The operator is a superuser: use a lesser role, or allow it for this target.",
         }
-    needs = NEEDS[right](seen)
+    if seen.server.server_version // 10000 < spec.since:
+        return {"works": False, "needs": f"It came with PostgreSQL {spec.since}."}
+    needs = NEEDS[spec.right](seen)
     return {"works": not needs, "needs": needs}
 
 

@@ -94,6 +94,7 @@ ACTION = Action(
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=WAIT_SECONDS * 1000,
     lock=LOCK,
+    since=MAJOR,
     destructive=True,
     second_person=True,
     rule=table_action.one_table,
