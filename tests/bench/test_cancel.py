@@ -122,7 +122,7 @@ def web(tmp_path: Path) -> Iterator[int]:
 
 
 @pytest.fixture
-def cancel(web: int) -> Callable[[Target, dict[str, str]], None]:
+def cancel(web: int) -> Iterator[Callable[[Target, dict[str, str]], None]]:
     """Post a cancel over a kept connection, as an operator's browser does."""
     cookie = browser_of(person("operator", "operator")).cookies["sessionid"].value
     token = secrets.token_hex(16)
@@ -140,7 +140,8 @@ def cancel(web: int) -> Callable[[Target, dict[str, str]], None]:
         answer.read()
         assert answer.status in {200, 302}, answer.status
 
-    return post
+    yield post
+    browser.close()
 
 
 def test_a_cancel_reaches_its_statement_in_time(
