@@ -465,3 +465,22 @@ def test_statements_in_foreign_encodings_hide_no_row(
     [row] = [row for row in series.now("activity", target.pk) if row["pid"] == pid]
     assert row["query"] == 'SELECT id AS "caf\ufffd" FROM "caf\ufffd"'
     assert "caf\ufffd" in {row["relname"] for row in series.now("tables", target.pk)}
+
+
+def test_what_is_hidden_from_the_login_is_denied_and_not_taken_for_an_empty_server(
+    server: Server, watch: Watch
+) -> None:
+    with server.connect() as setup:
+        try:
+            before = {one.probe: one for one in take_now(watch(server, user="owner"))}
+            setup.execute("GRANT pg_monitor TO owner")
+            after = take_now(Target.objects.get(), [name for name in before if name != "progress"])
+        finally:
+            setup.execute("REVOKE pg_monitor FROM owner")
+
+    denied = {name for name, one in before.items() if one.state == "denied"}
+    assert denied == {"activity", "sessions", "progress", "statements"}
+    assert {before[name].error for name in denied} == {snapshot.HIDDEN}
+    assert {one.state for one in after} == {"ok"}
+    due = ProbeState.objects.get(probe="activity").due_at
+    assert due < timezone.now() + timedelta(minutes=1)
