@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import live, schedule, secrets, snapshot
+from monitors import live, schedule, secrets, snapshot, tasks
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
@@ -438,6 +439,36 @@ def test_while_somebody_looks_the_activity_is_read_and_shared(
     assert row["xact_start"].tzinfo is not None
     assert found.texts[live.text_key((pid, row["backend_start"]))] == "SELECT 'the secret' AS said"
     assert not Snapshot.objects.filter(target_id=target.pk).exists()
+
+
+def test_three_viewers_cost_a_target_one_read_a_tick_and_nobody_none(
+    embedded: Server, watch: Watch, broker_url: str
+) -> None:
+    target = watch(embedded, name="shared")
+    schedule.make_leases()
+    queue = f"{os.environ['HOWDAH_PREFIX']}:snapshots.0"
+
+    def waiting() -> int:
+        with redis.Redis.from_url(broker_url) as client:
+            sent = [json.loads(one)["headers"] for one in client.lrange(queue, 0, -1)]
+            client.delete(queue)
+        args = f"({target.pk},)"
+        return sum(
+            1 for one in sent if one["task"] == "monitors.tasks.live" and one["argsrepr"] == args
+        )
+
+    waiting()  # what other tests left
+    tasks.tick()
+    assert waiting() == 0
+
+    for _viewer in range(3):
+        live.watch(target.pk)
+    tasks.tick()
+    assert waiting() == 1
+
+    cache.delete(f"live:watch:{target.pk}")  # as it goes out by itself
+    tasks.tick()
+    assert waiting() == 0
 
 
 def test_a_cached_value_is_json_and_nothing_that_runs() -> None:
