@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from monitors.models import HISTORY, Action
+from monitors.models import HISTORY, Action, ProbeState
 from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.browser
@@ -80,6 +80,20 @@ def test_pages_fit_their_window(width, addresses, enter, page):
     for name, address in addresses.items():
         show(address)
         assert page.evaluate(too_wide) == 0, name
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_reason_does_not_widen_the_list_of_targets(width, enter, page, shop):
+    reason = "No answer within the time limit: check address and firewall. " * 3
+    ProbeState.objects.filter(target=shop).update(
+        state="unreachable", reason=reason, failing_since=timezone.now()
+    )
+    page.set_viewport_size({"width": width, "height": 900})
+
+    enter("admin")("/targets/")
+
+    expect(page.get_by_text(reason.strip())).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_browser_has_nothing_to_complain_of(addresses, enter, page, complaints):
