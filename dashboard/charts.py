@@ -78,7 +78,7 @@ def short_words(value: float) -> tuple[str, str]:
 
 
 def duration_words(seconds: float) -> str:
-    """Return 84 ms, 4.2 s, 42 s, 12 min 5 s, 2 h 04 min or 3 d 2 h."""
+    """Return 84 ms, 4.2 s, 42 s, 12 min 05 s, 2 h 04 min or 3 d 2 h."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < TEN:
@@ -87,7 +87,7 @@ def duration_words(seconds: float) -> str:
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE} s"
+        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
     return f"{whole // DAY} d {whole % DAY // HOUR} h"

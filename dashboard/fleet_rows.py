@@ -111,6 +111,8 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
     ]
     for row in rows:
         row["longest_xact_seconds"] = longest(row, states.get(row["target"].pk), window)
+        if row["state"] == "past" and row["connections"] is None:
+            row |= {"state": "unread", "read_at": None}  # nothing was read then
         row["level"] = "critical" if row["state"] == "down" else row["worst_level"]
     return sorted(rows, key=badness)
 

@@ -38,6 +38,9 @@ THEMES = frozenset({"light", "dark"})
 SUBJECTS = {advisor.name: advisor.subject for advisor in ADVISORS}
 """Which page counts an advisor's findings."""
 
+TIMELESS = frozenset({"account", "people", "targets"})
+"""Pages that show no time: they have no window to choose."""
+
 IN_STRIP = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
 
 
@@ -287,7 +290,7 @@ def build(  # noqa: PLR0913 - keyword only
     return Frame(
         page=page,
         rail=rail,
-        windows=window_choices(request, window),
+        windows=[] if page in TIMELESS else window_choices(request, window),
         window_query=query,
         fresh=LIVE if is_live else fresh_of(target, window, reads) if target else None,
         unread=unread(target, reads[0], window) if target and reads else None,

@@ -53,7 +53,7 @@ def grown_in(target: Target, window: Window, rows: list[Row]) -> list[Row]:
 def index_row(row: Row, grown: Row | None) -> Row:
     """Return one index with what it grew by; nothing grown is no change at all."""
     known = grown or {"idx_scan": 0, "idx_tup_read": 0, "complete": True}
-    pages = row["relpages"]
+    pages = row["relpages"] or None  # an index has one at least: 0 is "never noted"
     return {
         **row,
         "scans": known["idx_scan"] if known["complete"] else None,

@@ -15,7 +15,11 @@ from monitors.probe import OLDEST_MAJOR
 
 @dataclass(frozen=True)
 class State:
-    """A level, an icon, a heading (with a moment it speaks of) and sentences."""
+    """A level, an icon, a heading (with a moment it speaks of) and sentences.
+
+    `helps` names the button that brings the panel to life: check, enable, now or
+    before (as it was before the moment); empty where one can only wait.
+    """
 
     level: str
     picture: str
@@ -23,6 +27,7 @@ class State:
     text: str
     code: str = ""
     moment: datetime | None = None
+    helps: str = ""
 
 
 UNREACHABLE = frozenset({Snapshot.State.UNREACHABLE})
@@ -61,14 +66,16 @@ def unread(target: Target, probe_name: str, window: Window) -> State:
             "Nothing is known of that moment",
             "History began later, or its samples have ended: then only hourly values exist. "
             "Choose a later moment or a wider window.",
+            helps="now",
         )
     if not target.enabled:
-        text = "Nothing reads a disabled target. Enable it on the Targets page."
-        return State("warning", "pause", f"{target.name} is disabled", text)
+        text = "Nothing reads a disabled target; its history stays. An admin can enable it."
+        return State("warning", "pause", f"{target.name} is disabled", text, helps="enable")
     fresh = freshness(target, probe_name)
     return (
         down(target)
         or failed(target, fresh, probe_name)
+        or nothing(probe_name, fresh)
         or State(
             "notice",
             "clock",
@@ -88,7 +95,26 @@ def down(target: Target) -> State | None:
         return None
     title = f"{target.name} can't be reached since"
     text = f"{sentence(row.reason)} {advice(row.reason)}"
-    return State("critical", "offline", title, text, moment=row.failing_since)
+    helps = "before" if row.taken_at else "check"
+    return State("critical", "offline", title, text, moment=row.failing_since, helps=helps)
+
+
+EMPTY: Mapping[str, tuple[str, str]] = {
+    "activity": ("Nobody is connected", "Howdah's own session is the only one."),
+    "tables": (
+        "No table to vacuum",
+        "The databases that are read have no tables. The target's patterns say which are read.",
+    ),
+}
+"""What to say where a probe was read and found nothing: a heading and a sentence."""
+
+
+def nothing(probe_name: str, fresh: Freshness) -> State | None:
+    """Return that there is nothing to show; None before the first good snapshot."""
+    if fresh.read_at is None:
+        return None
+    title, text = EMPTY.get(probe_name, ("Nothing to show", "It was read, and nothing was there."))
+    return State("good", "good", title, text)
 
 
 def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
@@ -100,7 +126,7 @@ def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
         text = f"{reason} PostgreSQL {OLDEST_MAJOR} is the oldest that is read."
         return State("notice", "notice", "Not on this version", text)
     if fresh.state == Snapshot.State.FAILED:
-        return State("warning", "warning", "The read failed", reason)
+        return State("warning", "warning", "The read failed", reason, helps="check")
     return None
 
 
@@ -108,7 +134,9 @@ def denied(target: Target, fresh: Freshness, probe_name: str) -> State:
     """Return the statement that gives the login the right that is missing."""
     code = HISTORY[probe_name].probe.needs or f'GRANT pg_monitor TO "{target.user}"'
     text = f"{sentence(fresh.reason)} Run this on the target as a superuser:"
-    return State("warning", "stuck", f"{target.user} may not read this", text, code=f"{code};")
+    return State(
+        "warning", "stuck", f"{target.user} may not read this", text, code=f"{code};", helps="check"
+    )
 
 
 def sentence(text: Any) -> str:

@@ -31,8 +31,6 @@ from monitors.secrets import SecretUnreadable, unseal_password
 SECONDS = 15.0
 DATABASES_AT_MOST = 20
 Login = TargetSecret.Login
-ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
-"""Views that show other roles' rows empty without pg_read_all_stats."""
 NOT_INSTALLED = "The extension pg_stat_statements is installed in no database that is read."
 
 
@@ -240,8 +238,9 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
     reason = seen.broken[probe.name]
     if probe.extension and seen.statements is not None:
         grant = statements_need(seen.statements, user, reason)
-    if not reason and needs_all_statistics(probe) and not seen.rights.has("pg_read_all_stats"):
-        reason = "Other roles' sessions are hidden from this login."
+    hides = probe.needs_all_statistics and not seen.server.reads_all_stats
+    if not reason and hides:
+        reason = snapshot.HIDDEN
     return {
         "name": probe.name,
         "works": not reason,
@@ -257,11 +256,6 @@ def statements_need(home: Home, user: str, reason: str) -> str:
     if home.reset is not None and not home.reset.usage:
         return f"GRANT USAGE ON SCHEMA {quoted(home.installed.schema)} TO {user};"
     return "ALTER EXTENSION pg_stat_statements UPDATE;"
-
-
-def needs_all_statistics(probe: Probe) -> bool:
-    """Return whether a probe reads views that hide other roles' rows."""
-    return any(view in text for text in probe.sql.values() for view in ALL_STATISTICS)
 
 
 def action_result(spec: Action, target: Target, seen: Seen | None, problem: str) -> dict[str, Any]:

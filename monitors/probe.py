@@ -20,6 +20,8 @@ from django.db import models
 
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 18
+ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
+"""Views that show other roles' rows empty, without an error, to who lacks pg_read_all_stats."""
 
 
 class Sample(models.Model):
@@ -134,6 +136,11 @@ class Probe:
     needs: str = ""
     """What makes it work where a right or extension is missing (one
     statement); empty: `GRANT pg_monitor TO <collector>`."""
+
+    @property
+    def needs_all_statistics(self) -> bool:
+        """Whether it reads views that hide other roles' rows from who lacks pg_read_all_stats."""
+        return any(view in text for text in self.sql.values() for view in ALL_STATISTICS)
 
     def sql_for(self, server_version: int, extension_version: str = "") -> str | None:
         """Return the text for a server_version as libpq says it (170002), None if none fits.

@@ -73,6 +73,7 @@ SKIPPED = (
     errors.IndexCorrupted,
 )
 """What costs an object its measurement this once."""
+PUT_OFF = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED})
 EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
 
 
@@ -273,7 +274,7 @@ def read_live(target_id: int) -> None:
             session.prepare(target)
             kept = session.open(target, target.dbname, run.left)
             statement = probe.sql_for(kept.identity.server_version)
-            if statement is None:
+            if statement is None or not kept.identity.reads_all_stats:
                 return
             with connect.deadline(kept.connection, run.left):
                 try:
@@ -388,13 +389,16 @@ class Run:
         elif not self.broken:
             try:
                 snapshot = self.read_any(probe, database, place, next_due=due, **rhythm)
+            except Hidden:
+                # Not put off for an hour: it sends nothing, and a GRANT is seen within a minute.
+                state, reason = Snapshot.State.DENIED, HIDDEN
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
                 state, reason = self.classify(error)
+                if state in PUT_OFF:
+                    due = max(due, taken_at + schedule.DENIED_AGAIN)
             else:
                 self.note(snapshot, database, due)
                 return
-        if state in {Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED}:
-            due = max(due, taken_at + schedule.DENIED_AGAIN)
         snapshot = store.record_failure(place, state=state, reason=reason, next_due=due, **rhythm)
         self.note(snapshot, database, due)
 
@@ -451,6 +455,8 @@ class Run:
         statement = probe.sql_for(kept.identity.server_version, version)
         if statement is None:
             raise Unsupported(too_old(probe, kept.identity, version))
+        if probe.needs_all_statistics and not kept.identity.reads_all_stats:
+            raise Hidden
         snapshot: Snapshot | None = None
         try:
             with (
@@ -513,6 +519,13 @@ class Run:
 
 class Unsupported(Exception):
     """A probe has no SQL for the server's version."""
+
+
+class Hidden(Exception):
+    """The server would answer without an error, and leave out what other roles do."""
+
+
+HIDDEN = "What other roles do is hidden from this login."
 
 
 FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (

@@ -82,7 +82,8 @@ def failing_text(rows: Sequence[ProbeState], now: datetime) -> str:
     worst = min(rows, key=lambda row: row.failing_since or now)
     where = f" of {worst.database.datname}" if worst.database else ""
     verb = "may not be" if worst.state == Snapshot.State.DENIED else "could not be"
-    more = f" {counted(len(rows) - 1, 'other read')} fail too." if len(rows) > 1 else ""
+    fail = "fails" if len(rows) == 2 else "fail"  # noqa: PLR2004 - it and one other
+    more = f" {counted(len(rows) - 1, 'other read')} {fail} too." if len(rows) > 1 else ""
     since = ago(worst.failing_since, now)
     return (
         f"{worst.probe.capitalize()}{where} {verb} read for {since}: {lowered(worst.reason)}{more}"

@@ -258,10 +258,13 @@
 
   const drawAll = () => {
     for (let i = plots.length - 1; i >= 0; i -= 1) {
-      if (plots[i].box.isConnected) continue;
-      plots[i].sized.disconnect();
-      plots[i].u.destroy();
+      const { u, box, sized } = plots[i];
+      if (u.root.isConnected) continue;
+      sized.disconnect();
+      u.destroy();
       plots.splice(i, 1);
+      // A refresh emptied it and left its listeners: they would hear each key twice.
+      if (box.isConnected) box.replaceWith(box.cloneNode(false));
     }
     for (const box of document.querySelectorAll("[data-chart]")) {
       if (!box.querySelector(".uplot")) draw(box);

@@ -122,7 +122,7 @@
     if (!window.htmx || !one("#body")) { location.assign(url); return; }
     if (push) history.pushState({}, "", url); else history.replaceState(history.state, "", url);
     seen = place();
-    htmx.ajax("GET", String(url), { target: "#body", swap: "outerHTML" }).then(carry);
+    htmx.ajax("GET", String(url), { target: "#body", swap: "morph:outerHTML" }).then(carry);
   };
   /* Going back changes the part, too; a jump within the page is no other part. */
   const place = () => location.pathname + location.search;
@@ -227,16 +227,12 @@
   };
   if (window.htmx || one("[data-refresh]")) setInterval(beat, 500);
 
-  /* What was open stays open when a body is replaced. */
-  let open = [];
-  let scrolls = [];
-  document.addEventListener("htmx:beforeSwap", () => {
-    open = all("details[open][id]").map((details) => details.id);
-    scrolls = all(".scroll[id], .twin-scroll[id]").map((box) => [box.id, box.scrollTop]);
-  });
+  /* A refresh changes what differs and leaves the rest: focus, scroll and what was opened stay. */
+  if (window.Idiomorph) {
+    Idiomorph.defaults.ignoreActiveValue = true; // what somebody types is newer than the answer
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, element) => !(name === "open" && element.matches("details"));
+  }
   const settle = () => {
-    for (const id of open) { const details = document.getElementById(id); if (details) details.open = true; }
-    for (const [id, top] of scrolls) { const box = document.getElementById(id); if (box) box.scrollTop = top; }
     localise();
     unlock();
   };

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.frame import theme_of
 from dashboard.requests import PageRequest, render_page
+from dashboard.rights_rows import SameRights, together
 from dashboard.source import source_of
 from monitors import access, audit
 from monitors.models import Grant
@@ -48,13 +49,12 @@ def account(request: PageRequest) -> HttpResponse:
     )
 
 
-def rights_of(request: PageRequest) -> list[dict[str, Any]]:
-    """Return a dict a visible target: target and permissions (sorted names)."""
+def rights_of(request: PageRequest) -> list[SameRights]:
+    """Return what the person may on the targets that they see, permissions sorted."""
     targets = access.visible_targets(request.user).select_related("environment")
-    return [
-        {"target": target, "permissions": sorted(access.permissions_of(request.user, target))}
-        for target in targets
-    ]
+    return together(
+        (target, sorted(access.permissions_of(request.user, target)), ()) for target in targets
+    )
 
 
 def grants_of(request: PageRequest) -> list[Grant]:

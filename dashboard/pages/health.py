@@ -11,9 +11,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from dashboard.broker import broker_answers
+from dashboard.patience import at_most
 from monitors.models import WorkerBeat
 
 FRESH = timedelta(seconds=30)
+DATABASE_SECONDS = 5
 LINKS = {
     "tick": "Beat's tick has not gone through a worker {since}; check beat and the requests worker.",
     "snapshots": "No snapshots worker has beaten {since}; no target is being read.",
@@ -44,8 +46,9 @@ def chain_reasons() -> dict[str, str]:
     if not broker_answers():
         reasons["broker"] = "The broker does not answer within 2 s; check REDIS_URL."
     try:
-        connection.ensure_connection()
-        reasons |= worker_reasons()
+        with at_most(DATABASE_SECONDS):
+            connection.ensure_connection()
+            reasons |= worker_reasons()
     except DatabaseError:
         reasons["database"] = "The history database does not answer; check DATABASE_URL."
     return reasons

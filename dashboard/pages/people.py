@@ -19,6 +19,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from dashboard.people_form import GrantForm, GroupForm, PasswordForm, PersonForm
 from dashboard.requests import PageRequest, render_page, table_response
+from dashboard.rights_rows import together
 from dashboard.source import source_of
 from monitors import access, people as accounts
 from monitors.models import Grant, Target
@@ -77,10 +78,15 @@ def show_person(
     request: PageRequest, subject: User, refused: str = "", **forms: Form
 ) -> HttpResponse:
     """Render one account around its forms, of which one may have errors."""
+    rights = accounts.rights_of(subject)
     context = {
         "subject": subject,
         "grants": accounts.grants_of(subject),
-        "rights": accounts.rights_of(subject),
+        "rights": together(
+            (right.target, right.permissions, [role_of(grant) for grant in right.grants])
+            for right in rights
+        ),
+        "reached": len(rights),
         "everywhere": sorted(access.permissions_of(subject)),
         "targets": Target.objects.filter(deleting_at=None).count(),
         "all_groups": Group.objects.order_by("name"),
@@ -93,6 +99,11 @@ def show_person(
     wrong = any(form.errors for form in forms.values())
     status = REFUSED if refused else 400 if wrong else 200
     return render_page(request, "person.html", context, page="people", status=status)
+
+
+def role_of(grant: Grant) -> str:
+    """Return a grant's role, and the group that it comes through."""
+    return f"{grant.role} of {grant.group.name}" if grant.group else grant.role
 
 
 @sensitive_post_parameters("password")

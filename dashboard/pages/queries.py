@@ -74,6 +74,7 @@ def page(
     context: dict[str, Any] = {
         "problem": state_of(target) if window.is_live else None,
         "verdict": verdict(target, window, statements, marks),
+        "counted_since": statement_rows.counted_since(target),
         "statements": statements,
         "listing": shown,
         "sort": shown.sort,
@@ -119,8 +120,6 @@ def verdict(
     resets = statement_rows.resets_of(marks)
     if resets:
         foot.append(f"Statistics were reset {times(len(resets))} in it.")
-    if since := statement_rows.counted_since(target):
-        foot.append(f"pg_stat_statements has counted since {since:%-d %b %Y %H:%M} UTC.")
     return Verdict(level, text, " ".join(foot), None)
 
 
@@ -154,7 +153,10 @@ def judged(statements: Sequence[Row]) -> tuple[str, str]:
 def quoted(row: Row) -> str:
     """Return the beginning of a statement on one line."""
     text = " ".join((row["query"] or f"Statement {row['queryid']}").split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+    if len(text) <= SHOWN:
+        return text
+    kept, _, rest = text[:SHOWN].rpartition(" ")
+    return f"{kept or rest}\N{HORIZONTAL ELLIPSIS}"
 
 
 def times(count: int) -> str:

@@ -113,7 +113,7 @@ def pct(value: float | None, digits: int = 1) -> SafeString | str:
 
 @register.filter
 def duration(value: timedelta | float | None) -> str:
-    """Write seconds or a timedelta as 84 ms, 4.2 s, 12 min 5 s, 2 h 04 min, 3 d 2 h; None: a dash."""
+    """Write seconds or a timedelta as 84 ms, 4.2 s, 12 min 05 s, 2 h 04 min, 3 d 2 h; None: a dash."""
     if value is None:
         return NONE
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)

@@ -26,6 +26,7 @@ SELECT current_setting('server_version') AS version_text,
        current_setting('superuser_reserved_connections')::integer
            + coalesce(current_setting('reserved_connections', true)::integer, 0) AS reserved_connections,
        (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS superuser,
+       pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS reads_all_stats,
        pg_catalog.clock_timestamp() AS target_at
 """
 
@@ -81,6 +82,7 @@ class Identity:
     max_connections: int
     reserved_connections: int
     superuser: bool  # of the login that asks
+    reads_all_stats: bool  # else other roles' sessions and statements are hidden from it
     target_at: datetime
     settings: dict[str, str]  # name -> value in the setting's own unit; AWAITING -> names
 

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from monitors.models import HISTORY, Action
+from monitors.models import HISTORY, Action, ProbeState
 from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.browser
@@ -80,6 +80,20 @@ def test_pages_fit_their_window(width, addresses, enter, page):
     for name, address in addresses.items():
         show(address)
         assert page.evaluate(too_wide) == 0, name
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_reason_does_not_widen_the_list_of_targets(width, enter, page, shop):
+    reason = "No answer within the time limit: check address and firewall. " * 3
+    ProbeState.objects.filter(target=shop).update(
+        state="unreachable", reason=reason, failing_since=timezone.now()
+    )
+    page.set_viewport_size({"width": width, "height": 900})
+
+    enter("admin")("/targets/")
+
+    expect(page.get_by_text(reason.strip())).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_browser_has_nothing_to_complain_of(addresses, enter, page, complaints):
@@ -321,3 +335,46 @@ def test_a_preview_opens_as_a_dialog_and_gives_the_focus_back(addresses, enter, 
 
     expect(page.locator("dialog#preview")).to_have_count(0)
     expect(button).to_be_focused()
+
+
+def test_a_refresh_leaves_focus_scroll_and_rows_where_they_are(addresses, enter, page, shop, place):
+    enter("viewer")(addresses["vacuum"])
+    row = page.locator(f"tr[id$='-{place['relid']}']")
+    row.evaluate("row => { row.seen = true }")
+    summary = page.locator("#dead-twin summary")
+    summary.click()
+    page.evaluate(
+        "const low = new CSSStyleSheet(); low.replaceSync('#dead-rows { max-height: 20px }');"
+        "document.adoptedStyleSheets = [low]; document.querySelector('#dead-rows').scrollTop = 15"
+    )
+    page.evaluate("scrollTo(0, 120)")
+    page.mouse.move(2, 2)
+
+    dead_rows(shop, place, 4321)
+
+    expect(row).to_contain_text("4,321", timeout=NEAR_SECONDS)
+    assert row.evaluate("row => row.seen")
+    expect(summary).to_be_focused()
+    assert page.evaluate("scrollY") == 120
+    assert page.evaluate("document.querySelector('#dead-rows').scrollTop") == 15
+
+
+def test_a_chart_hears_a_key_once_after_a_refresh(addresses, enter, page, shop, place):
+    enter("viewer")(addresses["vacuum"])
+    expect(page.locator(".uplot")).to_have_count(1)
+    dead_rows(shop, place, 4321)
+    expect(page.locator(f"tr[id$='-{place['relid']}']")).to_contain_text(
+        "4,321", timeout=NEAR_SECONDS
+    )
+    expect(page.locator(".uplot")).to_have_count(1)
+    page.evaluate("document.querySelector('[data-speaks]').textContent = ''")
+
+    page.locator("[data-chart]").focus()
+    page.evaluate(
+        "window.said = 0; new MutationObserver((all) => { said += all.length })"
+        ".observe(document.querySelector('[data-speaks]'), {childList: true})"
+    )
+    page.keyboard.press("ArrowLeft")
+
+    page.wait_for_function("said > 0")
+    assert page.evaluate("said") == 1

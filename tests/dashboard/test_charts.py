@@ -36,7 +36,7 @@ def test_sizes_read_as_postgresql_writes_them(value, words):
         (0.084, "84 ms"),
         (4.2, "4.2 s"),
         (42, "42 s"),
-        (725, "12 min 5 s"),
+        (725, "12 min 05 s"),
         (7440, "2 h 04 min"),
         (266400, "3 d 2 h"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -160,6 +161,9 @@ def test_a_denial_is_raised_and_written_down(target: Target, person: Person) -> 
 
 def test_the_documentation_lists_the_permissions_of_every_role() -> None:
     text = (ROOT / "docs" / "permissions.md").read_text(encoding="utf-8")
+    head = "| permission | what it allows | viewer | operator | dba | admin |\n"
+    table = text.partition(head)[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(access.PERMISSIONS)
     for name in access.PERMISSIONS:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][-4:]

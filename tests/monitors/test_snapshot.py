@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import live, schedule, secrets, snapshot
+from monitors import live, schedule, secrets, snapshot, tasks
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
@@ -440,6 +441,36 @@ def test_while_somebody_looks_the_activity_is_read_and_shared(
     assert not Snapshot.objects.filter(target_id=target.pk).exists()
 
 
+def test_three_viewers_cost_a_target_one_read_a_tick_and_nobody_none(
+    embedded: Server, watch: Watch, broker_url: str
+) -> None:
+    target = watch(embedded, name="shared")
+    schedule.make_leases()
+    queue = f"{os.environ['HOWDAH_PREFIX']}:snapshots.0"
+
+    def waiting() -> int:
+        with redis.Redis.from_url(broker_url) as client:
+            sent = [json.loads(one)["headers"] for one in client.lrange(queue, 0, -1)]
+            client.delete(queue)
+        args = f"({target.pk},)"
+        return sum(
+            1 for one in sent if one["task"] == "monitors.tasks.live" and one["argsrepr"] == args
+        )
+
+    waiting()  # what other tests left
+    tasks.tick()
+    assert waiting() == 0
+
+    for _viewer in range(3):
+        live.watch(target.pk)
+    tasks.tick()
+    assert waiting() == 1
+
+    cache.delete(f"live:watch:{target.pk}")  # as it goes out by itself
+    tasks.tick()
+    assert waiting() == 0
+
+
 def test_a_cached_value_is_json_and_nothing_that_runs() -> None:
     cache.set("told", {"at": timezone.now(), "numbers": [1, 2.5, None]}, 5)
 
@@ -465,3 +496,22 @@ def test_statements_in_foreign_encodings_hide_no_row(
     [row] = [row for row in series.now("activity", target.pk) if row["pid"] == pid]
     assert row["query"] == 'SELECT id AS "caf\ufffd" FROM "caf\ufffd"'
     assert "caf\ufffd" in {row["relname"] for row in series.now("tables", target.pk)}
+
+
+def test_what_is_hidden_from_the_login_is_denied_and_not_taken_for_an_empty_server(
+    server: Server, watch: Watch
+) -> None:
+    with server.connect() as setup:
+        try:
+            before = {one.probe: one for one in take_now(watch(server, user="owner"))}
+            setup.execute("GRANT pg_monitor TO owner")
+            after = take_now(Target.objects.get(), [name for name in before if name != "progress"])
+        finally:
+            setup.execute("REVOKE pg_monitor FROM owner")
+
+    denied = {name for name, one in before.items() if one.state == "denied"}
+    assert denied == {"activity", "sessions", "progress", "statements"}
+    assert {before[name].error for name in denied} == {snapshot.HIDDEN}
+    assert {one.state for one in after} == {"ok"}
+    due = ProbeState.objects.get(probe="activity").due_at
+    assert due < timezone.now() + timedelta(minutes=1)

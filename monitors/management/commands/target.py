@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from monitors import check as checks, registration, secrets
+from monitors import check as checks, registration, rotation, secrets
+from monitors.advisor import counted
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
 from monitors.models import Target, validate_name
@@ -30,7 +31,7 @@ OPTIONS = (
 
 
 class Command(command.Command):
-    """`manage.py target add|edit|enable|disable|remove|list|check`."""
+    """`manage.py target add|edit|enable|disable|remove|list|check|reseal`."""
 
     help = "Register, change, check and remove targets."
 
@@ -55,6 +56,7 @@ class Command(command.Command):
         checking = verbs.add_parser("check", help="connect and say what works")
         checking.add_argument("name")
         add_json(checking)
+        verbs.add_parser("reseal", help="seal all passwords with the newest key")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one subcommand."""
@@ -66,6 +68,7 @@ class Command(command.Command):
             "remove": self.remove,
             "list": self.list,
             "check": self.check_target,
+            "reseal": self.reseal,
         }[options["verb"]](options)
 
     def add(self, options: dict[str, Any]) -> None:
@@ -177,6 +180,21 @@ class Command(command.Command):
             self.print_json(result)
         else:
             self.report(result)
+
+    def reseal(self, options: dict[str, Any]) -> None:
+        """Seal stored passwords with the newest key, in this process, which needs the private ones."""
+        del options
+        try:
+            done = rotation.reseal(command.person(), SOURCE)
+        except secrets.SecretUnreadable as error:
+            raise failure(str(error)) from None
+        self.say(f"{counted(done.sealed, 'password')} sealed with key {done.key_id}.")
+        if done.already:
+            self.say(f"{counted(done.already, 'password')} had it already.")
+        if done.unreadable:
+            lost = " ".join(f"{login}: {why}" for login, why in done.unreadable.items())
+            raise failure(lost)
+        self.say("Older keys can be dropped.")
 
     def try_out(self, draft: dict[str, Any], passwords: dict[str, str]) -> None:
         """Connect to what shall be saved; raises CommandError where that fails."""

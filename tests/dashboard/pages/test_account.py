@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import Group
 
-from monitors.models import AuditEntry, Grant
+from monitors.models import AuditEntry, Grant, Target
 from tests.people import PASSWORD, browser_of, make_target, person
 
 pytestmark = pytest.mark.django_db
@@ -98,3 +98,15 @@ def test_a_theme_leads_only_to_this_site():
 
 def test_a_theme_is_chosen_by_post_alone():
     assert browser_of(person("maren")).get("/account/theme/").status_code == 405
+
+
+def test_targets_with_the_same_rights_share_a_row():
+    for name in ("shop-1", "shop-2", "shop-3"):
+        make_target(name)
+    user = person("maren", "viewer")
+    Grant.objects.create(user=user, role="dba", target=Target.objects.get(name="shop-3"))
+
+    page = browser_of(user).get("/account/").content.decode().partition("What you may")[2]
+
+    assert page.count(">view</span>") == 2
+    assert page.index("shop-1") < page.index("shop-2") < page.index("shop-3")
