@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
+from monitors import vacuum_runs
 from monitors.history import freshness, partitions, rollup
 
 ROLL_UP_EVERY = timedelta(minutes=5)
@@ -22,6 +23,7 @@ def maintain(now: datetime) -> None:
     if first_in("slow", SLOW_EVERY):
         partitions.drop_old(now)
         rollup.prune(now)
+        vacuum_runs.prune(now)
         freshness.measure_sizes()
 
 

@@ -27,7 +27,7 @@ from django.utils import timezone
 from psycopg import errors
 from redis.exceptions import RedisError
 
-from monitors import schedule, secrets
+from monitors import schedule, secrets, vacuum_runs
 from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
@@ -425,6 +425,7 @@ class Run:
         if statement is None:
             raise Unsupported(too_old(probe, kept.identity, version))
         snapshot: Snapshot | None = None
+        seen = vacuum_runs.Seen()
         try:
             with (
                 connect.deadline(kept.connection, max(self.left, 0.1)),
@@ -442,12 +443,14 @@ class Run:
                     next_due=next_due,
                     epoch=kept.identity.epoch,
                     refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
+                    observe=seen.take,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:
                 raise
             # What was read is kept; only the end of the target's transaction was cut off.
             self.broken = reason_of(error)
+        vacuum_runs.note(place, snapshot, seen, dbname)
         if probe.name == "databases":
             note_databases(self.target, probe, reading.rows)
         return snapshot

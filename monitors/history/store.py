@@ -30,6 +30,8 @@ Rows = dict[Key, tuple[Row, Row]]
 Refine = Callable[[list[Key]], dict[Key, Row]]
 """Given keys in the order of their urgency, returns the refined gauges of some."""
 
+Observe = Callable[[Sequence[tuple[Change, Row | None, Row]], Sequence[Key], datetime | None], None]
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -106,11 +108,14 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     next_due: datetime,
     epoch: str,
     refine: Refine | None = None,
+    observe: Observe | None = None,
 ) -> Snapshot:
     """Keep one reading and return its `Snapshot` row; raises nothing of its own.
 
     `refine` is asked for the refined gauges of what changed and of what has
     none yet; it runs inside the transaction, on the target's connection.
+    `observe` is told what changed once all is kept: changes, keys that are gone, and
+    when the snapshot before was taken (the target's clock).
     """
     partitions.ensure_for(place.history.samples, taken_at)
     partitions.ensure_for(Snapshot, taken_at)
@@ -123,6 +128,7 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         comparison = compare(place.history.sample, previous, reading.rows, verdict)
         if refine is not None:
             apply_refined(place.history.probe, comparison, refine)
+        before_at = state.target_at
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
@@ -148,6 +154,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
             target_ms=reading.target_ms,
         )
     MEMORY.keep(place, state.sequence, comparison.rows)
+    if observe is not None:
+        observe(comparison.changed, comparison.gone, before_at)
     return snapshot
 
 

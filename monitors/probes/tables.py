@@ -60,6 +60,7 @@ class TablesSample(Sample):
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
     relallfrozen = models.BigIntegerField()  # 18+
+    pg_class_ctid = models.CharField(max_length=20)  # where autovacuum finds it: "(12,3)"
 
     key = ("relid",)
     counters = (
@@ -108,6 +109,7 @@ class TablesSample(Sample):
         "relpersistence",
         "reloptions",
         "relallfrozen",
+        "pg_class_ctid",
     )
     refined = ("size_bytes",)
 
@@ -149,7 +151,8 @@ SELECT c.oid::bigint AS relid,
        c.relkind::text AS relkind,
        c.reltoastrelid::bigint AS toastrelid,
        c.relpersistence::text AS relpersistence,
-       c.reloptions
+       c.reloptions,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')
@@ -194,7 +197,8 @@ SELECT c.oid::bigint AS relid,
        c.relkind::text AS relkind,
        c.reltoastrelid::bigint AS toastrelid,
        c.relpersistence::text AS relpersistence,
-       c.reloptions
+       c.reloptions,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')
@@ -244,7 +248,8 @@ SELECT c.oid::bigint AS relid,
        c.reltoastrelid::bigint AS toastrelid,
        c.relpersistence::text AS relpersistence,
        c.reloptions,
-       c.relallfrozen::bigint AS relallfrozen
+       c.relallfrozen::bigint AS relallfrozen,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')
