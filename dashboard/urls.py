@@ -20,12 +20,16 @@ from dashboard.pages import (
     table,
     targets,
     vacuum,
+    vacuum_queue,
+    vacuum_runs,
 )
 
 OF_TARGET = [
     path("", overview.overview, name="overview"),
     path("activity/", activity.activity, name="activity"),
     path("vacuum/", vacuum.vacuum, name="vacuum"),
+    path("vacuum/queue/", vacuum_queue.vacuum_queue, name="vacuum-queue"),
+    path("vacuum/runs/", vacuum_runs.vacuum_runs, name="vacuum-runs"),
     path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
     path("queries/", queries.queries, name="queries"),
     path("queries/<int:query_id>/", query.query, name="query"),

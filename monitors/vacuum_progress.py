@@ -64,7 +64,7 @@ def position(row: Row) -> tuple[int, int] | None:
     Blocks of the heap; indexes in their phases (17+).
     """
     phase = row["phase"]
-    if row["command"] != "VACUUM":
+    if row["command"] != "VACUUM" or row["heap_blks_total"] is None:
         done, total = row["done"], row["total"]
     elif phase == "scanning heap":
         done, total = row["heap_blks_scanned"], row["heap_blks_total"]

@@ -28,6 +28,8 @@ EXPECTED = {
     "overview": VIEWERS,
     "activity": VIEWERS,
     "vacuum": VIEWERS,
+    "vacuum-queue": VIEWERS,
+    "vacuum-runs": VIEWERS,
     "table": VIEWERS,
     "queries": VIEWERS,
     "query": VIEWERS,

@@ -18,7 +18,7 @@ from dashboard import pages
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.snapshot import take_now
 
-OURS = ("fleet", "overview", "vacuum", "table", "queries", "query")
+OURS = ("fleet", "overview", "vacuum", "vacuum-queue", "vacuum-runs", "table", "queries", "query")
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
 
@@ -44,6 +44,8 @@ def addresses(shop, place):
         "fleet": reverse("fleet"),
         "overview": reverse("overview", args=[shop.name]),
         "vacuum": reverse("vacuum", args=[shop.name]),
+        "vacuum-queue": reverse("vacuum-queue", args=[shop.name]),
+        "vacuum-runs": reverse("vacuum-runs", args=[shop.name]),
         "table": reverse("table", kwargs=place),
         "queries": reverse("queries", args=[shop.name]),
         "query": reverse("query", args=[shop.name, statement.pk]),

@@ -135,15 +135,15 @@ def due(*rows, settings=None, version=180004, next_xid=1000, next_mxid=1):
 def test_what_is_quickly_passed_over_is_not_due():
     """The quick look agrees with the exact one around every threshold."""
     rows = [
-        row(count, reltuples=float(count * 37 % 5000), relallfrozen=count % 90, **{field: count * 3})
+        row(
+            count, reltuples=float(count * 37 % 5000), relallfrozen=count % 90, **{field: count * 3}
+        )
         for count in range(1, 1500)
         for field in ("n_dead_tup", "n_ins_since_vacuum", "n_mod_since_analyze")
     ]
     rows += [row(9000 + step, relfrozenxid=1000 + step) for step in range(-3, 4)]
     for version in (170000, 180004):
-        exact = [
-            one for one in rows if scores(one, version=version, next_xid=200_001_000).is_due
-        ]
+        exact = [one for one in rows if scores(one, version=version, next_xid=200_001_000).is_due]
 
         found = due(*rows, version=version, next_xid=200_001_000)
 
@@ -227,7 +227,10 @@ def test_every_setting_says_where_it_comes_from():
         each.name: each for each in autovacuum_queue.in_force(one, None, settings, sources, 180004)
     }
 
-    assert (found["autovacuum_enabled"].value, found["autovacuum_enabled"].origin) == ("off", "table")
+    assert (found["autovacuum_enabled"].value, found["autovacuum_enabled"].origin) == (
+        "off",
+        "table",
+    )
     assert found["autovacuum_vacuum_threshold"].origin == "default"
     freeze = found["autovacuum_freeze_max_age"]
     assert (freeze.value, freeze.origin) == ("200000000", "configuration file")
@@ -369,7 +372,15 @@ def test_our_scores_are_those_of_the_reference_sql(server, watch, eventually):
         if limits.vacuum_insert is not None:
             assert limits.vacuum_insert == pytest.approx(theirs["ins_thr"], rel=1e-5)
         assert (limits.xid, limits.mxid) == (theirs["eff_fma"], theirs["eff_mfma"])
-    assert {"plain", "small", "off", "frozen", "silent", "wide", f"pg_toast_{max_of(mains, wide)}"} <= seen
+    assert {
+        "plain",
+        "small",
+        "off",
+        "frozen",
+        "silent",
+        "wide",
+        f"pg_toast_{max_of(mains, wide)}",
+    } <= seen
 
 
 def max_of(mains, toast):
