@@ -101,8 +101,6 @@ def trigger(
         "left": left,
         "is_past": count is not None and limit is not None and count > limit,
         "score": score,
-        # The bar ends at 250 percent, with a tick at 100.
-        "bar": min((past or 0) / 2.5, 100),
     }
 
 

@@ -44,6 +44,8 @@ MARKED = 200
 WORDS = {
     VacuumRun.Kind.VACUUM: "VACUUM by hand",
     VacuumRun.Kind.ANALYZE: "ANALYZE by hand",
+    VacuumRun.Kind.AUTOVACUUM: "autovacuum",
+    VacuumRun.Kind.AUTOANALYZE: "autoanalyze",
 }
 
 Row = dict[str, Any]

@@ -91,6 +91,8 @@ def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]
             "title": "Work waiting",
             "value": sum(known) if known else None,
             "kind": "duration",
-            "note": f"of {len(known):,} tables with known runs" if known else "no run is known yet",
+            "note": f"{len(known):,} of {len(lengths):,} have run before"
+            if known
+            else "no run is known",
         },
     ]
