@@ -279,6 +279,7 @@ def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot:
                 action["name"] in MANUAL[VacuumRun.Kind(run.kind)]
                 and action["identity"].get("relid") == run.relid
                 and action["arguments"].get("database", datname) == datname
+                and action["started_at"] is not None
                 and action["started_at"] <= ended_at + SLACK
                 and (action["finished_at"] is None or ended_at <= action["finished_at"] + SLACK)
             ):

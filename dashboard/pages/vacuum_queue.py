@@ -29,10 +29,12 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
         default="position",
         searched=lambda row: f"{row['database']} {row['table']} {row['toast_of'] or ''}",
     )
-    columns, rows = vacuuming.QUEUE_COLUMNS, shown.matching
     if view == "running":
-        columns, rows = vacuuming.RUNNING_COLUMNS, state.running
-    exported = table_response(request, f"vacuum-{view}", columns, rows)
+        exported = table_response(
+            request, "vacuum-running", vacuuming.RUNNING_COLUMNS, state.running
+        )
+    else:
+        exported = table_response(request, "vacuum-queue", vacuuming.QUEUE_COLUMNS, shown.matching)
     if exported:
         return exported
     return render_page(

@@ -352,7 +352,7 @@ def test_options_inserts_and_toast_bring_the_server_where_we_say(restless, event
         facts = table.facts()
         settings = dict(restless.execute(SETTINGS_SQL).fetchall())
         limit = autovacuum_queue.limits_of(facts, None, settings, restless.info.server_version)
-        count = int(limit.vacuum_insert) + rows - 1
+        count = int(limit.vacuum_insert or 0) + rows - 1
         restless.execute(f"INSERT INTO {table.name} SELECT generate_series(1, {count})")
     for kind in ("toast", "follows"):
         for table, rows in zip(pairs[kind], (4, 5), strict=True):

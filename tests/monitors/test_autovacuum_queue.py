@@ -212,14 +212,14 @@ def test_a_table_starts_when_those_before_it_are_done():
 
 
 def test_every_setting_says_where_it_comes_from():
-    sources = {
+    sources: dict[str, dict[str, str | None]] = {
         "autovacuum_vacuum_threshold": {"setting": "50", "source": "default", "unit": None},
         "autovacuum_naptime": {"setting": "60", "source": "default", "unit": "s"},
         "autovacuum_freeze_max_age": {
             "setting": "200000000", "source": "configuration file", "unit": None
         },
     }  # fmt: skip
-    settings = {name: one["setting"] for name, one in sources.items()}
+    settings = {name: str(one["setting"]) for name, one in sources.items()}
     one = row(reloptions=["autovacuum_freeze_max_age=900000000", "autovacuum_enabled=off",
                           "fillfactor=70"])  # fmt: skip
 
