@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, transaction
+from django.db.models import Q
 
 from monitors.history.store import Place
 from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
@@ -267,6 +268,7 @@ def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot:
             identity__relid__in=sorted({run.relid for run in manual}),
             started_at__lte=max(run.ended_at for run in manual) + skew + SLACK,
         )
+        .filter(Q(finished_at__isnull=False) | Q(state=Action.State.RUNNING))
         .order_by("-started_at")
         .values(
             "id", "name", "identity", "arguments", "asked_by_name", "started_at", "finished_at"
