@@ -41,10 +41,8 @@ COLUMNS = (
 UNLISTED = (
     *HISTORY["tables"].sample.counters,
     "last_seq_scan",
-    "relminmxid",
     "relallvisible",
     "relpersistence",
-    "toastrelid",
     *("target_id", "since_at", "changed_at", "gone_at"),
 )
 """Columns that a list of tables neither shows nor judges by."""
@@ -217,42 +215,3 @@ def needs_vacuum(row: Mapping[str, Any]) -> bool:
 def is_due(row: Mapping[str, Any]) -> bool:
     """Whether a table has passed autovacuum's threshold."""
     return due.is_due(row["n_dead_tup"], row["threshold_pct"])
-
-
-def progress_of(target: Target, window: Window) -> list[Row]:
-    """Return running maintenance: the probe's columns, `pct`, and the table's name where known.
-
-    Keys beside the probe's: database, datid, table (None: not in history), pct (None: unknown).
-    """
-    running = rows_at("progress", target, window)
-    names = names_of(target, running) if running else {}
-    return [
-        {
-            **row,
-            "pct": min(100.0, 100 * row["done"] / row["total"]) if row["total"] else None,
-            **names.get((row["datname"], row["relid"]), {"table": None, "datid": None}),
-        }
-        for row in running
-    ]
-
-
-def names_of(target: Target, running: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Row]:
-    """Return {(datname, relid): names} of the tables that maintenance works on."""
-    wanted = {row["relid"] for row in running}
-    databases = databases_of(target)
-    rows = {
-        (row["database_id"], row["relid"]): row
-        for row in series.now("tables", target.pk, gone=True)
-        if row["relid"] in wanted or row["toastrelid"] in wanted
-    }
-    found: dict[tuple[str, int], Row] = {}
-    for (database_id, relid), row in rows.items():
-        database = databases.get(database_id)
-        if database is None:
-            continue
-        named = {"table": table_name(row), "datid": database.datid, "main_relid": relid}
-        found.setdefault((database.datname, relid), named)
-        if row["toastrelid"]:
-            toast = {**named, "table": f"TOAST of {named['table']}"}
-            found[(database.datname, row["toastrelid"])] = toast
-    return found

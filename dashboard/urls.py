@@ -28,6 +28,8 @@ from dashboard.pages import (
     targets,
     thresholds,
     vacuum,
+    vacuum_queue,
+    vacuum_runs,
     what_if,
     wraparound,
 )
@@ -38,6 +40,8 @@ OF_TARGET = [
     path("vacuum/", vacuum.vacuum, name="vacuum"),
     path("horizon/", horizon.horizon, name="horizon"),
     path("wraparound/", wraparound.wraparound, name="wraparound"),
+    path("vacuum/queue/", vacuum_queue.vacuum_queue, name="vacuum-queue"),
+    path("vacuum/runs/", vacuum_runs.vacuum_runs, name="vacuum-runs"),
     path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
     path(
         "databases/<int:datid>/tables/<int:relid>/what-if/",

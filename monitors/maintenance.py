@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
-from monitors import judge
+from monitors import judge, vacuum_runs
 from monitors.history import freshness, partitions, rollup
 from monitors.models import FindingRecord, JobRun
 
@@ -29,6 +29,7 @@ def maintain(now: datetime) -> None:
         rollup.prune(now)
         JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()
         FindingRecord.objects.filter(resolved_at__lt=now - KEEP_FINDINGS).delete()
+        vacuum_runs.prune(now)
         freshness.measure_sizes()
 
 

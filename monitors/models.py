@@ -565,7 +565,7 @@ class Action(models.Model):
         """Whether it helped, by what was measured (`monitors/verdict.py`)."""
 
         HELPED = "helped"
-        NO_CHANGE = "no change"
+        NO_CHANGE = "no change", "No change"
         WORSE = "worse"
 
     FINAL = frozenset(
@@ -693,6 +693,69 @@ class FindingRecord(models.Model):
         return f"{self.advisor} of {self.target_id}: {self.title}"
 
 
+class VacuumRun(models.Model):
+    """Vacuums or analyzes of one table that ran between two snapshots: one of them, or several.
+
+    Times are the target's; what is not known is None. `vacuum_runs` writes them.
+    """
+
+    class Kind(models.TextChoices):
+        """What ran, as PostgreSQL counts it; the last two are seen only while they run."""
+
+        VACUUM = "vacuum", "VACUUM"
+        AUTOVACUUM = "autovacuum"
+        ANALYZE = "analyze", "ANALYZE"
+        AUTOANALYZE = "autoanalyze"
+        VACUUM_FULL = "vacuum_full", "VACUUM FULL"
+        CLUSTER = "cluster", "CLUSTER"
+
+    class Exactness(models.TextChoices):
+        """How it is known."""
+
+        TIMED = "timed"  # one ran, and its end is exact
+        COUNTED = "counted"  # several ran: the last one's end is exact, of the others nothing is
+        SEEN = "seen"  # seen while it ran; its end lies between two looks
+
+    target_id = models.IntegerField()
+    database_id = models.IntegerField()
+    relid = models.BigIntegerField()
+    schemaname = models.TextField(null=True)
+    relname = models.TextField(null=True)
+    relkind = models.CharField(max_length=1, null=True)
+    kind = models.CharField(max_length=12, choices=Kind)
+    exactness = models.CharField(max_length=8, choices=Exactness)
+    count = models.IntegerField(default=1)
+    after_at = models.DateTimeField(null=True)  # all of them ended after it
+    started_at = models.DateTimeField(null=True)  # of the last one
+    start_is_estimate = models.BooleanField(default=False)  # first seen then
+    ended_at = models.DateTimeField()  # of the last one
+    seconds = models.FloatField(null=True)  # of all `count` together
+    wraparound = models.BooleanField(null=True)
+    by = models.CharField(max_length=150, blank=True)  # autovacuum, a person, a role; '': unknown
+    action_id = models.UUIDField(null=True)  # where it was done through Howdah
+    n_dead_before = models.BigIntegerField(null=True)  # at the snapshot before
+    n_dead_after = models.BigIntegerField(null=True)  # at the snapshot after
+    size_before = models.BigIntegerField(null=True)  # bytes
+    size_after = models.BigIntegerField(null=True)
+    passes = models.IntegerField(null=True)  # over the indexes, at least so many
+    phases = models.JSONField(default=dict)  # {phase: seconds between its first and last sight}
+    seen_at = models.DateTimeField()  # our clock, when it was written
+
+    class Meta:
+        ordering = ["-ended_at"]
+        indexes = [
+            models.Index(fields=["target_id", "-ended_at"], name="vacuum_run_of_target"),
+            models.Index(
+                fields=["target_id", "database_id", "relid", "-ended_at"],
+                name="vacuum_run_of_table",
+            ),
+            models.Index(fields=["seen_at"], name="vacuum_run_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.relid} at {self.ended_at:%Y-%m-%d %H:%M:%S}"
+
+
 class AuditEntry(models.Model):
     """Who did what; rows are only ever added, each holds the hash of the one before."""
 
@@ -749,6 +812,7 @@ __all__ = [
     "Target",
     "TargetCheck",
     "TargetSecret",
+    "VacuumRun",
     "WorkerBeat",
     "validate_name",
 ]

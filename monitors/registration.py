@@ -14,7 +14,7 @@ from django.db import connection, models, transaction
 from django.utils import timezone
 
 from monitors import audit, queue, schedule
-from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret
+from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret, VacuumRun
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
@@ -412,6 +412,7 @@ def delete_history(target_id: int) -> None:
         if history.days is not None:
             delete_by_time(history.days, "start_at", target_id, month)
     delete_by_time(Snapshot, "taken_at", target_id, hour)
+    delete_by_time(VacuumRun, "seen_at", target_id, timedelta(days=31))
 
 
 def delete_by_time(model: type[models.Model], field: str, target_id: int, step: timedelta) -> None:

@@ -29,7 +29,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
-from monitors import schedule, secrets
+from monitors import schedule, secrets, vacuum_runs
 from monitors.configuration import note_changes
 from monitors.history import settle, store
 from monitors.history.freshness import interval_of
@@ -458,6 +458,7 @@ class Run:
         if probe.needs_all_statistics and not kept.identity.reads_all_stats:
             raise Hidden
         snapshot: Snapshot | None = None
+        seen = vacuum_runs.Seen()
         try:
             with (
                 connect.deadline(kept.connection, max(self.left, 0.1)),
@@ -479,12 +480,14 @@ class Run:
                     if probe.measuring
                     else None,
                     note=note_changes if probe.name == "settings" else None,
+                    observe=seen.take,
                 )
         except (psycopg.Error, Unreachable) as error:
             if snapshot is None:
                 raise
             # What was read is kept; only the end of the target's transaction was cut off.
             self.broken = reason_of(error)
+        vacuum_runs.note(place, snapshot, seen, dbname)
         if probe.name == "databases":
             note_databases(self.target, probe, reading.rows)
         return snapshot

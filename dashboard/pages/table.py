@@ -9,9 +9,9 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import bloat_rows, charts, index_rows, table_rows
+from dashboard import autovacuum_rows, bloat_rows, charts, index_rows, run_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, autovacuum, review
+from monitors import access, review
 from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
@@ -22,16 +22,7 @@ Row = dict[str, Any]
 GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
 SCANS = ("seq_scan",)
 WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
-RUNS = ("vacuum_count", "autovacuum_count", "analyze_count", "autoanalyze_count")
-RUN_WORDS = {
-    "vacuum_count": "VACUUM by hand",
-    "autovacuum_count": "autovacuum",
-    "analyze_count": "ANALYZE by hand",
-    "autoanalyze_count": "autoanalyze",
-}
 HUNDRED = 100
-MOST_RUNS = 200
-"""Snapshots with a vacuum or analyze that are listed; a window may hold thousands."""
 
 
 @require_safe
@@ -85,12 +76,12 @@ def page(
     where = {"database_id": row["database_id"], "key": key}
     gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
     rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
-    runs = runs_of(target, window, row)
+    runs = run_rows.runs_of_table(target, window, row)
     bloat = bloat_rows.of_table(target, window, row)
     own = {"database_id": row["database_id"], **key}
-    marks = sorted(
-        [*series.marks(target.pk, window, [own]), *run_marks(runs)], key=lambda m: m["at"]
-    )
+    marks = [*series.marks(target.pk, window, [own]), *run_rows.marks_of(runs)]
+    marks.sort(key=lambda mark: mark["at"])
+    toast = toast_of(target, window, row)
     context: dict[str, Any] = {
         "row": row,
         "verdict": review.verdict(target, mine, page="vacuum", at=at)
@@ -106,8 +97,8 @@ def page(
         "indexes_since": index_rows.counted_since(target, row),
         "has_last_scan": index_rows.has_last_scan(target),
         "actions": actions_on(target, row),
-        "options": options_of(target, row),
-        "toast": toast_of(target, window, row),
+        "autovacuum": autovacuum_rows.explained(target, window, row, toast),
+        "toast": toast,
         "may": access.permissions_of(request.user, target),
     }
     return render_page(
@@ -241,71 +232,11 @@ def charts_of(
     ]
 
 
-def runs_of(target: Target, window: Window, row: Row) -> list[Row]:
-    """Return the snapshots that saw a vacuum or analyze, newest first.
-
-    Keys: at, seconds (before which it may have run), words, n_dead_tup after it.
-    """
-    samples = HISTORY["tables"].samples._default_manager.filter(
-        target_id=target.pk,
-        database_id=row["database_id"],
-        relid=row["relid"],
-        taken_at__gte=window.start,
-        taken_at__lt=window.end,
-    )
-    names = ("taken_at", "interval_seconds", "n_dead_tup", *RUNS)
-    seen = samples.order_by("-taken_at").values(*names)
-    ran = [one for one in seen if any(one[name] for name in RUNS)]
-    return [
-        {
-            "at": one["taken_at"],
-            "seconds": one["interval_seconds"],
-            "words": run_words(one),
-            "n_dead_tup": one["n_dead_tup"],
-        }
-        for one in ran[:MOST_RUNS]
-    ]
-
-
-def run_words(one: Row) -> str:
-    """Return what ran between two snapshots: autovacuum, ANALYZE by hand twice."""
-    words = [
-        text if one[name] == 1 else f"{text} {one[name]} times"
-        for name, text in RUN_WORDS.items()
-        if one[name]
-    ]
-    return ", ".join(words)
-
-
-def run_marks(runs: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the vacuums that ran as marks for the charts."""
-    return [
-        {"at": run["at"], "kind": "vacuum", "text": run["words"], "url_id": None} for run in runs
-    ]
-
-
 def actions_on(target: Target, row: Row) -> list[Action]:
     """Return what was done to the table from here, newest first."""
     wanted = {"database": row["database"], "table": row["table"]}
     done = Action.objects.filter(target=target, arguments__contains=wanted)
     return list(done.exclude(state=Action.State.DRAFT).order_by("-created_at")[:20])
-
-
-def options_of(target: Target, row: Row) -> list[Row]:
-    """Return autovacuum's settings as they hold for the table: name, value, and whose they are."""
-    own = autovacuum.parse_options(row["reloptions"])
-    names = [name for name in autovacuum.DEFAULTS if name.startswith("autovacuum_")]
-    in_force = [
-        {
-            "name": name,
-            "value": own.get(name, target.settings.get(name)),
-            "source": "table" if name in own else "server",
-        }
-        for name in ("autovacuum_enabled", *names)
-        if name in own or name in target.settings
-    ]
-    others = [name for name in own if name not in {"autovacuum_enabled", *names}]
-    return in_force + [{"name": name, "value": own[name], "source": "table"} for name in others]
 
 
 def toast_of(target: Target, window: Window, row: Row) -> Row | None:

@@ -9,11 +9,11 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, fleet_rows, frame, horizon_rows, table_rows
+from dashboard import charts, fleet_rows, frame, horizon_rows, run_rows, table_rows
 from dashboard.frame import SUBJECTS
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review
+from monitors import access, review, vacuuming
 from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
@@ -23,6 +23,8 @@ FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "al
 SORTED = ("table", *table_rows.COLUMNS)
 TOP = 4
 """Tables with a line of their own in the chart."""
+RAN = 8
+"""The last vacuums that ran, of which the page shows a glimpse."""
 
 
 @require_safe
@@ -82,8 +84,9 @@ def page(
     at = None if window.is_live else window.end
     total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
     marks = series.marks(target.pk, window)
-    running = table_rows.progress_of(target, window)
     may = access.permissions_of(request.user, target)
+    autovacuum = vacuuming.state_of(target, at, tables=tables)
+    running = autovacuum.running
     context: dict[str, Any] = {
         "findings": findings_here(findings),
         "verdict": review.verdict(target, findings, page="vacuum", at=at),
@@ -96,6 +99,9 @@ def page(
         "running": running,
         "holders": horizon_rows.holders_of(target, window),
         "horizon_read": horizon_rows.was_read(target, window),
+        "queue": autovacuum.queue,
+        "workers": autovacuum.workers,
+        "ran": run_rows.rows_of(target, run_rows.runs_in(target, window)[:RAN]),
         "tiles": tiles(target, window, tables, running, total),
         "chart": dead_chart(target, window, tables, total, marks),
         "rows": sparked(target, window, shown.rows),

@@ -35,6 +35,8 @@ Refine = Callable[[list[Key]], dict[Key, Row]]
 Note = Callable[["Place", "Comparison", datetime, "datetime | None"], None]
 """Told a place, what changed there, when it was read and when it was read before (None: never)."""
 
+Observe = Callable[[Sequence[tuple[Change, Row | None, Row]], Sequence[Key], datetime | None], None]
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -114,12 +116,15 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     refine: Refine | None = None,
     measure: settle.Measure | None = None,
     note: Note | None = None,
+    observe: Observe | None = None,
 ) -> Snapshot:
     """Keep one reading and return its `Snapshot` row; raises nothing of its own.
 
     `refine` is asked for the refined gauges of what changed and of what has
     none yet; it runs inside the transaction, on the target's connection, and so
     does `measure`. `note` is told what changed, inside the transaction too.
+    `observe` is told what changed once all is kept: changes, keys that are gone, and
+    when the snapshot before was taken (the target's clock).
     """
     partitions.ensure_for(place.history.samples, taken_at)
     partitions.ensure_for(Snapshot, taken_at)
@@ -142,6 +147,7 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
                 measure,
             )
             mark_rewrites(place, taken_at, rewritten)
+        before_at = state.target_at
         elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
         stored = write(place, comparison, taken_at, reading.target_at, elapsed)
         if note is not None:
@@ -169,6 +175,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
             target_ms=reading.target_ms,
         )
     MEMORY.keep(place, state.sequence, comparison.rows)
+    if observe is not None:
+        observe(comparison.changed, comparison.gone, before_at)
     return snapshot
 
 

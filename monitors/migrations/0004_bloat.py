@@ -9,7 +9,7 @@ from monitors.history.operations import CreatePartitioned, GiveToApp
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0002_statements'),
+        ('monitors', '0003_horizon'),
     ]
 
     operations = [

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('monitors', '0002_statements'),
+        ('monitors', '0004_bloat'),
     ]
 
     operations = [

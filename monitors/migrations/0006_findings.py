@@ -9,7 +9,7 @@ from monitors.history.operations import GiveToApp
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0002_statements'),
+        ('monitors', '0005_batches'),
     ]
 
     operations = [

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("monitors", "0002_statements")]
+    dependencies = [("monitors", "0006_findings")]
 
     operations = [
         migrations.AddField(model_name=model, name=name, field=models.BigIntegerField(null=True))

@@ -9,14 +9,14 @@ from monitors.history.operations import GiveToApp
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0002_statements'),
+        ('monitors', '0008_vacuum_runs'),
     ]
 
     operations = [
         migrations.AlterField(
             model_name='mark',
             name='kind',
-            field=models.CharField(choices=[('restart', 'Restart'), ('crash', 'crash restart'), ('reset', 'statistics reset'), ('promotion', 'Promotion'), ('upgrade', 'Upgrade'), ('setting', 'settings changed')], max_length=10),
+            field=models.CharField(choices=[('restart', 'Restart'), ('crash', 'crash restart'), ('reset', 'statistics reset'), ('promotion', 'Promotion'), ('upgrade', 'Upgrade'), ('rewrite', 'Rewrite'), ('setting', 'settings changed')], max_length=10),
         ),
         migrations.CreateModel(
             name='SettingChange',

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
 
-    dependencies = [("monitors", "0002_statements")]
+    dependencies = [("monitors", "0009_settings")]
 
     operations = [
         migrations.AddField(

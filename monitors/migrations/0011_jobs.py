@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0005_batches'),
+        ('monitors', '0010_verdict'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

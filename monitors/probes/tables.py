@@ -60,6 +60,7 @@ class TablesSample(Sample):
     toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
+    pg_class_ctid = models.CharField(max_length=20)  # where autovacuum finds it: "(12,3)"
 
     key = ("relid",)
     counters = (
@@ -108,6 +109,7 @@ class TablesSample(Sample):
         "toastrelid",
         "relpersistence",
         "reloptions",
+        "pg_class_ctid",
     )
     refined = ("size_bytes",)
 
@@ -150,7 +152,8 @@ SELECT c.oid AS relid,
        c.relkind,
        c.reltoastrelid AS toastrelid,
        c.relpersistence,
-       c.reloptions
+       c.reloptions,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')
@@ -195,7 +198,8 @@ SELECT c.oid AS relid,
        c.relkind,
        c.reltoastrelid AS toastrelid,
        c.relpersistence,
-       c.reloptions
+       c.reloptions,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')
@@ -245,7 +249,8 @@ SELECT c.oid AS relid,
        c.reltoastrelid AS toastrelid,
        c.relpersistence,
        c.reloptions,
-       c.relallfrozen
+       c.relallfrozen,
+       c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 't', 'm')

@@ -39,6 +39,8 @@ EXPECTED = {
     "horizon": VIEWERS,
     "wraparound": VIEWERS,
     "bloat": VIEWERS,
+    "vacuum-queue": VIEWERS,
+    "vacuum-runs": VIEWERS,
     "table": VIEWERS,
     "index": VIEWERS,
     "queries": VIEWERS,

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from monitors import autovacuum_queue
 from monitors.autovacuum import is_on, parse_options, threshold, xid_age
 from tests import servers
 
@@ -247,6 +248,152 @@ def test_the_server_comes_at_251_dead_rows_and_not_at_250(restless, eventually):
 
     assert not comes("kept")
     assert (is_due(kept, settings), is_due(due, settings)) == (False, True)
+
+
+CHANGED_SQL = """
+SELECT pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       pg_catalog.pg_stat_get_autovacuum_count(c.oid) AS autovacuum_count,
+       c.reltuples,
+       c.relpages,
+       c.relkind::text AS relkind,
+       (to_jsonb(c) ->> 'relallfrozen')::integer AS relallfrozen,
+       c.reloptions,
+       c.oid::bigint AS relid,
+       c.relfrozenxid::text::bigint AS relfrozenxid,
+       c.relminmxid::text::bigint AS relminmxid,
+       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
+       pg_catalog.age(c.relfrozenxid)::bigint AS xid_age
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = %(relid)s
+"""
+NEXT_XID_SQL = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+
+
+class Table:
+    """A table of a restless server: what the server counts, and what we make of it."""
+
+    def __init__(self, session, name, options="", *, toast=False):
+        self.session, self.name = session, name
+        session.execute(f"CREATE TABLE {name} (id integer, body text) WITH ({options})")
+        session.execute(f"ALTER TABLE {name} ALTER body SET STORAGE EXTERNAL")
+        column = "reltoastrelid" if toast else "oid"
+        statement = f"SELECT {column}::bigint FROM pg_class WHERE oid = '{name}'::regclass"
+        [self.relid] = session.execute(statement).fetchone()
+        self.main = Table.__new__(Table) if toast else None
+        if self.main is not None:
+            self.main.session = session
+            [self.main.relid] = session.execute(statement.replace(column, "oid")).fetchone()
+
+    def facts(self):
+        cursor = self.session.execute(CHANGED_SQL, {"relid": self.relid})
+        names = [column.name for column in cursor.description]
+        return dict(zip(names, cursor.fetchone(), strict=True))
+
+    def was_vacuumed(self):
+        return self.facts()["autovacuum_count"] > 0
+
+    def is_due(self):
+        settings = {**dict(self.session.execute(SETTINGS_SQL).fetchall()), "autovacuum": "on"}
+        main = self.main.facts() if self.main is not None else None
+        limits = autovacuum_queue.limits_of(
+            self.facts(), main, settings, self.session.info.server_version
+        )
+        [next_xid] = self.session.execute(NEXT_XID_SQL).fetchone()
+        return autovacuum_queue.scores_of(
+            self.facts(), limits, settings, next_xid=next_xid
+        ).do_vacuum
+
+
+def at_and_beyond(session, eventually, kind, options, *, toast=False):
+    """Return two tables of 1000 rows, or of 20 rows with a TOAST table, vacuumed just now."""
+    found = [Table(session, f"{kind}_{end}", options, toast=toast) for end in ("at", "beyond")]
+    # 9,000 bytes are five rows of a TOAST table of 1,996 bytes at most.
+    rows = (
+        "g, repeat('x', 9000) FROM generate_series(1, 20)"
+        if toast
+        else "g, '' FROM generate_series(1, 1000)"
+    )
+    for table in found:
+        session.execute(f"INSERT INTO {table.name} SELECT {rows} AS g")
+        # Rows that are counted after a vacuum would count for the next one.
+        eventually(lambda table=table: table.facts()["n_ins_since_vacuum"] > 0)
+        session.execute(f"VACUUM ANALYZE {table.name}")
+        eventually(lambda table=table: table.facts()["n_ins_since_vacuum"] == 0)
+    return found
+
+
+@pytest.mark.fleet
+def test_options_inserts_and_toast_bring_the_server_where_we_say(restless, eventually):
+    """Pairs of tables, one at its threshold and one a row beyond: the server takes the second."""
+    quiet = "autovacuum_vacuum_insert_threshold = -1, " + NO_ANALYZE
+    own = f"autovacuum_vacuum_threshold = 7, autovacuum_vacuum_scale_factor = 0.01, {quiet}"
+    inserts = f"autovacuum_vacuum_insert_threshold = 30, {NO_ANALYZE}"
+    inserts += (
+        ", autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_threshold = 100000"
+    )
+    toast = (
+        f"toast.autovacuum_vacuum_threshold = 20, toast.autovacuum_vacuum_scale_factor = 0, {quiet}"
+    )
+    toast += (
+        ", toast.autovacuum_vacuum_insert_threshold = -1, toast.autovacuum_vacuum_cost_delay = 0"
+    )
+    follows = f"autovacuum_vacuum_threshold = 20, autovacuum_vacuum_scale_factor = 0, {quiet}"
+    pairs = {
+        "own": at_and_beyond(restless, eventually, "own", own),
+        "ins": at_and_beyond(restless, eventually, "ins", inserts),
+        "toast": at_and_beyond(restless, eventually, "toast", toast, toast=True),
+        "follows": at_and_beyond(restless, eventually, "follows", follows, toast=True),
+    }
+    for table, rows in zip(pairs["own"], (17, 18), strict=True):
+        restless.execute(f"DELETE FROM {table.name} WHERE id <= {rows}")
+    for table, rows in zip(pairs["ins"], (1, 2), strict=True):
+        # Frozen pages lower the threshold on 18: as many rows as it says, and one more.
+        facts = table.facts()
+        settings = dict(restless.execute(SETTINGS_SQL).fetchall())
+        limit = autovacuum_queue.limits_of(facts, None, settings, restless.info.server_version)
+        count = int(limit.vacuum_insert or 0) + rows - 1
+        restless.execute(f"INSERT INTO {table.name} SELECT generate_series(1, {count})")
+    for kind in ("toast", "follows"):
+        for table, rows in zip(pairs[kind], (4, 5), strict=True):
+            restless.execute(f"DELETE FROM {table.name} WHERE id <= {rows}")
+    eventually(lambda: all(table.is_due() for _, table in pairs.values()), seconds=20)
+
+    assert {kind: table.is_due() for kind, (table, _) in pairs.items()} == dict.fromkeys(
+        pairs, False
+    )
+    turn(restless, "on")
+    eventually(lambda: all(table.was_vacuumed() for _, table in pairs.values()), seconds=40)
+    last = Table(restless, "last_one", f"autovacuum_vacuum_threshold = 0, {quiet}")
+    restless.execute(f"INSERT INTO {last.name} SELECT generate_series(1, 10)")
+    restless.execute(f"DELETE FROM {last.name}")
+    eventually(last.was_vacuumed, seconds=40)  # the round that takes it has seen the others again
+
+    assert [kind for kind, (table, _) in pairs.items() if table.was_vacuumed()] == []
+
+
+@pytest.mark.fleet
+def test_the_server_comes_for_an_old_table_even_where_autovacuum_is_off(restless, eventually):
+    """100,000 is the least that autovacuum_freeze_max_age may be."""
+    # Up to 14 a vacuum that freezes nothing does not renew relfrozenxid either, and comes again.
+    options = "autovacuum_enabled = off, autovacuum_freeze_max_age = 100000"
+    options += ", autovacuum_freeze_min_age = 0"
+    old = Table(restless, "grown_old", options)
+    young = Table(restless, "still_young", "autovacuum_enabled = off")
+    restless.execute(
+        "CREATE PROCEDURE burn(count integer) LANGUAGE plpgsql AS $$ BEGIN"
+        " FOR i IN 1..count LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+    )
+    restless.execute("SET synchronous_commit = off")
+    restless.execute("CALL burn(%(count)s)", {"count": 99_900 - old.facts()["xid_age"]})
+    before = old.is_due()
+    restless.execute("CALL burn(200)")
+
+    assert (before, old.is_due(), young.is_due()) == (False, True, False)
+    turn(restless, "on")
+    eventually(lambda: old.facts()["xid_age"] < 100_000, seconds=40)
+    assert old.was_vacuumed()
+    assert not young.was_vacuumed()
 
 
 @pytest.mark.parametrize("reltuples", [1e3, 123_456_789.0, 333_333_333.0, 999_999_999.0])

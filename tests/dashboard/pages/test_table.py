@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Database, Target
+from monitors.models import HISTORY, Action, Database, Target, VacuumRun
 from monitors.samples import Change
 from monitors.snapshot import take_now
 
@@ -45,17 +44,37 @@ def test_it_offers_each_action_on_a_table(read, place, action):
 
 
 def test_a_vacuum_that_ran_is_listed_and_marked(read, shop, place):
-    samples = HISTORY["tables"].samples._default_manager
-    values = samples.filter(target_id=shop.pk, relid=place["relid"]).values()[0]
-    later = values["taken_at"] + timedelta(milliseconds=1)
-    samples.create(
-        **{**values, "taken_at": later, "change": Change.CHANGED, "n_dead_tup": 7,
-           "vacuum_count": 1, "autoanalyze_count": 2}
+    database = Database.objects.get(target=shop, datid=place["datid"])
+    now = timezone.now()
+    VacuumRun.objects.create(
+        target_id=shop.pk, database_id=database.pk, relid=place["relid"], kind="autoanalyze", count=2,
+        exactness="counted", ended_at=now, seen_at=now, by="autovacuum",
+    )  # fmt: skip
+    VacuumRun.objects.create(
+        target_id=shop.pk, database_id=database.pk, relid=place["relid"], kind="vacuum", count=1,
+        exactness="timed", ended_at=now, seen_at=now, seconds=754, phases={"scanning heap": 60.0},
     )  # fmt: skip
 
     text = read()
 
-    assert "VACUUM by hand, autoanalyze 2 times" in text
+    assert "autoanalyze 2 times" in text
+    assert "VACUUM by hand" in text
+    assert "12 min 34 s" in text
+    chart = json.loads(re.findall(r'id="dead-data"[^>]*>(.*?)</template>', text)[0])
+    assert [mark["kind"] for mark in chart["marks"]].count("vacuum") == 2
+
+
+def test_it_says_of_each_trigger_how_far_it_is_and_of_each_setting_whence_it_comes(read):
+    text = read()
+    panel = text[text.index('aria-label="Autovacuum"') :]
+    panel = panel[: panel.index("</section>")]
+
+    for words in ("dead rows", "rows inserted since", "rows changed since", "age of relfrozenxid"):
+        assert words in panel
+    assert "Autovacuum is off here" in panel
+    assert '<span class="strong">this table</span>' in panel  # autovacuum_enabled
+    assert "<td>default</td>" in panel
+    assert "autovacuum_freeze_max_age" in panel
 
 
 def test_what_was_done_from_here_is_listed(read, shop, junk):

@@ -1,0 +1,117 @@
+"""Autovacuum explained for one table: each trigger, how far it is, and where its settings come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dashboard.table_rows import rows_at
+from monitors import autovacuum, autovacuum_queue, vacuuming
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target
+
+TRIGGERS = (
+    ("vacuum", "vacuum", "dead rows", "n_dead_tup", "vacuum"),
+    (
+        "vacuum_insert",
+        "vacuum",
+        "rows inserted since a vacuum",
+        "n_ins_since_vacuum",
+        "vacuum_insert",
+    ),
+    ("analyze", "analyze", "rows changed since an analyze", "n_mod_since_analyze", "analyze"),
+)
+"""Score, what starts, of what, which count, which limit."""
+
+Row = dict[str, Any]
+
+
+def explained(
+    target: Target, window: Window, row: Mapping[str, Any], toast: Mapping[str, Any] | None
+) -> Row:
+    """Return the panel of a table: `parts` (the table and its TOAST table), `options`, `words`."""
+    sources = {one["name"]: one for one in series.now("settings", target.pk)}
+    settings = vacuuming.settings_of(target, sources)
+    ages = rows_at("databases", target, window)
+    following = {
+        "next_xid": max((one["next_xid"] for one in ages if one["next_xid"]), default=None),
+        "next_mxid": next((one["next_mxid"] for one in ages if one.get("next_mxid")), None),
+    }
+    parts = [part_of("", row, None, target, settings, following)]
+    if toast is not None:
+        parts.append(part_of("TOAST", toast, row, target, settings, following))
+    options = autovacuum_queue.in_force(row, None, settings, sources, target.server_version)
+    own = toast is not None and toast["reloptions"]
+    return {
+        "parts": parts,
+        "options": options if target.settings or sources else [],
+        "toast_options": own or [],
+        "words": " ".join(words_of(part, enabled=parts[0]["enabled"]) for part in parts),
+        "by_score": autovacuum_queue.sorts_by_score(settings, target.server_version),
+    }
+
+
+def part_of(
+    name: str,
+    row: Mapping[str, Any],
+    main: Mapping[str, Any] | None,
+    target: Target,
+    settings: Mapping[str, str],
+    following: Mapping[str, int | None],
+) -> Row:
+    """Return one table's triggers: name, score, reason, do_vacuum, do_analyze, triggers, enabled."""
+    limits = autovacuum_queue.limits_of(row, main, settings, target.server_version)
+    scores = autovacuum_queue.scores_of(row, limits, settings, **following)
+    triggers = [
+        trigger(starts, what, row[count], getattr(limits, limit), getattr(scores, score))
+        for score, starts, what, count, limit in TRIGGERS
+        if not (name and starts == "analyze")
+    ]
+    xid_age = autovacuum.xid_age(following["next_xid"], row["relfrozenxid"])
+    mxid_age = autovacuum_queue.mxid_age(following["next_mxid"], row["relminmxid"])
+    triggers += [
+        trigger("forced vacuum", "age of relfrozenxid", xid_age, limits.xid, scores.xid),
+        trigger("forced vacuum", "age of relminmxid", mxid_age, limits.mxid, scores.mxid),
+    ]
+    return {
+        "name": name,
+        "triggers": triggers,
+        "enabled": limits.enabled,
+        "score": scores.score,
+        "reason": autovacuum_queue.REASONS.get(scores.reason, ""),
+        "do_vacuum": scores.do_vacuum,
+        "do_analyze": scores.do_analyze,
+        "for_wraparound": scores.for_wraparound,
+    }
+
+
+def trigger(
+    starts: str, what: str, count: float | None, limit: float | None, score: float | None
+) -> Row:
+    """Return one line of the panel; `left` is what is still missing until it starts, None if it has."""
+    past = None if count is None or not limit else 100 * count / max(limit, 1)
+    left = None if count is None or limit is None or count > limit else int(limit) - count + 1
+    return {
+        "starts": starts,
+        "what": what,
+        "count": count,
+        "limit": limit,
+        "pct": past,
+        "left": left,
+        "is_past": count is not None and limit is not None and count > limit,
+        "score": score,
+    }
+
+
+def words_of(part: Mapping[str, Any], *, enabled: bool) -> str:
+    """Return in a sentence what autovacuum would do now."""
+    subject = "Its TOAST table" if part["name"] else "This table"
+    if part["for_wraparound"]:
+        return f"{subject} is due for a vacuum to prevent wraparound, which nothing turns off."
+    if not enabled:
+        return "" if part["name"] else "Autovacuum is off here: only wraparound would bring it."
+    doing = [word for word in ("vacuum", "analyze") if part[f"do_{word}"]]
+    if doing:
+        return f"{subject} is due for {' and '.join(doing)}: {part['reason']}."
+    return "" if part["name"] else "This table is not due."

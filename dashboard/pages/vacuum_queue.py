@@ -1,0 +1,100 @@
+"""Which tables autovacuum takes next, in its own order, and what its workers do now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_safe
+
+from dashboard.listing import Listing, chosen, listing_of
+from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import vacuuming
+from monitors.vacuuming import Workers
+
+VIEWS = {"queue": "Queue", "running": "Running"}
+SORTED = ("table", "does", *vacuuming.QUEUE_COLUMNS)
+
+
+@require_safe
+def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
+    """Show or export the queue; with `view=running` export the running commands."""
+    target, window = get_target(request, name), window_of(request)
+    view = chosen(request, "view", VIEWS, "queue")
+    state = vacuuming.state_of(target, None if window.is_live else window.end)
+    shown = listing_of(
+        request,
+        state.queue,
+        columns=SORTED,
+        default="position",
+        searched=lambda row: f"{row['database']} {row['table']} {row['toast_of'] or ''}",
+    )
+    if view == "running":
+        exported = table_response(
+            request, "vacuum-running", vacuuming.RUNNING_COLUMNS, state.running
+        )
+    else:
+        exported = table_response(request, "vacuum-queue", vacuuming.QUEUE_COLUMNS, shown.matching)
+    if exported:
+        return exported
+    return render_page(
+        request,
+        "vacuum_queue.html",
+        context_of(state, shown),
+        page="vacuum",
+        target=target,
+        window=window,
+        reads=("tables", "progress"),
+    )
+
+
+def context_of(state: vacuuming.State, shown: Listing) -> dict[str, Any]:
+    """Return what the page's template shows."""
+    return {
+        "workers": state.workers,
+        "queue": state.queue,
+        "running": state.running,
+        "listing": shown,
+        "sort": shown.sort,
+        "rows": shown.rows,
+        "tiles": tiles(state.workers, state.queue),
+    }
+
+
+def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the headline figures."""
+    forced = sum(line["for_wraparound"] for line in queue)
+    lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]
+    known = [length for length in lengths if length is not None]
+    full = workers.most is not None and workers.busy >= workers.most
+    return [
+        {
+            "title": "Tables due",
+            "value": len(queue),
+            "level": "warning" if queue and not workers.enabled else "" if queue else "good",
+            "note": f"{forced:,} to prevent wraparound" if forced else "none for wraparound",
+        },
+        {
+            "title": "Workers busy",
+            "value": workers.busy,
+            "unit": f"of {workers.most}" if workers.most is not None else "",
+            "level": "warning" if full and queue else "",
+            "note": f"autovacuum_worker_slots {workers.slots}"
+            if workers.slots
+            else "autovacuum_max_workers",
+        },
+        {
+            "title": "A visit each",
+            "value": workers.naptime_seconds,
+            "kind": "duration",
+            "note": f"to each of {workers.databases:,} databases",
+        },
+        {
+            "title": "Work waiting",
+            "value": sum(known) if known else None,
+            "kind": "duration",
+            "note": f"{len(known):,} of {len(lengths):,} have run before"
+            if known
+            else "no run is known",
+        },
+    ]

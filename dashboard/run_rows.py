@@ -1,0 +1,124 @@
+"""Vacuums that ran as pages and exports show them: one row a run, or several that were only counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.db.models import QuerySet
+
+from dashboard.table_rows import databases_of
+from monitors.advisor import quoted
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import Target, VacuumRun
+
+COLUMNS = (
+    "database",
+    "schemaname",
+    "relname",
+    "relid",
+    "toast_of",
+    "kind",
+    "count",
+    "exactness",
+    "after_at",
+    "started_at",
+    "start_is_estimate",
+    "ended_at",
+    "seconds",
+    "by",
+    "action_id",
+    "wraparound",
+    "n_dead_before",
+    "n_dead_after",
+    "size_before_bytes",
+    "size_after_bytes",
+    "passes",
+    "phases",
+)
+"""Keys of the export, in order."""
+
+MARKED = 200
+"""Runs that a chart marks and a table's page lists; a window may hold thousands."""
+WORDS = {
+    VacuumRun.Kind.VACUUM: "VACUUM by hand",
+    VacuumRun.Kind.ANALYZE: "ANALYZE by hand",
+    VacuumRun.Kind.AUTOVACUUM: "autovacuum",
+    VacuumRun.Kind.AUTOANALYZE: "autoanalyze",
+}
+
+Row = dict[str, Any]
+
+
+def runs_in(target: Target, window: Window) -> QuerySet[VacuumRun]:
+    """Return the runs that ended in a window, newest first."""
+    return VacuumRun.objects.filter(
+        target_id=target.pk, ended_at__gte=window.start, ended_at__lt=window.end
+    ).order_by("-ended_at", "-pk")
+
+
+def runs_of_table(target: Target, window: Window, row: Mapping[str, Any]) -> list[Row]:
+    """Return the runs of a table and of its TOAST table in a window, newest first."""
+    relids = [row["relid"], *([row["toastrelid"]] if row["toastrelid"] else [])]
+    found = runs_in(target, window).filter(database_id=row["database_id"], relid__in=relids)
+    return rows_of(target, found[:MARKED])
+
+
+def rows_of(target: Target, runs: Iterable[VacuumRun]) -> list[Row]:
+    """Return runs with names: `COLUMNS`, and for the page datid, main_relid, table, words."""
+    found = list(runs)
+    databases = databases_of(target)
+    toast = sorted({run.relid for run in found if run.relkind == "t"})
+    mains = {
+        (row["database_id"], row["toastrelid"]): row
+        for row in (
+            series.now("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
+        )
+    }
+    return [row_of(run, databases, mains.get((run.database_id, run.relid))) for run in found]
+
+
+def row_of(run: VacuumRun, databases: Mapping[int, Any], main: Mapping[str, Any] | None) -> Row:
+    """Return one run as a row; `main` is a TOAST table's main table."""
+    database = databases.get(run.database_id)
+    name = named(run.schemaname, run.relname) or str(run.relid)
+    of = named(main["schemaname"], main["relname"]) if main else None
+    return {
+        **{
+            field: getattr(run, field)
+            for field in COLUMNS
+            if field not in {"database", "toast_of", "size_before_bytes", "size_after_bytes"}
+        },
+        "id": run.pk,
+        "database": database.datname if database else None,
+        "datid": database.datid if database else None,
+        "toast_of": of,
+        "size_before_bytes": run.size_before,
+        "size_after_bytes": run.size_after,
+        "table": f"TOAST of {of}" if of else name,
+        "main_relid": main["relid"] if main else run.relid,
+        "words": words_of(run),
+    }
+
+
+def named(schemaname: str | None, relname: str | None) -> str | None:
+    """Return schema.table as regclass reads it, None where the name is not known."""
+    return f"{quoted(schemaname)}.{quoted(relname)}" if schemaname and relname else None
+
+
+def words_of(run: VacuumRun) -> str:
+    """Return what ran: autovacuum, ANALYZE by hand 2 times."""
+    kind = VacuumRun.Kind(run.kind)
+    words = WORDS.get(kind, str(kind.label))
+    if run.wraparound:
+        words = f"{words} to prevent wraparound"
+    return words if run.count == 1 else f"{words} {run.count} times"
+
+
+def marks_of(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Return runs as marks for the charts."""
+    return [
+        {"at": row["ended_at"], "kind": "vacuum", "text": row["words"], "url_id": None}
+        for row in rows
+    ]

@@ -1,0 +1,358 @@
+"""Keeps a record of every vacuum and analyze that ran, by hand or by autovacuum.
+
+When a snapshot of `tables` is stored, counters that grew say that something ran,
+and the server's own times say when the last one ended; samples of `progress` say
+how it went. A snapshot in which nothing ran costs no query.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import DatabaseError, transaction
+from django.db.models import Q
+
+from monitors.history.store import Place
+from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
+from monitors.probe import Row
+from monitors.samples import Change
+
+log = logging.getLogger(__name__)
+
+KEPT = timedelta(days=365)
+PROGRESS_REACH = timedelta(days=2)
+"""How far back the samples of a run are looked for; a longer one keeps its end alone."""
+SEEN_LAST = timedelta(seconds=60)
+"""How long before its end a run was last seen at most; longer ago, it was another one."""
+SLACK = timedelta(seconds=2)
+"""Between the end of a run as its server says it and as our clock and samples do."""
+MANUAL = {
+    VacuumRun.Kind.VACUUM: ("vacuum",),
+    VacuumRun.Kind.ANALYZE: ("analyze", "vacuum"),
+    VacuumRun.Kind.VACUUM_FULL: ("vacuum_full",),
+    VacuumRun.Kind.CLUSTER: ("cluster",),
+}
+"""Which of our actions does it."""
+COMMANDS = {
+    VacuumRun.Kind.VACUUM: "VACUUM",
+    VacuumRun.Kind.AUTOVACUUM: "VACUUM",
+    VacuumRun.Kind.ANALYZE: "ANALYZE",
+    VacuumRun.Kind.AUTOANALYZE: "ANALYZE",
+}
+COUNTED = tuple(COMMANDS)
+REWRITES = {"VACUUM FULL": VacuumRun.Kind.VACUUM_FULL, "CLUSTER": VacuumRun.Kind.CLUSTER}
+"""What no counter counts, by the command of `progress`."""
+
+Changed = tuple[Change, Row | None, Row]
+"""As a comparison of snapshots has it: why, the row before, the row now."""
+
+
+@dataclass
+class Seen:
+    """What a stored snapshot brought; filled by the store."""
+
+    changed: Sequence[Changed] = ()
+    gone: Sequence[Row] = ()
+    before_at: datetime | None = None  # when the snapshot before was taken, the target's clock
+
+    def take(
+        self, changed: Sequence[Changed], gone: Sequence[Row], before_at: datetime | None
+    ) -> None:
+        """Remember what the store says."""
+        self.changed, self.gone, self.before_at = changed, gone, before_at
+
+
+def note(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -> None:
+    """Write what ran since the last snapshot; never raises for what it can't write.
+
+    Two queries where autovacuum alone was at work, at most four otherwise.
+    """
+    read = {"tables": runs_in_tables, "progress": runs_in_progress}.get(place.history.probe.name)
+    if read is None:
+        return
+    try:
+        with transaction.atomic():
+            found = read(place, snapshot, seen, datname)
+            if found:
+                VacuumRun.objects.bulk_create(found)
+    except (DatabaseError, ArithmeticError, LookupError, TypeError, ValueError):
+        log.exception("Vacuums of target %s are not recorded", place.target_id)
+
+
+def runs_in_tables(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -> list[VacuumRun]:
+    """Return a row for each table and kind whose counter grew."""
+    names = (*place.history.sample.columns(), *place.history.sample.refined)
+    counters = [names.index(f"{kind}_count") for kind in COUNTED]
+    found: list[Found] = []
+    for change, before, now in seen.changed:
+        if change in {Change.BASELINE, Change.UNKNOWN} or not any(now[i] for i in counters):
+            continue
+        if change == Change.CHANGED and before and all(before[i] == now[i] for i in counters):
+            continue
+        old = dict(zip(names, before, strict=True)) if before is not None else None
+        found += runs_of(place, snapshot, seen, old, dict(zip(names, now, strict=True)))
+    if found:
+        refine(place, found, datname)
+        name_people(place, [one.run for one in found], datname, snapshot)
+    return [one.run for one in found]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run, and when one of its kind had ended last on its table before."""
+
+    run: VacuumRun
+    former_at: datetime | None
+
+
+def runs_of(
+    place: Place,
+    snapshot: Snapshot,
+    seen: Seen,
+    old: dict[str, Any] | None,
+    now: dict[str, Any],
+) -> list[Found]:
+    """Return what ran on one table between two of its rows."""
+    runs = []
+    for kind in COUNTED:
+        count, took = grown(old, now, kind, seen.before_at)
+        ended_at = now[f"last_{kind}"]
+        if not count or ended_at is None:
+            continue
+        exact = took is not None and count == 1
+        run = VacuumRun(
+            target_id=place.target_id,
+            database_id=place.database_id,
+            relid=now["relid"],
+            schemaname=now["schemaname"],
+            relname=now["relname"],
+            relkind=now["relkind"],
+            kind=kind,
+            exactness=VacuumRun.Exactness.TIMED if count == 1 else VacuumRun.Exactness.COUNTED,
+            count=count,
+            after_at=seen.before_at,
+            started_at=ended_at - timedelta(milliseconds=took or 0) if exact else None,
+            ended_at=ended_at,
+            seconds=None if took is None else took / 1000,
+            by="autovacuum" if kind.startswith("auto") else "",
+            wraparound=None if kind == VacuumRun.Kind.AUTOVACUUM else False,
+            n_dead_before=old["n_dead_tup"] if old else None,
+            n_dead_after=now["n_dead_tup"],
+            size_before=old["size_bytes"] if old else None,
+            size_after=now["size_bytes"],
+            seen_at=snapshot.taken_at,
+        )
+        runs.append(Found(run, old[f"last_{kind}"] if old else None))
+    return runs
+
+
+def grown(
+    old: dict[str, Any] | None, now: dict[str, Any], kind: str, before_at: datetime | None
+) -> tuple[int, float | None]:
+    """Return how many of a kind ran, and the milliseconds that they took together (18+, else None).
+
+    The server's time of the last one must have moved too: a reset sets both back and is no run.
+    """
+    after, total = int(now[f"{kind}_count"] or 0), now[f"total_{kind}_time"]
+    last_at = now[f"last_{kind}"]
+    if old is None:
+        if last_at is None or (before_at is not None and last_at <= before_at):
+            return 0, None
+        # An empty TOAST table is not read: of one that appears, earlier runs are counted too.
+        return (1, None) if now["relkind"] == "t" and after > 1 else (after, total)
+    if last_at is None or last_at == old[f"last_{kind}"]:
+        return 0, None
+    before = int(old[f"{kind}_count"] or 0)
+    if after <= before:  # they began anew
+        return after, total
+    former = old[f"total_{kind}_time"]
+    if total is None or former is None or total < former:
+        return after - before, None
+    return after - before, total - former
+
+
+def refine(place: Place, found: Sequence[Found], datname: str) -> None:
+    """Add what the samples of `progress` saw of each run: one query, two where people are about."""
+    samples = HISTORY["progress"].samples._default_manager.filter(
+        target_id=place.target_id,
+        datname=datname,
+        command__in=set(COMMANDS.values()),
+        taken_at__gte=found[0].run.seen_at - PROGRESS_REACH,
+    )
+    rows = list(
+        samples.filter(relid__in={one.run.relid for one in found}).order_by("taken_at").values()
+    )
+    by_hand = [row for row in rows if not row["autovacuum"]]
+    statements = {(row["pid"], row["started_at"]) for row in by_hand}
+    others = list(
+        samples.filter(
+            pid__in={pid for pid, _ in statements}, started_at__in={at for _, at in statements}
+        ).values("pid", "started_at", "relid", "command", "target_at")
+        if statements
+        else ()
+    )
+    for one in found:
+        mine = [row for row in rows if may_be_of(row, one)]
+        if mine and one.run.ended_at - mine[-1]["target_at"] <= SEEN_LAST:
+            name = (mine[-1]["pid"], mine[-1]["started_at"])
+            mine = [row for row in mine if (row["pid"], row["started_at"]) == name]
+            add_progress(one.run, mine, later_part=is_later_part(mine[0], others))
+
+
+def may_be_of(row: dict[str, Any], one: Found) -> bool:
+    """Tell whether a progress sample is of a run, or of one that ended before it unseen."""
+    run = one.run
+    return bool(
+        row["relid"] == run.relid
+        and row["command"] == COMMANDS[VacuumRun.Kind(run.kind)]
+        and bool(row["autovacuum"]) == run.kind.startswith("auto")
+        and row["target_at"] <= run.ended_at + SLACK
+        and (one.former_at is None or row["target_at"] > one.former_at)
+        and row["started_at"] is not None
+        and row["started_at"] <= run.ended_at
+    )
+
+
+def is_later_part(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether a statement had worked on something else before: its start is not this one's."""
+    return any(
+        (row["pid"], row["started_at"]) == (first["pid"], first["started_at"])
+        and (row["relid"], row["command"]) != (first["relid"], first["command"])
+        and row["target_at"] < first["target_at"]
+        for row in others
+    )
+
+
+def add_progress(run: VacuumRun, samples: list[dict[str, Any]], *, later_part: bool) -> None:
+    """Add start, who, passes and phases as samples of the run, oldest first, saw them."""
+    first = samples[0]
+    began = first["target_at"] if later_part else first["started_at"]
+    if run.started_at is None and began <= run.ended_at:
+        run.started_at, run.start_is_estimate = began, later_part
+        if run.count == 1 and run.seconds is None and not later_part:
+            run.seconds = (run.ended_at - began).total_seconds()
+    run.by = run.by or first["usename"] or ""
+    if run.kind == VacuumRun.Kind.AUTOVACUUM:
+        run.wraparound = any(row["wraparound"] for row in samples)
+    if first["command"] == "VACUUM":
+        run.passes = max(row["index_vacuum_count"] or 0 for row in samples)
+    run.phases = phases_of(samples)
+
+
+def phases_of(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return {phase: seconds} from each phase's first sight to the next one's, in their order.
+
+    The last phase ends with its last sight: how long it went on is not known.
+    """
+    found: dict[str, float] = {}
+    for row, following in zip(samples, [*samples[1:], samples[-1]], strict=True):
+        seconds = (following["target_at"] - row["target_at"]).total_seconds()
+        found[row["phase"]] = round(found.get(row["phase"], 0.0) + seconds, 3)
+    return found
+
+
+def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot: Snapshot) -> None:
+    """Add who asked for what was done through Howdah; one query, none where all was autovacuum's."""
+    manual = [run for run in runs if VacuumRun.Kind(run.kind) in MANUAL]
+    if not manual:
+        return
+    skew = snapshot.taken_at - snapshot.target_at if snapshot.target_at else timedelta(0)
+    actions = list(
+        Action.objects.filter(
+            target_id=place.target_id,
+            name__in={name for names in MANUAL.values() for name in names},
+            identity__relid__in=sorted({run.relid for run in manual}),
+            started_at__lte=max(run.ended_at for run in manual) + skew + SLACK,
+        )
+        .filter(Q(finished_at__isnull=False) | Q(state=Action.State.RUNNING))
+        .order_by("-started_at")
+        .values(
+            "id", "name", "identity", "arguments", "asked_by_name", "started_at", "finished_at"
+        )[:1000]
+    )
+    for run in manual:
+        ended_at = run.ended_at + skew
+        for action in actions:
+            if (
+                action["name"] in MANUAL[VacuumRun.Kind(run.kind)]
+                and action["identity"].get("relid") == run.relid
+                and action["arguments"].get("database", datname) == datname
+                and action["started_at"] is not None
+                and action["started_at"] <= ended_at + SLACK
+                and (action["finished_at"] is None or ended_at <= action["finished_at"] + SLACK)
+            ):
+                run.by, run.action_id = action["asked_by_name"], action["id"]
+                break
+
+
+def runs_in_progress(
+    place: Place, snapshot: Snapshot, seen: Seen, _datname: str
+) -> list[VacuumRun]:
+    """Return the rewrites (VACUUM FULL, CLUSTER) that are no longer running: no counter has them."""
+    over = [key for key in seen.gone if key[1] in REWRITES]
+    if not over:
+        return []
+    rows = HISTORY["progress"].samples._default_manager.filter(
+        target_id=place.target_id,
+        pid__in={pid for pid, *_ in over},
+        command__in=set(REWRITES),
+        relid__isnull=False,
+        taken_at__gte=snapshot.taken_at - PROGRESS_REACH,
+        taken_at__lt=snapshot.taken_at,
+    )
+    samples = list(rows.order_by("taken_at").values())
+    databases = dict(
+        Database.objects.filter(target_id=place.target_id).values_list("datname", "pk")
+    )
+    found = []
+    for pid, command, *_ in over:
+        mine = [row for row in samples if (row["pid"], row["command"]) == (pid, command)]
+        mine = [row for row in mine if row["started_at"] == mine[-1]["started_at"]]
+        if mine and mine[-1]["datname"] in databases:
+            database_id = databases[mine[-1]["datname"]]
+            found.append(rewrite_of(place, database_id, mine, snapshot))
+            name_people(place, found[-1:], mine[-1]["datname"], snapshot)
+    return found
+
+
+def rewrite_of(
+    place: Place, database_id: int, samples: list[dict[str, Any]], snapshot: Snapshot
+) -> VacuumRun:
+    """Return a rewrite that was seen while it ran; it ended after its last sample."""
+    first, last = samples[0], samples[-1]
+    table = (
+        HISTORY["tables"]
+        .latest._default_manager.filter(
+            target_id=place.target_id, database_id=database_id, relid=last["relid"]
+        )
+        .values("schemaname", "relname", "relkind", "n_dead_tup", "size_bytes")
+        .first()
+    ) or {}
+    return VacuumRun(
+        target_id=place.target_id,
+        database_id=database_id,
+        relid=last["relid"],
+        schemaname=table.get("schemaname"),
+        relname=table.get("relname"),
+        relkind=table.get("relkind"),
+        kind=REWRITES[last["command"]],
+        exactness=VacuumRun.Exactness.SEEN,
+        after_at=last["target_at"],
+        started_at=first["started_at"],
+        ended_at=snapshot.target_at or snapshot.taken_at,
+        by=first["usename"] or "",
+        wraparound=False,
+        n_dead_before=table.get("n_dead_tup"),
+        size_before=table.get("size_bytes"),
+        phases=phases_of(samples),
+        seen_at=snapshot.taken_at,
+    )
+
+
+def prune(now: datetime) -> None:
+    """Forget runs that are older than a year."""
+    VacuumRun.objects.filter(seen_at__lt=now - KEPT).delete()

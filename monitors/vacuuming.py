@@ -1,0 +1,509 @@
+"""What autovacuum does on a target now, and what it takes next: workers, running vacuums, queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+from django.utils import timezone
+
+from monitors import autovacuum, autovacuum_queue, vacuum_progress
+from monitors.advisor import backend_name, is_client, table_name
+from monitors.history import series
+from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
+
+QUEUE_COLUMNS = (
+    "position",
+    "database",
+    "schemaname",
+    "relname",
+    "relid",
+    "toast_of",
+    "state",
+    "does",
+    "reason",
+    "score",
+    "xid_score",
+    "mxid_score",
+    "vacuum_score",
+    "vacuum_insert_score",
+    "analyze_score",
+    "for_wraparound",
+    "n_dead_tup",
+    "vacuum_threshold",
+    "n_ins_since_vacuum",
+    "vacuum_insert_threshold",
+    "n_mod_since_analyze",
+    "analyze_threshold",
+    "xid_age",
+    "freeze_max_age",
+    "mxid_age",
+    "multixact_freeze_max_age",
+    "expected_start_at",
+    "expected_seconds",
+)
+RUNNING_COLUMNS = (
+    "pid",
+    "command",
+    "datname",
+    "table",
+    "relid",
+    "autovacuum",
+    "wraparound",
+    "usename",
+    "started_at",
+    "seconds",
+    "phase",
+    "pct",
+    "index_vacuum_count",
+    "indexes_processed",
+    "indexes_total",
+    "dead_rows",
+    "dead_bytes",
+    "dead_memory_pct",
+    "delay_pct",
+    "pages_per_second",
+    "eta_seconds",
+    "eta_error_pct",
+    "eta_of",
+    "why_slow",
+)
+SPEED_REACH = timedelta(hours=2)
+"""How far back a running vacuum's samples are read."""
+RUNS_USED = 5
+"""The last runs of a table whose median is its expected duration."""
+HELD_BEFORE = timedelta(seconds=60)
+"""A transaction that is so much older than a vacuum keeps it from removing rows."""
+VACUUM_KINDS = (VacuumRun.Kind.AUTOVACUUM, VacuumRun.Kind.VACUUM)
+ANALYZE_KINDS = (VacuumRun.Kind.AUTOANALYZE, VacuumRun.Kind.ANALYZE)
+NOT_NEEDED = HISTORY["tables"].sample.counters
+
+Row = Mapping[str, Any]
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Autovacuum's workers, and the rules by which they come."""
+
+    enabled: bool
+    busy: int
+    most: int | None  # autovacuum_max_workers
+    slots: int | None  # autovacuum_worker_slots, 18+: so many without a restart
+    naptime_seconds: float
+    databases: int
+    by_score: bool  # in which order a worker takes tables: by score, or as in pg_class
+    wraparound: list[str] = field(default_factory=list)  # databases that come before all others
+    read: bool = True  # the server's settings are known
+
+    @property
+    def free(self) -> int | None:
+        """Workers that could begin now."""
+        return None if self.most is None else max(self.most - self.busy, 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that is known of autovacuum on a target at one moment."""
+
+    workers: Workers
+    queue: list[Line]
+    running: list[Line]
+
+
+def rows_at(
+    probe_name: str,
+    target: Target,
+    at: datetime | None,
+    key: series.Key | None = None,
+    without: Iterable[str] = (),
+) -> list[Line]:
+    """Return a probe's rows now, or as they stood at a past moment; those that fit a key."""
+    if at is None:
+        return series.now(probe_name, target.pk, key=key, without=without)
+    rows = series.at(probe_name, target.pk, at)
+    return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
+
+
+def state_of(
+    target: Target, at: datetime | None = None, *, tables: Sequence[Row] | None = None
+) -> State:
+    """Return autovacuum's workers, queue and running vacuums, now or at a past moment.
+
+    `tables` are the target's ordinary tables where the caller has read them; TOAST tables
+    are read here. The past is told by the settings of today.
+    """
+    sources = {row["name"]: row for row in series.now("settings", target.pk)}
+    settings = settings_of(target, sources)
+    running = running_of(target, at, settings)
+    databases = visited_of(target, at)
+    if tables is None:
+        rows: list[Row] = [*rows_at("tables", target, at, without=NOT_NEEDED)]
+    else:
+        rows = [*tables, *rows_at("tables", target, at, {"relkind": "t"}, NOT_NEEDED)]
+    workers = workers_of(target, at, settings, running, databases)
+    queue = queue_of(
+        target,
+        at,
+        settings=settings,
+        rows=rows,
+        workers=workers,
+        running=running,
+        databases=databases,
+    )
+    return State(workers, queue, running)
+
+
+def settings_of(target: Target, sources: Mapping[str, Row]) -> dict[str, str]:
+    """Return the server's settings by name: those of the last contact over the last full reading."""
+    known = {name: row["setting"] for name, row in sources.items() if row["setting"] is not None}
+    return {**known, **target.settings}
+
+
+def skew_of(target: Target) -> timedelta:
+    """Return what our clock is ahead of the target's."""
+    state = ProbeState.objects.filter(target=target, probe="progress").first()
+    if state is None or not state.taken_at or not state.target_at:
+        return timedelta(0)
+    return state.taken_at - state.target_at
+
+
+@dataclass(frozen=True)
+class Databases:
+    """The target's databases: ours by id, and what the launcher goes by."""
+
+    ours: dict[int, Database]
+    count: int
+    next_xid: int | None
+    next_mxid: int | None
+    ages: dict[int, tuple[int | None, int | None]]  # by oid: of xids, of multixacts
+
+
+def visited_of(target: Target, at: datetime | None) -> Databases:
+    """Return the target's databases with their ages and the server's next ids."""
+    rows = rows_at("databases", target, at)
+    ours = {one.pk: one for one in Database.objects.filter(target=target)}
+    return Databases(
+        ours=ours,
+        count=max(len(rows), 1),
+        next_xid=max((row["next_xid"] for row in rows if row["next_xid"]), default=None),
+        next_mxid=next((row["next_mxid"] for row in rows if row.get("next_mxid")), None),
+        ages={row["datid"]: (row["xid_age"], row["mxid_age"]) for row in rows},
+    )
+
+
+def workers_of(
+    target: Target,
+    at: datetime | None,
+    settings: Mapping[str, str],
+    running: Sequence[Row],
+    databases: Databases,
+) -> Workers:
+    """Return how many workers are busy, how many there may be, and how they come."""
+    active = rows_at("activity", target, at, {"backend_type": "autovacuum worker"})
+    pids = {row["pid"] for row in active} | {row["pid"] for row in running if row["autovacuum"]}
+    most, slots = settings.get("autovacuum_max_workers"), settings.get("autovacuum_worker_slots")
+    urgent = autovacuum_queue.wraparound_of(
+        [
+            autovacuum_queue.Visited(one.pk, one.datname, *databases.ages[one.datid], None)
+            for one in databases.ours.values()
+            if one.datid in databases.ages
+        ],
+        settings,
+    )
+    return Workers(
+        enabled=autovacuum.server_enabled(settings),
+        busy=len(pids),
+        most=min(int(most), int(slots or most)) if most else None,
+        slots=int(slots) if slots else None,
+        naptime_seconds=float(settings.get("autovacuum_naptime", 60)),
+        databases=databases.count,
+        by_score=autovacuum_queue.sorts_by_score(settings, target.server_version),
+        wraparound=[one.datname for one in urgent],
+        read=bool(target.settings),
+    )
+
+
+def queue_of(  # noqa: PLR0913 - what `state_of` has read
+    target: Target,
+    at: datetime | None,
+    *,
+    settings: Mapping[str, str],
+    rows: Sequence[Row],
+    workers: Workers,
+    running: Sequence[Row],
+    databases: Databases,
+) -> list[Line]:
+    """Return the tables that are due, in the order that the server would take them."""
+    watched = [row for row in rows if row["database_id"] in databases.ours]
+    due = autovacuum_queue.due_of(
+        watched,
+        settings,
+        target.server_version,
+        next_xid=databases.next_xid,
+        next_mxid=databases.next_mxid,
+    )
+    mains = {(row["database_id"], row["toastrelid"]): row for row in watched if row["toastrelid"]}
+    taken = {(row["datname"], row["relid"]): row for row in running if row["autovacuum"]}
+    lengths = durations(target, due)
+    now, skew = at or timezone.now(), skew_of(target)
+    last = last_seen(watched, skew)
+    free_at = free_from(now, workers, running)
+    places = [
+        autovacuum_queue.Visited(
+            pk,
+            databases.ours[pk].datname,
+            *databases.ages.get(databases.ours[pk].datid, (None, None)),
+            last.get(pk),
+        )
+        for pk in {one.row["database_id"] for one in due}
+    ]
+    lines: list[Line] = []
+    for place in autovacuum_queue.visits(places, settings):
+        mine = [one for one in due if one.row["database_id"] == place.database_id]
+        mine = autovacuum_queue.in_order(mine, by_score=workers.by_score)
+        first = autovacuum_queue.visited_by(
+            place.last_at, now, workers.naptime_seconds, free_at=free_at
+        )
+        found = [line_of(one, mains, databases, taken, lengths) for one in mine]
+        waiting = [line for line in found if line["state"] == "waiting"]
+        if not (workers.enabled or workers.wraparound):
+            first = None
+        seconds = [line["expected_seconds"] for line in waiting]
+        for line, start in zip(waiting, autovacuum_queue.starts(first, seconds), strict=True):
+            line["expected_start_at"] = start
+        lines += found
+    lines.sort(key=lambda line: line["state"] != "running")
+    return [{**line, "position": count} for count, line in enumerate(lines, 1)]
+
+
+def last_seen(rows: Iterable[Row], skew: timedelta) -> dict[int, datetime]:
+    """Return when autovacuum was last seen to end something in each database, by our clock."""
+    found: dict[int, datetime] = {}
+    for row in rows:
+        for moment in (row["last_autovacuum"], row["last_autoanalyze"]):
+            if moment is not None:
+                seen = found.get(row["database_id"])
+                found[row["database_id"]] = max(moment + skew, seen) if seen else moment + skew
+    return found
+
+
+def free_from(now: datetime, workers: Workers, running: Sequence[Row]) -> datetime | None:
+    """Return when a worker is free: now, or when the first of all is done; None: not known."""
+    if workers.free is None or workers.free:
+        return now
+    ends = [
+        row["eta_seconds"]
+        for row in running
+        if row["autovacuum"] and row["eta_of"] == "run" and row["eta_seconds"] is not None
+    ]
+    return now + timedelta(seconds=min(ends)) if ends else None
+
+
+def durations(
+    target: Target, due: Sequence[autovacuum_queue.Due]
+) -> dict[tuple[int, int, bool], float]:
+    """Return the median seconds of each table's last runs by (database, relid, whether analyze)."""
+    if not due:
+        return {}
+    runs = VacuumRun.objects.filter(
+        target_id=target.pk,
+        relid__in={one.row["relid"] for one in due},
+        kind__in=(*VACUUM_KINDS, *ANALYZE_KINDS),
+        seconds__isnull=False,
+    ).order_by("-ended_at")[: 20 * len(due)]
+    found: dict[tuple[int, int, bool], list[float]] = {}
+    for run in runs:
+        key = (run.database_id, run.relid, run.kind in ANALYZE_KINDS)
+        found.setdefault(key, []).append((run.seconds or 0.0) / run.count)
+    return {key: median(lengths[:RUNS_USED]) for key, lengths in found.items()}
+
+
+def line_of(
+    one: autovacuum_queue.Due,
+    mains: Mapping[tuple[int, int], Row],
+    databases: Databases,
+    taken: Mapping[tuple[str, int], Row],
+    lengths: Mapping[tuple[int, int, bool], float],
+) -> Line:
+    """Return one line of the queue; its start is filled in by `queue_of`."""
+    row, scores, limits = one.row, one.scores, one.limits
+    database = databases.ours[row["database_id"]]
+    main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else None
+    key = (row["database_id"], row["relid"])
+    parts = [
+        lengths.get((*key, analyze))
+        for analyze, wanted in ((False, scores.do_vacuum), (True, scores.do_analyze))
+        if wanted
+    ]
+    work = taken.get((database.datname, row["relid"]))
+    return {
+        "database": database.datname,
+        "database_id": database.pk,
+        "datid": database.datid,
+        "schemaname": row["schemaname"],
+        "relname": row["relname"],
+        "relid": row["relid"],
+        "table": table_name(row) if row["relname"] else str(row["relid"]),
+        "toast_of": table_name(main) if main else None,
+        "main_relid": main["relid"] if main else row["relid"],
+        "state": "running" if work else "waiting",
+        "does": " and ".join(
+            word
+            for word, wanted in (("vacuum", scores.do_vacuum), ("analyze", scores.do_analyze))
+            if wanted
+        ),
+        "reason": autovacuum_queue.REASONS.get(scores.reason, ""),
+        "score": scores.score,
+        "xid_score": scores.xid,
+        "mxid_score": scores.mxid,
+        "vacuum_score": scores.vacuum,
+        "vacuum_insert_score": scores.vacuum_insert,
+        "analyze_score": scores.analyze,
+        "for_wraparound": scores.for_wraparound,
+        "n_dead_tup": row["n_dead_tup"],
+        "vacuum_threshold": limits.vacuum,
+        "n_ins_since_vacuum": row["n_ins_since_vacuum"],
+        "vacuum_insert_threshold": limits.vacuum_insert,
+        "n_mod_since_analyze": row["n_mod_since_analyze"],
+        "analyze_threshold": limits.analyze,
+        "xid_age": autovacuum.xid_age(databases.next_xid, row["relfrozenxid"]),
+        "freeze_max_age": limits.xid,
+        "mxid_age": autovacuum_queue.mxid_age(databases.next_mxid, row["relminmxid"]),
+        "multixact_freeze_max_age": limits.mxid,
+        "expected_start_at": None,
+        "expected_seconds": None if None in parts else sum(part or 0.0 for part in parts),
+    }
+
+
+def running_of(target: Target, at: datetime | None, settings: Mapping[str, str]) -> list[Line]:
+    """Return running maintenance, oldest first, with speed, ETA and why it is slow.
+
+    Beside the probe's columns: those of RUNNING_COLUMNS, `datid` and `main_relid`.
+    """
+    rows = rows_at("progress", target, at)
+    if not rows:
+        return []
+    names = names_of(target, rows)
+    samples = samples_of(target, rows, at)
+    workers = len({row["pid"] for row in rows if row["autovacuum"] and row["command"] == "VACUUM"})
+    open_ones = rows_at("activity", target, at)
+    clock = (at or timezone.now()) - skew_of(target)
+    lines = []
+    for row in rows:
+        named = names.get((row["datname"], row["relid"]), {})
+        mine = samples.get((row["pid"], row["command"], row["started_at"]), [])
+        cost = vacuum_progress.cost_of(
+            settings, named.get("reloptions"), autovacuum=bool(row["autovacuum"]), workers=workers
+        )
+        holder = holder_of(row, open_ones) if row["command"] == "VACUUM" else ""
+        earlier = phases_before(target, named, row) if mine else {}
+        eta = vacuum_progress.eta_of(mine, after=earlier)
+        lines.append(
+            {
+                **row,
+                "table": None,
+                "datid": None,
+                **named,
+                "seconds": vacuum_progress.elapsed(row, clock),
+                "pct": vacuum_progress.pct_of(row),
+                "dead_rows": (
+                    row["num_dead_item_ids"]
+                    if row["num_dead_item_ids"] is not None
+                    else row["num_dead_tuples"]
+                ),
+                "dead_bytes": vacuum_progress.memory_bytes(row),
+                "dead_memory_pct": vacuum_progress.memory_pct(row),
+                "delay_pct": vacuum_progress.delay_pct(row, clock),
+                "pages_per_second": vacuum_progress.pages_a_second(mine),
+                "eta_seconds": eta.seconds if eta else None,
+                "eta_error_pct": eta.error_pct if eta else None,
+                "eta_tested": eta.tested if eta else 0,
+                "eta_of": ("run" if eta.whole else "phase") if eta else "",
+                "why_slow": vacuum_progress.why_slow(row, mine, clock, cost=cost, holder=holder),
+            }
+        )
+    lines.sort(key=lambda line: -line["seconds"])
+    return lines
+
+
+def samples_of(
+    target: Target, rows: Sequence[Row], at: datetime | None
+) -> dict[tuple[Any, ...], list[Line]]:
+    """Return the recent samples of each running command, oldest first."""
+    end = at or timezone.now()
+    samples = HISTORY["progress"].samples._default_manager.filter(
+        target_id=target.pk,
+        pid__in={row["pid"] for row in rows},
+        relid__isnull=False,
+        taken_at__gte=end - SPEED_REACH,
+        taken_at__lte=end,
+    )
+    found: dict[tuple[Any, ...], list[Line]] = {}
+    for row in samples.order_by("taken_at").values():
+        found.setdefault((row["pid"], row["command"], row["started_at"]), []).append(row)
+    return found
+
+
+def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]:
+    """Return {(datname, relid): table, datid, main_relid, database_id, reloptions} of what is worked on."""
+    wanted = sorted({row["relid"] for row in rows if row["relid"]})
+    ours = {one.pk: one for one in Database.objects.filter(target=target)}
+    found: dict[tuple[str, int], Line] = {}
+    mains = series.now("tables", target.pk, key={"relid": wanted}, gone=True)
+    toast = series.now("tables", target.pk, key={"toastrelid": wanted}, gone=True)
+    own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
+    for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
+        database = ours.get(row["database_id"])
+        if database is None or row["relname"] is None:
+            continue
+        name = table_name(row)
+        relid = row[of]
+        found[(database.datname, relid)] = {
+            "table": name if of == "relid" else f"TOAST of {name}",
+            "datid": database.datid,
+            "database_id": database.pk,
+            "main_relid": row["relid"],
+            "reloptions": own.get((database.pk, relid)) or row["reloptions"],
+        }
+    return found
+
+
+def phases_before(target: Target, named: Row, row: Row) -> dict[str, float]:
+    """Return the phases of the table's last run that was watched, {} where there is none."""
+    if row["command"] != "VACUUM" or "database_id" not in named:
+        return {}
+    runs = VacuumRun.objects.filter(
+        target_id=target.pk,
+        database_id=named["database_id"],
+        relid=row["relid"],
+        kind__in=VACUUM_KINDS,
+    )
+    phases = runs.exclude(phases={}).values_list("phases", flat=True).first()
+    return dict(phases or {})
+
+
+def holder_of(row: Row, activity: Iterable[Row]) -> str:
+    """Return who keeps a vacuum from removing what died lately, '' where nobody is known."""
+    started_at = row["started_at"]
+    if started_at is None:
+        return ""
+    held = [
+        one
+        for one in activity
+        if one["backend_xmin"] is not None
+        and one["datname"] == row["datname"]
+        and is_client(one)
+        and one["xact_start"] is not None
+        and one["xact_start"] < started_at - HELD_BEFORE
+        and one["pid"] != row["pid"]
+    ]
+    oldest = min(held, key=lambda one: one["xact_start"], default=None)
+    return (
+        f"The transaction of {backend_name(oldest)[0].lower()}{backend_name(oldest)[1:]}"
+        if oldest
+        else ""
+    )

@@ -1,0 +1,375 @@
+"""The record of every vacuum and analyze, from real servers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from typing import TypeVar
+
+import psycopg
+import pytest
+from django.utils import timezone
+
+from monitors import vacuum_runs
+from monitors.models import HISTORY, Target, VacuumRun
+from monitors.snapshot import take_now
+from tests import servers
+
+Known = TypeVar("Known")
+
+
+def known(value: Known | None) -> Known:
+    """Return what must be known."""
+    assert value is not None
+    return value
+
+
+pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
+
+
+@pytest.fixture
+def recorded(server, watch, table, eventually):
+    """A watched table with 100 dead rows that was read once: (target, its name, its runs)."""
+    name = table(server)
+    target = watch(server, operator_user="operator")
+    take_now(target)
+
+    def runs(**fields):
+        take_now(target, ["tables"])
+        relname = name.removeprefix("public.")
+        return list(VacuumRun.objects.filter(relname=relname, **fields).order_by("kind"))
+
+    return target, name, runs
+
+
+@pytest.fixture
+def ran(server, eventually):
+    """Run a statement and wait until the server's statistics show it: ran("VACUUM …", counter)."""
+
+    def run(statement, name, counter, times=1):
+        with server.connect(dbname="shop") as session:
+            reached = session.execute(
+                f"SELECT pg_stat_get_{counter}(%s::regclass)", [name]
+            ).fetchone()[0]
+            for _ in range(times):
+                session.execute(statement)
+            eventually(
+                lambda: (
+                    session.execute(
+                        f"SELECT pg_stat_get_{counter}(%s::regclass)", [name]
+                    ).fetchone()[0]
+                    >= reached + times
+                )
+            )
+
+    return run
+
+
+def test_a_vacuum_by_hand_is_recorded_with_its_end(server, recorded, ran):
+    _target, name, runs = recorded
+    before = timezone.now()
+    ran(f"VACUUM {name}", name, "vacuum_count")
+
+    [run] = runs()
+
+    assert (run.kind, run.count, run.exactness, run.by) == ("vacuum", 1, "timed", "")
+    assert before - timedelta(seconds=5) <= run.ended_at <= timezone.now() + timedelta(seconds=5)
+    assert (run.n_dead_before, run.n_dead_after) == (100, 0)
+    assert run.wraparound is False
+    assert run.action_id is None
+    if server.major >= 18:
+        assert run.seconds >= 0
+        assert run.started_at <= run.ended_at
+    else:
+        assert run.seconds is run.started_at is None
+    assert run.size_after > 0
+
+
+def test_an_analyze_and_a_vacuum_are_two_runs(recorded, ran):
+    _target, name, runs = recorded
+    ran(f"VACUUM (ANALYZE) {name}", name, "analyze_count")
+
+    assert [run.kind for run in runs()] == ["analyze", "vacuum"]
+
+
+def test_nothing_is_recorded_where_nothing_ran(recorded, server):
+    _target, name, runs = recorded
+    with server.connect(user="owner", dbname="shop") as session:
+        session.execute(f"INSERT INTO {name} VALUES (1)")
+
+    assert runs() == []
+
+
+def test_three_between_two_snapshots_are_counted_and_the_last_is_timed(server, recorded, ran):
+    _target, name, runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count", times=3)
+
+    [run] = runs()
+
+    assert (run.count, run.exactness) == (3, "counted")
+    assert run.started_at is None
+    assert run.after_at < run.ended_at
+    if server.major >= 18:
+        assert run.seconds >= 0  # of all three together
+
+
+def test_counters_that_are_reset_are_no_run(server, recorded, ran, eventually):
+    _target, name, runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    assert len(runs()) == 1
+    with server.connect(dbname="shop") as session:
+        session.execute("SELECT pg_stat_reset_single_table_counters(%s::regclass)", [name])
+        eventually(
+            lambda: session.execute(
+                "SELECT pg_stat_get_vacuum_count(%s::regclass) = 0", [name]
+            ).fetchone()[0]
+        )
+
+    assert len(runs()) == 1
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    later = runs()
+    assert [run.count for run in later] == [1, 1]
+    assert later[0].ended_at != later[1].ended_at
+
+
+def test_a_dropped_table_keeps_its_runs_under_its_name(server, recorded, ran):
+    _target, name, runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    assert len(runs()) == 1
+    with server.connect(dbname="shop") as session:
+        session.execute(f"DROP TABLE {name}")
+
+    assert [run.kind for run in runs()] == ["vacuum"]
+
+
+def test_what_a_person_did_through_howdah_bears_the_name(recorded, person, done):
+    target, name, runs = recorded
+    user = person("operator", name="vera")
+
+    action = done(user, target, "vacuum", table=name, analyze="true")
+
+    assert action.state == "succeeded"
+    assert [(run.kind, run.by, run.action_id) for run in runs()] == [
+        ("analyze", "vera", action.pk),
+        ("vacuum", "vera", action.pk),
+    ]
+
+
+def test_a_toast_table_has_runs_of_its_own(server, watch, ran):
+    with server.connect(dbname="shop") as session:
+        session.execute("DROP TABLE IF EXISTS toasted_runs")
+        session.execute("CREATE TABLE toasted_runs (id int, body text)")
+        session.execute("ALTER TABLE toasted_runs ALTER body SET STORAGE EXTERNAL")
+        session.execute("VACUUM toasted_runs")
+        session.execute("VACUUM toasted_runs")
+        target = watch(server)
+        take_now(target)
+        session.execute(
+            "INSERT INTO toasted_runs SELECT g, repeat('x', 9000) FROM generate_series(1, 40) AS g"
+        )
+        session.execute("DELETE FROM toasted_runs WHERE id < 20")
+        [(toast,)] = session.execute(
+            "SELECT reltoastrelid::bigint FROM pg_class WHERE oid = 'toasted_runs'::regclass"
+        ).fetchall()
+    ran("VACUUM toasted_runs", "toasted_runs", "vacuum_count")
+    take_now(target, ["tables"])
+    with server.connect(dbname="shop") as session:
+        session.execute("DROP TABLE toasted_runs")
+
+    [run] = VacuumRun.objects.filter(relid=toast)
+
+    # It was vacuumed twice while it was empty and unread: those are not counted.
+    assert (run.kind, run.relkind, run.count) == ("vacuum", "t", 1)
+
+
+def test_what_fails_costs_a_line_in_the_log_and_no_snapshot(recorded, ran, monkeypatch, caplog):
+    target, name, _runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    monkeypatch.setattr(vacuum_runs, "COUNTED", ("no_such_kind",))
+
+    [result] = take_now(target, ["tables"])
+
+    assert result.state == "ok"
+    assert "not recorded" in caplog.text
+    assert not VacuumRun.objects.exists()
+
+
+@pytest.fixture
+def slowly(server):
+    """Vacuum a table so slowly that it can be looked at: slowly(table, "VACUUM") -> stop."""
+    with ExitStack() as sessions:
+
+        def start(statement):
+            session = sessions.enter_context(server.connect(dbname="shop", user="owner"))
+            session.execute("SET vacuum_cost_delay = 20")
+            session.execute("SET vacuum_cost_limit = 20")
+
+            def run():
+                with suppress(psycopg.Error):
+                    session.execute(statement)
+
+            thread = threading.Thread(target=run)
+            sessions.callback(thread.join)
+            thread.start()
+            return thread
+
+        yield start
+
+
+def test_progress_adds_start_role_phases_and_passes(server, watch, slowly, eventually):
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DROP TABLE IF EXISTS watched_run")
+        session.execute(
+            "CREATE TABLE watched_run WITH (autovacuum_enabled = off) AS"
+            " SELECT g AS id FROM generate_series(1, 60000) AS g"
+        )
+        session.execute("CREATE INDEX ON watched_run (id)")
+        session.execute("DELETE FROM watched_run WHERE id % 2 = 0")
+        [(relid,)] = session.execute("SELECT 'watched_run'::regclass::oid::bigint").fetchall()
+    target = watch(server)
+    take_now(target)
+    thread = slowly("VACUUM watched_run")
+    progress = HISTORY["progress"].samples._default_manager.filter(relid=relid)
+
+    def over():
+        take_now(target, ["progress"])
+        return not thread.is_alive() and progress.exists()
+
+    eventually(over, seconds=60)
+    with server.connect(dbname="shop") as session:
+        eventually(
+            lambda: session.execute(
+                "SELECT pg_stat_get_vacuum_count('watched_run'::regclass) = 1"
+            ).fetchone()[0]
+        )
+        take_now(target, ["tables"])
+        session.execute("DROP TABLE watched_run")
+
+    [run] = VacuumRun.objects.filter(relid=relid)
+
+    assert (run.by, run.exactness, run.start_is_estimate) == ("owner", "timed", False)
+    assert run.passes in {0, 1}
+    assert "scanning heap" in run.phases
+    assert 0 < known(run.seconds) < 60
+    assert sum(run.phases.values()) <= known(run.seconds) + 1
+    samples = list(progress.order_by("taken_at").values())
+    assert samples[0]["heap_blks_total"] > 100
+    if server.major < 17:
+        assert samples[0]["max_dead_tuples"] > 0
+        assert samples[0]["max_dead_tuple_bytes"] is None
+    else:
+        assert samples[0]["max_dead_tuple_bytes"] > 0
+        assert samples[0]["max_dead_tuples"] is None
+
+
+def test_a_rewrite_is_recorded_when_it_was_seen_to_run(server, watch, eventually, live):
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DROP TABLE IF EXISTS rewritten_run")
+        session.execute(
+            "CREATE TABLE rewritten_run AS SELECT g AS id FROM generate_series(1, 10) AS g"
+        )
+        # The index of an expression that takes its time keeps the rewrite where it can be seen.
+        session.execute(
+            "CREATE OR REPLACE FUNCTION take_time(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_sleep(0.2); RETURN id; END'"
+        )
+        session.execute("CREATE INDEX ON rewritten_run (take_time(id))")
+        [(relid,)] = session.execute("SELECT 'rewritten_run'::regclass::oid::bigint").fetchall()
+    target = watch(server)
+    take_now(target)
+    rewriting = live(server, dbname="shop", user="owner")
+    thread = threading.Thread(target=lambda: rewriting.execute("VACUUM FULL rewritten_run"))
+    thread.start()
+    progress = HISTORY["progress"].samples._default_manager.filter(relid=relid)
+
+    def over():
+        take_now(target, ["progress"])
+        return not thread.is_alive() and progress.filter(command="VACUUM FULL").exists()
+
+    eventually(over, seconds=30)
+    thread.join()
+    take_now(target, ["progress"])
+    with server.connect(dbname="shop") as session:
+        session.execute("DROP TABLE rewritten_run")
+        session.execute("DROP FUNCTION take_time")
+
+    [run] = VacuumRun.objects.filter(relid=relid)
+
+    assert (run.kind, run.exactness, run.by) == ("vacuum_full", "seen", "owner")
+    assert known(run.started_at) < known(run.after_at) < run.ended_at
+
+
+def test_what_is_older_than_a_year_is_forgotten(recorded, ran):
+    _target, name, runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    assert len(runs()) == 1
+
+    vacuum_runs.prune(timezone.now() + timedelta(days=364))
+    assert VacuumRun.objects.exists()
+
+    vacuum_runs.prune(timezone.now() + timedelta(days=366))
+    assert not VacuumRun.objects.exists()
+
+
+def test_runs_go_with_their_target(recorded, ran):
+    from monitors import registration  # noqa: PLC0415
+
+    target, name, runs = recorded
+    ran(f"VACUUM {name}", name, "vacuum_count")
+    assert len(runs()) == 1
+    Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
+
+    registration.delete_target(target.pk)
+
+    assert not VacuumRun.objects.exists()
+
+
+def test_an_autovacuum_is_recorded_with_its_samples(monkeypatch, watch, eventually):
+    """On a server of its own whose autovacuum comes each second."""
+    major = servers.MAJORS[-1]
+    try:
+        programs = servers.fleet_programs(major)
+    except servers.Missing as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    monkeypatch.setitem(servers.SETTINGS, "autovacuum_naptime", "1s")
+    with ExitStack() as stack:
+        folder = stack.enter_context(servers.home())
+        server = stack.enter_context(servers.running(major, programs, folder))
+        session = stack.enter_context(server.connect(dbname="shop"))
+        session.execute(
+            "CREATE TABLE restless_run (id int) WITH (autovacuum_enabled = off,"
+            " autovacuum_vacuum_cost_delay = 20, autovacuum_vacuum_cost_limit = 20)"
+        )
+        session.execute("INSERT INTO restless_run SELECT generate_series(1, 60000)")
+        session.execute("DELETE FROM restless_run WHERE id % 2 = 0")
+        eventually(
+            lambda: known(
+                session.execute(
+                    "SELECT pg_stat_get_dead_tuples('restless_run'::regclass) = 30000"
+                ).fetchone()
+            )[0]
+        )
+        target = watch(server)
+        take_now(target)
+        session.execute("ALTER TABLE restless_run SET (autovacuum_enabled = on)")
+
+        def ended():
+            take_now(target, ["progress"])
+            return known(
+                session.execute(
+                    "SELECT pg_stat_get_autovacuum_count('restless_run'::regclass) > 0"
+                ).fetchone()
+            )[0]
+
+        eventually(ended, seconds=60)
+        take_now(target, ["tables"])
+
+    [run] = VacuumRun.objects.filter(relname="restless_run", kind="autovacuum")
+
+    assert (run.by, run.wraparound, run.count) == ("autovacuum", False, 1)
+    assert known(run.started_at) < run.ended_at
+    assert known(run.seconds) > 0.1
+    assert "scanning heap" in run.phases
+    assert (run.n_dead_before, run.n_dead_after) == (30000, 0)
