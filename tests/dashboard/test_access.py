@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import time
 
 import pytest
 from django.contrib.auth.models import Group
@@ -11,7 +12,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Batch, Database, FindingRecord, Grant, TargetCheck
+from monitors.models import HISTORY, Action, Batch, Database, FindingRecord, Grant, Job, TargetCheck
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -42,7 +43,14 @@ EXPECTED = {
     "vacuum-queue": VIEWERS,
     "vacuum-runs": VIEWERS,
     "table": VIEWERS,
+    "table-what-if": VIEWERS,
     "index": VIEWERS,
+    "jobs": VIEWERS,
+    "job-new": VIEWERS,
+    "job-edit": VIEWERS,
+    "job-run": POST_ONLY,
+    "job-switch": POST_ONLY,
+    "job-remove": POST_ONLY,
     "queries": VIEWERS,
     "query": VIEWERS,
     "settings": VIEWERS,
@@ -91,6 +99,11 @@ ACTING = {
     "batch-new": 404,
     "batch-request": 404,
     "batch-stop": 404,
+    "job-new": 404,
+    "job-edit": 404,
+    "job-run": 404,
+    "job-switch": 404,
+    "job-remove": 404,
     "finding-acknowledge": 404,
     "finding-snooze": 404,
     "finding-reopen": 404,
@@ -150,6 +163,9 @@ def addresses(shop, place, people) -> dict[str, str]:
         target=shop, advisor="blocked", object_key="x", title="A blocks B.", severity=2, worst=2,
         first_seen_at=now, opened_at=now, seen_at=now,
     )  # fmt: skip
+    job = Job.objects.create(
+        name="nightly", target=shop, action="vacuum", opens_at=time(22), open_minutes=60
+    )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
     words = {
         "name": shop.name,
@@ -164,6 +180,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "action_id": action.pk,
         "batch_id": batch.pk,
         "finding_id": found.pk,
+        "job": job.name,
         "check_id": check.pk,
     }
     return {
