@@ -293,6 +293,39 @@ def spark(values: Sequence[float | None], *, label: str = "", level: str = "") -
     )
 
 
+def trade_off(points: Sequence[tuple[float, float, str]], *, label: str) -> SafeString:
+    """Return a line through points (across, up, kind) as SVG; both axes begin at 0.
+
+    A kind is `balanced`, `now`, `tried` or '': points that are no choice of the line stand alone.
+    """
+    wide, high, edge = 320, 180, 8
+    most_x = max((x for x, _, _ in points), default=0) or 1
+    most_y = max((y for _, y, _ in points), default=0) or 1
+
+    def placed(x: float, y: float) -> tuple[float, float]:
+        across = edge + (wide - 2 * edge) * x / most_x
+        up = high - edge - (high - 2 * edge) * y / most_y
+        return round(across, 1), round(up, 1)
+
+    line = [placed(x, y) for x, y, kind in points if kind in {"", "balanced"}]
+    dots = [
+        f'<circle data-kind="{kind}" cx="{placed(x, y)[0]:g}" cy="{placed(x, y)[1]:g}" r="4"/>'
+        for x, y, kind in points
+    ]
+    return format_html(
+        '<svg class="trade-off" viewBox="0 0 {} {}"{}><path d="M{} {}V{}H{}"/>{}{}</svg>',
+        wide,
+        high,
+        said(label),
+        edge,
+        edge,
+        high - edge,
+        wide - edge,
+        mark_safe(f'<path class="line" d="{path(line)}"/>' if line else ""),  # noqa: S308 - numbers
+        mark_safe("".join(dots)),  # noqa: S308 - numbers and words of our own
+    )
+
+
 def said(label: str) -> SafeString:
     """Return the attributes that let a picture be read out, or hide it."""
     if not label:

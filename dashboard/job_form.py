@@ -41,14 +41,19 @@ class JobForm(forms.Form):
         help_text="One a line, as shop: public.orders. Empty: every table that is due.",
     )
     weekdays = forms.MultipleChoiceField(
-        choices=list(enumerate(WEEKDAYS)), widget=forms.CheckboxSelectMultiple
+        choices=list(enumerate(WEEKDAYS)),
+        initial=list(range(len(WEEKDAYS))),
+        widget=forms.CheckboxSelectMultiple,
     )
-    opens_at = forms.TimeField(label="Opens at", widget=forms.TimeInput(format="%H:%M"))
+    opens_at = forms.TimeField(
+        label="Opens at", initial="22:00", widget=forms.TimeInput(format="%H:%M")
+    )
     time_zone = forms.CharField(
         initial="UTC", widget=forms.TextInput(attrs=PLAIN), help_text="As Europe/Paris."
     )
     open_minutes = forms.IntegerField(
         label="Open for (minutes)",
+        initial=240,
         min_value=5,
         max_value=24 * 60,
         help_text="When the hours end no further table is begun.",
@@ -79,6 +84,7 @@ class JobForm(forms.Form):
         chosen = self.fields["action"]
         assert isinstance(chosen, forms.ChoiceField)  # noqa: S101 - declared above
         chosen.choices = [(name, spec.verb) for name, spec in jobs.actions().items()]
+        chosen.initial = "vacuum"
 
     def clean_name(self) -> str:
         """Refuse a name that another job of the target has."""

@@ -214,4 +214,5 @@ def needs_vacuum(row: Mapping[str, Any]) -> bool:
 
 def is_due(row: Mapping[str, Any]) -> bool:
     """Whether a table has passed autovacuum's threshold."""
-    return due.is_due(row["n_dead_tup"], row["threshold_pct"])
+    # Tables that need no vacuum have no limits: they cost more than all else of a list.
+    return needs_vacuum(row) and due.is_due(row["n_dead_tup"], row["threshold_pct"])

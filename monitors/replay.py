@@ -29,8 +29,8 @@ CHANGEABLE: Mapping[str, tuple[float, float]] = {
     "autovacuum_vacuum_insert_scale_factor": (0, 100),
     "autovacuum_analyze_threshold": (0, 2**31 - 1),
     "autovacuum_analyze_scale_factor": (0, 100),
-    "autovacuum_vacuum_cost_delay": (-1, 100),  # ms
-    "autovacuum_vacuum_cost_limit": (-1, 10000),
+    "autovacuum_vacuum_cost_delay": (0, 100),  # ms
+    "autovacuum_vacuum_cost_limit": (1, 10000),
 }
 """Storage parameters that a replay can change: {name: (least, most)}."""
 WHOLE = frozenset(name for name in CHANGEABLE if name.endswith(("threshold", "limit")))

@@ -23,7 +23,10 @@ from tests import servers
 from tests.servers import Blocked, Server
 
 SERVERS = "HOWDAH_TEST_SERVERS"
-"""Environment variable by which xdist's workers find what the controller started."""
+"""Environment variable that says where this process's servers are."""
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+"""One of several processes that share the work: each has servers of its own, or one's
+resets and databases would stand in another's way."""
 EMBEDDED_MAJOR = 18
 COMPARE = {
     ">=": operator.ge,
@@ -40,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the servers once a run, then let Django read its settings."""
     if config.getoption("help") or config.getoption("version"):
         return
-    if SERVERS not in os.environ:
+    if SERVERS not in os.environ or IS_WORKER:
         start_servers()
     server, broker = servers.load(os.environ[SERVERS])
     for name in ("MIGRATE_DATABASE_URL", "HOWDAH_MIGRATE", "HOWDAH_APP_ROLE", "HOWDAH_TLS"):

@@ -200,11 +200,11 @@ def charts_of(
             since=target.created_at,
         ),
         charts.chart(
-            "Size",
-            charts.picked(gauges, ["size_bytes"]),
+            "Size and waste",
+            sizes_of(target, window, row, gauges),
             unit="bytes",
-            labels={"size_bytes": "Table, indexes and TOAST"},
-            colours={"size_bytes": "ipc"},
+            labels={"size_bytes": "Table, indexes and TOAST", "bloat_bytes": "Wasted in the table"},
+            colours={"size_bytes": "ipc", "bloat_bytes": "lock"},
             marks=marks,
             window=window,
             since=target.created_at,
@@ -230,6 +230,23 @@ def charts_of(
             since=target.created_at,
         ),
     ]
+
+
+def sizes_of(target: Target, window: Window, row: Row, gauges: series.Series) -> series.Series:
+    """Return size and wasted bytes as columns over common times; the waste is read more rarely."""
+    waste = series.gauges(
+        "bloat",
+        target.pk,
+        window,
+        ["bloat_bytes"],
+        database_id=row["database_id"],
+        key={"relid": row["relid"]},
+    )
+    lines = [("size_bytes", gauges, "size_bytes")]
+    if any(value is not None for value in waste.values["bloat_bytes"]):
+        lines.append(("bloat_bytes", waste, "bloat_bytes"))
+    within = window.length.total_seconds() / series.POINTS / 2
+    return charts.joined(lines, within=within)
 
 
 def actions_on(target: Target, row: Row) -> list[Action]:

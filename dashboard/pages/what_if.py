@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, frame, table_rows
@@ -81,6 +82,7 @@ def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResp
         ]
         if candidates
         else [],
+        "drawing": drawing_of(rows) if candidates else "",
         "wants_best": wants_best,
     }
     return page(request, target, window, context, status=400 if error else 200)
@@ -107,6 +109,20 @@ def page(
         window=window,
         reads=("tables",),
         status=status,
+    )
+
+
+def drawing_of(rows: Sequence[Row]) -> SafeString:
+    """Return the trade-off drawn: work across, dead rows up, with what is in force and tried."""
+    points = []
+    for row in rows:
+        kind = "balanced" if row["is_balanced"] else row["kind"]
+        points.append((row["io_bytes_a_day"], row["usual_dead_tup"], kind))
+    first = rows[0]
+    return charts.trade_off(
+        points,
+        label="Vacuum I/O a day across, usual dead rows up. In force: "
+        f"{sized(first['io_bytes_a_day'])} a day, {words(first['usual_dead_tup'])} dead rows.",
     )
 
 
@@ -144,9 +160,9 @@ def trade_off(target: Target, done: Replay) -> list[Candidate]:
 def rows_of(done: Replay, candidates: Sequence[Candidate]) -> list[Row]:
     """Return what is in force, what is tried, and the trade-off, as rows of the export."""
     knee = simulator.balanced(candidates)
-    rows = [row_of(done.as_is, done.options, {})]
+    rows = [{**row_of(done.as_is, done.options, {}), "kind": "now"}]
     if done.tried is not None:
-        rows.append(row_of(done.tried, done.chosen, done.options))
+        rows.append({**row_of(done.tried, done.chosen, done.options), "kind": "tried"})
     for one in candidates:
         rows.append({**row_of(one.outcome, one.options, {}), "is_balanced": one is knee})
     return rows
@@ -166,6 +182,7 @@ def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str
         "io_bytes_a_day": outcome.io_bytes_a_day,
         "busy_pct": 100 * outcome.busy_share,
         "is_balanced": False,
+        "kind": "",
     }
 
 

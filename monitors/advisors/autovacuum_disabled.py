@@ -83,6 +83,7 @@ def table_finding(
         severity = Severity.CRITICAL
     name = table_name(row)
     database = samples.database_names.get(row["database_id"], "")
+    place = {"database": database, "table": name}
     gathered = f", which has {counted(dead, 'dead row')}" if dead else ""
     return Finding(
         advisor="autovacuum_disabled",
@@ -91,13 +92,16 @@ def table_finding(
         why=(
             "Nothing vacuums or analyzes it, so it bloats and its plans age; vacuum it now, then "
             f"ALTER TABLE {name} RESET (autovacuum_enabled) and tune its thresholds instead."
+            if past
+            else "Nothing vacuums or analyzes it, so it will bloat and its plans age: turn it on "
+            "again, and tune its thresholds instead."
         ),
         object_name=name,
         database_id=row["database_id"],
         relid=row["relid"],
         evidence=evidence_of(row, limit, writes),
-        action="vacuum" if past else "",
-        arguments={"database": database, "table": name, "analyze": "true"} if past else {},
+        action="vacuum" if past else "set_autovacuum",
+        arguments=place | ({"analyze": "true"} if past else {"autovacuum_enabled": "reset"}),
         score=ratio,
     )
 

@@ -69,6 +69,8 @@ def stopping(
         database_id=database_of(samples, row),
         evidence=evidence_of(row, kind, limits, burn),
         score=share / 100,
+        part=kind,
+        hurts_at=found.at,
     )
 
 
@@ -95,6 +97,8 @@ def forced(
         database_id=database_of(samples, row),
         evidence=evidence_of(row, kind, limits, burn),
         score=age / limits.forced,
+        part=kind,
+        hurts_at=found.at,
     )
 
 

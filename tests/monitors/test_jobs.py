@@ -57,7 +57,7 @@ def carry_out(run):
         if row is None:
             return
         perform.perform(str(row.pk))
-        batch.advance(row.target_id)
+        batch.advance(run.job.target_id)
 
 
 def previewed(run):
@@ -280,10 +280,11 @@ def test_the_load_is_read_on_every_version(server, target):
 @pytest.fixture
 def said(capsys):
     def run(*arguments):
+        status = 0
         try:
             call_command(*arguments)
-            status = 0
         except SystemExit as error:
+            assert isinstance(error.code, int)
             status = error.code
         captured = capsys.readouterr()
         return status, captured.out.strip(), captured.err.strip()

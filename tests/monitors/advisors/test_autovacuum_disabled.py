@@ -26,7 +26,8 @@ def test_it_notices_a_table_with_few_dead_rows():
     [finding] = advise(ADVISOR, tables=[off(n_dead_tup=20_050)])
 
     assert finding.severity == Severity.NOTICE
-    assert finding.action == ""
+    assert finding.action == "set_autovacuum"
+    assert finding.arguments["autovacuum_enabled"] == "reset"
     assert (
         finding.title == "Autovacuum is off for public.orders in shop, which has 20,050 dead rows."
     )
