@@ -310,7 +310,7 @@ def trade_off(points: Sequence[tuple[float, float, str]], *, label: str) -> Safe
     line = [placed(x, y) for x, y, kind in points if kind in {"", "balanced"}]
     dots = [
         f'<circle data-kind="{kind}" cx="{placed(x, y)[0]:g}" cy="{placed(x, y)[1]:g}" r="4"/>'
-        for x, y, kind in points
+        for x, y, kind in sorted(points, key=lambda point: bool(point[2]))
     ]
     return format_html(
         '<svg class="trade-off" viewBox="0 0 {} {}"{}><path d="M{} {}V{}H{}"/>{}{}</svg>',

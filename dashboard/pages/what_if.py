@@ -269,7 +269,8 @@ def chart_of(done: Replay, target: Target, window: Window) -> dict[str, Any]:
     lines = {"recorded": recorded, "replayed": done.as_is.dead}
     if done.tried is not None:
         lines["tried"] = done.tried.dead
-    values = {name: greatest(line, start, step) for name, line in lines.items()}
+    gaps = [(one.at - one.seconds, one.at) for one in done.recording.steps if one.ins is None]
+    values = {name: greatest(line, start, step, gaps) for name, line in lines.items()}
     runs = (done.tried or done.as_is).vacuums
     return charts.chart(
         "Dead rows",
@@ -283,14 +284,26 @@ def chart_of(done: Replay, target: Target, window: Window) -> dict[str, Any]:
     )
 
 
-def greatest(line: Sequence[tuple[float, float]], start: float, step: float) -> list[float | None]:
-    """Return the greatest value of each of `POINTS` steps; the last one holds where none is."""
+def greatest(
+    line: Sequence[tuple[float, float]],
+    start: float,
+    step: float,
+    gaps: Sequence[tuple[float, float]],
+) -> list[float | None]:
+    """Return the greatest value of each of `POINTS` steps; the last one holds where none is.
+
+    None inside of a gap: nothing is replayed there.
+    """
     buckets: list[float | None] = [None] * POINTS
     for moment, value in line:
         number = min(max(int((moment - start) / step), 0), POINTS - 1) if step else 0
         buckets[number] = max(value, buckets[number] or 0.0)
     last: float | None = None
     for number, bucket in enumerate(buckets):
+        middle = start + step * (number + 0.5)
+        if any(begin < middle < end for begin, end in gaps):
+            last = buckets[number] = None
+            continue
         last = bucket if bucket is not None else last
         buckets[number] = last
     return buckets
