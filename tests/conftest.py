@@ -65,6 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.STATIC_ROOT = settings.STATICFILES_DIRS[0]
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
+    if config.getoption("numprocesses", None) and not IS_WORKER:
+        # A worker that inherits this would read settings before it has servers of its own.
+        del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 def start_servers() -> None:

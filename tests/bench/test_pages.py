@@ -39,6 +39,7 @@ def test_every_page_answers_in_time(watch: Callable[..., Target]) -> None:
             for _ in range(SNAPSHOTS):
                 change_some(server)
                 ours.run(*FULL)
+            ours.run("databases", "horizon", "bloat", "settings", "progress")
         ours.session.close()
         client = Client()
         client.force_login(person("dba", "dba"))
@@ -46,7 +47,21 @@ def test_every_page_answers_in_time(watch: Callable[..., Target]) -> None:
         datid = target.database_set.get(pk=table["database_id"]).datid
         pages = {
             name: reverse(name, args=[target.name])
-            for name in ("overview", "activity", "vacuum", "queries", "target-actions")
+            for name in (
+                "overview",
+                "activity",
+                "vacuum",
+                "vacuum-queue",
+                "vacuum-runs",
+                "horizon",
+                "bloat",
+                "wraparound",
+                "queries",
+                "settings",
+                "target-findings",
+                "jobs",
+                "target-actions",
+            )
         }
         pages["fleet"] = reverse("fleet")
         pages["vacuum, all"] = pages["vacuum"] + "?filter=all"

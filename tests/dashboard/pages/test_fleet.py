@@ -91,7 +91,7 @@ def test_the_export_has_a_row_a_target(shop, read):
 
 
 def test_the_longest_transaction_is_told_by_the_targets_clock(shop, live, embedded, rf):
-    session = live(embedded, user="owner", dbname="shop")
+    session = live(embedded, user="owner", dbname="shop", autocommit=False)
     session.execute("SELECT 1")  # opens a transaction
     take_now(shop)
     ProbeState.objects.filter(target=shop).update(taken_at=None)  # ours must not matter

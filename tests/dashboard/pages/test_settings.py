@@ -68,7 +68,7 @@ def test_by_default_it_lists_what_was_changed_in_words(read):
     text = read()
 
     assert "shared_buffers" in names(text)
-    assert "16 MB" in text
+    assert "64 MB" in text
     assert "work_mem" not in names(text)
     assert "work_mem" in names(read("?filter=memory"))
 

@@ -99,8 +99,10 @@ def test_a_forced_vacuum_within_a_week_is_the_verdict(shown, history):
     assert re.search(r"Forced vacuums of \w+ begin about \d+ \w+", shown())
 
 
-def test_without_history_there_is_no_date_and_it_says_why(shown, shop):
+def test_without_history_there_is_no_date_and_it_says_why(shown, shop, embedded):
     assert "No history yet: a rate needs two snapshots." in shown()
+    with embedded.connect() as session:
+        session.execute("SELECT pg_current_xact_id()")
     take_now(shop, ["databases"])
 
     text = shown()
