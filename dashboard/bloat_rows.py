@@ -69,6 +69,7 @@ NOT_MEASURED = (
     " it can be measured exactly."
 )
 
+KINDS = {"i": "index", "t": "TOAST", "m": "materialized view"}
 Row = dict[str, Any]
 
 
@@ -112,38 +113,35 @@ def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
 
 
 def bloat_row(
-    row: Mapping[str, Any],
+    row: Row,
     database: Database,
     grown: Mapping[tuple[int, int], Growth],
     read_at: Mapping[int, Any],
 ) -> Row:
-    """Return one object with what its page says of it."""
+    """Add to an object's row what its page says of it; returns the same row."""
     change = grown.get((row["database_id"], row["relid"]))
     word, means = METHODS.get(row["method"] or "", ("", ""))
     if row["relkind"] == "i" and row["method"] == "approx":
         means = "By pgstatindex, which read every page."
     large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
-    return {
-        **row,
-        "database": database.datname,
-        "datid": database.datid,
-        "name": name_of(row),
-        "label": f"TOAST of {name_of(row)}" if row["relkind"] == "t" else name_of(row),
-        "kind": kind_of(row),
-        "shown_pct": row["bloat_pct"] if large else None,
-        "word": word,
-        "means": means,
-        "unknown_word": (row["not_estimated"] or "").replace("_", " "),
-        "why_not": WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else "",
-        "growth": change,
-        "growth_bytes": round(change.grown) if change else None,
-        "read_at": read_at.get(row["database_id"]),
-    }
+    row["database"] = database.datname
+    row["datid"] = database.datid
+    row["name"] = name = name_of(row)
+    row["label"] = f"TOAST of {name}" if row["relkind"] == "t" else name
+    row["kind"] = kind_of(row)
+    row["shown_pct"] = row["bloat_pct"] if large else None
+    row["word"], row["means"] = word, means
+    row["unknown_word"] = (row["not_estimated"] or "").replace("_", " ")
+    row["why_not"] = WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else ""
+    row["growth"] = change
+    row["growth_bytes"] = round(change.grown) if change else None
+    row["read_at"] = read_at.get(row["database_id"])
+    return row
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
     """Return table, materialized view, TOAST or index."""
-    return {"i": "index", "t": "TOAST", "m": "materialized view"}.get(row["relkind"], "table")
+    return KINDS.get(row["relkind"], "table")
 
 
 def name_of(row: Mapping[str, Any]) -> str:

@@ -175,8 +175,19 @@ def words_of(row: Row, name: str, now: datetime) -> Row:
     }
 
 
-def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -> list[Row]:
-    """Return every table, TOAST tables too, with both ages and the date of its forced vacuum.
+def add_dates(rows: Iterable[Row], window: Window, readings: Mapping[str, Reading]) -> None:
+    """Add to the rows of tables the date of each one's forced vacuum, with its interval."""
+    for row in rows:
+        for kind in KINDS:
+            reading, limit = readings[kind], row[f"{kind}_forced_limit"]
+            forced = wraparound.forecast(
+                row[f"{kind}_age"], limit, reading.burn, reading.tested, window.end
+            )
+            row.update(dates(f"{kind}_forced", limit, forced))
+
+
+def tables_of(target: Target, window: Window) -> list[Row]:
+    """Return every table, TOAST tables too, with both ages; `add_dates` adds the dates.
 
     Keys beside `TABLE_COLUMNS`: database_id, datid, main_relid, table (the main table, quoted
     as PostgreSQL would), label, own (an option of its own lowers a limit).
@@ -219,13 +230,10 @@ def tables_of(target: Target, window: Window, readings: Mapping[str, Reading]) -
             "mxid": wraparound.mxid_age(newest["mxid"], row["relminmxid"]),
         }
         for kind, age in ages.items():
-            limits, reading = server[kind], readings[kind]
+            limits = server[kind]
             if options:
                 limits = wraparound.limits_of(target.settings, kind, options)
-            forced = wraparound.forecast(
-                age, limits.forced, reading.burn, reading.tested, window.end
-            )
-            known |= dates(f"{kind}_forced", limits.forced, forced)
+            known[f"{kind}_forced_limit"] = limits.forced
             known[f"{kind}_age"] = age
             known[f"{kind}_pct"] = wraparound.pct(age)
             known[f"{kind}_forced_pct"] = (

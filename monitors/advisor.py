@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,8 +166,9 @@ def counted(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
+@functools.lru_cache(maxsize=100_000)
 def quoted(name: str) -> str:
-    """Return an identifier as regclass reads it."""
+    """Return an identifier as regclass reads it; lists of ten thousand tables ask again and again."""
     if PLAIN_NAME.fullmatch(name):
         return name
     escaped = name.replace('"', '""')

@@ -22,6 +22,8 @@ from monitors.history.window import Window
 from monitors.models import Target
 
 SORTED = ("label", *wraparound_rows.TABLE_COLUMNS)
+DATED = ("_at", "_earliest", "_latest", "_why")
+"""Ends of the columns that `add_dates` adds."""
 EXPORTS = {"tables": "Tables", "databases": "Databases"}
 TOP = 5
 """Databases with a line of their own in a chart."""
@@ -43,7 +45,14 @@ def wraparound(request: PageRequest, name: str) -> HttpResponseBase:
         exported = table_response(request, "wraparound-databases", columns, rows)
         if exported:
             return exported
-    shown = listing(request, wraparound_rows.tables_of(target, window, readings))
+    tables = wraparound_rows.tables_of(target, window)
+    # Of ten thousand tables fifty are shown: a date costs more than all else about a table.
+    of_all = bool(request.GET.get("format")) or request.GET.get("sort", "").endswith(DATED)
+    if of_all:
+        wraparound_rows.add_dates(tables, window, readings)
+    shown = listing(request, tables)
+    if not of_all:
+        wraparound_rows.add_dates(shown.rows, window, readings)
     exported = table_response(request, "wraparound", wraparound_rows.TABLE_COLUMNS, shown.matching)
     return exported or page(request, target, window, readings, databases, shown)
 
