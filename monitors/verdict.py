@@ -86,6 +86,13 @@ def of_analyze(before: Numbers, after: Numbers) -> Verdict | None:
     return Verdict(Word.NO_CHANGE, "the statistics were up to date")
 
 
+def of_rebuild(before: Numbers, after: Numbers) -> Verdict | None:
+    """Judge by the size of the indexes that were built anew."""
+    return of_rewrite(
+        {"size_bytes": before.get("index_bytes")}, {"size_bytes": after.get("index_bytes")}
+    )
+
+
 def of_rewrite(before: Numbers, after: Numbers) -> Verdict | None:
     """Judge by the size of what was written anew."""
     old, new = before.get("size_bytes"), after.get("size_bytes")
@@ -106,7 +113,7 @@ RULES: Mapping[str, Callable[[Numbers, Numbers], Verdict | None]] = {
     "vacuum_full": of_rewrite,
     "cluster": of_rewrite,
     "repack": of_rewrite,
-    "reindex": of_rewrite,
+    "reindex": of_rebuild,
 }
 """Actions whose effect shows at once."""
 

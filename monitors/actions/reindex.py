@@ -127,9 +127,16 @@ def statement(arguments: Arguments, identity: Identity, server_version: int) -> 
 def measure(
     connection: psycopg.Connection, identity: Identity, before: Measured | None
 ) -> Measured:
-    """Return index_bytes, and the oids of the invalid indexes that stand there."""
-    _, size = indexes.size(connection, identity["relid"])
-    left = [index.indexrelid for index in indexes.invalid(connection, identity["relid"])]
+    """Return index_bytes, and the oids of the invalid indexes that stand there.
+
+    CONCURRENTLY builds another index and gives it the name: afterwards the oid is another one.
+    """
+    relid = identity["relid"]
+    if before is not None and identity["relkind"] in relations.INDEXES:
+        relid = indexes.oid_of(connection, identity["schemaname"], identity["relname"]) or relid
+    count, size = indexes.size(connection, relid)
+    size = size if count else None  # it is gone: nothing is known of its size
+    left = [index.indexrelid for index in indexes.invalid(connection, relid)]
     return {"index_bytes": size, "invalid": left}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +56,9 @@ class Command(BaseCommand):
         """Run the command; turn what it raises into one line and an exit status."""
         try:
             return super().execute(*args, **options)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILURE)
         except CommandError as error:
             self.leave(str(error), error.returncode)
         except ValidationError as error:

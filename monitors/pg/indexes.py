@@ -122,6 +122,15 @@ CLUSTERED_SQL = (
 """
 )
 
+NAMED_SQL = """
+SELECT c.oid::bigint
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = %(schemaname)s
+   AND c.relname = %(relname)s
+   AND c.relkind IN ('i', 'I')
+"""
+
 # Whose snapshots a concurrent build waits for: all of this database but lazy vacuums.
 WAITED_SQL = """
 SELECT a.pid
@@ -164,6 +173,13 @@ def size(connection: psycopg.Connection, relid: int) -> tuple[int, int | None]:
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         return 1, None
     return (row[0], row[1]) if row else (0, None)
+
+
+def oid_of(connection: psycopg.Connection, schemaname: str, relname: str) -> int | None:
+    """Return the oid of the index that has a name now, None where none has."""
+    values = {"schemaname": schemaname, "relname": relname}
+    row = connection.execute(NAMED_SQL, values).fetchone()
+    return int(row[0]) if row else None
 
 
 def invalid(connection: psycopg.Connection, relid: int) -> list[Index]:
