@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from monitors import access, audit, review, thresholds
 from monitors.advisor import Advisor, Finding, Severity, spelled
 from monitors.advisors import ADVISORS
 from monitors.models import FindingRecord, ProbeState, Snapshot, Target
-
-log = logging.getLogger(__name__)
 
 BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
 SAID = (
@@ -51,16 +48,12 @@ STATES = ("open", "acknowledged", "snoozed", "resolved")
 def keep(target_id: int, probes: Iterable[str]) -> None:
     """Judge a target by what was just read, and keep what is found.
 
-    Never raises: a snapshot that was stored stays stored whatever the advisors do.
+    Call it after the snapshots are stored: they stay so if an advisor raises.
     """
     read = set(probes)
     advisors = [advisor for advisor in ADVISORS if advisor.reads[0] in read]
-    if not advisors:
-        return
-    try:
+    if advisors:
         keep_of(target_id, advisors)
-    except Exception:
-        log.exception("The findings of target %s are not kept", target_id)
 
 
 def keep_of(target_id: int, advisors: Sequence[Advisor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -212,18 +211,23 @@ def test_a_fast_read_costs_a_few_queries(target, neglected, django_assert_max_nu
         findings.keep(target.pk, {"activity", "sessions", "progress"})
 
 
-def test_advisors_that_fail_break_no_snapshot(target, monkeypatch, caplog):
+def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
     def fail(*_):
         message = "an advisor stumbled"
         raise ZeroDivisionError(message)
 
     monkeypatch.setattr(review, "samples_for", fail)
+    WorkerBeat.objects.create(name="s", role="snapshots", slot=0, beat_at=timezone.now())
+    schedule.make_leases()
+    Lease.objects.update(due_at=timezone.now())
+    [lease] = [one for one in schedule.claim_due(timezone.now()) if one.kind == "fast"]
 
-    with caplog.at_level(logging.ERROR):
-        findings.keep(target.pk, ALL)
+    with pytest.raises(ZeroDivisionError, match="an advisor stumbled"):
+        tasks.snapshot(target.pk, lease.kind, str(lease.claim))
 
-    assert f"The findings of target {target.pk} are not kept" in caplog.text
-    assert "an advisor stumbled" in caplog.text
+    assert ProbeState.objects.get(target=target, probe="activity").state == "ok"
+    lease.refresh_from_db()
+    assert lease.due_at > timezone.now()
 
 
 def test_a_worker_keeps_findings_after_a_leases_snapshots(target, neglected):
