@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
@@ -10,8 +11,9 @@ from django.db.models import Q
 from dashboard.table_rows import databases_of, rows_at
 from monitors.advisor import Finding, quoted
 from monitors.bloat import MEASURED
-from monitors.history import series
+from monitors.history import objects, series
 from monitors.history.growth import Growth, growth
+from monitors.history.objects import Objects
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, ProbeState, Target
 
@@ -70,37 +72,106 @@ NOT_MEASURED = (
 )
 
 KINDS = {"i": "index", "t": "TOAST", "m": "materialized view"}
+COUNTED_BY = ("database_id", "schemaname", "relkind", "method", "not_estimated")
+"""What `groups_of` tells apart: enough for every count and sum of the page."""
+ORDERS = {
+    **{
+        name: objects.text_of(name)
+        for name in ("schemaname", "relname", "indexrelname", "relkind", "method", "not_estimated")
+    },
+    **{
+        name: objects.column(name)
+        for name in (
+            "relid",
+            "size_bytes",
+            "bloat_bytes",
+            "bloat_pct",
+            "measured_at",
+            "estimate_bytes",
+            "stats_at",
+            "fillfactor",
+            "reltuples",
+            "relfilenode",
+        )
+    },
+    "name": objects.name_of("schemaname", "indexrelname", "relname"),
+}
+"""What our database can order objects by."""
 Row = dict[str, Any]
+Grown = Mapping[tuple[int, int], Growth]
 
 
-def bloat_of(
+def objects_of(target: Target, window: Window) -> Objects:
+    """Return the objects of the window's end, for our database to choose from."""
+    return Objects("bloat", target.pk, None if window.is_live else window.end)
+
+
+def read_at_of(target: Target) -> dict[int, datetime]:
+    """Return when each database was last read, by our own id."""
+    states = ProbeState.objects.filter(target=target, probe="bloat", database__isnull=False)
+    read = states.values_list("database_id", "taken_at")
+    return {database_id: taken_at for database_id, taken_at in read if taken_at}
+
+
+def growth_of(target: Target, window: Window) -> Grown:
+    """Return {(database id, relid): growth} of what changed in a window."""
+    return growth("bloat", target.pk, window, "bloat_bytes", by="method")
+
+
+def bloat_of(target: Target, window: Window, key: series.Key) -> list[Row]:
+    """Return the objects of the window's end that fit a key, without growth and level; see `completed`."""
+    rows = rows_at("bloat", target, window, key)
+    return completed(target, rows, {}, (), measured=measured_in(rows))
+
+
+def measured_in(rows: Iterable[Mapping[str, Any]]) -> set[int]:
+    """Return the ids of the databases of which something was ever measured: pgstattuple works there."""
+    return {row["database_id"] for row in rows if row["method"] in MEASURED}
+
+
+def completed(
     target: Target,
-    window: Window,
-    findings: Sequence[Finding] = (),
-    key: series.Key | None = None,
+    rows: Iterable[Row],
+    grown: Grown,
+    findings: Sequence[Finding],
+    *,
+    measured: Collection[int],
 ) -> list[Row]:
-    """Return every object of the window's end, or those that fit a key.
+    """Add to objects what pages and exports say of them; leaves out those of unknown databases.
 
     Keys: `COLUMNS`, every column of the probe, and for the page `datid`, `name` (quoted, of a
-    TOAST table its table's), `label` (with TOAST said), `kind`, `shown_pct` (None below 10 MB), `word` and `means` of the method, `why_not`,
-    `growth` (None: unchanged in the window, or not known) and `level`.
+    TOAST table its table's), `label` (with TOAST said), `kind`, `shown_pct` (None below 10 MB),
+    `word` and `means` of the method, `why_not`, `growth` (None: unchanged in the window, or
+    not known) and `level`. `measured` are the databases where pgstattuple works.
     """
     databases = databases_of(target)
-    states = ProbeState.objects.filter(target=target, probe="bloat", database__isnull=False)
-    read_at = dict(states.values_list("database_id", "taken_at"))
-    grown = {} if key else growth("bloat", target.pk, window, "bloat_bytes", by="method")
+    read_at = read_at_of(target)
     levels = levels_of(findings)
-    rows = [
+    found = [
         bloat_row(row, databases[row["database_id"]], grown, read_at)
-        for row in rows_at("bloat", target, window, key)
+        for row in rows
         if row["database_id"] in databases
     ]
-    works = has_pgstattuple(rows)
-    for row in rows:
-        if row["method"] is None and works[row["database"]]:
+    for row in found:
+        if row["method"] is None and row["database_id"] in measured:
             row["unknown_word"], row["why_not"] = "not measured yet", NOT_MEASURED
         row["level"] = levels.get((row["database_id"], row["label"]), "")
-    return rows
+    return found
+
+
+def groups_of(target: Target, window: Window) -> list[Row]:
+    """Return how many objects there are of each kind, and what they waste, for counts and sums.
+
+    Keys: those of `COUNTED_BY`, `database`, `objects`, `size_bytes`, `bloat_bytes` (sums, None:
+    of none), `bloat_bytes_known` (of how many).
+    """
+    databases = databases_of(target)
+    groups = objects_of(target, window).groups(COUNTED_BY, ("size_bytes", "bloat_bytes"))
+    return [
+        {**group, "database": databases[group["database_id"]].datname}
+        for group in groups
+        if group["database_id"] in databases
+    ]
 
 
 def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
@@ -115,7 +186,7 @@ def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
 def bloat_row(
     row: Row,
     database: Database,
-    grown: Mapping[tuple[int, int], Growth],
+    grown: Grown,
     read_at: Mapping[int, Any],
 ) -> Row:
     """Add to an object's row what its page says of it; returns the same row."""
@@ -156,57 +227,54 @@ def is_index(row: Mapping[str, Any]) -> bool:
 
 
 def wasted(rows: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return the wasted bytes of the objects of which something is known, None where of none."""
+    """Return the wasted bytes of the objects, or groups, of which something is known; None: of none."""
     known = [row["bloat_bytes"] for row in rows if row["bloat_bytes"] is not None]
     return sum(known) if known else None
 
 
-def by_schema(rows: Sequence[Row]) -> list[Row]:
+def counted_in(groups: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many objects some groups hold."""
+    return sum(group["objects"] for group in groups)
+
+
+def by_schema(groups: Iterable[Row]) -> list[Row]:
     """Return the schemas with what their tables and indexes waste, most first.
 
     Keys: database, schemaname, objects, unknown, size_bytes, table_bytes, index_bytes, bloat_bytes.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["database"], row["schemaname"] or ""), []).append(row)
+    schemas: dict[tuple[str, str], list[Row]] = {}
+    for group in groups:
+        schemas.setdefault((group["database"], group["schemaname"] or ""), []).append(group)
     found = [
         {
             "database": database,
             "schemaname": schema,
-            "objects": len(mine),
-            "unknown": sum(row["bloat_bytes"] is None for row in mine),
-            "size_bytes": sum(row["size_bytes"] or 0 for row in mine),
-            "table_bytes": wasted(row for row in mine if not is_index(row)),
-            "index_bytes": wasted(row for row in mine if is_index(row)),
+            "objects": counted_in(mine),
+            "unknown": counted_in(mine) - sum(group["bloat_bytes_known"] for group in mine),
+            "size_bytes": sum(group["size_bytes"] or 0 for group in mine),
+            "table_bytes": wasted(group for group in mine if not is_index(group)),
+            "index_bytes": wasted(group for group in mine if is_index(group)),
             "bloat_bytes": wasted(mine),
         }
-        for (database, schema), mine in groups.items()
+        for (database, schema), mine in schemas.items()
     ]
     return sorted(found, key=lambda row: -(row["bloat_bytes"] or 0))
 
 
-def methods_of(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
+def methods_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
     """Return (word, how many objects are known by it), the most reliable first, unknown last."""
     counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["method"] or ""] = counts.get(row["method"] or "", 0) + 1
+    for group in groups:
+        name = group["method"] or ""
+        counts[name] = counts.get(name, 0) + group["objects"]
     named = [(word, counts[name]) for name, (word, _) in METHODS.items() if name in counts]
     return [*named, ("not known", counts[""])] if "" in counts else named
-
-
-def has_pgstattuple(rows: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
-    """Return {database: whether something of it was ever measured}: pgstattuple works there."""
-    found: dict[str, bool] = {}
-    for row in rows:
-        measured = row["method"] in MEASURED
-        found[row["database"]] = found.get(row["database"], False) or measured
-    return found
 
 
 def of_table(target: Target, window: Window, table: Mapping[str, Any]) -> Row | None:
     """Return a table's own row, None where it is not read yet."""
     key = {"database_id": table["database_id"], "relid": table["relid"]}
-    return next(iter(bloat_of(target, window, key=key)), None)
+    return next(iter(bloat_of(target, window, key)), None)
 
 
 def last_known(target: Target, database: Database, relid: int) -> Row | None:

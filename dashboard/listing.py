@@ -1,4 +1,8 @@
-"""A table of a page: what it shows of its rows, by the words of the query."""
+"""A table of a page: what it shows of its rows, by the words of the query.
+
+Rows that are in memory are ordered and paged here (`listing_of`); of very many objects
+our own database does both, and only those shown are read (`listing_from`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
 
+from monitors.history.objects import Objects, Order, Term, all_of
+
 PAGE_SIZE = 50
 
 Row = dict[str, Any]
@@ -16,18 +22,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Listing:
-    """All rows that match, in order, and the one page of them that is shown."""
+    """All rows that match, in order, and the one page of them that is shown.
+
+    Where the database paged, `matching` is what is shown, of an export all; `total` counts all.
+    """
 
     matching: list[Row]
     rows: list[Row]
+    total: int
     page: int
     sort: str
     q: str
-
-    @property
-    def total(self) -> int:
-        """How many rows match."""
-        return len(self.matching)
 
     @property
     def pages(self) -> int:
@@ -69,17 +74,51 @@ def listing_of(
     first; rows without a value come last either way. `searched` is the text
     that `q` is looked for in. Raises BadRequest for another column or page.
     """
-    sort = request.GET.get("sort") or default
-    if sort.removeprefix("-") not in columns:
-        message = f"The table can't be sorted by {sort[:40]!r}."
-        raise BadRequest(message)
-    q = request.GET.get("q", "").strip()
+    sort, q = sort_of(request, columns, default), sought_in(request)
     sought = q.casefold()
     matching = [row for row in rows if not sought or sought in searched(row).casefold()]
     matching = ordered(matching, sort)
     page = page_of(request, len(matching))
     start = (page - 1) * PAGE_SIZE
-    return Listing(matching, matching[start : start + PAGE_SIZE], page, sort, q)
+    return Listing(matching, matching[start : start + PAGE_SIZE], len(matching), page, sort, q)
+
+
+def listing_from(
+    request: HttpRequest,
+    objects: Objects,
+    *conditions: Term,
+    sort: str,
+    orders: Mapping[str, Term],
+) -> Listing:
+    """Return the listing that the query asks for, of the objects that meet all conditions.
+
+    `orders` are the expressions by what a sort may name; `sort` is one of them (`sort_of`).
+    For an export all rows are read, for a page only those that it shows.
+    """
+    total = objects.counts(total=all_of(*conditions))["total"]
+    page = page_of(request, total)
+    of_all = bool(request.GET.get("format"))
+    rows = objects.rows(
+        *conditions,
+        order=[Order(orders[sort.removeprefix("-")], sort.startswith("-"))],
+        limit=None if of_all else PAGE_SIZE,
+        offset=0 if of_all else (page - 1) * PAGE_SIZE,
+    )
+    return Listing(rows, rows, total, page, sort, sought_in(request))
+
+
+def sort_of(request: HttpRequest, columns: Iterable[str], default: str) -> str:
+    """Return what `sort` of the query asks for; raises BadRequest for another column."""
+    sort = request.GET.get("sort") or default
+    if sort.removeprefix("-") not in columns:
+        message = f"The table can't be sorted by {sort[:40]!r}."
+        raise BadRequest(message)
+    return sort
+
+
+def sought_in(request: HttpRequest) -> str:
+    """Return the text that `q` of the query looks for, '' for all."""
+    return request.GET.get("q", "").strip()
 
 
 def ordered(rows: Sequence[Row], sort: str) -> list[Row]:

@@ -111,25 +111,13 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
     return render_page(request, "action_log.html", context, page=page, target=target, window=window)
 
 
-@dataclass(frozen=True)
-class LogPage(Listing):
-    """One page of a log; all that matches is counted, never loaded."""
-
-    count: int
-
-    @property
-    def total(self) -> int:
-        """How many rows match."""
-        return self.count
-
-
-def log_page(request: HttpRequest, rows: QuerySet[Any]) -> LogPage:
+def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing:
     """Return the page of the log that the query asks for."""
     count = rows.count()
     page = page_of(request, count)
     shown = [line_of(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
     q = request.GET.get("q", "").strip()
-    return LogPage(matching=[], rows=shown, page=page, sort="", q=q, count=count)
+    return Listing(matching=[], rows=shown, page=page, sort="", q=q, total=count)
 
 
 def line_of(row: Action | AuditEntry) -> dict[str, Any]:

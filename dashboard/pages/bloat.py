@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,12 +13,21 @@ from django.views.decorators.http import require_safe
 
 from dashboard import bloat_rows, charts
 from dashboard.frame import SUBJECTS
-from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.listing import (
+    Listing,
+    Row,
+    chosen,
+    listing_from,
+    listing_of,
+    sort_of,
+    sought_in,
+)
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.table_rows import databases_of
 from monitors import access, review
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, counted
-from monitors.history import series
+from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.review import Verdict
@@ -40,6 +50,8 @@ SCHEMA_COLUMNS = (
     "bloat_bytes",
 )
 SORTED = ("name", *bloat_rows.COLUMNS)
+KINDS = {"tables": "rmt", "indexes": "i"}
+"""relkind of what a tab shows, of others all."""
 WINDOW = "24h"
 """Shown by default: bloat is read each hour."""
 TOP = 4
@@ -53,50 +65,106 @@ def bloat(request: PageRequest, name: str) -> HttpResponseBase:
     """Show wasted bytes, their history, and the tables and indexes that waste most."""
     target, window = get_target(request, name), window_of(request, WINDOW)
     findings = review.findings(target, None if window.is_live else window.end)
-    rows = bloat_rows.bloat_of(target, window, findings)
     tab = chosen(request, "tab", TABS, "all")
+    facts = facts_of(target, window, findings)
     if tab == "schemas":
-        shown = by_schema(request, rows)
-        exported = table_response(request, "bloat", SCHEMA_COLUMNS, shown.matching)
+        shown = by_schema(request, facts.groups)
     else:
-        shown = listing(request, rows, tab)
-        exported = table_response(request, "bloat", bloat_rows.COLUMNS, shown.matching)
-    return exported or page(request, target, window, rows, shown, findings)
+        shown = listing(request, target, window, facts, tab)
+    columns: Sequence[str] = SCHEMA_COLUMNS if tab == "schemas" else bloat_rows.COLUMNS
+    exported = table_response(request, "bloat", columns, shown.matching)
+    return exported or page(request, target, window, facts, shown)
 
 
-def of_tab(rows: Sequence[Row], tab: str) -> list[Row]:
-    """Return the objects of one of `TABS`."""
-    if tab == "tables":
-        return [row for row in rows if not bloat_rows.is_index(row)]
-    if tab == "indexes":
-        return [row for row in rows if bloat_rows.is_index(row)]
-    if tab == "growers":
-        return [row for row in rows if (row["growth_bytes"] or 0) > 0]
-    return list(rows)
+@dataclass(frozen=True)
+class Facts:
+    """What the page says of all objects together."""
+
+    groups: list[Row]  # `bloat_rows.groups_of`
+    grown: bloat_rows.Grown
+    worst: list[Row]  # what wastes most, most first
+    findings: Sequence[Finding]
+
+    @property
+    def measured(self) -> set[int]:
+        """The ids of the databases where pgstattuple works."""
+        return bloat_rows.measured_in(self.groups)
 
 
-def in_database(request: PageRequest, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of the database that the query names."""
-    database = request.GET.get("database", "")
-    return [row for row in rows if not database or row["database"] == database]
+def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Facts:
+    """Return what the page says of all objects together."""
+    groups = bloat_rows.groups_of(target, window)
+    grown = bloat_rows.growth_of(target, window)
+    most = objects.Order(objects.column("bloat_bytes"), greatest_first=True)
+    rows = bloat_rows.objects_of(target, window).rows(order=[most], limit=TOP)
+    measured = bloat_rows.measured_in(groups)
+    worst = bloat_rows.completed(target, rows, grown, findings, measured=measured)
+    return Facts(groups, grown, worst, findings)
 
 
-def listing(request: PageRequest, rows: Sequence[Row], tab: str) -> Listing:
+def groups_of_tab(groups: Sequence[Row], tab: str) -> list[Row]:
+    """Return the groups of one of `TABS`."""
+    kinds = KINDS.get(tab)
+    return [group for group in groups if kinds is None or group["relkind"] in kinds]
+
+
+def grew(grown: bloat_rows.Grown) -> list[tuple[int, int]]:
+    """Return the keys of what grew in the window."""
+    return [key for key, change in grown.items() if round(change.grown) > 0]
+
+
+def listing(
+    request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
+) -> Listing:
     """Return the objects that the query asks for; by default what wastes or grew most first."""
-    return listing_of(
+    databases = {pk: one.datname for pk, one in databases_of(target).items()}
+    read_at = bloat_rows.read_at_of(target)
+    wanted = request.GET.get("database", "")
+    conditions = [
+        objects.among("database_id", [pk for pk in databases if wanted in {"", databases[pk]}])
+    ]
+    if tab in KINDS:
+        conditions.append(objects.among("relkind", KINDS[tab]))
+    if tab == "growers":
+        conditions.append(objects.among_keys(grew(facts.grown)))
+    if q := sought_in(request):
+        named = [pk for pk, name in databases.items() if q.casefold() in name.casefold()]
+        conditions.append(
+            objects.any_of(
+                objects.containing(q, "schemaname", "indexrelname"),
+                objects.containing(q, "schemaname", "relname"),
+                objects.among("database_id", named),
+            )
+        )
+    by_name = sorted(databases, key=lambda pk: databases[pk].casefold())
+    growth = {key: round(change.grown) for key, change in facts.grown.items()}
+    shown = listing_from(
         request,
-        in_database(request, of_tab(rows, tab)),
-        columns=SORTED,
-        default="-growth_bytes" if tab == "growers" else "-bloat_bytes",
-        searched=lambda row: f"{row['database']} {row['name']} {row['relname']}",
+        bloat_rows.objects_of(target, window),
+        *conditions,
+        sort=sort_of(request, SORTED, "-growth_bytes" if tab == "growers" else "-bloat_bytes"),
+        orders={
+            **bloat_rows.ORDERS,
+            "database": objects.place_in("database_id", by_name),
+            "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
+            "growth_bytes": objects.value_of(growth),
+        },
     )
+    rows = bloat_rows.completed(
+        target, shown.rows, facts.grown, facts.findings, measured=facts.measured
+    )
+    return replace(shown, matching=rows, rows=rows)
 
 
-def by_schema(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing:
     """Return the schemas that the query asks for, what wastes most first."""
     return listing_of(
         request,
-        bloat_rows.by_schema(in_database(request, rows)),
+        bloat_rows.by_schema(
+            group
+            for group in groups
+            if request.GET.get("database") in {None, "", group["database"]}
+        ),
         columns=SCHEMA_COLUMNS,
         default="-bloat_bytes",
         searched=lambda row: f"{row['database']} {row['schemaname']}",
@@ -104,33 +172,28 @@ def by_schema(request: PageRequest, rows: Sequence[Row]) -> Listing:
 
 
 def page(
-    request: PageRequest,
-    target: Target,
-    window: Window,
-    rows: list[Row],
-    shown: Listing,
-    findings: Sequence[Finding],
+    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
 ) -> HttpResponse:
     """Render the page around a listing."""
     tab = request.GET.get("tab") or "all"
-    known = any(row["method"] for row in rows)
+    groups = facts.groups
+    known = any(group["method"] for group in groups)
     total = series.gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
+    names = {group["database_id"]: group["database"] for group in groups}
     context: dict[str, Any] = {
-        "findings": [one for one in findings if SUBJECTS.get(one.advisor) == "bloat"],
-        "verdict": verdict(target, window, rows, findings),
-        "objects": rows,
+        "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "bloat"],
+        "verdict": verdict(target, window, facts),
+        "objects_count": bloat_rows.counted_in(groups),
         "known": known,
         "listing": shown,
         "sort": shown.sort,
         "tab": tab,
-        "tabs": [(key, text, count_of(rows, key)) for key, text in TABS.items()],
-        "databases": sorted({row["database"] for row in rows}),
-        "blind": blind_in(rows),
-        "unmeasured": [
-            name for name, works in sorted(bloat_rows.has_pgstattuple(rows).items()) if not works
-        ],
-        "tiles": tiles(rows, total),
-        "chart": chart_of(target, window, rows, total) if total else None,
+        "tabs": [(key, text, count_of(facts, key)) for key, text in TABS.items()],
+        "databases": sorted(set(names.values())),
+        "blind": blind_in(facts),
+        "unmeasured": sorted(name for pk, name in names.items() if pk not in facts.measured),
+        "tiles": tiles(target, window, facts, total),
+        "chart": chart_of(target, window, facts.worst, total) if total else None,
         "rows": shown.rows if tab == "schemas" else sparked(target, window, shown.rows),
         "offers": frozenset(ACTIONS),
         "may": access.permissions_of(request.user, target),
@@ -143,45 +206,44 @@ def page(
         target=target,
         window=window,
         reads=("bloat",),
-        findings=findings,
+        findings=facts.findings,
     )
 
 
-def count_of(rows: Sequence[Row], tab: str) -> int:
+def count_of(facts: Facts, tab: str) -> int:
     """Return how many lines a tab has."""
     if tab == "schemas":
-        return len({(row["database"], row["schemaname"]) for row in rows})
-    return len(of_tab(rows, tab))
+        return len({(group["database"], group["schemaname"]) for group in facts.groups})
+    if tab == "growers":
+        return len(grew(facts.grown))
+    return bloat_rows.counted_in(groups_of_tab(facts.groups, tab))
 
 
-def blind_in(rows: Sequence[Row]) -> list[Mapping[str, Any]]:
+def blind_in(facts: Facts) -> list[Mapping[str, Any]]:
     """Return the databases of which nothing is known: database, and how many objects are hidden."""
     hidden: dict[str, int] = {}
-    measured = bloat_rows.has_pgstattuple(rows)
-    for row in rows:
-        unread = row["not_estimated"] == "unreadable" and row["method"] is None
-        if unread and not measured[row["database"]]:
-            hidden[row["database"]] = hidden.get(row["database"], 0) + 1
+    for group in facts.groups:
+        unread = group["not_estimated"] == "unreadable" and group["method"] is None
+        if unread and group["database_id"] not in facts.measured:
+            hidden[group["database"]] = hidden.get(group["database"], 0) + group["objects"]
     return [{"database": name, "objects": count} for name, count in sorted(hidden.items())]
 
 
-def verdict(
-    target: Target, window: Window, rows: Sequence[Row], findings: Sequence[Finding]
-) -> Verdict:
+def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     """Return the verdict of the findings; where nothing is known of bloat, that."""
     judged = review.verdict(
-        target, findings, page="bloat", at=None if window.is_live else window.end
+        target, facts.findings, page="bloat", at=None if window.is_live else window.end
     )
     if judged.finding is not None or judged.level not in {"good", "notice"}:
         return judged
-    if not any(row["method"] for row in rows):
+    if not any(group["method"] for group in facts.groups):
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
         return Verdict("unknown", text, judged.foot, None)
-    largest = max(rows, key=lambda row: row["bloat_bytes"] or 0)
-    waste = bloat_rows.wasted(rows) or 0
-    unknown = sum(row["method"] is None for row in rows)
+    waste = bloat_rows.wasted(facts.groups) or 0
+    unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
     text = judged.text
     if waste >= LARGE_BYTES:
+        largest = facts.worst[0]
         figure, size = " ".join(charts.bytes_words(waste)), largest["bloat_bytes"] or 0
         share = " ".join(charts.bytes_words(size))
         text = f"{text} {figure} are wasted in all, {share} of them by {largest['label']}."
@@ -198,11 +260,10 @@ def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
 
 
 def chart_of(
-    target: Target, window: Window, rows: Sequence[Row], total: series.Series
+    target: Target, window: Window, worst: Sequence[Row], total: series.Series
 ) -> dict[str, Any]:
     """Return the chart of wasted bytes: their sum, and the objects that waste most."""
     lines = [("All", total, "bloat_bytes")]
-    worst = sorted(rows, key=lambda row: -(row["bloat_bytes"] or 0))[:TOP]
     for row in worst:
         if (row["bloat_bytes"] or 0) < LARGE_BYTES:
             break
@@ -230,16 +291,29 @@ def label_of(row: Row, others: Sequence[Row]) -> str:
     return str(row["label"]) if len(alike) == 1 else f"{row['database']}: {row['label']}"
 
 
-def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, Any]]:
+def grown_most(target: Target, window: Window, facts: Facts) -> Row | None:
+    """Return the object that grew most in the window, None where none grew."""
+    grew_most = max(grew(facts.grown), key=lambda key: facts.grown[key].grown, default=None)
+    if grew_most is None:
+        return None
+    rows = bloat_rows.objects_of(target, window).rows(objects.among_keys([grew_most]))
+    found = bloat_rows.completed(target, rows, facts.grown, facts.findings, measured=facts.measured)
+    return found[0] if found else None
+
+
+def tiles(
+    target: Target, window: Window, facts: Facts, total: series.Series | None
+) -> list[dict[str, Any]]:
     """Return the headline figures."""
-    tables, indexes = of_tab(rows, "tables"), of_tab(rows, "indexes")
-    methods = bloat_rows.methods_of(rows)
-    unknown = dict(methods).get("not known", 0)
-    grown = max(rows, key=lambda row: row["growth_bytes"] or 0, default=None)
-    growth = grown["growth_bytes"] if grown and (grown["growth_bytes"] or 0) > 0 else None
-    size = sum(row["size_bytes"] or 0 for row in rows if row["method"])
-    waste = bloat_rows.wasted(rows)
-    largest = max(rows, key=lambda row: row["bloat_bytes"] or 0, default=None)
+    groups = facts.groups
+    tables, indexes = groups_of_tab(groups, "tables"), groups_of_tab(groups, "indexes")
+    methods = bloat_rows.methods_of(groups)
+    count, unknown = bloat_rows.counted_in(groups), dict(methods).get("not known", 0)
+    grown = grown_most(target, window, facts)
+    growth = grown["growth_bytes"] if grown else None
+    size = sum(group["size_bytes"] or 0 for group in groups if group["method"])
+    waste = bloat_rows.wasted(groups)
+    largest = facts.worst[0] if facts.worst else None
     most = largest["bloat_bytes"] if largest else None
     return [
         {
@@ -259,7 +333,9 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
             "title": "By indexes",
             "value": bloat_rows.wasted(indexes),
             "kind": "bytes",
-            "note": f"of {counted(len(indexes), 'btree index')}".replace("indexs", "indexes"),
+            "note": f"of {counted(bloat_rows.counted_in(indexes), 'btree index')}".replace(
+                "indexs", "indexes"
+            ),
         },
         {
             "title": "Most by one",
@@ -269,10 +345,10 @@ def tiles(rows: Sequence[Row], total: series.Series | None) -> list[dict[str, An
         },
         {
             "title": "Judged",
-            "value": len(rows) - unknown,
-            "unit": f"of {len(rows):,}",
+            "value": count - unknown,
+            "unit": f"of {count:,}",
             "level": "notice" if unknown else "",
-            "note": ", ".join(f"{count:,} {word}" for word, count in methods),
+            "note": ", ".join(f"{known:,} {word}" for word, known in methods),
         },
         {
             "title": "Grew most",

@@ -48,18 +48,6 @@ class Filters:
     text: str
 
 
-@dataclass(frozen=True)
-class Page(Listing):
-    """One page of the list; all that matches is counted, never loaded."""
-
-    count: int
-
-    @property
-    def total(self) -> int:
-        """How many rows match."""
-        return self.count
-
-
 @require_safe
 def findings(request: PageRequest) -> HttpResponseBase:
     """Show the findings of every target that the person may see."""
@@ -166,7 +154,7 @@ def counted(rows: QuerySet[FindingRecord], window: Window) -> list[tuple[str, st
     return [(state, title, counts[state]) for state, title in TITLES.items()]
 
 
-def page_here(request: HttpRequest, rows: QuerySet[FindingRecord], window: Window) -> Page:
+def page_here(request: HttpRequest, rows: QuerySet[FindingRecord], window: Window) -> Listing:
     """Return the page of the list that the query asks for."""
     count = rows.count()
     page = page_of(request, count)
@@ -175,7 +163,7 @@ def page_here(request: HttpRequest, rows: QuerySet[FindingRecord], window: Windo
         for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     ]
     q = request.GET.get("q", "").strip()
-    return Page(matching=[], rows=shown, page=page, sort="", q=q, count=count)
+    return Listing(matching=[], rows=shown, page=page, sort="", q=q, total=count)
 
 
 def seen(row: FindingRecord, window: Window) -> Finding:

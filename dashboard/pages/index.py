@@ -65,7 +65,7 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
     if database is None or kept is None:
         raise Http404
     place = {"database_id": database.pk}
-    bloats = bloat_rows.bloat_of(target, window, key={**place, "relid": indexrelid})
+    bloats = bloat_rows.bloat_of(target, window, {**place, "relid": indexrelid})
     bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
     tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
     table = tables[0] if tables else None

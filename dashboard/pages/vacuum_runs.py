@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import F, Q, QuerySet
@@ -45,18 +44,6 @@ SORTS = {
 CHUNK = 2000
 
 
-@dataclass(frozen=True)
-class RunsPage(Listing):
-    """One page of the runs; all that match are counted, never loaded."""
-
-    count: int
-
-    @property
-    def total(self) -> int:
-        """How many rows match."""
-        return self.count
-
-
 @require_safe
 def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the runs of a window, newest first, or export all that the filter matches."""
@@ -72,7 +59,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
     shown = run_rows.rows_of(target, runs[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     q = request.GET.get("q", "").strip()
     context = {
-        "listing": RunsPage(matching=[], rows=shown, page=page, sort=sort, q=q, count=count),
+        "listing": Listing(matching=[], rows=shown, page=page, sort=sort, q=q, total=count),
         "sort": sort,
         "filter": request.GET.get("filter") or "all",
         "filters": [(key, text, every.filter(TESTS[key]).count()) for key, text in FILTERS.items()],

@@ -52,16 +52,23 @@ def ends(
     if source.unit != "sample":
         counted = sql.SQL("1")
     value, time = sql.Identifier(field_name), source.time
+    # Most objects have one row in a window, the first: they are left out before anything is sorted.
     return fetch(
         sql.SQL(
-            "SELECT database_id, {key},"
+            "WITH moved AS MATERIALIZED ("
+            "SELECT database_id, {key} FROM {table}"
+            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " GROUP BY database_id, {key} HAVING count(*) > 1 OR {known_before})"
+            " SELECT database_id, {key},"
             " (array_agg({value} ORDER BY {time}) FILTER (WHERE {value} IS NOT NULL))[1],"
             " (array_agg({value} ORDER BY {time} DESC) FILTER (WHERE {value} IS NOT NULL))[1],"
             " (array_agg({gone} ORDER BY {time} DESC))[1], {counted}"
-            " FROM {table} WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
+            " FROM moved JOIN {table} USING (database_id, {key})"
+            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
             " GROUP BY database_id, {key}"
         ).format(
             key=sql.Identifier(source.history.sample.key[0]),
+            known_before=source.known_before,
             value=value,
             time=time,
             gone=source.gone,

@@ -796,15 +796,24 @@ def now(
     thousand objects does not show it leaves out by `without`.
     """
     history = HISTORY[probe_name]
-    left_out = frozenset(without)
-    fields = history.latest._meta.concrete_fields
-    names = [field.name for field in fields if field.name not in left_out]
     statement = sql.SQL("SELECT {names} FROM {table} WHERE {where}{present}").format(
-        names=sql.SQL(", ").join(map(sql.Identifier, names)),
+        names=sql.SQL(", ").join(map(sql.Identifier, names := columns_of(history, without))),
         table=sql.Identifier(history.latest._meta.db_table),
         where=Source(history, target_id, database_id, "sample").where(key),
         present=sql.SQL("" if gone else " AND gone_at IS NULL"),
     )
+    return fetch_rows(statement, names)
+
+
+def columns_of(history: History, without: Iterable[str] = ()) -> list[str]:
+    """Return the columns of a probe's latest rows."""
+    left_out = frozenset(without)
+    fields = history.latest._meta.concrete_fields
+    return [field.name for field in fields if field.name not in left_out]
+
+
+def fetch_rows(statement: sql.Composed, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Run a read of our own database that returns these columns, each row as a dict."""
     connection.ensure_connection()
     # In binary, since ten thousand rows have seventy thousand times to be read.
     with Cursor(connection.connection) as cursor:
@@ -821,50 +830,47 @@ def at(
     Empty where the moment is older than the samples: then only hours exist.
     """
     history = HISTORY[probe_name]
-    sample = history.sample
-    kept = {
-        (row["database_id"], *(row[name] for name in sample.key)): row
-        for row in now(probe_name, target_id, database_id=database_id, gone=True)
+    return fetch_rows(stood_at(history, target_id, moment, database_id), columns_of(history))
+
+
+def stood_at(
+    history: History, target_id: int, moment: datetime, database_id: int | None = None
+) -> sql.Composed:
+    """Return the statement that reads every object as it stood at a past moment."""
+    sample, source = history.sample, Source(history, target_id, database_id, "sample")
+    of_sample = {"target_id", "database_id", *sample.key, *sample.gauges, *sample.facts}
+    then = {
+        **{name: sql.SQL("s.{}").format(sql.Identifier(name)) for name in of_sample},
+        **dict.fromkeys(sample.counters, sql.SQL("NULL")),
+        "changed_at": sql.SQL("s.taken_at"),
+        "since_at": sql.SQL("coalesce(l.since_at, s.taken_at)"),
+        "gone_at": sql.SQL("NULL"),
     }
-    source = Source(history, target_id, database_id, "sample")
-    columns = ("database_id", *sample.key, *sample.gauges, *sample.facts)
-    rows = fetch(
-        sql.SQL(
-            "SELECT DISTINCT ON (database_id, {key}) {gone}, taken_at, {columns} FROM {table}"
-            " WHERE {where} AND taken_at <= %(moment)s AND taken_at > %(early)s"
-            " ORDER BY database_id, {key}, taken_at DESC"
-        ).format(
-            key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
-            gone=source.gone,
-            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-            table=source.table,
-            where=source.where(),
+    names = columns_of(history)
+    key = [sql.Identifier(name) for name in ("target_id", "database_id", *sample.key)]
+    # What did not change since is as it is now; of the rest the last sample before tells.
+    return sql.SQL(
+        "SELECT {names} FROM {latest} WHERE {where}"
+        " AND changed_at <= {moment} AND gone_at IS NULL"
+        " UNION ALL SELECT {then} FROM (SELECT DISTINCT ON ({key}) * FROM {samples}"
+        " WHERE {where} AND taken_at <= {moment} AND taken_at > {early}"
+        " ORDER BY {key}, taken_at DESC) AS s LEFT JOIN {latest} AS l ON {same}"
+        " WHERE NOT ({gone})"
+        " AND (l.id IS NULL OR l.changed_at > {moment} OR l.gone_at IS NOT NULL)"
+    ).format(
+        names=sql.SQL(", ").join(map(sql.Identifier, names)),
+        then=sql.SQL(", ").join(
+            then.get(name, sql.SQL("l.{}").format(sql.Identifier(name))) for name in names
         ),
-        {"moment": moment, "early": moment - partitions.KEEP_SAMPLES},
+        latest=sql.Identifier(history.latest._meta.db_table),
+        samples=source.table,
+        where=source.where(),
+        moment=sql.Literal(moment),
+        early=sql.Literal(moment - partitions.KEEP_SAMPLES),
+        key=sql.SQL(", ").join(key),
+        same=sql.SQL(" AND ").join(sql.SQL("l.{0} = s.{0}").format(name) for name in key),
+        gone=source.gone,
     )
-    past: dict[tuple[Any, ...], dict[str, Any]] = {
-        key: row
-        for key, row in kept.items()
-        if row["changed_at"] <= moment and row["gone_at"] is None
-    }
-    for is_gone, taken_at, *values in rows:
-        seen = dict(zip(columns, values, strict=True))
-        key = tuple(values[: 1 + len(sample.key)])
-        if is_gone:
-            past.pop(key, None)
-        elif key not in past:
-            blank = dict.fromkeys((*sample.counters, *sample.labels))
-            labels = {name: kept[key][name] for name in sample.labels} if key in kept else {}
-            past[key] = {
-                **blank,
-                **labels,
-                **seen,
-                "target_id": target_id,
-                "changed_at": taken_at,
-                "since_at": kept[key]["since_at"] if key in kept else taken_at,
-                "gone_at": None,
-            }
-    return list(past.values())
 
 
 def marks(
