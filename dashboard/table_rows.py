@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Max
 
 from monitors import autovacuum, due
 from monitors.advisor import Finding, table_name
-from monitors.history import series
+from monitors.history import objects, series
+from monitors.history.objects import Objects, Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, ProbeState, Target
 
@@ -38,17 +39,8 @@ COLUMNS = (
 )
 """Keys of the export, in order; computed ones carry their unit."""
 
-UNLISTED = (
-    *HISTORY["tables"].sample.counters,
-    "last_seq_scan",
-    "relallvisible",
-    "relpersistence",
-    *("target_id", "since_at", "changed_at", "gone_at"),
-)
-"""Columns that a list of tables neither shows nor judges by."""
-
-LIMITS = ("vacuum_threshold", "insert_threshold", "analyze_threshold", "threshold_pct")
-"""Keys that `add_limits` adds: they cost more than all others together."""
+LIMITS = ("vacuum_threshold", "threshold_pct", "autovacuum_enabled")
+"""Columns that our database can't order by: they are computed to the server's last bit."""
 
 NEED_VACUUM_ROWS = due.NEED_VACUUM_ROWS
 """n_dead_tup beyond which a table is listed by default."""
@@ -87,31 +79,84 @@ def databases_of(target: Target) -> dict[int, Database]:
     return {database.pk: database for database in Database.objects.filter(target=target)}
 
 
-def tables_of(
-    target: Target, window: Window, findings: Sequence[Finding], key: series.Key | None = None
-) -> list[Row]:
-    """Return every table, or those that fit a key, that a snapshot of the window's end shows.
+def objects_of(target: Target, window: Window) -> Objects:
+    """Return the tables of the window's end, TOAST tables too, for our database to choose from."""
+    return Objects("tables", target.pk, None if window.is_live else window.end)
 
-    Keys: `COLUMNS`, the columns of the latest rows (without a key, not `UNLISTED`), and for
-    the page `datid`, `table` (quoted as PostgreSQL would), `level`, and the other keys of
-    `LIMITS`. Without a key, only tables that need vacuum have `LIMITS`: `add_limits` adds them
-    to others.
+
+def of_kind(target: Target) -> Term:
+    """Return the condition of what a list shows: tables of databases that we know."""
+    return objects.all_of(
+        objects.among("relkind", sorted(SHOWN_KINDS)),
+        objects.among("database_id", sorted(databases_of(target))),
+    )
+
+
+def tables_of(
+    target: Target, window: Window, findings: Sequence[Finding], key: series.Key
+) -> list[Row]:
+    """Return the tables that fit a key, as a snapshot of the window's end shows them; see `completed`."""
+    rows = rows_at("tables", target, window, key)
+    shown = [row for row in rows if row["relkind"] in SHOWN_KINDS]
+    return completed(target, window, shown, findings)
+
+
+def completed(
+    target: Target, window: Window, rows: Iterable[Row], findings: Sequence[Finding]
+) -> list[Row]:
+    """Add to tables what pages and exports say of them; leaves out those of unknown databases.
+
+    Keys: `COLUMNS`, the columns of the latest rows, and for the page `datid`, `table` (quoted
+    as PostgreSQL would), `level`, and when autovacuum acts on it (`add_limits`).
     """
-    databases = databases_of(target)
-    states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
-    read_at = dict(states.values_list("database_id", "taken_at"))
-    next_xid = newest_xid(target, window)
-    rows = [
+    databases, read_at = databases_of(target), read_at_of(target)
+    next_xid, levels = newest_xid(target, window), levels_of(findings)
+    found = [
         table_row(row, databases[row["database_id"]], target, read_at, next_xid)
-        for row in rows_at("tables", target, window, key, without=() if key else UNLISTED)
-        if row["relkind"] in SHOWN_KINDS and row["database_id"] in databases
+        for row in rows
+        if row["database_id"] in databases
     ]
-    add_limits(target, rows if key else [row for row in rows if needs_vacuum(row)])
-    levels = levels_of(findings)
-    for row in rows:
+    add_limits(target, found)
+    for row in found:
         level = levels.get((row["database_id"], row["relid"]))
-        row["level"] = level or level_of(row.get("threshold_pct"), row["n_dead_tup"])
-    return rows
+        row["level"] = level or level_of(row["threshold_pct"], row["n_dead_tup"])
+    return found
+
+
+def read_at_of(target: Target) -> dict[int, datetime]:
+    """Return when each database was last read, by our own id."""
+    states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
+    read = states.values_list("database_id", "taken_at")
+    return {database_id: taken_at for database_id, taken_at in read if taken_at}
+
+
+def orders_of(target: Target, window: Window) -> dict[str, Term]:
+    """Return what our database can order tables by."""
+    databases, read_at = databases_of(target), read_at_of(target)
+    by_name = sorted(databases, key=lambda pk: databases[pk].datname.casefold())
+    plain = (
+        "relid",
+        "n_live_tup",
+        "n_dead_tup",
+        "n_mod_since_analyze",
+        "n_ins_since_vacuum",
+        "last_vacuum",
+        "last_autovacuum",
+        "last_analyze",
+        "last_autoanalyze",
+        "size_bytes",
+    )
+    return {
+        **{name: objects.column(name) for name in plain},
+        **{name: objects.text_of(name) for name in ("schemaname", "relname")},
+        "table": objects.name_of("schemaname", "relname"),
+        "database": objects.place_in("database_id", by_name),
+        "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
+        "dead_pct": objects.share("n_dead_tup", "n_live_tup"),
+        "xid_age": objects.age(
+            "relfrozenxid", newest_xid(target, window), autovacuum.FIRST_NORMAL_XID
+        ),
+    }
 
 
 def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, int | None], str]:
@@ -140,7 +185,7 @@ def table_row(
     """Add to a table's row what is computed from it, without limits; returns the same row."""
     row["database"] = database.datname
     row["datid"] = database.datid
-    row["table"] = table_name(row) if row["relname"] else str(row["relid"])
+    row["table"] = shown_name(row)
     row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
     row["autovacuum_enabled"] = autovacuum.is_enabled(target.settings, row["reloptions"])
     row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
@@ -180,10 +225,11 @@ def level_of(past_pct: float | None, dead: int | None) -> str:
     return "" if few or (past_pct or 0) <= NEAR_PCT else "notice"
 
 
-def worst_of(target: Target, window: Window, tables: Sequence[Row], count: int) -> list[Row]:
+def worst_of(target: Target, window: Window, count: int) -> list[Row]:
     """Return the tables that had most dead rows at any time of a window, the worst first.
 
     A table that was vacuumed a moment ago is among them: its fall is what one looks for.
+    Keys: those of the latest rows, `database` and `table`.
     """
     history = HISTORY["tables"]
     model, time, field = history.samples, "taken_at", "n_dead_tup"
@@ -192,9 +238,11 @@ def worst_of(target: Target, window: Window, tables: Sequence[Row], count: int) 
     seen = model._default_manager.filter(
         target_id=target.pk, **{f"{time}__gte": window.start, f"{time}__lt": window.end}
     )
+    known, kinds = objects_of(target, window), of_kind(target)
+    most_dead = objects.Order(objects.column("n_dead_tup"), greatest_first=True)
+    present = known.rows(kinds, order=[most_dead], limit=count)
     # A table is among them with more dead rows than the last of the present's worst, or not at all.
-    present = heapq.nlargest(count, (row["n_dead_tup"] or 0 for row in tables))
-    least = present[-1] if len(present) == count else 0
+    least = present[-1]["n_dead_tup"] or 0 if len(present) == count else 0
     past = seen.values("database_id", "relid").annotate(most=Max(field)).filter(most__gt=least)
     most: dict[tuple[int, int], int] = {
         (row["database_id"], row["relid"]): row["most"] for row in past
@@ -203,16 +251,25 @@ def worst_of(target: Target, window: Window, tables: Sequence[Row], count: int) 
     def greatest(row: Row) -> int:
         return max(row["n_dead_tup"] or 0, most.get((row["database_id"], row["relid"]), 0))
 
-    ranked = heapq.nlargest(count, tables, key=greatest)
-    return [row for row in ranked if greatest(row)]
+    candidates = {(row["database_id"], row["relid"]): row for row in present}
+    if others := most.keys() - candidates.keys():
+        # TOAST tables and those that are gone are among them, so all are asked for.
+        rows = known.rows(kinds, objects.among_keys(others))
+        candidates |= {(row["database_id"], row["relid"]): row for row in rows}
+    ranked = heapq.nlargest(count, candidates.values(), key=greatest)
+    databases = databases_of(target)
+    return [
+        {**row, "database": databases[row["database_id"]].datname, "table": shown_name(row)}
+        for row in ranked
+        if greatest(row)
+    ]
 
 
-def needs_vacuum(row: Mapping[str, Any]) -> bool:
-    """Whether a table is listed by default."""
-    return (row["n_dead_tup"] or 0) > NEED_VACUUM_ROWS
+def shown_name(row: Row) -> str:
+    """Return a table's name, quoted as PostgreSQL would, or its oid where it is not known."""
+    return table_name(row) if row["relname"] else str(row["relid"])
 
 
 def is_due(row: Mapping[str, Any]) -> bool:
     """Whether a table has passed autovacuum's threshold."""
-    # Tables that need no vacuum have no limits: they cost more than all else of a list.
-    return needs_vacuum(row) and due.is_due(row["n_dead_tup"], row["threshold_pct"])
+    return due.is_due(row["n_dead_tup"], row["threshold_pct"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from dashboard import table_rows
 from monitors import autovacuum, wraparound
 from monitors.advisor import table_name
-from monitors.history import xids
+from monitors.history import objects, xids
+from monitors.history.objects import Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 from monitors.wraparound import Burn, Errors, Forecast, Freezing, Limits
@@ -67,6 +68,9 @@ TABLE_COLUMNS = (
     "read_at",
 )
 """Keys of the exports, in order."""
+
+UNLISTED = HISTORY["tables"].sample.counters
+"""Columns that this page does not show."""
 
 Row = dict[str, Any]
 
@@ -186,17 +190,49 @@ def add_dates(rows: Iterable[Row], window: Window, readings: Mapping[str, Readin
             row.update(dates(f"{kind}_forced", limit, forced))
 
 
+def orders_of(target: Target, window: Window) -> dict[str, Term]:
+    """Return what our database can order tables by: what no storage option and no other table decides."""
+    newest, known = newest_ids(target, window), table_rows.orders_of(target, window)
+    ages = {
+        "xid": objects.age("relfrozenxid", newest["xid"], autovacuum.FIRST_NORMAL_XID),
+        "mxid": objects.age("relminmxid", newest["mxid"]),
+    }
+    names = ("database", "relid", "size_bytes", "last_vacuum", "last_autovacuum", "read_at")
+    return {
+        **{name: known[name] for name in names},
+        **{f"{kind}_{part}": ages[kind] for kind in KINDS for part in ("age", "pct")},
+    }
+
+
+def is_shown(target: Target) -> Term:
+    """Return the condition of what a list shows: tables and TOAST tables of databases that we know."""
+    return objects.all_of(
+        objects.among("database_id", sorted(table_rows.databases_of(target))),
+        objects.any_of(objects.present("relname"), objects.among("relkind", ["t"])),
+    )
+
+
 def tables_of(target: Target, window: Window) -> list[Row]:
-    """Return every table, TOAST tables too, with both ages; `add_dates` adds the dates.
+    """Return every table, TOAST tables too; see `completed`."""
+    rows = table_rows.objects_of(target, window).rows(without=UNLISTED)
+    return completed(target, window, rows)
+
+
+def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
+    """Return tables with both ages as the page and exports show them; `add_dates` adds the dates.
 
     Keys beside `TABLE_COLUMNS`: database_id, datid, main_relid, table (the main table, quoted
-    as PostgreSQL would), label, own (an option of its own lowers a limit).
+    as PostgreSQL would), label, own (an option of its own lowers a limit). A TOAST table whose
+    main table is not known is left out.
     """
-    databases = table_rows.databases_of(target)
-    states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
-    read_at = dict(states.values_list("database_id", "taken_at"))
-    rows = table_rows.rows_at("tables", target, window, without=HISTORY["tables"].sample.counters)
+    databases, read_at = table_rows.databases_of(target), table_rows.read_at_of(target)
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
+    toast = {(row["database_id"], row["relid"]) for row in rows if row["relkind"] == "t"}
+    if alone := toast - mains.keys():
+        others = table_rows.objects_of(target, window).rows(
+            objects.among_keys(alone, "toastrelid"), without=UNLISTED
+        )
+        mains |= {(row["database_id"], row["toastrelid"]): row for row in others}
     newest = newest_ids(target, window)
     server = {kind: wraparound.limits_of(target.settings, kind) for kind in KINDS}
     found = []

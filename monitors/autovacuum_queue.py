@@ -10,9 +10,8 @@ src/backend/postmaster/autovacuum.c of 14 to 19.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -226,63 +225,13 @@ def due_of(
     known = list(rows)
     mains = {(row["database_id"], row["toastrelid"]): row for row in known if row["toastrelid"]}
     found = []
-    is_far = quick_look(settings, server_version, next_xid, next_mxid)
     for row in known:
-        if not row["reloptions"] and row["relkind"] != "t" and is_far(row):
-            continue
         main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else None
         limits = limits_of(row, main, settings, server_version)
         scores = scores_of(row, limits, settings, next_xid=next_xid, next_mxid=next_mxid)
         if scores.is_due:
             found.append(Due(row, limits, scores))
     return found
-
-
-def quick_look(
-    settings: Mapping[str, str],
-    server_version: int | None,
-    next_xid: int | None,
-    next_mxid: int | None,
-) -> Callable[[Row], bool]:
-    """Return what tells that a table without options is surely not due, at a tenth of the cost.
-
-    Of ten thousand tables most are far from due. Thresholds are taken a little too low
-    here, ages a little too old: what is not surely far is looked at exactly.
-    """
-    number = autovacuum.numbers_of(
-        tuple(settings.get(name, autovacuum.DEFAULTS[name]) for name in autovacuum.NUMBERS)
-    )
-    capped = server_version is None or server_version // 10000 >= autovacuum.CAP_MAJOR
-    cap = number["autovacuum_vacuum_max_threshold"] if capped else -1.0
-    cap = cap if cap >= 0 else math.inf
-    low = 0.999999  # four-byte floats round down by less
-    vacuum, vacuum_scale = of_kind(number, "vacuum")
-    insert, insert_scale = of_kind(number, "vacuum_insert")
-    analyze, analyze_scale = of_kind(number, "analyze")
-    xid_limit, mxid_limit = (freeze_age(name, settings, {}) for name in FREEZE_DEFAULTS)
-
-    def is_far(row: Row) -> bool:
-        rows = low * max(row["reltuples"] or 0.0, 0.0)
-        unfrozen = 0.0 if capped and row["relallfrozen"] else insert_scale * rows
-        return bool(
-            (row["n_dead_tup"] or 0) <= min(low * vacuum + vacuum_scale * rows, cap)
-            and (insert < 0 or (row["n_ins_since_vacuum"] or 0) <= low * insert + unfrozen)
-            and (row["n_mod_since_analyze"] or 0) <= low * analyze + analyze_scale * rows
-            and is_young(next_xid, row["relfrozenxid"], xid_limit)
-            and is_young(next_mxid, row["relminmxid"], mxid_limit)
-        )
-
-    return is_far
-
-
-def of_kind(number: Mapping[str, float], kind: str) -> tuple[float, float]:
-    """Return the fixed part and the scale factor of a threshold."""
-    return number[f"autovacuum_{kind}_threshold"], number[f"autovacuum_{kind}_scale_factor"]
-
-
-def is_young(following: int | None, assigned: int | None, limit: int) -> bool:
-    """Tell whether an id is surely not older than a limit."""
-    return following is None or not assigned or (following - assigned) % autovacuum.XIDS <= limit
 
 
 def class_place(row: Row) -> tuple[int, int]:

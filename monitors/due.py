@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monitors import autovacuum
-from monitors.history import series
+from monitors.history import objects
+from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, Target
 
 NEED_VACUUM_ROWS = 1000
@@ -34,10 +35,14 @@ def is_due(n_dead_tup: int | None, threshold_pct: float | None) -> bool:
 def due_tables(target: Target) -> list[Due]:
     """Return the tables of a target that are due, the furthest past its threshold first."""
     names = dict(Database.objects.filter(target=target).values_list("pk", "datname"))
-    counters = HISTORY["tables"].sample.counters
     found = []
-    for row in series.now("tables", target.pk, without=counters):
-        if row["relkind"] not in KINDS or row["database_id"] not in names:
+    rows = Objects("tables", target.pk).rows(
+        objects.among("relkind", KINDS),
+        objects.above(objects.column("n_dead_tup"), NEED_VACUUM_ROWS),
+        without=HISTORY["tables"].sample.counters,
+    )
+    for row in rows:
+        if row["database_id"] not in names:
             continue
         limit = autovacuum.threshold(
             target.settings,

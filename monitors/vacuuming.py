@@ -12,7 +12,8 @@ from django.utils import timezone
 
 from monitors import autovacuum, autovacuum_queue, vacuum_progress
 from monitors.advisor import backend_name, is_client, table_name
-from monitors.history import series
+from monitors.history import objects, series
+from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
 
 QUEUE_COLUMNS = (
@@ -128,28 +129,22 @@ def rows_at(
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
-def state_of(
-    target: Target, at: datetime | None = None, *, tables: Sequence[Row] | None = None
-) -> State:
+def state_of(target: Target, at: datetime | None = None) -> State:
     """Return autovacuum's workers, queue and running vacuums, now or at a past moment.
 
-    `tables` are the target's ordinary tables where the caller has read them; TOAST tables
-    are read here. The past is told by the settings of today.
+    The past is told by the settings of today.
     """
     sources = {row["name"]: row for row in series.now("settings", target.pk)}
     settings = settings_of(target, sources)
     running = running_of(target, at, settings)
     databases = visited_of(target, at)
-    if tables is None:
-        rows: list[Row] = [*rows_at("tables", target, at, without=NOT_NEEDED)]
-    else:
-        rows = [*tables, *rows_at("tables", target, at, {"relkind": "t"}, NOT_NEEDED)]
+    tables = Objects("tables", target.pk, at)
     workers = workers_of(target, at, settings, running, databases)
     queue = queue_of(
         target,
         at,
         settings=settings,
-        rows=rows,
+        tables=tables,
         workers=workers,
         running=running,
         databases=databases,
@@ -232,12 +227,13 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
     at: datetime | None,
     *,
     settings: Mapping[str, str],
-    rows: Sequence[Row],
+    tables: Objects,
     workers: Workers,
     running: Sequence[Row],
     databases: Databases,
 ) -> list[Line]:
     """Return the tables that are due, in the order that the server would take them."""
+    rows = near_due(tables, settings, target.server_version, databases)
     watched = [row for row in rows if row["database_id"] in databases.ours]
     due = autovacuum_queue.due_of(
         watched,
@@ -250,7 +246,7 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
     taken = {(row["datname"], row["relid"]): row for row in running if row["autovacuum"]}
     lengths = durations(target, due)
     now, skew = at or timezone.now(), skew_of(target)
-    last = last_seen(watched, skew)
+    last = last_seen(tables, skew)
     free_at = free_from(now, workers, running)
     places = [
         autovacuum_queue.Visited(
@@ -280,15 +276,86 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
     return [{**line, "position": count} for count, line in enumerate(lines, 1)]
 
 
-def last_seen(rows: Iterable[Row], skew: timedelta) -> dict[int, datetime]:
-    """Return when autovacuum was last seen to end something in each database, by our clock."""
-    found: dict[int, datetime] = {}
-    for row in rows:
-        for moment in (row["last_autovacuum"], row["last_autoanalyze"]):
-            if moment is not None:
-                seen = found.get(row["database_id"])
-                found[row["database_id"]] = max(moment + skew, seen) if seen else moment + skew
+def near_due(
+    tables: Objects,
+    settings: Mapping[str, str],
+    server_version: int | None,
+    databases: Databases,
+) -> list[Line]:
+    """Return the tables that may be due, TOAST tables with their main tables.
+
+    Of ten thousand tables most are far from due, and the database leaves them out.
+    """
+    near = may_be_due(settings, server_version, databases.next_xid, databases.next_mxid)
+    found = tables.rows(near, without=NOT_NEEDED)
+    known = {(row["database_id"], row["relid"]) for row in found}
+    # A TOAST table without options of its own has those of its main table.
+    toast = [
+        (row["database_id"], row["toastrelid"])
+        for row in found
+        if row["toastrelid"] and row["reloptions"]
+    ]
+    if toast:
+        rows = tables.rows(objects.among_keys(toast), without=NOT_NEEDED)
+        found += [row for row in rows if (row["database_id"], row["relid"]) not in known]
+    alone = [(row["database_id"], row["relid"]) for row in found if row["relkind"] == "t"]
+    if alone:
+        mains = tables.rows(objects.among_keys(alone, "toastrelid"), without=NOT_NEEDED)
+        found += [row for row in mains if (row["database_id"], row["relid"]) not in known]
     return found
+
+
+def may_be_due(
+    settings: Mapping[str, str],
+    server_version: int | None,
+    next_xid: int | None,
+    next_mxid: int | None,
+) -> objects.Term:
+    """Return the condition of the tables that are not surely far from due.
+
+    Thresholds are taken a little too low here: what meets it is looked at exactly, and
+    so is every table with storage options.
+    """
+    low = 0.999999  # four-byte floats round down by less
+    number = autovacuum.numbers_of(
+        tuple(settings.get(name, autovacuum.DEFAULTS[name]) for name in autovacuum.NUMBERS)
+    )
+
+    def threshold(kind: str, unless: str = "") -> objects.Term:
+        base = number[f"autovacuum_{kind}_threshold"]
+        scale = number[f"autovacuum_{kind}_scale_factor"]
+        return objects.line(low * base, low * scale, "reltuples", unless)
+
+    capped = server_version is None or server_version // 10000 >= autovacuum.CAP_MAJOR
+    cap = number["autovacuum_vacuum_max_threshold"]
+    xid_limit, mxid_limit = (
+        autovacuum_queue.freeze_age(name, settings, {}) for name in autovacuum_queue.FREEZE_DEFAULTS
+    )
+    dead, changed = objects.column("n_dead_tup"), objects.column("n_mod_since_analyze")
+    xid_age = objects.age("relfrozenxid", next_xid, autovacuum.FIRST_NORMAL_XID)
+    near = [
+        objects.present("reloptions"),
+        objects.above(dead, threshold("vacuum")),
+        objects.above(changed, threshold("analyze")),
+        objects.above(xid_age, xid_limit),
+        objects.above(objects.age("relminmxid", next_mxid), mxid_limit),
+    ]
+    if capped and cap >= 0:
+        near.append(objects.above(dead, low * cap))
+    if number["autovacuum_vacuum_insert_threshold"] >= 0:
+        limit = threshold("vacuum_insert", "relallfrozen" if capped else "")
+        near.append(objects.above(objects.column("n_ins_since_vacuum"), limit))
+    return objects.any_of(*near)
+
+
+def last_seen(tables: Objects, skew: timedelta) -> dict[int, datetime]:
+    """Return when autovacuum was last seen to end something in each database, by our clock."""
+    names = ("last_autovacuum", "last_autoanalyze")
+    ended = {
+        group["database_id"]: [group[name] for name in names if group[name] is not None]
+        for group in tables.groups(["database_id"], greatest=names)
+    }
+    return {pk: max(moments) + skew for pk, moments in ended.items() if moments}
 
 
 def free_from(now: datetime, workers: Workers, running: Sequence[Row]) -> datetime | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.http import HttpResponse
@@ -11,11 +12,19 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts, fleet_rows, frame, horizon_rows, run_rows, table_rows
 from dashboard.frame import SUBJECTS
-from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.listing import (
+    Listing,
+    Row,
+    chosen,
+    listing_from,
+    listing_of,
+    sort_of,
+    sought_in,
+)
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review, vacuuming
-from monitors.advisor import Finding
-from monitors.history import series
+from monitors import access, autovacuum, review, vacuuming
+from monitors.advisor import Finding, counted
+from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
 
@@ -27,87 +36,142 @@ RAN = 8
 """The last vacuums that ran, of which the page shows a glimpse."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the page says of all tables together."""
+
+    count: int
+    with_dead: int  # tables that have a dead row at all
+    need: list[Row]  # tables with more than 1,000 dead rows
+    off: list[Row]  # tables of which autovacuum is off by an option of theirs
+    all_off: bool  # autovacuum is off for the whole server
+    oldest: Row | None
+    findings: Sequence[Finding]
+
+    @property
+    def due(self) -> list[Row]:
+        """The tables that have passed autovacuum's threshold."""
+        return [row for row in self.need if table_rows.is_due(row)]
+
+    @property
+    def off_count(self) -> int:
+        """How many tables autovacuum does not look at."""
+        return self.count if self.all_off else len(self.off)
+
+
 @require_safe
 def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
     findings = review.findings(target, None if window.is_live else window.end)
-    tables = table_rows.tables_of(target, window, findings)
-    if wants_limits(request):
-        table_rows.add_limits(target, tables)
-    shown = listing(request, tables)
-    table_rows.add_limits(target, shown.rows)
+    facts = facts_of(target, window, findings)
+    shown = listing(request, target, window, facts)
     exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
-    return exported or page(request, target, window, tables, shown, findings)
+    return exported or page(request, target, window, facts, shown)
 
 
-def wants_limits(request: PageRequest) -> bool:
-    """Return whether every table's limits are needed, not only those of one page."""
-    sort = request.GET.get("sort", "").removeprefix("-")
-    return bool(request.GET.get("format")) or sort in table_rows.LIMITS
+def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Facts:
+    """Return what the page says of all tables together; only what needs vacuum is read."""
+    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target)
+    dead = objects.column("n_dead_tup")
+    counts = known.counts(count=kinds, with_dead=objects.all_of(kinds, objects.above(dead, 0)))
+    need = known.rows(kinds, objects.above(dead, table_rows.NEED_VACUUM_ROWS))
+    optioned = known.rows(kinds, objects.present("reloptions"))
+    by_age = objects.Order(table_rows.orders_of(target, window)["xid_age"], greatest_first=True)
+    oldest = known.rows(kinds, order=[by_age], limit=1)
+
+    def whole(rows: list[Row]) -> list[Row]:
+        return table_rows.completed(target, window, rows, findings)
+
+    return Facts(
+        count=counts["count"],
+        with_dead=counts["with_dead"],
+        need=whole(need),
+        off=[row for row in whole(optioned) if not row["autovacuum_enabled"]],
+        all_off=not autovacuum.server_enabled(target.settings),
+        oldest=next(iter(whole(oldest)), None),
+        findings=findings,
+    )
 
 
-def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, target: Target, window: Window, facts: Facts) -> Listing:
     """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first."""
-    kept = filtered(tables, chosen(request, "filter", FILTERS, "need"))
+    wanted = chosen(request, "filter", FILTERS, "need")
+    sort = sort_of(request, SORTED, "-dead_pct")
+    few = {"need": facts.need, "due": facts.due, "off": facts.off}
+    if wanted in few and not (wanted == "off" and facts.all_off):
+        return of_rows(request, few[wanted])
+    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target)
+    if sort.removeprefix("-") in table_rows.LIMITS:
+        rows = table_rows.completed(target, window, known.rows(kinds), facts.findings)
+        return of_rows(request, rows)
+    databases = {pk: one.datname for pk, one in table_rows.databases_of(target).items()}
+    conditions = [kinds]
+    if database := request.GET.get("database", ""):
+        mine = [pk for pk, datname in databases.items() if datname == database]
+        conditions.append(objects.among("database_id", mine))
+    if q := sought_in(request):
+        named = [pk for pk, name in databases.items() if q.casefold() in name.casefold()]
+        conditions.append(
+            objects.any_of(
+                objects.containing(q, "schemaname", "relname"),
+                objects.among("database_id", named),
+            )
+        )
+    orders = table_rows.orders_of(target, window)
+    shown = listing_from(request, known, *conditions, sort=sort, orders=orders)
+    rows = table_rows.completed(target, window, shown.rows, facts.findings)
+    return replace(shown, matching=rows, rows=rows)
+
+
+def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing:
+    """Return the listing of tables that are in memory."""
     database = request.GET.get("database", "")
-    kept = [row for row in kept if not database or row["database"] == database]
     return listing_of(
         request,
-        kept,
+        [row for row in rows if not database or row["database"] == database],
         columns=SORTED,
         default="-dead_pct",
         searched=lambda row: f"{row['database']} {row['table']}",
     )
 
 
-def filtered(tables: Sequence[Row], name: str) -> list[Row]:
-    """Return the tables of one of `FILTERS`."""
-    tests: dict[str, Callable[[Row], bool]] = {
-        "need": table_rows.needs_vacuum,
-        "due": table_rows.is_due,
-        "off": lambda row: not row["autovacuum_enabled"],
-        "all": lambda _row: True,
-    }
-    return [row for row in tables if tests[name](row)]
-
-
 def page(
-    request: PageRequest,
-    target: Target,
-    window: Window,
-    tables: list[Row],
-    shown: Listing,
-    findings: Sequence[Finding],
+    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
     total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
     marks = series.marks(target.pk, window)
     may = access.permissions_of(request.user, target)
-    autovacuum = vacuuming.state_of(target, at, tables=tables)
-    running = autovacuum.running
+    state = vacuuming.state_of(target, at)
+    counts = {
+        "need": len(facts.need),
+        "due": len(facts.due),
+        "off": facts.off_count,
+        "all": facts.count,
+    }
     context: dict[str, Any] = {
-        "findings": findings_here(findings),
-        "verdict": review.verdict(target, findings, page="vacuum", at=at),
-        "tables": tables,
+        "findings": findings_here(facts.findings),
+        "verdict": review.verdict(target, facts.findings, page="vacuum", at=at),
+        "tables_count": facts.count,
         "listing": shown,
         "sort": shown.sort,
         "filter": request.GET.get("filter") or "need",
-        "filters": [(key, text, len(filtered(tables, key))) for key, text in FILTERS.items()],
-        "databases": sorted({row["database"] for row in tables}),
-        "running": running,
+        "filters": [(key, text, counts[key]) for key, text in FILTERS.items()],
+        "databases": sorted(one.datname for one in table_rows.databases_of(target).values()),
+        "running": state.running,
         "holders": horizon_rows.holders_of(target, window),
         "horizon_read": horizon_rows.was_read(target, window),
-        "queue": autovacuum.queue,
-        "workers": autovacuum.workers,
+        "queue": state.queue,
+        "workers": state.workers,
         "ran": run_rows.rows_of(target, run_rows.runs_in(target, window)[:RAN]),
-        "tiles": tiles(target, window, tables, running, total),
-        "chart": dead_chart(target, window, tables, total, marks),
+        "tiles": tiles(target, window, facts, state.running, total),
+        "chart": dead_chart(target, window, total, marks),
         "rows": sparked(target, window, shown.rows),
         "may": may,
         "may_pick": not frame.why_not(target, "vacuum", may, is_live=window.is_live),
-        "due_count": len(filtered(tables, "due")),
+        "due_count": counts["due"],
     }
     return render_page(
         request,
@@ -117,7 +181,7 @@ def page(
         target=target,
         window=window,
         reads=("tables",),
-        findings=findings,
+        findings=facts.findings,
     )
 
 
@@ -136,13 +200,12 @@ def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
 def dead_chart(
     target: Target,
     window: Window,
-    tables: Sequence[Row],
     total: series.Series,
     marks: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the chart of dead rows: their sum, and the tables that have most."""
     lines = [("All tables", total, "n_dead_tup")]
-    worst = table_rows.worst_of(target, window, tables, TOP)
+    worst = table_rows.worst_of(target, window, TOP)
     for row in worst:
         line = series.gauges(
             "tables",
@@ -176,19 +239,16 @@ def label_of(row: Row, others: Sequence[Row]) -> str:
 def tiles(
     target: Target,
     window: Window,
-    tables: Sequence[Row],
+    facts: Facts,
     running: Sequence[Row],
     total: series.Series,
 ) -> list[dict[str, Any]]:
     """Return the headline figures."""
-    due = [row for row in tables if table_rows.is_due(row)]
-    off = [row for row in tables if not row["autovacuum_enabled"]]
-    oldest = max(tables, key=lambda row: row["xid_age"] or 0, default=None)
+    due, off, oldest = facts.due, facts.off_count, facts.oldest
     workers = [row for row in running if row["autovacuum"]]
     limit = target.settings.get("autovacuum_max_workers")
     ran = series.grown("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
     by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
-    dead = [row["n_dead_tup"] or 0 for row in tables]
     return [
         {
             "title": "Dead rows",
@@ -196,21 +256,21 @@ def tiles(
             "kind": "short",
             "spark": total.values["n_dead_tup"],
             "level": "warning" if due else "",
-            "note": f"in {sum(1 for value in dead if value):,} tables",
+            "note": f"in {counted(facts.with_dead, 'table')}",
         },
         {
             "title": "Tables due",
-            "value": len(due) if tables else None,
-            "unit": f"of {len(tables):,}",
-            "level": "warning" if due else "good" if tables else "",
+            "value": len(due) if facts.count else None,
+            "unit": f"of {facts.count:,}",
+            "level": "warning" if due else "good" if facts.count else "",
             "note": "past the threshold",
         },
         {
             "title": "Autovacuum off",
-            "value": len(off) if tables else None,
-            "unit": f"of {len(tables):,}",
+            "value": off if facts.count else None,
+            "unit": f"of {facts.count:,}",
             "level": "warning" if off else "",
-            "note": off[0]["table"] if off else "by autovacuum_enabled",
+            "note": off_note(facts),
         },
         {
             "title": "Autovacuum workers",
@@ -231,3 +291,10 @@ def tiles(
             "note": f"{by_itself:,} auto, {by_hand:,} by hand",
         },
     ]
+
+
+def off_note(facts: Facts) -> str:
+    """Return why autovacuum is off, or by what it would be."""
+    if facts.all_off:
+        return "off for the whole server"
+    return facts.off[0]["table"] if facts.off else "by autovacuum_enabled"

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, wraparound_rows
+from dashboard import charts, table_rows, wraparound_rows
 from dashboard.frame import SUBJECTS
-from dashboard.listing import Listing, Row, chosen, listing_of
+from dashboard.listing import (
+    Listing,
+    Row,
+    chosen,
+    listing_from,
+    listing_of,
+    sort_of,
+    sought_in,
+)
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.wraparound_rows import Reading
 from monitors import access, review, wraparound as rules
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
-from monitors.history import series
+from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
 
@@ -45,27 +54,41 @@ def wraparound(request: PageRequest, name: str) -> HttpResponseBase:
         exported = table_response(request, "wraparound-databases", columns, rows)
         if exported:
             return exported
-    tables = wraparound_rows.tables_of(target, window)
-    # Of ten thousand tables fifty are shown: a date costs more than all else about a table.
-    of_all = bool(request.GET.get("format")) or request.GET.get("sort", "").endswith(DATED)
-    if of_all:
-        wraparound_rows.add_dates(tables, window, readings)
-    shown = listing(request, tables)
-    if not of_all:
-        wraparound_rows.add_dates(shown.rows, window, readings)
+    shown = listing(request, target, window, readings)
     exported = table_response(request, "wraparound", wraparound_rows.TABLE_COLUMNS, shown.matching)
     return exported or page(request, target, window, readings, databases, shown)
 
 
-def listing(request: PageRequest, tables: Sequence[Row]) -> Listing:
-    """Return the tables that the query asks for, by default the oldest first."""
-    return listing_of(
-        request,
-        tables,
-        columns=SORTED,
-        default="-xid_age",
-        searched=lambda row: f"{row['database']} {row['label']}",
-    )
+def listing(
+    request: PageRequest, target: Target, window: Window, readings: Mapping[str, Reading]
+) -> Listing:
+    """Return the tables that the query asks for, by default the oldest first.
+
+    Of ten thousand tables the database chooses the fifty that are shown, where it can.
+    """
+    sort, orders = sort_of(request, SORTED, "-xid_age"), wraparound_rows.orders_of(target, window)
+    of_all = bool(request.GET.get("format")) or sort.endswith(DATED)
+    if of_all or sought_in(request) or sort.removeprefix("-") not in orders:
+        tables = wraparound_rows.tables_of(target, window)
+        if of_all:
+            wraparound_rows.add_dates(tables, window, readings)
+        shown = listing_of(
+            request,
+            tables,
+            columns=SORTED,
+            default="-xid_age",
+            searched=lambda row: f"{row['database']} {row['label']}",
+        )
+    else:
+        known = table_rows.objects_of(target, window)
+        shown = listing_from(
+            request, known, wraparound_rows.is_shown(target), sort=sort, orders=orders
+        )
+        rows = wraparound_rows.completed(target, window, shown.rows)
+        shown = replace(shown, matching=rows, rows=rows)
+    if not of_all:
+        wraparound_rows.add_dates(shown.rows, window, readings)
+    return shown
 
 
 def page(
@@ -92,7 +115,7 @@ def page(
         "mxid_chart": age_chart(target, window, databases, "mxid", ()),
         "freezing": freezing(target, window, databases, readings),
         "readings": [(rules.NAMES[kind], readings[kind]) for kind in wraparound_rows.KINDS],
-        "oldest": oldest(shown),
+        "oldest": oldest(target, window),
         "stop_age": rules.STOP_AGE,
         "may": access.permissions_of(request.user, target),
     }
@@ -108,9 +131,14 @@ def page(
     )
 
 
-def oldest(shown: Listing) -> Row | None:
-    """Return the oldest table that is listed, None without any."""
-    return max(shown.matching, key=lambda row: row["xid_age"] or 0, default=None)
+def oldest(target: Target, window: Window) -> Row | None:
+    """Return the oldest table of all, None without any."""
+    by_age = objects.Order(
+        wraparound_rows.orders_of(target, window)["xid_age"], greatest_first=True
+    )
+    known = table_rows.objects_of(target, window)
+    rows = known.rows(wraparound_rows.is_shown(target), order=[by_age], limit=1)
+    return next(iter(wraparound_rows.completed(target, window, rows)), None)
 
 
 def freezing(

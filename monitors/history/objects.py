@@ -16,10 +16,9 @@ from typing import Any
 
 from psycopg import sql
 
+from monitors import autovacuum
 from monitors.history.series import columns_of, fetch_rows, stood_at
 from monitors.models import HISTORY
-
-XIDS = 2**32
 
 Row = dict[str, Any]
 Term = sql.Composable
@@ -146,16 +145,26 @@ def value_of(values: Mapping[tuple[int, int], float], name: str = "relid") -> Te
     )
 
 
-def age(name: str, following: int | None) -> Term:
+def age(name: str, following: int | None, first: int = 1) -> Term:
     """Return how many ids ago a column's 32-bit id was given out, as `autovacuum.xid_age` counts.
 
-    None where the server's next id or the column is not known.
+    Ids before `first` are older than everything; one that is newer than the server's
+    next id is 0 ids old. None where that or the column is not known.
     """
     if following is None:
         return sql.SQL("NULL::bigint")
     return sql.SQL(
-        "CASE WHEN {name} > 0 THEN (({next} - {name}) % {ids} + {ids}) % {ids} END"
-    ).format(name=column(name), next=sql.Literal(following), ids=sql.Literal(XIDS))
+        "CASE WHEN {name} >= {first} THEN greatest("
+        "mod(mod({next} - {name}, {ids}) + {ids} + {half}, {ids}) - {half}, 0)"
+        " WHEN {name} > 0 THEN {oldest} END"
+    ).format(
+        name=column(name),
+        next=sql.Literal(following),
+        first=sql.Literal(first),
+        ids=sql.Literal(autovacuum.XIDS),
+        half=sql.Literal(autovacuum.XIDS // 2),
+        oldest=sql.Literal(autovacuum.OLDEST_AGE),
+    )
 
 
 def share(part: str, rest: str) -> Term:
@@ -165,10 +174,14 @@ def share(part: str, rest: str) -> Term:
     )
 
 
-def line(base: float, scale: float, name: str) -> Term:
-    """Return base + scale * a column, which counts as 0 where it is less or unknown."""
+def line(base: float, scale: float, name: str, unless: str = "") -> Term:
+    """Return base + scale * a column, which counts as 0 where it is less or unknown.
+
+    It counts as 0 too where the column `unless` is greater than 0.
+    """
+    used = sql.SQL("CASE WHEN {} > 0 THEN 0 ELSE {} END").format(column(unless), column(name))
     return sql.SQL("{} + {} * greatest(coalesce({}, 0), 0)").format(
-        sql.Literal(base), sql.Literal(scale), column(name)
+        sql.Literal(base), sql.Literal(scale), used if unless else column(name)
     )
 
 

@@ -132,25 +132,6 @@ def due(*rows, settings=None, version=180004, next_xid=1000, next_mxid=1):
     )
 
 
-def test_what_is_quickly_passed_over_is_not_due():
-    """The quick look agrees with the exact one around every threshold."""
-    rows = [
-        row(
-            count, reltuples=float(count * 37 % 5000), relallfrozen=count % 90, **{field: count * 3}
-        )
-        for count in range(1, 1500)
-        for field in ("n_dead_tup", "n_ins_since_vacuum", "n_mod_since_analyze")
-    ]
-    rows += [row(9000 + step, relfrozenxid=1000 + step) for step in range(-3, 4)]
-    for version in (170000, 180004):
-        exact = [one for one in rows if scores(one, version=version, next_xid=200_001_000).is_due]
-
-        found = due(*rows, version=version, next_xid=200_001_000)
-
-        assert exact
-        assert [one.row for one in found] == exact
-
-
 def test_up_to_18_tables_come_as_they_stand_in_pg_class_and_toast_last():
     rows = [
         row(1, n_dead_tup=9000, pg_class_ctid="(10,2)"),
