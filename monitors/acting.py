@@ -33,6 +33,10 @@ LOOK_SECONDS = 1.0
 LOOK_TIMEOUT_MS = 3000
 LOOK_LOCK_TIMEOUT_MS = 500
 RETRY_SECONDS = 0.5
+HAND_SECONDS = 60.0
+"""How long a connection that sent a signal is kept for the next."""
+TAKE_SECONDS = 3.0
+"""How long a kept connection may take to answer before another is opened."""
 MARGIN_SECONDS = 15
 """How much longer than its statement_timeout a statement is waited for."""
 
@@ -104,14 +108,13 @@ def looking(address: connect.Address, row: Action) -> Iterator[psycopg.Connectio
         connection.close()
 
 
-@contextlib.contextmanager
-def sending(address: connect.Address, row: Action, spec: Spec) -> Iterator[psycopg.Connection]:
+def open_hand(address: connect.Address, row: Action, spec: Spec) -> psycopg.Connection:
     """Open the connection that sends the statement; raises Unreachable.
 
     The server looks each second whether we are still there: a worker that was
     killed must not leave a VACUUM FULL in the lock queue.
     """
-    connection = connect.open_target(
+    return connect.open_target(
         address,
         purpose=f"action:{row.pk}",
         statement_timeout_ms=spec.statement_timeout_ms,
@@ -119,10 +122,121 @@ def sending(address: connect.Address, row: Action, spec: Spec) -> Iterator[psyco
         read_only=False,
         client_connection_check=True,
     )
+
+
+@contextlib.contextmanager
+def sending(address: connect.Address, row: Action, spec: Spec) -> Iterator[psycopg.Connection]:
+    """Lend a new connection that sends one statement; raises Unreachable."""
+    connection = open_hand(address, row, spec)
     try:
         yield connection
     finally:
         connection.close()
+
+
+class Hands:
+    """The connections that sent a signal, kept for the next one: where one query is stuck, more are.
+
+    One a target at most, closed after 60 s without use. It is looked at like a new one
+    before each use: who answers, and whether it may be acted on.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[connect.Address, psycopg.Connection, threading.Timer]] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def signalling(
+        self, address: connect.Address, row: Action, spec: Spec
+    ) -> Iterator[psycopg.Connection]:
+        """Lend a connection that sends a signal, a kept or a new one; raises Unreachable."""
+        connection = self._take(address, row, spec) or open_hand(address, row, spec)
+        try:
+            yield connection
+        except (psycopg.Error, Unreachable):
+            connection.close()
+            raise
+        finally:
+            if not connection.closed:
+                self._keep(row.target_id or 0, address, connection)
+
+    def close(self) -> None:
+        """Close every connection that is kept."""
+        with self._lock:
+            kept, self._kept = list(self._kept.values()), {}
+        for _, connection, timer in kept:
+            timer.cancel()
+            connection.close()
+
+    def _take(self, address: connect.Address, row: Action, spec: Spec) -> psycopg.Connection | None:
+        """Return the target's kept connection under a new name, None where none is fit."""
+        with self._lock:
+            found = self._kept.pop(row.target_id or 0, None)
+        if found is None:
+            return None
+        known, connection, timer = found
+        timer.cancel()
+        if known == address and self._name(connection, application_name(row), spec):
+            return connection
+        connection.close()
+        return None
+
+    @staticmethod
+    def _name(connection: psycopg.Connection, name: str, spec: Spec | None) -> bool:
+        """Name a connection and set its limits; False where it has died meanwhile."""
+        limits = (
+            {
+                "statement_timeout": spec.statement_timeout_ms,
+                "lock_timeout": spec.lock_timeout_ms,
+            }
+            if spec
+            else {}
+        )
+        settings = {"application_name": name, **{key: str(ms) for key, ms in limits.items()}}
+        statement = sql.SQL("SELECT {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("pg_catalog.set_config({}, {}, false)").format(key, value)
+                for key, value in settings.items()
+            )
+        )
+        try:
+            with connect.deadline(connection, TAKE_SECONDS):
+                connection.execute(statement)
+        except (psycopg.Error, Unreachable):
+            return False
+        return True
+
+    def _keep(
+        self, target_id: int, address: connect.Address, connection: psycopg.Connection
+    ) -> None:
+        """Keep a connection for a minute, instead of the one that is kept.
+
+        It gets a name at which nobody takes it for an action that runs.
+        """
+        if not self._name(connection, "howdah:operator", None):
+            connection.close()
+            return
+        timer = threading.Timer(HAND_SECONDS, self._drop, (target_id, connection))
+        timer.daemon = True
+        with self._lock:
+            former = self._kept.pop(target_id, None)
+            self._kept[target_id] = (address, connection, timer)
+        timer.start()
+        if former is not None:
+            former[2].cancel()
+            former[1].close()
+
+    def _drop(self, target_id: int, connection: psycopg.Connection) -> None:
+        """Close a connection that nobody used for a minute."""
+        with self._lock:
+            found = self._kept.get(target_id)
+            if found is None or found[1] is not connection:
+                return
+            del self._kept[target_id]
+        connection.close()
+
+
+HANDS = Hands()
 
 
 def check_server(connection: psycopg.Connection, target: Target) -> Identity:
@@ -257,10 +371,17 @@ def send(
 ) -> tuple[list[tuple[Any, ...]], list[Notice]]:
     """Send one statement and return its rows and notices; raises psycopg.Error, Unreachable."""
     notices: list[Notice] = []
-    connection.add_notice_handler(lambda diagnosis: notices.append(noticed(diagnosis)))
-    with connect.deadline(connection, spec.statement_timeout_ms / 1000 + MARGIN_SECONDS):
-        cursor = connection.execute(statement)
-        rows = cursor.fetchall() if cursor.description else []
+
+    def note(diagnosis: psycopg.errors.Diagnostic) -> None:
+        notices.append(noticed(diagnosis))
+
+    connection.add_notice_handler(note)
+    try:
+        with connect.deadline(connection, spec.statement_timeout_ms / 1000 + MARGIN_SECONDS):
+            cursor = connection.execute(statement)
+            rows = cursor.fetchall() if cursor.description else []
+    finally:
+        connection.remove_notice_handler(note)
     return rows, notices
 
 

@@ -104,7 +104,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
         address = acting.operator_address(target, database_of(row, target))
         if spec.settled is not None:
             # Somebody waits for it: the connection that sends it also looks before.
-            with acting.sending(address, row, spec) as hand:
+            with acting.HANDS.signalling(address, row, spec) as hand:
                 statement = looked_at(hand, row, spec, target)
                 return signal(hand, row, spec, statement)
         with acting.looking(address, row) as eye:
