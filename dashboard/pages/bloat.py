@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
@@ -29,7 +30,7 @@ from monitors.actions import ACTIONS
 from monitors.advisor import Finding, counted
 from monitors.history import objects, series
 from monitors.history.window import Window
-from monitors.models import Target
+from monitors.models import HISTORY, Target
 from monitors.review import Verdict
 
 TABS = {
@@ -95,11 +96,17 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Fac
     """Return what the page says of all objects together."""
     groups = bloat_rows.groups_of(target, window)
     grown = bloat_rows.growth_of(target, window)
-    most = objects.Order(objects.column("bloat_bytes"), greatest_first=True)
-    rows = bloat_rows.objects_of(target, window).rows(order=[most], limit=TOP)
+    rows = worst_of(target, window, [group["database_id"] for group in groups])
     measured = bloat_rows.measured_in(groups)
     worst = bloat_rows.completed(target, rows, grown, findings, measured=measured)
     return Facts(groups, grown, worst, findings)
+
+
+def worst_of(target: Target, window: Window, database_ids: Iterable[int]) -> list[Row]:
+    """Return the objects of some databases that waste most, most first."""
+    most = objects.Order(objects.column("bloat_bytes"), greatest_first=True)
+    mine = objects.among("database_id", sorted(set(database_ids)))
+    return bloat_rows.objects_of(target, window).rows(mine, order=[most], limit=TOP)
 
 
 def groups_of_tab(groups: Sequence[Row], tab: str) -> list[Row]:
@@ -180,6 +187,7 @@ def page(
     known = any(group["method"] for group in groups)
     total = series.gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
     names = {group["database_id"]: group["database"] for group in groups}
+    charted = lines_of(request, target, window, facts, tab)
     context: dict[str, Any] = {
         "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "bloat"],
         "verdict": verdict(target, window, facts),
@@ -193,7 +201,7 @@ def page(
         "blind": blind_in(facts),
         "unmeasured": sorted(name for pk, name in names.items() if pk not in facts.measured),
         "tiles": tiles(target, window, facts, total),
-        "chart": chart_of(target, window, facts.worst, total) if total else None,
+        "chart": chart_of(target, window, charted) if known else None,
         "rows": shown.rows if tab == "schemas" else sparked(target, window, shown.rows),
         "offers": frozenset(ACTIONS),
         "may": access.permissions_of(request.user, target),
@@ -259,17 +267,60 @@ def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
-def chart_of(
-    target: Target, window: Window, worst: Sequence[Row], total: series.Series
-) -> dict[str, Any]:
-    """Return the chart of wasted bytes: their sum, and the objects that waste most."""
-    lines = [("All", total, "bloat_bytes")]
+def lines_of(
+    request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
+) -> list[tuple[str, series.Series]]:
+    """Return what the chart draws: all, and what wastes most; of the database that the query names.
+
+    In the tab of schemas those are schemas, else objects.
+    """
+    chosen_one = request.GET.get("database", "")
+    ids = {group["database"]: group["database_id"] for group in facts.groups}
+    line = partial(series.gauges, "bloat", target.pk, window, ["bloat_bytes"])
+    lines = [(chosen_one or "All", line(database_id=ids.get(chosen_one)))]
+    if tab == "schemas":
+        schemas = [
+            row
+            for row in bloat_rows.by_schema(facts.groups)
+            if chosen_one in {"", row["database"]} and (row["bloat_bytes"] or 0) >= LARGE_BYTES
+        ][:TOP]
+        several = len({row["database"] for row in schemas}) > 1
+        for row in schemas:
+            where = {"database_id": ids[row["database"]], "key": in_schema(target, ids, row)}
+            label = f"{row['database']}.{row['schemaname']}" if several else row["schemaname"]
+            lines.append((label, line(**where)))
+        return lines
+    worst = facts.worst
+    if chosen_one in ids:
+        rows = worst_of(target, window, [ids[chosen_one]])
+        worst = bloat_rows.completed(
+            target, rows, facts.grown, facts.findings, measured=facts.measured
+        )
     for row in worst:
-        if (row["bloat_bytes"] or 0) < LARGE_BYTES:
-            break
-        where = {"database_id": row["database_id"], "key": {"relid": row["relid"]}}
-        line = series.gauges("bloat", target.pk, window, ["bloat_bytes"], **where)
-        lines.append((label_of(row, worst), line, "bloat_bytes"))
+        if (row["bloat_bytes"] or 0) >= LARGE_BYTES:
+            where = {"database_id": row["database_id"], "key": {"relid": row["relid"]}}
+            lines.append((label_of(row, worst), line(**where)))
+    return lines
+
+
+def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> series.Key:
+    """Return the key of a schema's objects, also of those that are gone."""
+    found = series.now(
+        "bloat",
+        target.pk,
+        database_id=ids[row["database"]],
+        key={"schemaname": row["schemaname"]},
+        gone=True,
+        without=HISTORY["bloat"].sample.gauges,
+    )
+    return {"relid": [one["relid"] for one in found]}
+
+
+def chart_of(
+    target: Target, window: Window, drawn: Sequence[tuple[str, series.Series]]
+) -> dict[str, Any]:
+    """Return the chart of wasted bytes."""
+    lines = [(label, line, "bloat_bytes") for label, line in drawn]
     colours = dict(
         zip((name for name, *_ in lines), ("text", "lock", "io", "cpu", "ipc"), strict=False)
     )

@@ -122,6 +122,27 @@ def test_tabs_divide_tables_indexes_and_schemas(read, objects):
     assert (row["table_bytes"], row["index_bytes"]) == (12 * MB, 6 * MB)
 
 
+def test_schemas_and_databases_have_a_history_of_their_own(shop, read, objects):
+    before = {"changed_at": timezone.now() - timedelta(hours=25)}
+    objects(1, schemaname="alpha", bloat_bytes=5 * MB, **before)
+    objects(2, schemaname="beta", bloat_bytes=9 * MB, **before)
+    objects(3, schemaname="beta", bloat_bytes=2 * MB, relkind="i", indexrelname="i", **before)
+    take_now(shop)
+
+    def lines(query: str) -> dict[str, float]:
+        [text] = re.findall(r'id="wasted-data">(.*?)</template>', read(query), re.DOTALL)
+        return {
+            one["label"]: next(value for value in reversed(one["values"]) if value is not None)
+            for one in json.loads(text)["series"]
+        }
+
+    found = lines("?tab=schemas")
+    assert (found["alpha"], found["beta"]) == (5 * MB, 11 * MB)
+    assert found["All"] == 16 * MB
+    assert lines("?database=shop")["shop"] == 16 * MB
+    assert set(lines("")) == {"All", "alpha.t1", "beta.t2", "beta.i"}
+
+
 def test_the_export_has_just_the_keys_that_are_promised(read, objects):
     objects(1, bloat_bytes=5 * MB)
     rows = json.loads(read("?format=json&q=public.t1"))
