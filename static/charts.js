@@ -202,7 +202,7 @@
       ],
       series: [{}, ...shown.map((one) => ({
         stroke: () => colour(one.colour), width: spec.stack ? 0 : 1.5, fill: spec.stack ? () => colour(one.colour) : undefined,
-        points: { show: spec.stack ? false : undefined, size: 4 },
+        points: { show: false, size: 5, filter: spec.stack ? undefined : alone },
       }))],
       cursor: {
         y: false, points: { show: !spec.stack }, sync: { key: "page", scales: ["x", null] },
@@ -223,6 +223,12 @@
     sized.observe(box);
     plots.push({ u, box, sized });
     keys(u, box, spec, figure, write);
+  };
+
+  /* A value between gaps has no line: it is drawn as a point, or nobody would see it. */
+  const alone = (u, s) => {
+    const values = u.data[s];
+    return values.flatMap((value, i) => (value != null && values[i - 1] == null && values[i + 1] == null ? [i] : []));
   };
 
   /* Keyboard: arrows move the cursor, Shift and arrows choose, Enter shows that window, Escape goes back. */
