@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
 from django.db import connection
@@ -65,6 +67,11 @@ def test_every_page_answers_in_time(watch: Callable[..., Target]) -> None:
         }
         pages["fleet"] = reverse("fleet")
         pages["vacuum, all"] = pages["vacuum"] + "?filter=all"
+        then = (timezone.now() - timedelta(seconds=20)).isoformat(timespec="seconds")
+        for name in ("vacuum", "bloat", "wraparound"):
+            pages[f"{name}, as it was"] = f"{pages[name]}?{urlencode({'at': then})}"
+        for tab in ("indexes", "schemas", "growers"):
+            pages[f"bloat, {tab}"] = f"{pages['bloat']}?tab={tab}"
         pages["table"] = reverse("table", args=[target.name, datid, table["relid"]])
         for name, address in pages.items():
             times, spent = [], []
