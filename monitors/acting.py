@@ -193,15 +193,9 @@ class Hands:
             else {}
         )
         settings = {"application_name": name, **{key: str(ms) for key, ms in limits.items()}}
-        statement = sql.SQL("SELECT {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("pg_catalog.set_config({}, {}, false)").format(key, value)
-                for key, value in settings.items()
-            )
-        )
         try:
             with connect.deadline(connection, TAKE_SECONDS):
-                connection.execute(statement)
+                connect.set_session(connection, settings)
         except (psycopg.Error, Unreachable):
             return False
         return True

@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -162,6 +162,17 @@ def read_any_bytes(connection: psycopg.Connection) -> None:
 BEGIN_SQL = """
 SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.clock_timestamp()
 """
+
+
+SET_SQL = """
+SELECT pg_catalog.set_config(name, value, false)
+  FROM pg_catalog.unnest(%s::text[], %s::text[]) AS s (name, value)
+"""
+
+
+def set_session(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """Change settings of a session until it ends; one round trip."""
+    connection.execute(SET_SQL, [list(settings), list(settings.values())])
 
 
 def forbid_nested_loops(connection: psycopg.Connection) -> None:
