@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import jobs
+from monitors import batch_rows, jobs
 from monitors.action import InvalidArguments, Refused
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, target_named
@@ -23,7 +23,7 @@ GATES = ("max_active_backends", "max_running_vacuums", "max_replay_lag_bytes")
 
 
 class Command(command.Command):
-    """`manage.py job add|edit|list|runs|run|pause|resume|remove`."""
+    """`manage.py job add|edit|list|runs|batches|run|pause|resume|remove`."""
 
     help = "Have maintenance recur, in certain hours and unless a gate is closed."
 
@@ -49,6 +49,10 @@ class Command(command.Command):
         runs.add_argument("--target", required=True)
         runs.add_argument("--last", type=int, default=5, help="how many; default 5")
         add_json(runs)
+        listed = verbs.add_parser("batches", help="list a target's batches, of jobs and of people")
+        listed.add_argument("--target", required=True)
+        listed.add_argument("--last", type=int, default=50, help="how many; default 50")
+        add_json(listed)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one subcommand."""
@@ -121,6 +125,24 @@ class Command(command.Command):
             self.say(f"{row['started_at']:%Y-%m-%d %H:%M} UTC  {row['state']}  {row['text']}")
             for table in row["tables"]:
                 self.say(f"  {table['object']}: {table['state']}. {table['outcome']}".rstrip())
+
+    def do_batches(self, options: dict[str, Any]) -> None:
+        """Print a target's batches, newest first."""
+        found = batch_rows.asked_of(target_named(options["target"]))
+        rows = batch_rows.rows_of(found[: max(1, options["last"])])
+        if options["json"]:
+            self.print_json([{**row, "id": str(row["id"])} for row in rows])
+            return
+        for row in rows:
+            who = f"job {row['job']} of {row['asked_by']}" if row["job"] else row["asked_by"]
+            counts = (
+                f"{row['tables']:,} tables, {row['succeeded']:,} done, {row['failed']:,} failed,"
+                f" {row['skipped'] + row['cancelled']:,} skipped"
+            )
+            self.say(
+                f"{row['asked_at']:%Y-%m-%d %H:%M} UTC  {row['id']}  {row['action']}  {who}"
+                f"  {counts}  {row['state']}"
+            )
 
 
 def add_names(parser: argparse.ArgumentParser) -> None:
