@@ -288,7 +288,8 @@ def busy_note(shown: Outcome, was: Outcome | None, workers: int) -> str:
     """Return how much of all workers' time a table takes, and what that is as it is."""
     before = ""
     if was is not None:
-        before = f"{charts.duration_words(DAY_SECONDS * was.busy_share)} as it is; "
+        seconds = DAY_SECONDS * was.busy_share
+        before = f"{charts.duration_words(seconds) if seconds else 'none'} as it is; "
     note = f"{before}{100 * shown.busy_share / workers:.2g} % of {workers} workers"
     late = f"; {shown.late:,} visits found one still at it" if shown.late else ""
     return f"{note}{late}"
