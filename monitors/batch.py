@@ -8,7 +8,7 @@ a target.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -17,12 +17,12 @@ from django.utils import timezone
 
 from monitors import access, audit, queue, run
 from monitors.action import Action as Spec, InvalidArguments, Refused
-from monitors.models import Action, Batch, Target
+from monitors.models import Action, Batch, JobRun, Target
 
 AT_MOST = 500
 """Tables of one batch."""
 LIFE = timedelta(hours=12)
-"""What has not begun by then is not begun any more."""
+"""What has not begun by then is not begun any more; of a job, until its hours end."""
 PREVIEW_EXPIRES_SECONDS = 30
 
 State = Action.State
@@ -96,11 +96,13 @@ def is_ready(batch: Batch) -> bool:
     return not batch.actions.filter(state=State.DRAFT, preview__ready=False).exists()
 
 
-def request(user: User, batch: Batch, *, reason: str = "", source: str) -> Batch:
+def request(
+    user: User, batch: Batch, *, reason: str = "", until: datetime | None = None, source: str
+) -> Batch:
     """Ask for what a batch's preview showed; asking twice is asking once.
 
-    What the preview refused stays refused, the rest goes on. Raises
-    PermissionDenied, Refused or InvalidArguments.
+    What the preview refused stays refused, the rest goes on; none of it begins at or
+    after `until`. Raises PermissionDenied, Refused or InvalidArguments.
     """
     spec, target = run.spec_of(batch.name), target_of(batch)
     if batch.asked_by_id != user.pk:
@@ -116,7 +118,7 @@ def request(user: User, batch: Batch, *, reason: str = "", source: str) -> Batch
         message = "None of these tables can be worked on: each row says why."
         raise Refused(message)
     with transaction.atomic():
-        submit(batch, spec, drafts, asked, user.get_username(), reason, source)
+        submit(batch, spec, drafts, asked, user.get_username(), reason, source, until)
     advance(target.pk)
     batch.refresh_from_db()
     return batch
@@ -130,6 +132,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one caller
     who: str,
     reason: str,
     source: str,
+    until: datetime | None,
 ) -> None:
     """Turn a batch's drafts into requests, once, with the intent of each in the audit."""
     now = timezone.now()
@@ -148,7 +151,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one caller
     )
     for row in asked:
         run.submit(row, spec, reason, waits=False, key=None, source=source)
-    batch.actions.filter(state=State.QUEUED).update(expires_at=now + LIFE)
+    batch.actions.filter(state=State.QUEUED).update(expires_at=until or now + LIFE)
     for row in drafts:
         if row.preview.get("refused"):
             end_refused(row)
@@ -187,6 +190,40 @@ def stop(user: User, batch: Batch, source: str) -> Batch:
     return batch
 
 
+def close(batch: Batch, who: str, outcome: str, *, source: str) -> None:
+    """Skip the tables of a batch that wait, with one outcome, and stop the one that runs.
+
+    Howdah does so by itself, so nobody's right is asked; `who` stands where a person would.
+    """
+    # The batch's row is locked by whoever claims one of its tables.
+    if not Batch.objects.filter(pk=batch.pk, stop_asked_by="").update(stop_asked_by=who[:150]):
+        return
+    audit.event(
+        f"{batch.name}.batch.stop",
+        batch.asked_by_name,
+        source,
+        target_name=batch.target_name,
+        reason=outcome,
+        batch=str(batch.pk),
+    )
+    for row in batch.actions.filter(state=State.QUEUED).order_by("batch_position"):
+        skip(row, outcome, source)
+    batch.actions.filter(state=State.RUNNING).update(stop_asked_by=who[:150])
+    if batch.target_id:
+        settle(batch.target_id)
+
+
+def skip(row: Action, outcome: str, source: str) -> None:
+    """End a row that has not begun, once, with its audit row."""
+    row.state, row.outcome, row.finished_at = State.SKIPPED, outcome[:1000], timezone.now()
+    with transaction.atomic():
+        changed = Action.objects.filter(pk=row.pk, state=State.QUEUED).update(
+            state=row.state, outcome=row.outcome, finished_at=row.finished_at
+        )
+        if changed:
+            audit.outcome(row, source=source)
+
+
 def stop_row(user: User, row: Action, source: str) -> None:
     """Stop one table's action, unless it has ended by itself meanwhile."""
     try:
@@ -217,8 +254,14 @@ def claim(row: Action, claim_row: Q) -> bool:
 
 
 def waiting_rows(target_id: int) -> QuerySet[Action]:
-    """Return a target's queued rows of batches, in the order in which they run."""
-    rows = Action.objects.filter(batch__target=target_id, state=State.QUEUED)
+    """Return a target's queued rows of batches, in the order in which they run.
+
+    Those whose job is held between its tables keep nobody else waiting.
+    """
+    held = JobRun.objects.filter(state=JobRun.State.HELD, batch__isnull=False).values("batch")
+    rows = Action.objects.filter(batch__target=target_id, state=State.QUEUED).exclude(
+        batch__in=held
+    )
     return rows.select_related("batch").order_by("batch__asked_at", "batch_position")
 
 

@@ -1,35 +1,27 @@
 """Carries recurring jobs out: batches that run in their hours when the server is calm enough.
 
 A job is looked at when it is due. Its run waits for the gates, makes a batch of
-the tables with the rights of the job's owner, and is over with the batch; when
-the hours end no further table is begun.
+the tables with the rights of the job's owner, and is over with the batch. Before
+each table the worker asks hours and gates again (`monitors/gates.py`): a run
+that is held meanwhile goes on from here once the gates are open.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from monitors import batch as batches, due, jobs, queue, recurrence, run, snapshot
+from monitors import batch as batches, due, gates, jobs, queue, recurrence
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, Batch, Job, JobRun, Target
-from monitors.pg import connect, load
-from monitors.pg.errors import Unreachable, reason_of
-from monitors.pg.load import Load
-from monitors.secrets import SecretUnreadable
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=30)
 """How often an open run is looked at."""
 PREPARED_WITHIN = timedelta(minutes=5)
-LOOK_TIMEOUT_MS = 2000
 
 State = JobRun.State
 
@@ -55,7 +47,7 @@ def look(job_id: int, now: datetime) -> None:
         Job.objects.filter(pk=job.pk).update(next_at=now + LOOK_EVERY)
         opened = job.runs.filter(state__in=JobRun.OPEN).first() or begin(job, now)
     if opened is not None:
-        STEPS[State(opened.state)](job, opened, now)
+        step_of(opened)(job, opened, now)
     if opened is None or not opened.is_open:
         Job.objects.filter(pk=job.pk).update(next_at=jobs.planned(job, now))
 
@@ -74,7 +66,7 @@ def hold(job: Job, opened: JobRun, now: datetime) -> None:
     if now >= opened.closes_at:
         end(opened, State.MISSED, f"Its hours ended. {opened.text}".strip(), now)
         return
-    closed = closed_gates(job)
+    closed = gates.closed_gates(job)
     if closed:
         note(opened, text=f"Held: {closed}")
         return
@@ -116,31 +108,54 @@ def prepare(job: Job, opened: JobRun, now: datetime) -> None:
         if now - made.created_at > PREPARED_WITHIN:
             end(opened, State.REFUSED, "No worker looked at the tables in time.", now)
         return
+    note(opened, state=State.RUNNING, text="Running.")
     try:
-        batches.request(job.owner, made, reason=f"Job {job.name}", source=f"job:{job.name}")
+        batches.request(
+            job.owner,
+            made,
+            reason=f"Job {job.name}",
+            until=opened.closes_at,
+            source=f"job:{job.name}",
+        )
     except (Refused, InvalidArguments, PermissionDenied) as error:
         end(opened, State.REFUSED, str(error), now)
-        return
-    note(opened, state=State.RUNNING, text="Running.")
 
 
 def follow(job: Job, opened: JobRun, now: datetime) -> None:
-    """See whether the batch is over; when the hours end, begin no further table."""
+    """See whether the batch is over, the hours are, or the gates of a held run are open again."""
     made = opened.batch
     if made is None:
         end(opened, State.REFUSED, "Its batch is gone.", now)
         return
+    if made.finished_at is None and now >= opened.closes_at and not made.stop_asked_by:
+        gates.end_hours(opened, made)
+        made.refresh_from_db()
     if made.finished_at is not None:
-        end(opened, State.DONE, outcome_of(list(made.actions.all())), now)
-    elif now >= opened.closes_at and not made.stop_asked_by and job.owner is not None:
-        try:
-            batches.stop(job.owner, made, f"job:{job.name}")
-        except (Refused, PermissionDenied) as error:
-            log.warning("Job %s: its batch was not stopped: %s", job.pk, error)
-        note(opened, text="Its hours ended: no further table is begun.")
+        outcome = outcome_of(list(made.actions.all()))
+        late = made.stop_asked_by == gates.closed_by(job)
+        end(opened, State.DONE, f"{outcome} Its hours ended first." if late else outcome, now)
+    elif opened.state == State.HELD:
+        go_on(job, opened, made)
+
+
+def go_on(job: Job, opened: JobRun, made: Batch) -> None:
+    """Begin further tables of a held run where its gates are open."""
+    closed = gates.closed_gates(job, made)
+    if closed:
+        gates.hold(opened, made, closed)
+        return
+    note(opened, state=State.RUNNING, text="Running.")
+    batches.advance(job.target.pk)
 
 
 STEPS = {State.HELD: hold, State.PREPARING: prepare, State.RUNNING: follow}
+
+
+def step_of(opened: JobRun) -> Callable[[Job, JobRun, datetime], None]:
+    """Return what is to be done with an open run; one that is held has a batch between its tables."""
+    if opened.state == State.HELD and opened.batch is not None:
+        return follow
+    return STEPS[State(opened.state)]
 
 
 def outcome_of(rows: Sequence[Action]) -> str:
@@ -148,56 +163,6 @@ def outcome_of(rows: Sequence[Action]) -> str:
     counts = batches.counts(rows)
     words = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     return f"{len(rows):,} table{'s' if len(rows) != 1 else ''}: {words}."
-
-
-def closed_gates(job: Job) -> str:
-    """Return why a job may not begin now, '' where it may."""
-    reason = run.reason_not_to_act(job.target)
-    if reason:
-        return reason
-    limits = (job.max_active_backends, job.max_running_vacuums, job.max_replay_lag_bytes)
-    if all(limit is None for limit in limits):
-        return ""
-    try:
-        now = load_of(job.target)
-    except (Unreachable, SecretUnreadable, psycopg.Error) as error:
-        return f"{job.target.name} could not be asked: {reason_of(error)}"
-    return " ".join(gates(job, now))
-
-
-def gates(job: Job, now: Load) -> list[str]:
-    """Return a sentence for each gate that is closed."""
-    lag = now.replay_lag_bytes or 0
-    tests: list[tuple[int | None, int, str]] = [
-        (
-            job.max_active_backends,
-            now.active_backends,
-            "{} backends are active, at most {} may be.",
-        ),
-        (job.max_running_vacuums, now.running_vacuums, "{} vacuums run, at most {} may."),
-        (job.max_replay_lag_bytes, lag, "A standby is {} bytes behind, at most {} may it be."),
-    ]
-    return [
-        sentence.format(f"{value:,}", f"{limit:,}")
-        for limit, value, sentence in tests
-        if limit is not None and value > limit
-    ]
-
-
-def load_of(target: Target) -> Load:
-    """Ask a target how busy it is, with the collector login; raises as `connect` does."""
-    connection = connect.open_target(
-        snapshot.collector_address(target),
-        purpose="job",
-        statement_timeout_ms=LOOK_TIMEOUT_MS,
-        lock_timeout_ms=LOOK_TIMEOUT_MS,
-        read_only=True,
-    )
-    try:
-        with connect.deadline(connection, 5):
-            return load.read_load(connection)
-    finally:
-        connection.close()
 
 
 def note(opened: JobRun, **values: Any) -> None:

@@ -68,7 +68,10 @@ def keep(job: Job, who: str, source: str, *, now: datetime | None = None) -> Job
     """Save a job, plan its next look and write it into the audit."""
     is_new = not Job.objects.filter(pk=job.pk).exists()
     with transaction.atomic():
-        job.next_at = planned(job, now or timezone.now())
+        moment = now or timezone.now()
+        # A run that is under way is followed to its end, also while the job rests.
+        opened = JobRun.objects.filter(job_id=job.pk, state__in=JobRun.OPEN).exists()
+        job.next_at = moment if opened else planned(job, moment)
         job.save()
         audit.event(
             "job.add" if is_new else "job.edit",

@@ -21,7 +21,7 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import access, acting, audit, batch, queue, run, snapshot, verdict
+from monitors import access, acting, audit, batch, gates, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
 from monitors.actions import ACTIONS
@@ -71,7 +71,7 @@ def perform(action_id: str) -> None:
     if spec is None or row.state != State.QUEUED:
         return
     with acting.slot(spec) as free:
-        if not free or not claim(row):
+        if not free or not gates.may_begin(row) or not claim(row):
             return
         row = rows.get(pk=action_id)  # as it was claimed, with its target and people in one read
         started = time.monotonic()
@@ -606,12 +606,16 @@ def expected_seconds(row: Action) -> float | None:
 def sweep() -> None:
     """Find what got stuck: messages the broker lost, what expired, workers that are gone."""
     now = timezone.now()
-    for row in Action.objects.filter(
-        state__in=[State.QUEUED, State.WAITING], expires_at__lte=now
-    ).select_related("approved_by"):
-        outcome = "Nobody approved it in time." if row.state == State.WAITING else (
-            "No worker took it in time: nothing was sent."
-        )  # fmt: skip
+    for row in (
+        Action.objects.filter(state__in=[State.QUEUED, State.WAITING], expires_at__lte=now)
+        .exclude(batch__in=gates.governed_batches())
+        .select_related("approved_by")
+    ):
+        outcome = "No worker took it in time: nothing was sent."
+        if row.state == State.WAITING:
+            outcome = "Nobody approved it in time."
+        elif row.batch_id:
+            outcome = "Its time was over before its turn came: nothing was sent."
         end(row, [State.QUEUED, State.WAITING], State.EXPIRED, outcome)
     late = Action.objects.filter(
         Q(batch=None) | Q(target=None),

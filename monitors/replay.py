@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 from monitors.samples import Change
-from monitors.simulator import Recording, Step
+from monitors.simulator import Candidate, Recording, Step
 
 LONGEST = timedelta(days=7)
 """Samples are kept so long."""
@@ -48,6 +48,7 @@ class Replay:
 
     recording: Recording
     options: dict[str, str]  # the table's own, in force
+    on: dict[str, str]  # what switches autovacuum on for what is tried, where the table has it off
     chosen: dict[str, str]  # with what is tried
     proof: simulator.Proof
     as_is: simulator.Outcome
@@ -58,19 +59,38 @@ def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str
     """Replay a table's course in a window, as it was and with some parameters changed.
 
     `table` is a row of the probe `tables` with its `database_id`, `changes` are storage
-    parameters as texts (`parsed`). Raises NotEnough where there is too little history.
+    parameters as texts (`parsed`). A table whose options switch autovacuum off is tried with
+    it on. Raises NotEnough where there is too little history.
     """
     recording = recording_of(target, table, window)
     options = autovacuum.parse_options(table["reloptions"])
-    chosen = {**options, **changes}
+    on = switched_on(options)
+    chosen = {**options, **on, **changes}
     return Replay(
         recording=recording,
         options=options,
+        on=on,
         chosen=chosen,
         proof=simulator.prove(recording, target.settings, spelled(options)),
         as_is=simulator.simulate(recording, target.settings, spelled(options)),
         tried=simulator.simulate(recording, target.settings, spelled(chosen)) if changes else None,
     )
+
+
+def switched_on(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the option that switches autovacuum on where a table's own ones have it off."""
+    is_on = autovacuum.is_on(options.get("autovacuum_enabled", "on"))
+    return {} if is_on else {"autovacuum_enabled": "true"}
+
+
+def trade_off(target: Target, done: Replay) -> list[Candidate]:
+    """Return the choices that no other beats, with what the table has otherwise.
+
+    Their options have what switches autovacuum on too, where that is needed.
+    """
+    own = spelled({**done.options, **done.on})
+    found = simulator.trade_off(done.recording, target.settings, own)
+    return [replace(one, options={**done.on, **one.options}) for one in found]
 
 
 def parsed(given: Mapping[str, str]) -> dict[str, str]:

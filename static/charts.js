@@ -167,9 +167,9 @@
   const BYTES = [1, 2 ** 10, 2 ** 20, 2 ** 30, 2 ** 40].flatMap((size) => [1, 2, 5, 10, 20, 50, 100, 200, 500].map((step) => step * size));
   const NONE = { left: 0, width: 0, top: 0, height: 0 };
 
-  /* A limit far above the figures would flatten them: it is then only named in the legend. */
+  /* A limit far above the figures would flatten them: it is then only named in the legend, unless it is always to be seen. */
   const top = (spec, greatest) => {
-    const limits = spec.lines.map((line) => line.value).filter((value) => value <= 3 * greatest);
+    const limits = spec.lines.filter((line) => line.always || line.value <= 3 * greatest).map((line) => line.value);
     return Math.max(greatest, ...limits, { per_s: 0.1, ms: 0.01 }[spec.unit] ?? 1) * 1.08;
   };
 

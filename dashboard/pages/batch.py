@@ -21,7 +21,7 @@ from dashboard.source import source_of
 from monitors import access, batch as batches, due
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
-from monitors.models import Action, Batch, Database, Target
+from monitors.models import Action, Batch, Database, JobRun, Target
 
 COLUMNS = (
     "position",
@@ -91,8 +91,11 @@ def batch(request: PageRequest, batch_id: uuid.UUID) -> HttpResponseBase:
     """Show the list: what would be sent, or each table's result."""
     found = get_batch(request, batch_id)
     rows = list(found.actions.order_by("batch_position"))
-    exported = table_response(request, "batch", COLUMNS, [exported_row(row) for row in rows])
-    return exported or show(request, found, rows)
+    opened = JobRun.objects.select_related("job").filter(batch=found).first()
+    held = opened.text if opened and opened.state == JobRun.State.HELD else ""
+    lines = [exported_row(row, held) for row in rows]
+    exported = table_response(request, "batch", COLUMNS, lines)
+    return exported or show(request, found, rows, opened, held)
 
 
 @require_POST
@@ -137,8 +140,10 @@ def may_see(request: PageRequest, found: Batch) -> bool:
     return access.may(request.user, "view", found.target)
 
 
-def show(request: PageRequest, found: Batch, rows: list[Action]) -> HttpResponse:
-    """Render the page of a batch."""
+def show(
+    request: PageRequest, found: Batch, rows: list[Action], opened: JobRun | None, held: str
+) -> HttpResponse:
+    """Render the page of a batch; `held` says why its job lets no further table begin."""
     kind = ACTIONS.get(found.name)
     target = found.target
     is_draft = found.asked_at is None
@@ -149,6 +154,8 @@ def show(request: PageRequest, found: Batch, rows: list[Action]) -> HttpResponse
         "batch": found,
         "kind": kind,
         "rows": [row_of(row) for row in rows],
+        "job": opened.job if opened else None,
+        "held": held,
         "is_draft": is_draft,
         "ready": ready,
         "allowed": allowed,
@@ -247,8 +254,9 @@ def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
     ]
 
 
-def exported_row(row: Action) -> dict[str, Any]:
+def exported_row(row: Action, held: str) -> dict[str, Any]:
     """Return one table's row of the export."""
+    why = held if row.state == State.QUEUED else row.preview.get("refused", "")
     return {
         "position": row.batch_position,
         "id": str(row.pk),
@@ -257,7 +265,7 @@ def exported_row(row: Action) -> dict[str, Any]:
         "object": row.object_name,
         "sql": row.sql,
         "state": row.state,
-        "outcome": row.outcome or row.preview.get("refused", ""),
+        "outcome": row.outcome or why,
         "effect": row.effect,
         "started_at": row.started_at,
         "finished_at": row.finished_at,

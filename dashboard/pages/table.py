@@ -9,7 +9,16 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import autovacuum_rows, bloat_rows, charts, index_rows, run_rows, table_rows
+from dashboard import (
+    autovacuum_rows,
+    bloat_rows,
+    charts,
+    index_rows,
+    mention_rows,
+    run_rows,
+    table_rows,
+)
+from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, review
 from monitors.advisor import Finding
@@ -23,6 +32,8 @@ GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
 SCANS = ("seq_scan",)
 WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
 HUNDRED = 100
+VIEWS = {"table": "The table", "statements": "The statements that name it"}
+"""What an export holds."""
 
 
 @require_safe
@@ -32,7 +43,11 @@ def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpRespon
     database = Database.objects.filter(target=target, datid=datid).first()
     findings = review.findings(target, None if window.is_live else window.end)
     row = found(target, window, database, relid, findings)
-    exported = table_response(request, "table", table_rows.COLUMNS, [row])
+    if chosen(request, "view", VIEWS, "table") == "statements":
+        lines = mention_rows.every_statement(target, window, row)
+        exported = table_response(request, "table-statements", mention_rows.COLUMNS, lines)
+    else:
+        exported = table_response(request, "table", table_rows.COLUMNS, [row])
     return exported or page(request, target, window, row, findings)
 
 
@@ -95,6 +110,7 @@ def page(
         "indexes": index_rows.indexes_of(target, window, row),
         "indexes_read": index_rows.are_read(target, row),
         "indexes_since": index_rows.counted_since(target, row),
+        "named": mention_rows.statements_naming(target, window, row),
         "has_last_scan": index_rows.has_last_scan(target),
         "actions": actions_on(target, row),
         "autovacuum": autovacuum_rows.explained(target, window, row, toast),

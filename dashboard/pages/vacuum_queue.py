@@ -7,9 +7,13 @@ from typing import Any
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
+from dashboard import charts
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import vacuuming
+from monitors.history import at_once, series
+from monitors.history.window import Window
+from monitors.models import Target
 from monitors.vacuuming import Workers
 
 VIEWS = {"queue": "Queue", "running": "Running"}
@@ -40,7 +44,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
     return render_page(
         request,
         "vacuum_queue.html",
-        context_of(state, shown),
+        {**context_of(state, shown), "chart": workers_chart(target, window, state.workers)},
         page="vacuum",
         target=target,
         window=window,
@@ -59,6 +63,23 @@ def context_of(state: vacuuming.State, shown: Listing) -> dict[str, Any]:
         "rows": shown.rows,
         "tiles": tiles(state.workers, state.queue),
     }
+
+
+def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str, Any]:
+    """Return the chart of how many workers were at a table at once, with how many there may be."""
+    limit = {"value": workers.most, "label": "at most", "always": True}
+    return charts.chart(
+        "Workers busy",
+        at_once.most_at_once("progress", target.pk, window, "autovacuum"),
+        unit="count",
+        labels={"most": "Busy"},
+        colours={"most": "io"},
+        marks=series.marks(target.pk, window),
+        lines=[limit] if workers.most is not None else [],
+        note="at a table at once, the most between two points",
+        window=window,
+        since=target.created_at,
+    )
 
 
 def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from dashboard import charts, frame, table_rows
 from dashboard.frame import WINDOW_WORDS
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, replay, simulator
+from monitors.autovacuum import CAP_MAJOR
+from monitors.history import series
 from monitors.history.series import Series
 from monitors.history.window import Window
 from monitors.models import Database, Target
@@ -31,14 +33,19 @@ COLUMNS = (
     "extra_pages",
     "io_bytes_a_day",
     "busy_pct",
+    "workers_pct",
     "is_balanced",
 )
 """Keys of the export: a row for what is in force, for what is tried, and for each on the trade-off."""
 
 POINTS = 240
+DAY_SECONDS = 86400
+CAP = "autovacuum_vacuum_max_threshold"
+"""Of 18 and newer: no table waits for more dead rows than that."""
 FORM = (
     "autovacuum_vacuum_scale_factor",
     "autovacuum_vacuum_threshold",
+    CAP,
     "autovacuum_vacuum_insert_scale_factor",
     "autovacuum_vacuum_insert_threshold",
     "autovacuum_analyze_scale_factor",
@@ -64,8 +71,8 @@ def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResp
     except NotEnough as wrong:
         reason = str(wrong)
     wants_best = bool(request.GET.get("best") or request.GET.get("format"))
-    candidates = trade_off(target, done) if done and wants_best else []
-    rows = rows_of(done, candidates) if done else []
+    candidates = replay.trade_off(target, done) if done and wants_best else []
+    rows = rows_of(done, candidates, workers_of(target)) if done else []
     exported = table_response(request, "what-if", COLUMNS, rows)
     if exported:
         return exported
@@ -77,11 +84,7 @@ def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResp
         "kept_words": [(word, request.GET[word]) for word in WINDOW_WORDS if request.GET.get(word)],
         "replay": done,
         "changes": changes,
-        "candidates": [
-            {**one, "url": address_of(request, one["options"])} for one in rows[-len(candidates) :]
-        ]
-        if candidates
-        else [],
+        "candidates": proposals(request, row, rows[len(rows) - len(candidates) :]),
         "drawing": drawing_of(rows) if candidates else "",
         "wants_best": wants_best,
     }
@@ -98,7 +101,9 @@ def page(
             "tiles": tiles(done, target),
             "chart": chart_of(done, target, window),
             "proof": done.proof,
-            "setting": setting_of(request, target, window, context) if context["changes"] else None,
+            "by_hand": by_hand(target, window, context["row"]),
+            "why_not": why_not(request, target, window),
+            "setting": arguments_of(context["row"], tried_of(done, context["changes"])),
         }
     return render_page(
         request,
@@ -132,14 +137,48 @@ def address_of(request: PageRequest, options: Mapping[str, str]) -> str:
     return f"{request.path}?{urlencode({**kept, **options})}"
 
 
-def setting_of(request: PageRequest, target: Target, window: Window, context: Row) -> Row:
-    """Return what the button that sets the parameters needs: its arguments, and why not."""
+def proposals(request: PageRequest, table: Row, rows: Sequence[Row]) -> list[Row]:
+    """Return the trade-off's rows with where each is replayed and what sets it."""
+    return [
+        {
+            **one,
+            "url": address_of(request, one["options"]),
+            "arguments": arguments_of(table, one["options"]),
+        }
+        for one in rows
+    ]
+
+
+def tried_of(done: Replay, changes: Mapping[str, str]) -> dict[str, str]:
+    """Return what is tried with what switches autovacuum on; {} where nothing is tried."""
+    return {**done.on, **changes} if changes else {}
+
+
+def arguments_of(table: Row, options: Mapping[str, str]) -> Row:
+    """Return the arguments of the action that sets some parameters; {} for none."""
+    if not options:
+        return {}
+    return {"database": table["database"], "table": table["table"], **options}
+
+
+def why_not(request: PageRequest, target: Target, window: Window) -> str:
+    """Return why the person can't set parameters from here, '' where they can."""
     may = access.permissions_of(request.user, target)
-    row = context["row"]
-    return {
-        "arguments": {"database": row["database"], "table": row["table"], **context["changes"]},
-        "why_not": frame.why_not(target, "set_autovacuum", may, is_live=window.is_live),
-    }
+    return frame.why_not(target, "set_autovacuum", may, is_live=window.is_live)
+
+
+def by_hand(target: Target, window: Window, table: Row) -> int:
+    """Return how often the table was vacuumed by hand in a window: the replay leaves that out."""
+    key = {"relid": table["relid"]}
+    sums = series.sums(
+        "tables", target.pk, window, ["vacuum_count"], database_id=table["database_id"], key=key
+    )
+    return sum(one["vacuum_count"] for one in sums)
+
+
+def workers_of(target: Target) -> int:
+    """Return how many autovacuum workers a target may have."""
+    return max(int(target.settings.get("autovacuum_max_workers", 3)), 1)
 
 
 def found(target: Target, window: Window, datid: int, relid: int) -> Row:
@@ -152,12 +191,7 @@ def found(target: Target, window: Window, datid: int, relid: int) -> Row:
     return tables[0]
 
 
-def trade_off(target: Target, done: Replay) -> list[Candidate]:
-    """Return the choices that no other beats, with what the table has otherwise."""
-    return simulator.trade_off(done.recording, target.settings, replay.spelled(done.options))
-
-
-def rows_of(done: Replay, candidates: Sequence[Candidate]) -> list[Row]:
+def rows_of(done: Replay, candidates: Sequence[Candidate], workers: int) -> list[Row]:
     """Return what is in force, what is tried, and the trade-off, as rows of the export."""
     knee = simulator.balanced(candidates)
     rows = [{**row_of(done.as_is, done.options, {}), "kind": "now"}]
@@ -165,7 +199,7 @@ def rows_of(done: Replay, candidates: Sequence[Candidate]) -> list[Row]:
         rows.append({**row_of(done.tried, done.chosen, done.options), "kind": "tried"})
     for one in candidates:
         rows.append({**row_of(one.outcome, one.options, {}), "is_balanced": one is knee})
-    return rows
+    return [{**row, "workers_pct": row["busy_pct"] / workers} for row in rows]
 
 
 def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str]) -> Row:
@@ -197,13 +231,14 @@ def fields_of(request: PageRequest, target: Target, done: Replay | None) -> list
             "source": "table" if name in own else "server",
         }
         for name in FORM
+        if name != CAP or (target.major or 0) >= CAP_MAJOR
     ]
 
 
 def tiles(done: Replay, target: Target) -> list[Row]:
     """Return the headline figures of what is tried, else of what is in force."""
     shown, was = done.tried or done.as_is, done.as_is
-    workers = int(target.settings.get("autovacuum_max_workers", 3))
+    workers = workers_of(target)
 
     def note(value: str) -> str:
         return f"{value} as it is" if done.tried else "replayed as it is"
@@ -240,12 +275,24 @@ def tiles(done: Replay, target: Target) -> list[Row]:
             "note": note(sized(was.io_bytes_a_day)),
         },
         {
-            "title": "A worker is busy",
-            "value": 100 * shown.busy_share,
-            "kind": "pct",
-            "note": f"of the time; {workers} workers",
+            "title": "Workers' time a day",
+            "value": DAY_SECONDS * shown.busy_share,
+            "kind": "duration",
+            "level": "warning" if shown.late else "",
+            "note": busy_note(shown, was if done.tried else None, workers),
         },
     ]
+
+
+def busy_note(shown: Outcome, was: Outcome | None, workers: int) -> str:
+    """Return how much of all workers' time a table takes, and what that is as it is."""
+    before = ""
+    if was is not None:
+        seconds = DAY_SECONDS * was.busy_share
+        before = f"{charts.duration_words(seconds) if seconds else 'none'} as it is; "
+    note = f"{before}{100 * shown.busy_share / workers:.2g} % of {workers} workers"
+    late = f"; {shown.late:,} visits found one still at it" if shown.late else ""
+    return f"{note}{late}"
 
 
 def words(value: float) -> str:

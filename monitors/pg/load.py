@@ -5,6 +5,7 @@ Source: https://www.postgresql.org/docs/current/monitoring-stats.html
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import psycopg
@@ -18,7 +19,9 @@ SELECT (SELECT count(*)
            AND a.backend_type = 'client backend'
            AND a.pid <> pg_catalog.pg_backend_pid()
            AND a.application_name NOT LIKE 'howdah%%') AS active_backends,
-       (SELECT count(*) FROM pg_catalog.pg_stat_progress_vacuum) AS running_vacuums,
+       (SELECT count(*)
+          FROM pg_catalog.pg_stat_progress_vacuum AS v
+         WHERE v.pid <> ALL (%(without)s::int[])) AS running_vacuums,
        (SELECT max(pg_catalog.pg_wal_lsn_diff(
                        CASE WHEN pg_catalog.pg_is_in_recovery()
                             THEN pg_catalog.pg_last_wal_receive_lsn()
@@ -35,13 +38,13 @@ class Load:
     """What a server does at a moment."""
 
     active_backends: int  # clients that run a statement, without ours
-    running_vacuums: int  # of anybody, autovacuum too
+    running_vacuums: int  # of anybody, autovacuum too, but not those that are left out
     replay_lag_bytes: int | None  # of the standby that is furthest behind; None: there is none
 
 
-def read_load(connection: psycopg.Connection) -> Load:
-    """Ask a server how busy it is; one short read."""
+def read_load(connection: psycopg.Connection, without: Collection[int] = ()) -> Load:
+    """Ask a server how busy it is, vacuums of some pids left out; one short read."""
     with connection.cursor(row_factory=class_row(Load)) as cursor:
-        found = cursor.execute(LOAD_SQL, binary=True).fetchone()
+        found = cursor.execute(LOAD_SQL, {"without": list(without)}, binary=True).fetchone()
     assert found is not None  # noqa: S101 - a SELECT without FROM has one row
     return found

@@ -63,6 +63,7 @@ def test_every_page_answers_in_time(watch: Callable[..., Target]) -> None:
                 "target-findings",
                 "jobs",
                 "target-actions",
+                "batches",
             )
         }
         pages["fleet"] = reverse("fleet")

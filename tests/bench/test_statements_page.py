@@ -11,7 +11,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from dashboard import mention_rows
 from monitors.history import partitions
+from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from tests.people import browser_of, make_target, person
 
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.django_db]
 
 STATEMENTS = 5000
 ROUNDS = 9
+NAMED_MS = 20
 
 LATEST = """
 INSERT INTO monitors_statements_latest (target_id, database_id, queryid, userid, dbid, toplevel,
@@ -90,3 +93,21 @@ def test_they_answer_in_time(case, query):
 
     first, rest = taken[0], statistics.median(taken[1:])
     assert rest < limit_ms, f"first {first:.0f} ms, then {rest:.0f} ms"
+
+
+@pytest.mark.parametrize("relname", ["t77", "t7"])  # 11 and 1,111 texts hold these names
+def test_the_statements_of_a_table_are_found_in_time(case, relname):
+    target, window = case[0], Window.last("1h", timezone.now())
+    table = {"datid": 5, "database_id": 1, "relid": 1, "schemaname": "public", "relname": relname}
+
+    taken = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        found = mention_rows.statements_naming(target, window, table)
+        taken.append((time.perf_counter() - begun) * 1000)
+
+    assert [row["query"][:25] for row in found.rows] == [
+        f"SELECT a, b, c FROM {relname} WHERE"[:25]
+    ]
+    quickest = min(taken)
+    assert quickest < NAMED_MS, f"{relname}: {quickest:.0f} ms"

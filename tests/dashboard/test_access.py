@@ -58,6 +58,7 @@ EXPECTED = {
     "target-actions": VIEWERS,
     "action": VIEWERS,
     "batch": VIEWERS,
+    "batches": VIEWERS,
     "targets": EVERYBODY,  # lists those that the person may manage
     "target-new": ADMINS,
     "people": ADMINS,

@@ -31,6 +31,7 @@ OURS = (
     "query",
     "settings",
     "target-findings",
+    "batches",
 )
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
@@ -66,6 +67,7 @@ def addresses(shop, place):
         "query": reverse("query", args=[shop.name, statement.pk]),
         "settings": reverse("settings", args=[shop.name]),
         "target-findings": reverse("target-findings", args=[shop.name]),
+        "batches": reverse("batches", args=[shop.name]),
     }
 
 

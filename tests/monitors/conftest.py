@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from django.core.management import call_command
 from psycopg import sql
 
 from tests.servers import Server
@@ -212,3 +213,19 @@ def sleeping(
         return session
 
     return start
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command: said("job", "list") -> (exit status, standard output, errors)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = 0
+        try:
+            call_command(*arguments)
+        except SystemExit as error:
+            status = int(error.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out.strip(), captured.err.strip()
+
+    return run

@@ -6,14 +6,12 @@ from datetime import time, timedelta
 
 import pytest
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
 from monitors import batch, job_runs, jobs, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, AuditEntry, Batch, Grant, Job, JobRun
-from monitors.pg.load import Load
 from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
@@ -171,7 +169,7 @@ def test_when_the_hours_end_no_further_table_is_begun(server, job, table):
     run = look(made)
 
     assert run.state == State.DONE
-    assert run.text == "2 tables: 2 cancelled."
+    assert run.text == "2 tables: 2 skipped. Its hours ended first."
 
 
 @newest
@@ -257,39 +255,6 @@ def test_a_job_that_makes_no_sense_is_not_saved(target, person, fields, error, s
     with pytest.raises(error, match=said):
         jobs.save(user, Job(target=target, **{**usual, **fields}), source="test")
     assert not Job.objects.filter(target=target).exists()
-
-
-def test_gates_are_sentences():
-    job = Job(max_active_backends=5, max_running_vacuums=0, max_replay_lag_bytes=10)
-
-    assert job_runs.gates(job, Load(5, 0, None)) == []
-    assert job_runs.gates(job, Load(6, 1, 11)) == [
-        "6 backends are active, at most 5 may be.",
-        "1 vacuums run, at most 0 may.",
-        "A standby is 11 bytes behind, at most 10 may it be.",
-    ]
-
-
-def test_the_load_is_read_on_every_version(server, target):
-    now = job_runs.load_of(target)
-
-    assert now.active_backends >= 0
-    assert now.running_vacuums >= 0
-    assert now.replay_lag_bytes is None
-
-
-@pytest.fixture
-def said(capsys):
-    def run(*arguments):
-        status = 0
-        try:
-            call_command(*arguments)
-        except SystemExit as error:
-            status = int(error.code or 0)
-        captured = capsys.readouterr()
-        return status, captured.out.strip(), captured.err.strip()
-
-    return run
 
 
 @newest

@@ -120,3 +120,15 @@ def test_what_is_no_parameter_is_left_out():
         "autovacuum_vacuum_threshold": "7"
     }
     assert simulator.NAPTIME == 60
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {}),
+        ({"autovacuum_enabled": "on", "fillfactor": "90"}, {}),
+        ({"autovacuum_enabled": "f"}, {"autovacuum_enabled": "true"}),
+    ],
+)
+def test_what_is_tried_has_autovacuum_on(options, expected):
+    assert replay.switched_on(options) == expected

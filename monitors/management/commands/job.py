@@ -11,11 +11,11 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import jobs
+from monitors import batch_rows, jobs
 from monitors.action import InvalidArguments, Refused
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, target_named
-from monitors.models import Job, validate_name
+from monitors.models import Action, Job, JobRun, validate_name
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTES = ("open_minutes", "every_minutes", "at_once")
@@ -23,7 +23,7 @@ GATES = ("max_active_backends", "max_running_vacuums", "max_replay_lag_bytes")
 
 
 class Command(command.Command):
-    """`manage.py job add|edit|list|run|pause|resume|remove`."""
+    """`manage.py job add|edit|list|runs|batches|run|pause|resume|remove`."""
 
     help = "Have maintenance recur, in certain hours and unless a gate is closed."
 
@@ -44,6 +44,15 @@ class Command(command.Command):
         listing = verbs.add_parser("list", help="list the jobs with their last runs")
         listing.add_argument("--target")
         add_json(listing)
+        runs = verbs.add_parser("runs", help="list a job's last runs with each of their tables")
+        runs.add_argument("name", metavar="NAME")
+        runs.add_argument("--target", required=True)
+        runs.add_argument("--last", type=int, default=5, help="how many; default 5")
+        add_json(runs)
+        listed = verbs.add_parser("batches", help="list a target's batches, of jobs and of people")
+        listed.add_argument("--target", required=True)
+        listed.add_argument("--last", type=int, default=50, help="how many; default 50")
+        add_json(listed)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one subcommand."""
@@ -103,6 +112,36 @@ class Command(command.Command):
             state = row["last_state"] or "never ran"
             self.say(
                 f"{row['target']}  {row['name']}  {row['action']}  {state}  {row['last_text']}"
+            )
+
+    def do_runs(self, options: dict[str, Any]) -> None:
+        """Print a job's last runs, newest first, with how each of their tables went."""
+        runs = job_named(options).runs.select_related("job", "batch")
+        rows = [run_described(run) for run in runs[: max(1, options["last"])]]
+        if options["json"]:
+            self.print_json(rows)
+            return
+        for row in rows:
+            self.say(f"{row['started_at']:%Y-%m-%d %H:%M} UTC  {row['state']}  {row['text']}")
+            for table in row["tables"]:
+                self.say(f"  {table['object']}: {table['state']}. {table['outcome']}".rstrip())
+
+    def do_batches(self, options: dict[str, Any]) -> None:
+        """Print a target's batches, newest first."""
+        found = batch_rows.asked_of(target_named(options["target"]))
+        rows = batch_rows.rows_of(found[: max(1, options["last"])])
+        if options["json"]:
+            self.print_json([{**row, "id": str(row["id"])} for row in rows])
+            return
+        for row in rows:
+            who = f"job {row['job']} of {row['asked_by']}" if row["job"] else row["asked_by"]
+            counts = (
+                f"{row['tables']:,} tables, {row['succeeded']:,} done, {row['failed']:,} failed,"
+                f" {row['skipped'] + row['cancelled']:,} skipped"
+            )
+            self.say(
+                f"{row['asked_at']:%Y-%m-%d %H:%M} UTC  {row['id']}  {row['action']}  {who}"
+                f"  {counts}  {row['state']}"
             )
 
 
@@ -228,4 +267,31 @@ def described(job: Job) -> dict[str, Any]:
         "last_at": last.started_at if last else None,
         "last_state": last.state if last else "",
         "last_text": last.text if last else "",
+    }
+
+
+def run_described(run: JobRun) -> dict[str, Any]:
+    """Return a run as JSON; a table that waits says in `outcome` what holds it."""
+    rows = run.batch.actions.order_by("batch_position") if run.batch else Action.objects.none()
+    held = run.text if run.state == JobRun.State.HELD else ""
+    return {
+        "job": run.job.name,
+        "started_at": run.started_at,
+        "closes_at": run.closes_at,
+        "finished_at": run.finished_at,
+        "state": run.state,
+        "text": run.text,
+        "batch": str(run.batch_id) if run.batch_id else None,
+        "tables": [
+            {
+                "id": str(row.pk),
+                "object": row.object_name,
+                "state": row.state,
+                "outcome": row.outcome or (held if row.state == Action.State.QUEUED else ""),
+                "effect": row.effect,
+                "started_at": row.started_at,
+                "finished_at": row.finished_at,
+            }
+            for row in rows
+        ],
     }

@@ -51,11 +51,7 @@ class Command(OneLine):
             done = replay.replay(target, row, window, changes)
         except NotEnough as error:
             raise failure(str(error)) from None
-        line = (
-            simulator.trade_off(done.recording, target.settings, replay.spelled(done.options))
-            if options["best"]
-            else []
-        )
+        line = replay.trade_off(target, done) if options["best"] else []
         knee = simulator.balanced(line)
         said: dict[str, Any] = {
             "target": target.name,
@@ -67,7 +63,7 @@ class Command(OneLine):
             "recall_pct": done.proof.recall_pct,
             "within_seconds": done.proof.within_seconds,
             "as_is": told(done.as_is, done.options),
-            "tried": told(done.tried, changes) if done.tried else None,
+            "tried": told(done.tried, {**done.on, **changes}) if done.tried else None,
             "trade_off": [
                 {**told(one.outcome, one.options), "is_balanced": one is knee} for one in line
             ],
@@ -119,6 +115,7 @@ def told(outcome: Outcome, parameters: dict[str, str] | Any) -> dict[str, Any]:
         "extra_pages": round(outcome.extra_pages),
         "io_bytes_a_day": round(outcome.io_bytes_a_day),
         "busy_pct": round(100 * outcome.busy_share, 2),
+        "late_visits": outcome.late,
     }
 
 

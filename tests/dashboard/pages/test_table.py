@@ -110,10 +110,6 @@ def test_a_dropped_table_keeps_its_page_and_says_so(read, shop, place, embedded)
     assert "This table is gone since" in read()
 
 
-def test_it_says_what_is_not_read(read):
-    assert "Not read yet: the statements" in read()
-
-
 def test_a_second_snapshot_leaves_the_page_whole(read, shop):
     take_now(shop)
 

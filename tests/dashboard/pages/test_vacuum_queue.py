@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Database, Target, VacuumRun
+from monitors.models import HISTORY, Database, Snapshot, Target, VacuumRun
 from monitors.vacuuming import QUEUE_COLUMNS, RUNNING_COLUMNS
 
 
@@ -215,3 +216,24 @@ def test_the_command_says_the_same(shop, tables, vacuuming_now, queue):
     call_command("autovacuum", shop.name, stdout=people)
     assert "1. shop: public.t1  vacuum (dead rows), score 1.20, waiting" in people.getvalue()
     assert "Workers: 1 of 3 busy" in people.getvalue()
+
+
+def test_it_draws_the_busy_workers_beside_how_many_there_may_be(queue, vacuuming_now, shop):
+    for second in range(0, 310, 10):
+        Snapshot.objects.create(
+            target_id=shop.pk, database_id=0, probe="progress", state="ok", interval_seconds=10,
+            taken_at=timezone.now() - timedelta(seconds=300 - second),
+        )  # fmt: skip
+    vacuuming_now()
+    vacuuming_now(4712, seconds=120)
+
+    text = queue()
+
+    chart = json.loads(re.findall(r'id="workers-data"[^>]*>(.*?)</template>', text)[0])
+    [busy] = chart["series"]
+    known = [value for value in busy["values"] if value is not None]
+    assert (known[-1], max(known)) == (2, 2)
+    assert 1 in known
+    [limit] = chart["lines"]
+    assert limit["value"] == int(shop.settings["autovacuum_max_workers"])
+    assert limit["always"] is True

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from html import unescape
 
 import pytest
 from django.urls import reverse
 from psycopg import sql
 
+from monitors import perform
+from monitors.models import Action, Target
 from monitors.snapshot import take_now
 
 
@@ -73,7 +77,8 @@ def test_the_export_has_what_is_what_is_tried_and_the_trade_off(read, written):
     rows = json.loads(read("?format=json&autovacuum_vacuum_threshold=9")[1])
 
     assert "autovacuum_enabled=off" in rows[0]["parameters"]
-    assert rows[1]["parameters"] == "autovacuum_vacuum_threshold=9"
+    assert rows[1]["parameters"] == "autovacuum_enabled=true, autovacuum_vacuum_threshold=9"
+    assert rows[1]["workers_pct"] == pytest.approx(rows[1]["busy_pct"] / 3)
     assert sum(row["is_balanced"] for row in rows) == 1
 
 
@@ -88,3 +93,57 @@ def test_a_table_that_never_was_is_not_found(place, browse):
     address = reverse("table-what-if", kwargs={**place, "relid": 1})
 
     assert browse("dba").get(address).status_code == 404
+
+
+@pytest.fixture
+def owning(embedded):
+    """The operator login may do what the owner may: only an owner alters a table."""
+    with embedded.connect() as session:
+        session.execute("GRANT owner TO operator")
+        yield
+        session.execute("REVOKE owner FROM operator")
+
+
+def test_one_press_asks_for_what_is_proposed_and_can_be_undone(
+    read, written, place, browse, owning
+):
+    status, text = read("?best=1")
+    form = re.search(r"<form[^>]*set_autovacuum[^>]*>.*?btn-primary.*?</form>", text, re.DOTALL)
+    assert status == 200
+    assert form
+    fields = dict(re.findall(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)"', form[0]))
+    fields = {name: unescape(value) for name, value in fields.items()}
+    assert fields["autovacuum_enabled"] == "true"  # the table has it off
+    assert "what is tried and proposed has it on" in text
+
+    client = browse("dba")
+    answer = client.post(reverse("action-new", args=[place["name"], "set_autovacuum"]), fields)
+    row = Action.objects.get(pk=answer["Location"].split("/")[2])
+    perform.preview_now(str(row.pk))
+    row.refresh_from_db()
+    assert row.preview["refused"] == "", row.arguments
+    client.post(reverse("action-request", args=[row.pk]))
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "succeeded", row.outcome
+    assert row.sql.startswith("ALTER TABLE ")
+    chosen = fields["autovacuum_vacuum_scale_factor"]
+    assert f"\"autovacuum_vacuum_scale_factor\" = '{chosen}'" in row.sql
+    assert row.inverse["name"] == "set_autovacuum"
+
+
+def test_the_cap_of_18_can_be_tried_there_alone(read, written):
+    assert 'name="autovacuum_vacuum_max_threshold"' in read()[1]
+    Target.objects.filter(pk=written.pk).update(server_version=170004)
+
+    assert 'name="autovacuum_vacuum_max_threshold"' not in read()[1]
+
+
+def test_vacuums_by_hand_are_said_to_be_left_out(read, written, embedded, junk):
+    with embedded.connect(user="owner", dbname="shop") as session:
+        session.execute(sql.SQL("VACUUM {}").format(sql.Identifier(junk)))
+        session.execute("SELECT pg_stat_force_next_flush()")
+    take_now(written, ["tables"])
+
+    assert "1 vacuum by hand in this window is left out" in read()[1]

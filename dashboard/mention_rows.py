@@ -1,0 +1,149 @@
+"""The statements of a window that name one table, as its page and export show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import QuerySet
+
+from dashboard import statement_rows
+from dashboard.statement_states import state_of
+from dashboard.states import State
+from monitors import mentions
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Target
+
+COLUMNS = (
+    "usename",
+    "queryid",
+    "toplevel",
+    "query",
+    "calls",
+    "total_exec_time_ms",
+    "mean_exec_time_ms",
+    "rows",
+    "names_schema",
+    "maybe_another",
+)
+"""Keys of the export, in order."""
+
+SHOWN = 10
+READ_AT_MOST = 300
+"""Texts that are looked through for the page, the most expensive first."""
+READ_AT_ONCE = 25
+BY_NAME_MAJOR = 18
+"""Since which pg_stat_statements counts statements on tables of one name together."""
+SUMS = ("calls", "total_exec_time", "rows")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """The most expensive statements that name a table."""
+
+    rows: list[Row] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Other schemas of the database with a table of that name."""
+    is_cut: bool = False
+    """Whether cheaper ones were not looked for."""
+    problem: State | None = None
+    """Why no statement is counted."""
+
+
+def statements_naming(target: Target, window: Window, table: Mapping[str, Any]) -> Named:
+    """Return the top statements of a window whose text names a table.
+
+    Rows have `COLUMNS` and `id`; `maybe_another` says that some or all of it may have been on
+    a table of one of the `others`: no schema is named, or the server counts them together.
+    """
+    problem = state_of(target) if window.is_live else None
+    others = schemas_with(target, table)
+    costs = costs_of(target, window, table)
+    rows: list[Row] = []
+    for row in found_in(costs[:READ_AT_MOST], target, table, others):
+        if len(rows) == SHOWN:
+            return Named(rows, others, is_cut=True, problem=problem)
+        rows.append(row)
+    return Named(rows, others, is_cut=len(costs) > READ_AT_MOST, problem=problem)
+
+
+def every_statement(target: Target, window: Window, table: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield all statements of a window whose text names a table, the most expensive first."""
+    costs = costs_of(target, window, table)
+    yield from found_in(costs, target, table, schemas_with(target, table))
+
+
+def schemas_with(target: Target, table: Mapping[str, Any]) -> list[str]:
+    """Return the other schemas of a table's database that have a table of its name."""
+    tables = HISTORY["tables"].latest._default_manager.filter(
+        target_id=target.pk,
+        database_id=table["database_id"],
+        relname=table["relname"],
+        gone_at=None,
+    )
+    names = tables.exclude(relid=table["relid"]).values_list("schemaname", flat=True)
+    return sorted(name for name in names if name)
+
+
+def holding(target: Target, table: Mapping[str, Any]) -> QuerySet[Any]:
+    """Return the statements of a table's database whose text holds its name anywhere."""
+    latest = HISTORY["statements"].latest._default_manager
+    word = mentions.sought(table["relname"])
+    # A name with capitals is only ever written in quotes, just as it is.
+    held = "contains" if word != word.lower() else "icontains"
+    return latest.filter(target_id=target.pk, dbid=table["datid"], **{f"query__{held}": word})
+
+
+def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[Row]:
+    """Return what those statements cost in a window, with `id` and usename; dearest first."""
+    held = {
+        tuple(row[:4]): {"id": row[4], "usename": row[5]}
+        for row in holding(target, table).values_list(
+            *statement_rows.KEY, "id", "usename"
+        )
+    }  # fmt: skip
+    if not held:
+        return []
+    key: series.Key = {"dbid": table["datid"], "queryid": sorted({one[0] for one in held})}
+    sums = series.sums("statements", target.pk, window, SUMS, key=key)
+    called = [
+        {**row, **held[place]}
+        for row in sums
+        if row["calls"] > 0 and (place := statement_rows.key_of(row)) in held
+    ]
+    return sorted(called, key=lambda row: row["total_exec_time"], reverse=True)
+
+
+def found_in(
+    costs: Sequence[Row], target: Target, table: Mapping[str, Any], others: Sequence[str]
+) -> Iterator[Row]:
+    """Yield the rows of those statements that name the table; texts are read some at a time."""
+    latest = HISTORY["statements"].latest._default_manager
+    merged = bool(others) and (target.major or 0) >= BY_NAME_MAJOR
+    schemas = [table["schemaname"], *(others if merged else [])]
+    for start in range(0, len(costs), READ_AT_ONCE):
+        part = costs[start : start + READ_AT_ONCE]
+        wanted = latest.filter(pk__in=[row["id"] for row in part])
+        texts = dict(wanted.values_list("pk", "query"))
+        for row in part:
+            text = texts.get(row["id"]) or ""
+            how = mentions.named(text, schemas, table["relname"])
+            if how:
+                sure = not others or (how == mentions.SCHEMA and not merged)
+                yield shown(row, text, how, is_sure=sure)
+
+
+def shown(row: Row, text: str, how: str, *, is_sure: bool) -> Row:
+    """Return one statement as a row."""
+    return {
+        **row,
+        "query": text,
+        "total_exec_time_ms": row["total_exec_time"],
+        "mean_exec_time_ms": row["total_exec_time"] / row["calls"],
+        "names_schema": how == mentions.SCHEMA,
+        "maybe_another": not is_sure,
+    }
