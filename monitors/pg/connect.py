@@ -164,9 +164,10 @@ SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.clock_ti
 """
 
 
+# Only the bare word takes several arrays; an empty search_path finds it in pg_catalog.
 SET_SQL = """
 SELECT pg_catalog.set_config(name, value, false)
-  FROM pg_catalog.unnest(%s::text[], %s::text[]) AS s (name, value)
+  FROM unnest(%s::text[], %s::text[]) AS s (name, value)
 """
 
 
