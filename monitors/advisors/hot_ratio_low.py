@@ -12,6 +12,7 @@ from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -30,6 +31,7 @@ DEFAULTS = {
 NEWPAGE_MAJOR = 16  # n_tup_newpage_upd
 LEAST_FILLFACTOR = 70
 STEPS = (90, 80, LEAST_FILLFACTOR)
+HOURS = 24  # that the updates were counted in
 SHOWN = 8  # names of indexes
 
 
@@ -56,11 +58,19 @@ def finding_of(row: Row, pct: float, samples: Samples, thresholds: Thresholds) -
         f"{pct:.0f} % were HOT.",
         why=cause_of(row, samples, thresholds),
         object_name=name,
+        hurt=hurt_of(row),
         database_id=row["database_id"],
         relid=row["relid"],
         evidence=evidence_of(row, pct, samples),
         score=updates / max(thresholds["min_updates"], 1),
     )
+
+
+def hurt_of(row: Row) -> Hurt:
+    """Return what it costs already: each update that is not HOT writes to every index."""
+    cold = (row["n_tup_upd"] - (row["n_tup_hot_upd"] or 0)) / HOURS
+    indexes = f"all {len(row['indexes'])} indexes" if len(row["indexes"]) > 1 else "the index"
+    return Hurt(f"{counted(cold, 'update')} an hour write to {indexes} too", already=True)
 
 
 def newpage_pct(row: Row, samples: Samples) -> float | None:

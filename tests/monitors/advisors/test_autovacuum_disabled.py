@@ -33,13 +33,17 @@ def test_it_notices_a_table_with_few_dead_rows():
     )
 
 
-def test_it_warns_past_the_threshold_that_the_table_would_have_and_offers_a_vacuum():
+def test_it_warns_past_the_threshold_that_the_table_would_have_and_turns_it_on_first():
     [finding] = advise(ADVISOR, tables=[off(n_dead_tup=20_051)])
 
     assert finding.severity == Severity.WARNING
-    assert finding.action == "vacuum"
-    assert finding.arguments == {"database": "shop", "table": "public.orders", "analyze": "true"}
-    assert "ALTER TABLE public.orders RESET (autovacuum_enabled)" in finding.why
+    assert finding.action == "set_autovacuum"
+    assert finding.arguments == {
+        "database": "shop",
+        "table": "public.orders",
+        "autovacuum_enabled": "reset",
+    }
+    assert "ALTER TABLE public.orders RESET (autovacuum_enabled)), then vacuum it" in finding.why
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""How fast a gauge of single objects grows, leaving out the moments at which it was put back.
+
+What a vacuum takes away says nothing of how fast rows die, nor does a figure that is known by
+another method from one snapshot to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+
+from psycopg import sql
+
+from monitors.advisor import Rate
+from monitors.history.series import fetch
+from monitors.history.window import Window
+from monitors.models import HISTORY, ProbeState
+from monitors.samples import Change
+
+Place = tuple[int, int]
+"""Database id and relid."""
+
+EARLIER = timedelta(days=1)  # before a window is looked for what stood when it began
+
+# What stood as the window began, then every change in it.
+SQL = """
+WITH wanted AS (
+  SELECT l.database_id, l.relid, l.changed_at, l.{value}::float8 AS value, {mark} AS mark
+    FROM unnest(%(databases)s::integer[], %(relids)s::bigint[]) AS u (database_id, relid)
+    JOIN {latest} AS l USING (database_id, relid)
+   WHERE l.target_id = %(target)s AND l.gone_at IS NULL),
+point AS (
+  SELECT w.database_id, w.relid, %(start)s::timestamptz AS at, w.value, w.mark, false AS anew
+    FROM wanted AS w
+   WHERE w.changed_at <= %(start)s
+   UNION ALL
+  SELECT w.database_id, w.relid, %(start)s::timestamptz, b.value, b.mark, false
+    FROM wanted AS w
+   CROSS JOIN LATERAL (
+     SELECT l.{value}::float8 AS value, {mark} AS mark, l.change
+       FROM {samples} AS l
+      WHERE l.target_id = %(target)s AND l.database_id = w.database_id AND l.relid = w.relid
+        AND l.taken_at > %(early)s AND l.taken_at <= %(start)s
+      ORDER BY l.taken_at DESC LIMIT 1) AS b
+   WHERE w.changed_at > %(start)s AND b.change <> {gone}
+   UNION ALL
+  SELECT w.database_id, w.relid, l.taken_at, l.{value}::float8, {mark}, l.change <> {changed}
+    FROM wanted AS w
+    JOIN {samples} AS l ON l.target_id = %(target)s
+     AND l.database_id = w.database_id AND l.relid = w.relid
+     AND l.taken_at > %(start)s AND l.taken_at <= %(end)s
+   WHERE w.changed_at > %(start)s),
+step AS (
+  SELECT p.database_id, p.relid, p.at, p.value - lag(p.value) OVER o AS grown,
+         extract(epoch FROM p.at - lag(p.at) OVER o)::float8 AS seconds,
+         p.anew OR p.mark IS DISTINCT FROM lag(p.mark) OVER o AS cut
+    FROM point AS p
+  WINDOW o AS (PARTITION BY p.database_id, p.relid ORDER BY p.at))
+SELECT s.database_id, s.relid, extract(epoch FROM max(s.at))::float8,
+       coalesce(sum(s.grown) FILTER (WHERE NOT s.cut), 0)::float8,
+       coalesce(sum(s.seconds) FILTER (WHERE NOT s.cut AND s.grown IS NOT NULL), 0)::float8
+  FROM step AS s
+ GROUP BY s.database_id, s.relid
+"""
+
+
+def rates(
+    probe_name: str,
+    target_id: int,
+    places: Collection[Place],
+    window: Window,
+    field_name: str,
+    put_back: Sequence[str],
+) -> dict[Place, Rate]:
+    """Return how fast a gauge of some objects grew in a window, by its samples.
+
+    Where one of the `put_back` columns changed, or counters started anew, the step and its
+    time count for nothing: a rate of 0 seconds where nothing is left. The probe's key is relid.
+    """
+    history = HISTORY[probe_name]
+    marks = sql.SQL(", ").join(sql.SQL("l.{}").format(sql.Identifier(name)) for name in put_back)
+    statement = sql.SQL(SQL).format(
+        value=sql.Identifier(field_name),
+        mark=sql.SQL("ROW({})::text").format(marks),
+        latest=sql.Identifier(history.latest._meta.db_table),
+        samples=sql.Identifier(history.samples._meta.db_table),
+        gone=sql.Literal(int(Change.GONE)),
+        changed=sql.Literal(int(Change.CHANGED)),
+    )
+    read_at = last_read(probe_name, target_id)
+    wanted = sorted(set(places))
+    parameters = {
+        "target": target_id,
+        "databases": [database_id for database_id, _ in wanted],
+        "relids": [relid for _, relid in wanted],
+        "start": window.start,
+        "end": window.end,
+        "early": window.start - EARLIER,
+    }
+    found = {}
+    for database_id, relid, last, grown, seconds in fetch(statement, parameters):
+        # What does not change is not written: its last value held up to the last good snapshot.
+        until = min(read_at.get(database_id, last), window.end.timestamp())
+        known = seconds + max(until - last, 0.0)
+        found[database_id, relid] = Rate(grown / known if known else 0.0, known)
+    return found
+
+
+def last_read(probe_name: str, target_id: int) -> dict[int, float]:
+    """Return {database id: epoch seconds of the probe's last good snapshot}."""
+    states = ProbeState.objects.filter(
+        target_id=target_id, probe=probe_name, database_id__isnull=False, taken_at__isnull=False
+    )
+    return {
+        database_id: taken_at.timestamp()
+        for database_id, taken_at in states.values_list("database_id", "taken_at")
+        if taken_at is not None
+    }
