@@ -107,12 +107,10 @@ def rates(
 
 
 def last_read(probe_name: str, target_id: int) -> dict[int, float]:
-    """Return {database id: epoch seconds of the probe's last good snapshot}."""
-    states = ProbeState.objects.filter(
-        target_id=target_id, probe=probe_name, database_id__isnull=False, taken_at__isnull=False
-    )
+    """Return {database id, 0 of the whole server: epoch seconds of the last good snapshot}."""
+    states = ProbeState.objects.filter(target_id=target_id, probe=probe_name)
     return {
-        database_id: taken_at.timestamp()
+        database_id or 0: taken_at.timestamp()
         for database_id, taken_at in states.values_list("database_id", "taken_at")
         if taken_at is not None
     }
