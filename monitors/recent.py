@@ -15,6 +15,7 @@ from monitors import wraparound
 from monitors.advisor import Rate, Rates, Row, Samples
 from monitors.advisors import connections_near_limit, hot_ratio_low, insert_only_unfrozen
 from monitors.history import pace, series
+from monitors.history.pace import Gauge
 from monitors.history.window import Window
 from monitors.models import HISTORY, Snapshot, Target
 from monitors.samples import Change
@@ -32,12 +33,10 @@ QUARTERS = 4
 UPDATES = ("n_tup_upd", "n_tup_hot_upd", "n_tup_newpage_upd")
 NAMED = ("database_id", "relid", "schemaname", "relname", "reloptions", "relkind")
 
-Gauge = tuple[str, tuple[str, ...]]
-"""A column, and those that change when it is put back, or known in another way."""
-DEAD: Gauge = ("n_dead_tup", ("last_vacuum", "last_autovacuum"))
-CHANGED: Gauge = ("n_mod_since_analyze", ("last_analyze", "last_autoanalyze"))
-WASTE: Gauge = ("bloat_bytes", ("method", "relfilenode"))
-SIZE: Gauge = ("size_bytes", ("method", "relfilenode"))
+DEAD = Gauge("n_dead_tup", taken_at=("last_vacuum", "last_autovacuum"))
+CHANGED = Gauge("n_mod_since_analyze", taken_at=("last_analyze", "last_autoanalyze"))
+WASTE = Gauge("bloat_bytes", known_by=("method", "relfilenode"))
+SIZE = Gauge("size_bytes", known_by=("method", "relfilenode"))
 
 Limits = Mapping[str, Mapping[str, float]]
 """Thresholds by advisor."""
@@ -189,12 +188,12 @@ def rates(target: Target, samples: Samples, now: datetime) -> Rates:
     """Return how fast grow what `Samples.rates` holds: dead and changed rows, waste, connections."""
     found: dict[tuple[str, int | None, int], Rate] = {}
     for gauge in (DEAD, CHANGED):
-        tables = most(samples.tables, gauge[0])
+        tables = most(samples.tables, gauge.column)
         found |= growing(
             target, "tables", tables, gauge, Window(now - RATES_SPAN, now, is_live=True)
         )
     for gauge in (WASTE, SIZE):
-        wasteful = most(samples.bloat, WASTE[0])
+        wasteful = most(samples.bloat, WASTE.column)
         found |= growing(
             target, "bloat", wasteful, gauge, Window(now - WASTE_SPAN, now, is_live=True)
         )
@@ -216,9 +215,8 @@ def growing(
     """Return the rates of a gauge by column, database and relid."""
     if not places:
         return {}
-    column, put_back = gauge
-    found = pace.rates(probe_name, target.pk, places, window, column, put_back)
-    return {(column, *place): rate for place, rate in found.items()}
+    found = pace.rates(probe_name, target.pk, places, window, gauge)
+    return {(gauge.column, *place): rate for place, rate in found.items()}
 
 
 def connections(target: Target, now: datetime) -> Rate:

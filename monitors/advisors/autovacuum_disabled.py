@@ -132,7 +132,7 @@ def table_finding(
 
 def table_hurt(row: Row, limit: float, samples: Samples) -> Hurt:
     """Return when autovacuum would have come, or a vacuum is forced: what comes first."""
-    then = f"autovacuum would come, beyond {limit:,.0f} dead rows"
+    then = f"past {limit:,.0f} dead rows autovacuum would have come"
     rate = samples.rate("n_dead_tup", row)
     dead = row["n_dead_tup"] or 0
     due = hurt.reaches(then, dead, limit, rate, "dead row", samples.now)

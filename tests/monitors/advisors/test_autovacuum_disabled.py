@@ -87,7 +87,7 @@ def test_it_says_when_autovacuum_would_have_come():
     [one] = advise(ADVISOR, tables=[off(n_dead_tup=10_050)], rates=rates)
 
     assert one.hurts_at == near(later(10))
-    assert one.hurts.startswith("autovacuum would come, beyond 20,050 dead rows, at 1,000 dead")
+    assert one.hurts.startswith("past 20,050 dead rows autovacuum would have come, at 1,000 dead")
 
 
 def test_it_says_when_a_vacuum_is_forced_where_that_is_sooner():
@@ -105,7 +105,7 @@ def test_past_the_threshold_it_hurts_already():
     [one] = advise(ADVISOR, tables=[off(n_dead_tup=20_051)])
 
     assert (one.hurts_already, one.hurts_at) == (True, None)
-    assert one.hurts == "autovacuum would come, beyond 20,050 dead rows"
+    assert one.hurts == "past 20,050 dead rows autovacuum would have come"
 
 
 def test_a_table_that_does_not_grow_has_no_date():

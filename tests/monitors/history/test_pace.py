@@ -8,6 +8,7 @@ import pytest
 
 from monitors.advisor import Rate
 from monitors.history import pace
+from monitors.history.pace import Gauge
 from monitors.history.window import Window
 from tests.monitors.history.conftest import START
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.django_db
 HOUR = 60
 RELID = 16400
 PLACE = (0, RELID)
-VACUUM = ("last_vacuum", "last_autovacuum")
+DEAD = Gauge("n_dead_tup", taken_at=("last_vacuum", "last_autovacuum"))
 
 
 @pytest.fixture
@@ -28,11 +29,11 @@ def read(keep):
     return put
 
 
-def rate_of(target, *, hours=6, until=None, field="n_dead_tup", put_back=VACUUM):
+def rate_of(target, *, hours=6, until=None):
     """Return the rate of the hours before so many minutes after START."""
     end = START + timedelta(minutes=until or hours * HOUR)
     window = Window(end - timedelta(hours=hours), end, is_live=True)
-    return pace.rates("tables", target.pk, [PLACE], window, field, put_back).get(PLACE)
+    return pace.rates("tables", target.pk, [PLACE], window, DEAD).get(PLACE)
 
 
 def test_it_grows_by_what_was_added_over_the_time_it_took(target, read):
@@ -86,7 +87,7 @@ def test_pruning_between_vacuums_does_count(target, read):
 
 
 def test_a_vacuum_at_every_step_leaves_nothing_to_judge_by(target, read):
-    for number, dead in enumerate((100, 50, 70)):
+    for number, dead in enumerate((100, 50, 20)):
         read(number * HOUR, dead, last_vacuum=START + timedelta(minutes=number))
 
     assert rate_of(target) == Rate(0.0, 0.0)
@@ -120,16 +121,25 @@ def test_what_is_gone_or_was_never_read_has_no_rate(target, keep):
 def test_it_asks_for_nothing_where_nothing_is_wanted(target):
     window = Window(START, START + timedelta(hours=1), is_live=True)
 
-    assert pace.rates("tables", target.pk, [], window, "n_dead_tup", VACUUM) == {}
+    assert pace.rates("tables", target.pk, [], window, DEAD) == {}
+
+
+def test_a_vacuum_that_takes_away_less_than_came_is_growth(target, read):
+    for number, dead in enumerate((100, 500, 900)):
+        read(number * HOUR, dead, last_autovacuum=START + timedelta(minutes=number))
+
+    assert rate_of(target) == Rate(pytest.approx(800 / 7200), 7200.0)
 
 
 def test_a_rewrite_is_no_growth(target, keep):
-    known = ((0, 100, 7), (HOUR, 130, 7), (2 * HOUR, 10, 8), (3 * HOUR, 70, 8))
+    known = ((0, 100, 7), (HOUR, 130, 7), (2 * HOUR, 900, 8), (3 * HOUR, 960, 8))
     for minutes, waste, relfilenode in known:
         row = {"estimate_bytes": waste, "relfilenode": relfilenode, "relkind": "r"}
         keep(minutes, {RELID: row | {"relpages_bytes": 8192, "reltuples": 1.0}}, probe="bloat")
     window = Window(START, START + timedelta(hours=4), is_live=True)
 
-    found = pace.rates("bloat", target.pk, [PLACE], window, "estimate_bytes", ("relfilenode",))
+    gauge = Gauge("estimate_bytes", known_by=("relfilenode",))
+
+    found = pace.rates("bloat", target.pk, [PLACE], window, gauge)
 
     assert found == {PLACE: Rate(pytest.approx(90 / 7200), 7200.0)}
