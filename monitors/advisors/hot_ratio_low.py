@@ -31,7 +31,6 @@ DEFAULTS = {
 NEWPAGE_MAJOR = 16  # n_tup_newpage_upd
 LEAST_FILLFACTOR = 70
 STEPS = (90, 80, LEAST_FILLFACTOR)
-HOURS = 24  # that the updates were counted in
 SHOWN = 8  # names of indexes
 
 
@@ -68,9 +67,10 @@ def finding_of(row: Row, pct: float, samples: Samples, thresholds: Thresholds) -
 
 def hurt_of(row: Row) -> Hurt:
     """Return what it costs already: each update that is not HOT writes to every index."""
-    cold = (row["n_tup_upd"] - (row["n_tup_hot_upd"] or 0)) / HOURS
-    indexes = f"all {len(row['indexes'])} indexes" if len(row["indexes"]) > 1 else "the index"
-    return Hurt(f"{counted(cold, 'update')} an hour write to {indexes} too", already=True)
+    cold, indexes = row["n_tup_upd"] - (row["n_tup_hot_upd"] or 0), len(row["indexes"])
+    places = f"its {indexes} indexes" if indexes > 1 else "its index"
+    text = f"{counted(cold, 'update')} in the last day wrote to {places} too"
+    return Hurt(text, already=True)
 
 
 def newpage_pct(row: Row, samples: Samples) -> float | None:

@@ -82,7 +82,7 @@ def hurt_of(row: Row, seconds: float, waiting: int, most: float) -> Hurt:
     if row["backend_xid"] is None and row["backend_xmin"] is None:
         return Hurt("once somebody wants what it has locked; no date: nobody knows when")
     return Hurt(
-        f"idle for {duration(most)}, and for so long no vacuum removes what dies",
+        f"idle for {duration(most)}, and no vacuum removed what died meanwhile",
         at=row["state_change"] + timedelta(seconds=most),
         already=seconds > most,
     )

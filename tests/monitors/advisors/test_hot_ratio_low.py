@@ -90,4 +90,4 @@ def test_it_hurts_already_with_each_update():
     [one] = of(updated(24_000, 2_400))
 
     assert (one.hurts_already, one.hurts_at) == (True, None)
-    assert one.hurts == "900 updates an hour write to all 2 indexes too"
+    assert one.hurts == "21,600 updates in the last day wrote to its 2 indexes too"
