@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ TOAST = table(
     n_dead_tup=200_000,
     n_live_tup=1_000_000,
 )
-FOUND = {
+FOUND: dict[str, dict[str, Any]] = {
     "blocked": {"activity": [backend(1), waiting(2, [1])]},
     "idle_in_transaction": {"activity": [idle_in_transaction(seconds=61)]},
     "connections_near_limit": {

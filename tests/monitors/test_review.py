@@ -75,7 +75,7 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(serv
     assert finding.arguments == {
         "database": "shop",
         "table": f"public.{name}",
-        "analyze": "true",
+        "autovacuum_enabled": "reset",
     }
     assert name in review.verdict(target, [finding], page="vacuum").text
 

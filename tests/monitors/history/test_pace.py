@@ -40,7 +40,7 @@ def test_it_grows_by_what_was_added_over_the_time_it_took(target, read):
     for minutes, dead in ((10, 100), (70, 400), (130, 700)):
         read(minutes, dead)
 
-    assert rate_of(target) == Rate(pytest.approx(600 / 7200), 7200.0)
+    assert rate_of(target) == Rate(600 / 7200, 7200.0)
 
 
 def test_what_stood_when_the_window_began_counts_from_then(target, read):
@@ -59,7 +59,7 @@ def test_time_without_a_change_counts_up_to_the_last_snapshot(target, read):
     read(HOUR, 700)
     read(2 * HOUR, 700)  # nothing is written: it did not change
 
-    assert rate_of(target) == Rate(pytest.approx(600 / 7200), 7200.0)
+    assert rate_of(target) == Rate(600 / 7200, 7200.0)
 
 
 def test_what_did_not_change_in_the_window_does_not_grow(target, read):
@@ -76,14 +76,14 @@ def test_what_a_vacuum_takes_away_does_not_count_nor_its_time(target, read):
     read(2 * HOUR, 0, last_autovacuum=vacuumed)
     read(3 * HOUR, 300, last_autovacuum=vacuumed)
 
-    assert rate_of(target) == Rate(pytest.approx(600 / 7200), 7200.0)
+    assert rate_of(target) == Rate(600 / 7200, 7200.0)
 
 
 def test_pruning_between_vacuums_does_count(target, read):
     for minutes, dead in ((0, 100), (HOUR, 500), (2 * HOUR, 300)):
         read(minutes, dead)
 
-    assert rate_of(target) == Rate(pytest.approx(200 / 7200), 7200.0)
+    assert rate_of(target) == Rate(200 / 7200, 7200.0)
 
 
 def test_a_vacuum_at_every_step_leaves_nothing_to_judge_by(target, read):
@@ -99,7 +99,7 @@ def test_counters_that_start_anew_do_not_count(target, keep):
     keep(HOUR, {RELID: {"n_dead_tup": 0, "n_tup_upd": 0}}, probe="tables")
     keep(2 * HOUR, {RELID: {"n_dead_tup": 60, "n_tup_upd": 60}}, probe="tables")
 
-    assert rate_of(target) == Rate(pytest.approx(60 / 3600), 3600.0)
+    assert rate_of(target) == Rate(60 / 3600, 3600.0)
 
 
 def test_a_table_that_came_within_the_window_counts_from_then(target, keep):
@@ -107,7 +107,7 @@ def test_a_table_that_came_within_the_window_counts_from_then(target, keep):
     keep(HOUR, {1: {"n_dead_tup": 0}, RELID: {"n_dead_tup": 50}}, probe="tables")
     keep(2 * HOUR, {1: {"n_dead_tup": 0}, RELID: {"n_dead_tup": 80}}, probe="tables")
 
-    assert rate_of(target) == Rate(pytest.approx(30 / 3600), 3600.0)
+    assert rate_of(target) == Rate(30 / 3600, 3600.0)
 
 
 def test_what_is_gone_or_was_never_read_has_no_rate(target, keep):
@@ -128,7 +128,7 @@ def test_a_vacuum_that_takes_away_less_than_came_is_growth(target, read):
     for number, dead in enumerate((100, 500, 900)):
         read(number * HOUR, dead, last_autovacuum=START + timedelta(minutes=number))
 
-    assert rate_of(target) == Rate(pytest.approx(800 / 7200), 7200.0)
+    assert rate_of(target) == Rate(800 / 7200, 7200.0)
 
 
 def test_a_rewrite_is_no_growth(target, keep):
@@ -142,4 +142,4 @@ def test_a_rewrite_is_no_growth(target, keep):
 
     found = pace.rates("bloat", target.pk, [PLACE], window, gauge)
 
-    assert found == {PLACE: Rate(pytest.approx(90 / 7200), 7200.0)}
+    assert found == {PLACE: Rate(90 / 7200, 7200.0)}
