@@ -42,7 +42,7 @@ READS = {
     "settings": ("settings",),
 }
 AGES = ("target_id", "datname", "xid_age", "mxid_age", "next_xid")
-DATED = {"tables", "progress", "horizon"}  # when a vacuum is forced is told by `databases`
+DATED = {"databases", "tables", "horizon"}  # judged by when a vacuum is forced
 UNKNOWN = "no date so far: a worker reckons it after the next reading"
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
@@ -239,7 +239,7 @@ def samples_of(
     progress = latest("progress", ids)
     tables = tables_of(targets, names, fleet, worked_on(progress, probes))
     now = timezone.now()
-    ages = "databases" in probes
+    ages = bool(progress) or not DATED.isdisjoint(probes)
     databases = latest("databases", ids, fields=AGES) if ages else {}
     burns = xids.burns(ids, now) if ages else {}
     long_ago = old_enough(now, shortest(targets, fleet))
@@ -277,8 +277,6 @@ def worked_on(progress: Rows, probes: Collection[str]) -> Q | None:
 def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Samples:
     """Return what some advisors judge of one target, with the history that they need."""
     probes = {probe for advisor in advisors for probe in advisor.reads}
-    if probes & DATED:
-        probes.add("databases")
     samples = samples_of([target], fleet, probes)[target.pk]
     if any(advisor.kept for advisor in advisors):
         samples = with_history(target, samples, fleet)
