@@ -41,6 +41,31 @@ class Quiet:
     until: datetime | None = None  # of what is snoozed
 
 
+@dataclass(frozen=True)
+class Hurt:
+    """When a finding hurts, in words that end no sentence: what happens then, or why no date is told.
+
+    `at` is the moment at the present rate; of what hurts `already` since when, as far as it is
+    known. None: no date, and `text` says why.
+    """
+
+    text: str
+    at: datetime | None = None
+    already: bool = False
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast something grows, and the seconds of history that this comes from."""
+
+    per_second: float  # below 0 where it shrinks
+    seconds: float
+
+
+Rates = Mapping[tuple[str, int | None, int], Rate]
+"""By column, database and relid, of the objects that were measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One thing that an advisor says: what, how bad, by which numbers, and what to do.
@@ -54,6 +79,7 @@ class Finding:
     title: str
     why: str
     object_name: str
+    hurt: Hurt
     database_id: int | None = None  # None: of the whole server
     relid: int | None = None
     pid: int | None = None
@@ -63,7 +89,6 @@ class Finding:
     score: float = 0.0  # how many times past its threshold; orders equals in severity
     backend_start: datetime | None = None  # of the backend `pid`: pids are used again
     part: str = ""  # where an advisor says several things of one object: toast
-    hurts_at: datetime | None = None  # when it hurts at the present rate; None: can't be told
     quiet: Quiet | None = None  # set by those who keep findings, never by an advisor
     record_id: int | None = None  # of the row that keeps it
 
@@ -71,6 +96,21 @@ class Finding:
     def level(self) -> str:
         """The severity as a word: notice, warning or critical."""
         return self.severity.name.lower()
+
+    @property
+    def hurts(self) -> str:
+        """What happens when it hurts, or why that has no date."""
+        return self.hurt.text
+
+    @property
+    def hurts_at(self) -> datetime | None:
+        """When it hurts, or since when."""
+        return self.hurt.at
+
+    @property
+    def hurts_already(self) -> bool:
+        """Whether it hurts already."""
+        return self.hurt.already
 
     @property
     def object_key(self) -> str:
@@ -102,12 +142,18 @@ class Samples:
     databases: Sequence[Row] = ()
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
     bloat: Sequence[Row] = ()
-    # Read by workers alone, for the advisors that are `kept` (monitors/recent.py).
+    next_xid: int | None = None  # 64 bit
+    # What takes hours of history is read by workers alone (monitors/recent.py).
+    rates: Rates = field(default_factory=dict)
+    # For the advisors that are `kept`.
     updated: Sequence[Row] = ()  # tables with what their counters grew by in the last day
     passes: Sequence[Row] = ()  # vacuums of the last day that read their indexes more than once
     workers: Sequence[int] = ()  # autovacuum workers at each reading of the last 15 minutes
-    next_xid: int | None = None  # 64 bit
     xids_per_second: float | None = None  # over the last day
+
+    def rate(self, column: str, row: Row) -> Rate | None:
+        """Return how fast a column of a table's or index's row grows, None where that was not measured."""
+        return self.rates.get((column, row["database_id"], row["relid"]))
 
 
 Thresholds = Mapping[str, float]

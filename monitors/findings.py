@@ -32,6 +32,8 @@ SAID = (
     "arguments",
     "score",
     "hurts_at",
+    "hurts_already",
+    "hurts",
 )
 """Columns that are what the finding says."""
 WRITTEN = (*SAID, "severity", "worst", "evidence", "seen_at", "opened_at")
@@ -144,9 +146,15 @@ def store(
 
 
 def renew(row: FindingRecord, one: Finding, read_at: datetime) -> None:
-    """Write what an advisor says now into a row; it opens once it has lasted long enough."""
+    """Write what an advisor says now into a row; it opens once it has lasted long enough.
+
+    Of what hurts already, since when an advisor can't know: since it was first seen to.
+    """
+    since = row.hurts_at if row.hurts_already else None
     for name in SAID:
         setattr(row, name, getattr(one, name))
+    if one.hurts_already and one.hurts_at is None:
+        row.hurts_at = since or read_at
     row.object_name = one.object_name[:LONGEST_NAME]
     row.arguments = dict(one.arguments)
     row.severity = int(one.severity)
@@ -344,6 +352,8 @@ COLUMNS = (
     "action",
     "arguments",
     "hurts_at",
+    "hurts_already",
+    "hurts",
     "opened_at",
     "seen_at",
     "resolved_at",

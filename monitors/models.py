@@ -661,7 +661,9 @@ class FindingRecord(models.Model):
     action = models.CharField(max_length=40, blank=True)
     arguments = models.JSONField(default=dict)
     score = models.FloatField(default=0)
-    hurts_at = models.DateTimeField(null=True)
+    hurts_at = models.DateTimeField(null=True)  # of what hurts already: since when
+    hurts_already = models.BooleanField(default=False)
+    hurts = models.TextField(blank=True)  # what happens then, or why there is no date
     first_seen_at = models.DateTimeField()  # when what it was judged by was read
     opened_at = models.DateTimeField(null=True)  # None: hasn't lasted long enough so far
     seen_at = models.DateTimeField()  # last read and still so

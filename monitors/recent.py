@@ -1,6 +1,6 @@
-"""What the `kept` advisors judge beyond the latest rows: the last hours of one target.
+"""What advisors are given beyond the latest rows: the last hours of one target.
 
-Read by workers after a slow snapshot, never for a page.
+Read by workers after a snapshot, and for a page that shows a past moment.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 
 from django.db.models import Max, Min, Q
 
-from monitors.advisor import Row
-from monitors.advisors import hot_ratio_low, insert_only_unfrozen
-from monitors.history import series
+from monitors import wraparound
+from monitors.advisor import Rate, Rates, Row, Samples
+from monitors.advisors import connections_near_limit, hot_ratio_low, insert_only_unfrozen
+from monitors.history import pace, series
+from monitors.history.pace import Gauge
 from monitors.history.window import Window
 from monitors.models import HISTORY, Snapshot, Target
 from monitors.samples import Change
@@ -22,8 +24,19 @@ DAY = timedelta(days=1)
 WORKERS_SPAN = timedelta(minutes=15)
 XIDS_SPAN = timedelta(minutes=10)  # a rate over less is chance
 MOST_TABLES = 200  # with the most updates
+RATES_SPAN = timedelta(hours=6)
+WASTE_SPAN = timedelta(days=6)  # bloat is read once an hour, and moves slowly
+CLIENTS_SPAN = timedelta(hours=1)
+MOST_RATED = 500  # tables with the most dead rows, and objects with the most waste
+USED_SHARE = 0.5  # of the connections; below nobody asks when they run out
+QUARTERS = 4
 UPDATES = ("n_tup_upd", "n_tup_hot_upd", "n_tup_newpage_upd")
 NAMED = ("database_id", "relid", "schemaname", "relname", "reloptions", "relkind")
+
+DEAD = Gauge("n_dead_tup", taken_at=("last_vacuum", "last_autovacuum"))
+CHANGED = Gauge("n_mod_since_analyze", taken_at=("last_analyze", "last_autoanalyze"))
+WASTE = Gauge("bloat_bytes", known_by=("method", "relfilenode"))
+SIZE = Gauge("size_bytes", known_by=("method", "relfilenode"))
 
 Limits = Mapping[str, Mapping[str, float]]
 """Thresholds by advisor."""
@@ -169,3 +182,62 @@ def xids(target: Target, now: datetime) -> tuple[int | None, float | None]:
     if last["xid"] is None or first["xid"] is None or last["at"] - first["at"] < XIDS_SPAN:
         return last["xid"], None
     return last["xid"], (last["xid"] - first["xid"]) / (last["at"] - first["at"]).total_seconds()
+
+
+def rates(target: Target, samples: Samples, now: datetime) -> Rates:
+    """Return how fast grow what `Samples.rates` holds: dead and changed rows, waste, connections."""
+    found: dict[tuple[str, int | None, int], Rate] = {}
+    for gauge in (DEAD, CHANGED):
+        tables = most(samples.tables, gauge.column)
+        found |= growing(
+            target, "tables", tables, gauge, Window(now - RATES_SPAN, now, is_live=True)
+        )
+    for gauge in (WASTE, SIZE):
+        wasteful = most(samples.bloat, WASTE.column)
+        found |= growing(
+            target, "bloat", wasteful, gauge, Window(now - WASTE_SPAN, now, is_live=True)
+        )
+    used = sum(row["backends"] or 0 for row in samples.sessions)
+    if samples.max_connections and used > USED_SHARE * samples.max_connections:
+        found[connections_near_limit.BACKENDS] = connections(target, now)
+    return found
+
+
+def most(rows: Sequence[Row], column: str) -> list[pace.Place]:
+    """Return the places of the rows that have most of something, at most MOST_RATED."""
+    ranked = sorted(rows, key=lambda row: -(row[column] or 0))
+    return [(row["database_id"], row["relid"]) for row in ranked[:MOST_RATED]]
+
+
+def growing(
+    target: Target, probe_name: str, places: Sequence[pace.Place], gauge: Gauge, window: Window
+) -> Rates:
+    """Return the rates of a gauge by column, database and relid."""
+    if not places:
+        return {}
+    found = pace.rates(probe_name, target.pk, places, window, gauge)
+    return {(gauge.column, *place): rate for place, rate in found.items()}
+
+
+def connections(target: Target, now: datetime) -> Rate:
+    """Return how fast the connections of the last hour rose; 0 where they also fell.
+
+    Clients come and go: only where no quarter of the hour had fewer than the one before is a
+    line through them more than chance.
+    """
+    window = Window(now - CLIENTS_SPAN, now, is_live=True)
+    drawn = series.gauges("sessions", target.pk, window, ["backends"], points=60)
+    points = [
+        (moment, value)
+        for moment, value in zip(drawn.times, drawn.values["backends"], strict=True)
+        if value is not None
+    ]
+    if len(points) < QUARTERS:
+        return Rate(0.0, 0.0)
+    size = len(points) // QUARTERS
+    means = [
+        sum(value for _, value in points[i * size : (i + 1) * size]) / size for i in range(QUARTERS)
+    ]
+    seconds = points[-1][0] - points[0][0]
+    is_steady = means == sorted(means) and means[0] < means[-1]
+    return Rate(wraparound.slope(points) if is_steady else 0.0, seconds)

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from monitors import recent, thresholds, wraparound
 from monitors.actions import ACTIONS
-from monitors.advisor import Advisor, Finding, Quiet, Row, Samples, Severity, counted
+from monitors.advisor import Advisor, Finding, Hurt, Quiet, Rates, Row, Samples, Severity, counted
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
@@ -41,7 +41,9 @@ READS = {
     "bloat": ("bloat",),
     "settings": ("settings",),
 }
-AGES = ("target_id", "datname", "xid_age", "mxid_age")
+AGES = ("target_id", "datname", "xid_age", "mxid_age", "next_xid")
+DATED = {"databases", "tables", "horizon"}  # judged by when a vacuum is forced
+UNKNOWN = "no date so far: a worker reckons it after the next reading"
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
 GOOD = {
@@ -155,15 +157,27 @@ def finding_of(row: FindingRecord) -> Finding:
         score=row.score,
         backend_start=row.backend_start,
         part=row.part,
-        hurts_at=row.hurts_at,
+        hurt=hurt_of(row),
         record_id=row.pk,
     )
 
 
+def hurt_of(row: FindingRecord) -> Hurt:
+    """Return when a finding hurts, as a worker reckoned it last."""
+    return Hurt(row.hurts or UNKNOWN, at=row.hurts_at, already=row.hurts_already)
+
+
 def noted(one: Finding, records: Records, now: datetime) -> Finding:
-    """Return a finding with its row's id, and why it is quiet if it is."""
+    """Return a finding with its row's id, and why it is quiet if it is.
+
+    When it hurts takes hours of history, which workers alone read.
+    """
     row = records.get((one.advisor, one.object_key))
-    if row is None or row.opened_at is None:
+    if row is None:
+        return one
+    if row.hurts:
+        one = replace(one, hurt=hurt_of(row))
+    if row.opened_at is None:
         return one
     return replace(one, record_id=row.pk, quiet=quiet_of(row, one.severity, now))
 
@@ -225,7 +239,7 @@ def samples_of(
     progress = latest("progress", ids)
     tables = tables_of(targets, names, fleet, worked_on(progress, probes))
     now = timezone.now()
-    ages = "databases" in probes
+    ages = bool(progress) or not DATED.isdisjoint(probes)
     databases = latest("databases", ids, fields=AGES) if ages else {}
     burns = xids.burns(ids, now) if ages else {}
     long_ago = old_enough(now, shortest(targets, fleet))
@@ -242,6 +256,7 @@ def samples_of(
             horizon=holders.get(target.pk, ()),
             databases=databases.get(target.pk, ()),
             burn=burns.get(target.pk, {}),
+            next_xid=next_xid(databases.get(target.pk, ())),
             bloat=bloated.get(target.pk, ()),
         )
         for target in targets
@@ -263,8 +278,22 @@ def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Sa
     """Return what some advisors judge of one target, with the history that they need."""
     probes = {probe for advisor in advisors for probe in advisor.reads}
     samples = samples_of([target], fleet, probes)[target.pk]
-    if not any(advisor.kept for advisor in advisors):
-        return samples
+    if any(advisor.kept for advisor in advisors):
+        samples = with_history(target, samples, fleet)
+    return replace(samples, rates=rates_for(target, samples, advisors))
+
+
+def rates_for(target: Target, samples: Samples, advisors: Sequence[Advisor]) -> Rates:
+    """Return the rates that some advisors need: of all tables only after those were read."""
+    if not any(advisor.reads[0] == "tables" for advisor in advisors):
+        worked = {row["relid"] for row in samples.progress}
+        tables = [row for row in samples.tables if row["relid"] in worked]
+        samples = replace(samples, tables=tables)
+    return recent.rates(target, samples, timezone.now())
+
+
+def with_history(target: Target, samples: Samples, fleet: Fleet) -> Samples:
+    """Return the samples with what the `kept` advisors judge beside them."""
     limits = {one.name: thresholds.of_target(target, one, fleet) for one in ADVISORS if one.kept}
     names = samples.database_names
     watched = Q(database_id__in=list(names))
@@ -287,7 +316,8 @@ def samples_at(target: Target, at: datetime) -> Samples:
     if state is not None and state.taken_at and state.target_at:
         skew = state.target_at - state.taken_at
     tables = series.at("tables", target.pk, at)
-    return Samples(
+    databases = series.at("databases", target.pk, at)
+    samples = Samples(
         now=at + skew,
         **facts_of(target, names),
         tables=[row for row in tables if row["database_id"] in names[target.pk]],
@@ -295,14 +325,22 @@ def samples_at(target: Target, at: datetime) -> Samples:
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
         horizon=held({target.pk: [*series.at("horizon", target.pk, at)]}, at)[target.pk],
-        databases=series.at("databases", target.pk, at),
+        databases=databases,
         burn=burn_at(target, at),
+        next_xid=next_xid(databases),
         bloat=[
             row
             for row in series.at("bloat", target.pk, at)
             if row["database_id"] in names[target.pk]
         ],
     )
+    return replace(samples, rates=recent.rates(target, samples, at))
+
+
+def next_xid(databases: Iterable[Row]) -> int | None:
+    """Return the server's next transaction id (64 bit) by the rows of its databases."""
+    known = [row["next_xid"] for row in databases if row.get("next_xid") is not None]
+    return max(known, default=None)
 
 
 def facts_of(target: Target, names: Mapping[int, Mapping[int, str]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString, mark_safe
 from dashboard import charts, fleet_rows, frame, states
 from dashboard.effects import statement_of
 from dashboard.sql import highlight
+from monitors import wraparound
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.models import Action
@@ -189,6 +190,15 @@ def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
         moment.isoformat(),
         stamp(moment),
         text,
+    )
+
+
+@register.simple_tag
+def day(moment: datetime) -> SafeString:
+    """Write a moment to come no finer than it can be meant: 28 Nov 14:00 UTC, or 14 Mar 2027."""
+    words = wraparound.day_words(moment.astimezone(UTC), timezone.now())
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), words
     )
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
+from monitors import autovacuum, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -32,7 +33,7 @@ WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge the server's switch first: with that off, single tables say nothing new."""
     if not autovacuum.server_enabled(samples.settings):
-        yield server_finding(samples)
+        yield server_finding(samples, thresholds)
         return
     for row in samples.tables:
         options = autovacuum.parse_options(row["reloptions"])
@@ -45,7 +46,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
             yield table_finding(row, writes if counts else None, samples, thresholds)
 
 
-def server_finding(samples: Samples) -> Finding:
+def server_finding(samples: Samples, thresholds: Thresholds) -> Finding:
     """Say that no table of the server is vacuumed."""
     off = "autovacuum"
     if autovacuum.is_on(samples.settings.get("autovacuum", "on")):
@@ -59,16 +60,31 @@ def server_finding(samples: Samples) -> Finding:
             f"turn {off} on again in postgresql.conf and reload."
         ),
         object_name=off,
+        hurt=server_hurt(samples, thresholds),
         evidence=((off, "off", ""),),
         score=1.0,
     )
 
 
-def table_finding(
-    row: Row, writes: int | None, samples: Samples, thresholds: Thresholds
-) -> Finding:
-    """Say what a table has gathered since autovacuum was turned off for it."""
-    limit = autovacuum.threshold(
+def server_hurt(samples: Samples, thresholds: Thresholds) -> Hurt:
+    """Return that tables are due already, or when the first database's vacuums are forced."""
+    due = sum(
+        (row["n_dead_tup"] or 0) > max(limit_of(row, samples), thresholds["min_rows"])
+        for row in samples.tables
+    )
+    if due:
+        return Hurt(f"{counted(due, 'table')} would be due for vacuum", already=True)
+    forced = wraparound.limits_of(samples.settings).forced
+    burn, then = samples.burn.get("xid"), "vacuums to prevent wraparound are forced, all at once"
+    dates = [
+        hurt.ids_reach(then, row["xid_age"], forced, burn, samples.now) for row in samples.databases
+    ]
+    return hurt.first(dates or [Hurt(f"{then}; no date so far: no age was read")])
+
+
+def limit_of(row: Row, samples: Samples) -> float:
+    """Return the dead rows that autovacuum would come beyond."""
+    return autovacuum.threshold(
         samples.settings,
         row["reloptions"],
         reltuples=row["reltuples"],
@@ -76,6 +92,13 @@ def table_finding(
         relallfrozen=row["relallfrozen"],
         server_version=samples.server_version,
     ).vacuum
+
+
+def table_finding(
+    row: Row, writes: int | None, samples: Samples, thresholds: Thresholds
+) -> Finding:
+    """Say what a table has gathered since autovacuum was turned off for it."""
+    limit = limit_of(row, samples)
     dead, ratio = row["n_dead_tup"] or 0, (row["n_dead_tup"] or 0) / max(limit, 1)
     past = dead > max(limit, thresholds["min_rows"])
     severity = Severity.WARNING if past else Severity.NOTICE
@@ -90,8 +113,8 @@ def table_finding(
         severity=severity,
         title=f"Autovacuum is off for {name} in {database}{gathered}.",
         why=(
-            "Nothing vacuums or analyzes it, so it bloats and its plans age; vacuum it now, then "
-            f"ALTER TABLE {name} RESET (autovacuum_enabled) and tune its thresholds instead."
+            "Nothing vacuums or analyzes it, so it bloats and its plans age: turn it on again (ALTER "
+            f"TABLE {name} RESET (autovacuum_enabled)), then vacuum it; tune its thresholds instead."
             if past
             else "Nothing vacuums or analyzes it, so it will bloat and its plans age: turn it on "
             "again, and tune its thresholds instead."
@@ -99,10 +122,23 @@ def table_finding(
         object_name=name,
         database_id=row["database_id"],
         relid=row["relid"],
+        hurt=table_hurt(row, max(limit, thresholds["min_rows"]), samples),
         evidence=evidence_of(row, limit, writes),
-        action="vacuum" if past else "set_autovacuum",
-        arguments=place | ({"analyze": "true"} if past else {"autovacuum_enabled": "reset"}),
+        action="set_autovacuum",
+        arguments=place | {"autovacuum_enabled": "reset"},
         score=ratio,
+    )
+
+
+def table_hurt(row: Row, limit: float, samples: Samples) -> Hurt:
+    """Return when autovacuum would have come, or a vacuum is forced: what comes first."""
+    then = f"past {limit:,.0f} dead rows autovacuum would have come"
+    rate = samples.rate("n_dead_tup", row)
+    dead = row["n_dead_tup"] or 0
+    due = hurt.reaches(then, dead, limit, rate, "dead row", samples.now)
+    burn = samples.burn.get("xid")
+    return hurt.first(
+        [due, hurt.forced(row, samples.settings, samples.next_xid, burn, samples.now)]
     )
 
 

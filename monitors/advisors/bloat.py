@@ -6,19 +6,25 @@ Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FO
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
+from monitors import hurt
 from monitors.advisor import (
+    DAY,
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
     Thresholds,
+    duration,
     quoted,
     table_name,
 )
 from monitors.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT
+from monitors.wraparound import FAR
 
 DEFAULTS = {
     "notice_pct": 30,  # wasted, of the size; both the share and the bytes must be passed
@@ -41,7 +47,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         severity = severity_of(row, thresholds)
         if severity is not None:
             database = samples.database_names.get(row["database_id"], "")
-            yield finding_of(row, database, severity, thresholds)
+            hurts = hurt_of(row, severity, samples, thresholds)
+            yield finding_of(row, database, severity, thresholds, hurts)
 
 
 def severity_of(row: Row, thresholds: Thresholds) -> Severity | None:
@@ -63,7 +70,33 @@ def subject_of(row: Row) -> str:
     return f"TOAST of {table_name(row)}" if row["relkind"] == "t" else table_name(row)
 
 
-def finding_of(row: Row, database: str, severity: Severity, thresholds: Thresholds) -> Finding:
+def hurt_of(row: Row, severity: Severity, samples: Samples, thresholds: Thresholds) -> Hurt:
+    """Return when both the share and the bytes of a warning are passed."""
+    share, size = thresholds["warning_pct"] / 100, thresholds["warning_bytes"]
+    then = f"{size_words(size)} and {thresholds['warning_pct']:g} % are wasted"
+    if severity >= Severity.WARNING:
+        return Hurt(then, already=True)
+    waste, grown = samples.rate("bloat_bytes", row), samples.rate("size_bytes", row)
+    why = hurt.none_of(waste, "wasted byte", DAY)
+    if why or waste is None or grown is None:
+        return Hurt(f"{then}; {why or hurt.NOT_MEASURED}")
+    # The size grows too, so the waste has to catch up with its share of more and more.
+    lacking = share * row["size_bytes"] - row["bloat_bytes"]
+    closing = waste.per_second - share * grown.per_second
+    if lacking > 0 and closing <= 0:
+        return Hurt(f"{then}; no date: the share of the waste does not grow")
+    seconds = max(
+        (size - row["bloat_bytes"]) / waste.per_second, lacking / closing if lacking > 0 else 0
+    )
+    if seconds > FAR.total_seconds():
+        return Hurt(f"{then}; {hurt.FAR_AWAY}")
+    more = f"{size_words(waste.per_second * DAY)} a day over the last {duration(waste.seconds)}"
+    return Hurt(f"{then}, at {more}", at=samples.now + timedelta(seconds=max(seconds, 0)))
+
+
+def finding_of(
+    row: Row, database: str, severity: Severity, thresholds: Thresholds, hurts: Hurt
+) -> Finding:
     """Say what is wasted, how that is known, and what would help or tell more."""
     is_index = bool(row["indexrelname"])
     estimated = row["method"] == ESTIMATE
@@ -79,6 +112,7 @@ def finding_of(row: Row, database: str, severity: Severity, thresholds: Threshol
         f"of {size_words(row['size_bytes'])} ({row['bloat_pct']:.0f} %).",
         why=why,
         object_name=name,
+        hurt=hurts,
         database_id=row["database_id"],
         relid=row["tablerelid"],
         evidence=evidence_of(row),

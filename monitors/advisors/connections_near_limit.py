@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import hurt
 from monitors.advisor import (
+    HOUR,
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Samples,
     Severity,
     Thresholds,
     severity_of,
 )
+from monitors.wraparound import NEARLY
 
 DEFAULTS = {
     "warning_pct": 80,  # of max_connections less the reserved ones
     "critical_pct": 95,
 }
+BACKENDS = ("backends", None, 0)  # their rate in Samples.rates
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
@@ -51,6 +56,7 @@ def finding_of(
             "in front."
         ),
         object_name="max_connections",
+        hurt=hurt_of(samples, used, usable),
         evidence=(
             ("Connections", used, "count"),
             ("Usable", usable, "count"),
@@ -59,6 +65,17 @@ def finding_of(
         ),
         score=pct / thresholds["warning_pct"],
     )
+
+
+def hurt_of(samples: Samples, used: int, usable: int) -> Hurt:
+    """Return when the last one is taken, if their number has risen steadily."""
+    then = "clients are refused"
+    if used >= usable:
+        return Hurt(then, already=True)
+    rate = samples.rates.get(BACKENDS)
+    if rate is not None and rate.seconds >= NEARLY * HOUR and rate.per_second <= 0:
+        return Hurt(f"{then}; no date: connections did not rise steadily in the last hour")
+    return hurt.reaches(then, used, usable, rate, "connection", samples.now)
 
 
 def by_state(samples: Samples) -> Iterator[Evidence]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from monitors import autovacuum
+from monitors import autovacuum, hurt
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -41,7 +42,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         if severity is not None:
             database = samples.database_names.get(row["database_id"], "")
             work = running.get((database, row["relid"]))
-            yield finding_of(row, main or row, limits.vacuum, database, severity, work)
+            hurts = hurt_of(row, limits.vacuum, severity, work, samples, thresholds)
+            yield finding_of(row, main or row, limits.vacuum, database, severity, work, hurts=hurts)
 
 
 def severity_at(
@@ -70,8 +72,15 @@ def limits_of(row: Row, main: Row | None, samples: Samples) -> autovacuum.Thresh
     )
 
 
-def finding_of(
-    row: Row, main: Row, limit: float, database: str, severity: Severity, work: Row | None
+def finding_of(  # noqa: PLR0913 - all that is said of it
+    row: Row,
+    main: Row,
+    limit: float,
+    database: str,
+    severity: Severity,
+    work: Row | None,
+    *,
+    hurts: Hurt,
 ) -> Finding:
     """Say how far past its threshold a table is, and whether it is being worked on."""
     dead, name = row["n_dead_tup"], table_name(main)
@@ -83,6 +92,7 @@ def finding_of(
         f"autovacuum starts beyond {limit:,.0f}.",
         why=why_of(dead / max(limit, 1), severity, work),
         object_name=name,
+        hurt=hurts,
         database_id=row["database_id"],
         relid=main["relid"],
         part="" if main is row else "toast",
@@ -90,6 +100,33 @@ def finding_of(
         action="vacuum" if work is None else "",
         arguments=vacuum_arguments(name, database) if work is None else {},
         score=dead / max(limit, 1),
+    )
+
+
+def hurt_of(
+    row: Row,
+    limit: float,
+    severity: Severity,
+    work: Row | None,
+    samples: Samples,
+    thresholds: Thresholds,
+) -> Hurt:
+    """Return when it is one severity worse, or half of its rows are dead: what comes first."""
+    dead = row["n_dead_tup"]
+    if work is not None:
+        return Hurt(f"no date while {work['command']} works on it")
+    if severity == Severity.CRITICAL:
+        return Hurt(f"{dead / max(limit, 1):,.1f} times autovacuum's threshold", already=True)
+    worse = max(limit, 1) * thresholds[f"{Severity(severity + 1).name.lower()}_ratio"]
+    if severity == Severity.WARNING:
+        worse = max(worse, thresholds["critical_rows"])
+    marks = [
+        ("as many dead rows as live ones", row["n_live_tup"] or 0),
+        (f"past {worse / max(limit, 1):,.1f} times autovacuum's threshold", worse),
+    ]
+    rate = samples.rate("n_dead_tup", row)
+    return hurt.first(
+        hurt.reaches(then, dead, mark, rate, "dead row", samples.now) for then, mark in marks
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitors import autovacuum
-from monitors.advisor import Advisor, Finding, Samples, Severity, Thresholds
+from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds
 
 
 def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
@@ -24,6 +24,7 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
             "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"
         ),
         object_name="fsync",
+        hurt=Hurt("the next crash of the machine; no date: nobody knows when"),
         evidence=(("fsync", "off", ""),),
         score=1.0,
     )

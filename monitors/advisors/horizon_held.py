@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import horizon
+from monitors import horizon, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Thresholds,
@@ -71,6 +72,7 @@ def finding_of(
         why=f"Rows that died after it began to hold stay in {horizon.scope_of(holder)}, "
         f"whatever vacuum does. {remedy.text}",
         object_name=f"pid {holder['holder']}" if remedy.action else holder["holder"],
+        hurt=hurt_of(samples, holder),
         database_id=worst["database_id"],
         pid=int(holder["holder"]) if holder["kind"] == horizon.SESSION else None,
         evidence=evidence_of(samples, holder, dead),
@@ -78,6 +80,25 @@ def finding_of(
         arguments=remedy.arguments,
         score=seconds / max(thresholds["notice_seconds"], 1),
     )
+
+
+def hurt_of(samples: Samples, holder: Row) -> Hurt:
+    """Return since when it hurts at least, and from when on freezing is of no use either."""
+    then = "vacuums to prevent wraparound free nothing"
+    forced = hurt.ids_reach(
+        then,
+        holder["xmin_age"],
+        wraparound.limits_of(samples.settings).forced,
+        samples.burn.get("xid"),
+        samples.now,
+    )
+    more = ""
+    if forced.already:
+        more = f"; {then}"
+    elif forced.at is not None:
+        more = f"; about {wraparound.day_words(forced.at, samples.now)} also {then}"
+    text = f"no vacuum removes what died since{more}"
+    return Hurt(text, at=holder["held"].latest, already=True)
 
 
 def backend_of(samples: Samples, holder: Row) -> Row | None:

@@ -12,6 +12,7 @@ from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -56,11 +57,20 @@ def finding_of(row: Row, pct: float, samples: Samples, thresholds: Thresholds) -
         f"{pct:.0f} % were HOT.",
         why=cause_of(row, samples, thresholds),
         object_name=name,
+        hurt=hurt_of(row),
         database_id=row["database_id"],
         relid=row["relid"],
         evidence=evidence_of(row, pct, samples),
         score=updates / max(thresholds["min_updates"], 1),
     )
+
+
+def hurt_of(row: Row) -> Hurt:
+    """Return what it costs already: each update that is not HOT writes to every index."""
+    cold, indexes = row["n_tup_upd"] - (row["n_tup_hot_upd"] or 0), len(row["indexes"])
+    places = f"its {indexes} indexes" if indexes > 1 else "its index"
+    text = f"{counted(cold, 'update')} in the last day wrote to {places} too"
+    return Hurt(text, already=True)
 
 
 def newpage_pct(row: Row, samples: Samples) -> float | None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 from monitors.advisor import (
     IDLE_IN_TRANSACTION,
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -63,12 +65,26 @@ def finding_of(
         title=f"{backend_name(row)} has been idle in transaction for {duration(seconds)}.",
         why=why,
         object_name=str(row["pid"]),
+        hurt=hurt_of(row, seconds, waiting, thresholds["critical_seconds"]),
         pid=row["pid"],
         backend_start=row["backend_start"],
         evidence=evidence_of(row, seconds, waiting),
         action=action,
         arguments=arguments,
         score=seconds / thresholds["warning_seconds"] + waiting,
+    )
+
+
+def hurt_of(row: Row, seconds: float, waiting: int, most: float) -> Hurt:
+    """Return that others wait for it, or when it has kept dead rows for `most` seconds."""
+    if waiting:
+        return Hurt("others wait for its locks", already=True)
+    if row["backend_xid"] is None and row["backend_xmin"] is None:
+        return Hurt("once somebody wants what it has locked; no date: nobody knows when")
+    return Hurt(
+        f"idle for {duration(most)}, and no vacuum removed what died meanwhile",
+        at=row["state_change"] + timedelta(seconds=most),
+        already=seconds > most,
     )
 
 

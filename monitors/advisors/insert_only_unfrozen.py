@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from monitors import autovacuum
+from monitors import autovacuum, wraparound
 from monitors.advisor import (
+    HOUR,
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -26,8 +28,7 @@ DEFAULTS = {
     "warning_days": 30,  # until a vacuum to prevent wraparound is forced
 }
 PAGE = 8192
-DEFAULT_FREEZE_AGE = 200_000_000  # transactions
-LAST_MOMENT = timedelta(days=36_500)  # a date beyond a century is none
+THEN = "a vacuum to prevent wraparound has to read and freeze all of it"
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
@@ -58,13 +59,27 @@ def forced_at(row: Row, samples: Samples) -> datetime | None:
     age, rate = age_of(row, samples), samples.xids_per_second
     if age is None or not rate or rate <= 0:
         return None
-    server = int(samples.settings.get("autovacuum_freeze_max_age", DEFAULT_FREEZE_AGE))
-    options = autovacuum.parse_options(row["reloptions"])
-    most = min(server, int(options.get("autovacuum_freeze_max_age", server)))
+    most = wraparound.limits_of(samples.settings, "xid", row["reloptions"]).forced
     seconds = max(most - age, 0) / rate
-    return (
-        samples.now + timedelta(seconds=seconds) if seconds < LAST_MOMENT.total_seconds() else None
-    )
+    if seconds > wraparound.FAR.total_seconds():
+        return None
+    return samples.now + timedelta(seconds=seconds)
+
+
+def hurt_of(row: Row, forced: datetime | None, samples: Samples) -> Hurt:
+    """Return when a vacuum is forced, or why that can't be told."""
+    age, rate = age_of(row, samples), samples.xids_per_second
+    if age is None:
+        return Hurt(f"{THEN}; no date: its age is not known")
+    if age > wraparound.limits_of(samples.settings, "xid", row["reloptions"]).forced:
+        return Hurt(THEN, already=True)
+    if forced is not None and rate:
+        return Hurt(f"{THEN}, at {wraparound.short(rate * HOUR)} ids an hour", at=forced)
+    if rate is None:
+        return Hurt(f"{THEN}; no date so far: needs ten minutes of history")
+    if rate <= 0:
+        return Hurt(f"{THEN}; no date: no transaction id was used in the last day")
+    return Hurt(f"{THEN}; no date: not within 10 years at the present rate")
 
 
 def finding_of(
@@ -86,7 +101,7 @@ def finding_of(
         object_name=name,
         database_id=row["database_id"],
         relid=row["relid"],
-        hurts_at=forced,
+        hurt=hurt_of(row, forced, samples),
         evidence=evidence_of(row, size, visible, samples),
         action="vacuum",
         arguments={"database": database, "table": name, "freeze": "true"},

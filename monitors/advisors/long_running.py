@@ -6,11 +6,13 @@ Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -51,6 +53,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
 def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresholds) -> Finding:
     """Say which backend runs what for how long."""
     action, arguments = remedy_of(row)
+    most = thresholds["critical_seconds"]
     return Finding(
         advisor="long_running",
         severity=severity,
@@ -60,6 +63,11 @@ def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresho
             "can't be removed, until it ends; cancel it if nobody waits for its result."
         ),
         object_name=str(row["pid"]),
+        hurt=Hurt(
+            f"its locks and its snapshot are {duration(most)} old",
+            at=row["query_start"] + timedelta(seconds=most),
+            already=seconds > most,
+        ),
         pid=row["pid"],
         backend_start=row["backend_start"],
         evidence=evidence_of(row, seconds),

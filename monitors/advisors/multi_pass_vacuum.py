@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import autovacuum, hurt
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -59,11 +61,46 @@ def finding_of(row: Row, samples: Samples, thresholds: Thresholds) -> Finding:
         title=f"A vacuum of {name} in {row['datname']} went over all its indexes {passes} times.",
         why=advice(row, samples),
         object_name=name,
+        hurt=hurt_of(table, samples),
         database_id=database_id,
         relid=row["relid"],
         evidence=evidence_of(row, samples),
         score=passes / max(thresholds["notice_passes"], 1),
     )
+
+
+def hurt_of(table: Row | None, samples: Samples) -> Hurt:
+    """Return when autovacuum comes next, unless so many dead rows fit into its memory."""
+    if table is None:
+        return Hurt("no date so far: its table was not read yet")
+    limits = autovacuum.threshold(
+        samples.settings,
+        table["reloptions"],
+        reltuples=table["reltuples"],
+        relpages=table["relpages"],
+        relallfrozen=table["relallfrozen"],
+        server_version=samples.server_version,
+        relkind=table["relkind"],
+    )
+    if not limits.enabled:
+        return Hurt("no date: autovacuum is off for it, so the next vacuum is up to you")
+    dead = table["n_dead_tup"] or 0
+    rows = rows_that_fit(memory_of({"autovacuum": True}, samples)[1], samples)
+    if rows is not None and max(dead, limits.vacuum) < rows:
+        return Hurt(
+            f"no date: autovacuum comes beyond {limits.vacuum:,.0f} dead rows, and {rows:,} fit "
+            "into its memory"
+        )
+    rate = samples.rate("n_dead_tup", table)
+    then = "the next vacuum is due, and may read all indexes as often"
+    return hurt.reaches(then, dead, limits.vacuum, rate, "dead row", samples.now)
+
+
+def rows_that_fit(size: int | None, samples: Samples) -> int | None:
+    """Return how many dead rows fit into so many kB; None from 17 on, and where it wasn't read."""
+    if size is None or (samples.server_version or 0) // 10000 >= COMPACT_MAJOR:
+        return None
+    return min(size, OLD_LIMIT_KB) * 1024 // BYTES_A_ROW
 
 
 def memory_of(row: Row, samples: Samples) -> tuple[str, int | None]:
@@ -96,8 +133,8 @@ def evidence_of(row: Row, samples: Samples) -> tuple[Evidence, ...]:
     known: list[Evidence] = [("Index passes", row["passes"], "count")]
     if size is not None:
         known.append((setting, size * 1024, "bytes"))
-        if (samples.server_version or 0) // 10000 < COMPACT_MAJOR:
-            rows = min(size, OLD_LIMIT_KB) * 1024 // BYTES_A_ROW
+        rows = rows_that_fit(size, samples)
+        if rows is not None:
             known.append(("Dead rows that fit", rows, "rows"))
     known.append(("Began", row["started_at"], "at"))
     return (*known, ("By", "autovacuum" if row["autovacuum"] else "a session", ""))

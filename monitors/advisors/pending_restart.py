@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import Advisor, Finding, Samples, Severity, Thresholds, counted
+from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds, counted
 
 NAMED = 4
 
@@ -30,6 +30,7 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
             "the new ones; restart it in a quiet hour, or take the change back."
         ),
         object_name=names[0],
+        hurt=Hurt("the next restart, planned or not; no date: nobody knows when"),
         evidence=(("Settings", len(names), "count"),),
         score=float(len(names)),
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
+from monitors import autovacuum, hurt
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -44,7 +45,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         severity = severity_of(changed / max(limit, 1), thresholds, "ratio")
         database = samples.database_names.get(row["database_id"], "")
         if severity is not None and (database, row["relid"]) not in worked:
-            yield finding_of(row, changed, limit, database, severity)
+            hurts = hurt_of(row, limit, severity, samples, thresholds)
+            yield finding_of(row, changed, limit, database, severity, hurts)
 
 
 def limit_of(row: Row, samples: Samples) -> float | None:
@@ -61,7 +63,27 @@ def limit_of(row: Row, samples: Samples) -> float | None:
     return limits.analyze if limits.enabled else None
 
 
-def finding_of(row: Row, changed: int, limit: float, database: str, severity: Severity) -> Finding:
+def hurt_of(
+    row: Row, limit: float, severity: Severity, samples: Samples, thresholds: Thresholds
+) -> Hurt:
+    """Return when as many rows changed as there are, or it is a warning: what comes first."""
+    changed, ratio = row["n_mod_since_analyze"], thresholds["warning_ratio"]
+    then = f"past {ratio:g} times autovacuum's threshold"
+    if severity >= Severity.WARNING:
+        return Hurt(then, already=True)
+    marks = [
+        ("as many changed rows as it has rows", row["n_live_tup"] or 0),
+        (then, ratio * max(limit, 1)),
+    ]
+    rate = samples.rate("n_mod_since_analyze", row)
+    return hurt.first(
+        hurt.reaches(text, changed, mark, rate, "changed row", samples.now) for text, mark in marks
+    )
+
+
+def finding_of(
+    row: Row, changed: int, limit: float, database: str, severity: Severity, hurts: Hurt
+) -> Finding:
     """Say how much has changed since, or that nothing was ever gathered."""
     name = table_name(row)
     never = row["last_analyze"] is None and row["last_autoanalyze"] is None
@@ -76,6 +98,7 @@ def finding_of(row: Row, changed: int, limit: float, database: str, severity: Se
             "ANALYZE reads a sample and blocks neither readers nor writers."
         ),
         object_name=name,
+        hurt=hurts,
         database_id=row["database_id"],
         relid=row["relid"],
         evidence=evidence_of(row, changed, limit),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
+from monitors import autovacuum, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -43,7 +44,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
             continue
         limit = limit_of(row, main, samples)
         if (row["n_dead_tup"] or 0) <= limit:
-            yield finding_of(row, main, limit, severity, samples)
+            hurts = hurt_of(row, limit, severity, samples, thresholds)
+            yield finding_of(row, main, limit, severity, samples, hurts)
 
 
 def size_of(row: Row) -> int:
@@ -71,7 +73,27 @@ def limit_of(row: Row, main: Row, samples: Samples) -> float:
     return limits.vacuum if limits.enabled else float("inf")
 
 
-def finding_of(row: Row, main: Row, limit: float, severity: Severity, samples: Samples) -> Finding:
+def hurt_of(
+    row: Row, limit: float, severity: Severity, samples: Samples, thresholds: Thresholds
+) -> Hurt:
+    """Return when so much of it is dead as makes a warning, unless autovacuum comes before."""
+    pct, dead = thresholds["warning_pct"], row["n_dead_tup"]
+    then = f"{pct:g} % of its chunks are dead"
+    if severity >= Severity.WARNING:
+        return Hurt(then, already=True)
+    worse = pct / max(100 - pct, 1) * (row["n_live_tup"] or 0)
+    rate, now = samples.rate("n_dead_tup", row), samples.now
+    if worse <= limit:
+        return hurt.reaches(then, dead, worse, rate, "dead chunk", now)
+    comes = hurt.reaches("autovacuum comes before", dead, limit, rate, "dead chunk", now)
+    if comes.at is None:
+        return Hurt(comes.text)
+    return Hurt(f"no date: autovacuum comes before, about {wraparound.day_words(comes.at, now)}")
+
+
+def finding_of(
+    row: Row, main: Row, limit: float, severity: Severity, samples: Samples, hurts: Hurt
+) -> Finding:
     """Say how much of it is dead while its table looks well."""
     name, pct = table_name(main), dead_pct(row)
     database = samples.database_names.get(row["database_id"], "")
@@ -90,6 +112,7 @@ def finding_of(row: Row, main: Row, limit: float, severity: Severity, samples: S
             "toast.autovacuum_vacuum_scale_factor so that autovacuum comes earlier."
         ),
         object_name=name,
+        hurt=hurts,
         database_id=row["database_id"],
         relid=main["relid"],
         part="toast",

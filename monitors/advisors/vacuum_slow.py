@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from monitors import autovacuum
+from monitors import autovacuum, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
@@ -122,9 +123,38 @@ def finding_of(
         object_name=name,
         database_id=ids.get(row["datname"]),
         relid=row["relid"],
+        hurt=hurt_of(row, table, samples, seconds, left),
         evidence=evidence_of(row, seconds, speed, limit, samples),
         score=left / max(thresholds["warning_seconds"], 1),
     )
+
+
+def hurt_of(row: Row, table: Row | None, samples: Samples, seconds: float, left: float) -> Hurt:
+    """Return whether the table is due again, or a vacuum of it is forced, before this one is done."""
+    if table is None:
+        return Hurt("no date so far: its table was not read yet")
+    done_at = samples.now + timedelta(seconds=left)
+    limit = autovacuum.threshold(
+        samples.settings,
+        table["reloptions"],
+        reltuples=table["reltuples"],
+        relpages=table["relpages"],
+        relallfrozen=table["relallfrozen"],
+        server_version=samples.server_version,
+        relkind=table["relkind"],
+    ).vacuum
+    rate = samples.rate("n_dead_tup", table)
+    died = max(rate.per_second, 0) * seconds if rate is not None else 0
+    then = "as many rows have died since it began as make the table due again"
+    found = hurt.reaches(then, died, limit, rate, "dead row", samples.now)
+    if not row["wraparound"]:
+        burn = samples.burn.get("xid")
+        forced = hurt.forced(table, samples.settings, samples.next_xid, burn, samples.now)
+        found = hurt.first([found, forced])
+    if found.at is not None and found.at > done_at:
+        when = wraparound.day_words(done_at, samples.now)
+        return Hurt(f"no date: its first scan is done about {when}, before the table is due again")
+    return found
 
 
 def evidence_of(

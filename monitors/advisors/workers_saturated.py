@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
-from monitors.advisor import Advisor, Finding, Row, Samples, Severity, Thresholds, counted
+from monitors import autovacuum, hurt
+from monitors.advisor import (
+    Advisor,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    counted,
+    table_name,
+)
 
 DEFAULTS = {
     "min_readings": 20,  # of the last 15 minutes; with fewer nothing is said
@@ -17,6 +26,7 @@ DEFAULTS = {
     "critical_tables": 50,
 }
 DEFAULT_WORKERS = "3"
+LATE = 2  # times its threshold: autovacuum should have come by now
 NUMBER_SETTINGS_CHANGE = 18  # autovacuum_max_workers is read at a reload from here on
 
 
@@ -26,14 +36,18 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     if len(samples.workers) < thresholds["min_readings"]:
         return
     busy = 100 * sum(count >= most for count in samples.workers) / len(samples.workers)
-    waiting = [row for row in samples.tables if waits(row, samples)]
+    waiting = [
+        (row, limit)
+        for row in samples.tables
+        if (limit := limit_of(row, samples)) is not None and (row["n_dead_tup"] or 0) > limit
+    ]
     if busy < thresholds["busy_pct"] or len(waiting) < thresholds["warning_tables"]:
         return
-    yield finding_of(samples, most, busy, len(waiting), thresholds)
+    yield finding_of(samples, most, busy, waiting, thresholds)
 
 
-def waits(row: Row, samples: Samples) -> bool:
-    """Tell whether a table is due for vacuum and nobody works on it."""
+def limit_of(row: Row, samples: Samples) -> float | None:
+    """Return a table's threshold, None where autovacuum is off or somebody works on it."""
     limits = autovacuum.threshold(
         samples.settings,
         row["reloptions"],
@@ -47,13 +61,18 @@ def waits(row: Row, samples: Samples) -> bool:
     worked = any(
         (work["datname"], work["relid"]) == (database, row["relid"]) for work in samples.progress
     )
-    return limits.enabled and (row["n_dead_tup"] or 0) > limits.vacuum and not worked
+    return limits.vacuum if limits.enabled and not worked else None
 
 
 def finding_of(
-    samples: Samples, most: int, busy: float, waiting: int, thresholds: Thresholds
+    samples: Samples,
+    most: int,
+    busy: float,
+    tables: list[tuple[Row, float]],
+    thresholds: Thresholds,
 ) -> Finding:
     """Say how many tables wait, and what makes the work go faster."""
+    waiting = len(tables)
     major = (samples.server_version or 0) // 10000
     how = "reload" if not major or major >= NUMBER_SETTINGS_CHANGE else "restart"
     critical = waiting >= thresholds["critical_tables"]
@@ -67,6 +86,17 @@ def finding_of(
             f"so that each is done sooner, then autovacuum_max_workers ({how})."
         ),
         object_name="autovacuum_max_workers",
+        hurt=hurt.first(
+            hurt.reaches(
+                f"{table_name(row)} waits at {LATE} times its threshold",
+                row["n_dead_tup"],
+                LATE * limit,
+                samples.rate("n_dead_tup", row),
+                "dead row",
+                samples.now,
+            )
+            for row, limit in tables
+        ),
         evidence=(
             ("Workers", most, "count"),
             ("Readings with all of them busy", busy, "pct"),

@@ -13,13 +13,14 @@ from monitors.advisor import (
     Advisor,
     Evidence,
     Finding,
+    Hurt,
     Row,
     Samples,
     Severity,
     Thresholds,
     severity_of,
 )
-from monitors.wraparound import Burn, Limits
+from monitors.wraparound import Burn, Forecast, Limits
 
 DEFAULTS = {
     "warning_pct": 50,  # of the age at which no new id is given out
@@ -70,7 +71,7 @@ def stopping(
         evidence=evidence_of(row, kind, limits, burn),
         score=share / 100,
         part=kind,
-        hurts_at=found.at,
+        hurt=hurt_of("the server gives out no new ids, and nothing can be written", found),
     )
 
 
@@ -98,8 +99,16 @@ def forced(
         evidence=evidence_of(row, kind, limits, burn),
         score=age / limits.forced,
         part=kind,
-        hurts_at=found.at,
+        hurt=hurt_of("vacuums to prevent wraparound begin, whatever the settings say", found),
     )
+
+
+def hurt_of(then: str, found: Forecast) -> Hurt:
+    """Return a forecast with what happens then, or why there is none."""
+    if found.at is None and not found.passed:
+        why = found.why.rstrip(".")
+        then = f"{then}; no date: {why[:1].lower()}{why[1:]}"
+    return Hurt(then, at=found.at, already=found.passed)
 
 
 def database_of(samples: Samples, row: Row) -> int | None:

@@ -477,13 +477,16 @@ def found(watch: Watch, server: Server) -> FindingRecord:
     return FindingRecord.objects.create(
         target=watch(server), advisor="dead_tuples", object_key="relation 1 2", severity=2, worst=3,
         object_name="public.t", title="public.t is due.", first_seen_at=now, opened_at=now,
-        seen_at=now,
+        seen_at=now, hurts="half of it is dead; no date: it does not grow",
     )  # fmt: skip
 
 
 @newest
 def test_findings_are_listed_and_put_aside(said: Said, found: FindingRecord) -> None:
-    assert said("finding", "list").out == f"{found.pk}  warning  shop-1  public.t is due.\n"
+    assert said("finding", "list").out == (
+        f"{found.pk}  warning  shop-1  public.t is due.\n"
+        "    when it hurts: half of it is dead; no date: it does not grow\n"
+    )
     [line] = said("finding", "list", "--json", "--target", "shop-1").json
     assert (line["id"], line["severity"], line["worst"]) == (found.pk, "warning", "critical")
 

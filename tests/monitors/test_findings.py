@@ -94,7 +94,7 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     assert row.severity == Severity.WARNING
     assert "2,000 dead rows" in row.title
     assert row.seen_at > row.opened_at
-    assert (row.action, row.arguments["table"]) == ("vacuum", f"public.{neglected.name}")
+    assert (row.action, row.arguments["table"]) == ("set_autovacuum", f"public.{neglected.name}")
 
     findings.acknowledge("alice", "test", row, "Known: the import is being rebuilt.")
     judge(target)

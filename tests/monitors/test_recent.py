@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
-from monitors import findings, recent, thresholds
+from monitors import findings, recent, review, thresholds
+from monitors.advisor import Rate
 from monitors.history import partitions
 from monitors.models import HISTORY, FindingRecord, Fleet, Snapshot
 from monitors.samples import Change
@@ -186,3 +188,147 @@ def test_a_rate_over_a_few_minutes_is_none(server, watch):
     next_xid, rate = recent.xids(target, timezone.now())
     assert next_xid
     assert rate is None
+
+
+# How fast things grow
+
+
+def an_hour_passes(target, hours=1):
+    """Make what was read of a target so many hours older, as if it had been read then."""
+    partitions.make_ahead(timezone.now() - timedelta(days=1))
+    columns = {
+        "monitors_tables_sample": ("taken_at",),
+        "monitors_tables_latest": ("since_at", "changed_at"),
+        "monitors_probestate": ("taken_at",),
+    }
+    with connection.cursor() as cursor:
+        for table, names in columns.items():
+            older = ", ".join(f"{name} = {name} - interval '{hours} hour'" for name in names)
+            cursor.execute(f"UPDATE {table} SET {older} WHERE target_id = %s", [target.pk])
+
+
+class Growing:
+    """A table of 10,000 rows that autovacuum leaves alone; dead rows are made and vacuumed."""
+
+    def __init__(self, session, name, eventually):
+        self.session, self.name, self.eventually = session, name, eventually
+        session.execute(f"DROP TABLE IF EXISTS {name}")
+        session.execute(f"CREATE TABLE {name} (id integer) WITH (autovacuum_enabled = off)")
+        session.execute(f"INSERT INTO {name} SELECT generate_series(1, 10000)")
+        session.execute(f"ANALYZE {name}")
+        self.gone = 0
+
+    def kill(self, count, dead):
+        """Let so many more rows die, and wait until the server says that so many are dead."""
+        self.gone += count
+        self.session.execute(f"DELETE FROM {self.name} WHERE id <= {self.gone}")
+        self.dead_are(dead)
+
+    def vacuum(self):
+        """Take the dead rows away."""
+        self.session.execute(f"VACUUM {self.name}")
+        self.dead_are(0)
+
+    def dead_are(self, count):
+        """Wait until the server says so."""
+        asked = f"SELECT pg_stat_get_dead_tuples('{self.name}'::regclass)"
+        self.eventually(lambda: self.session.execute(asked).fetchone() == (count,))
+
+    def row(self):
+        """Return what is kept of it."""
+        return FindingRecord.objects.get(
+            advisor="autovacuum_disabled", object_name=f"public.{self.name}"
+        )
+
+
+@pytest.fixture
+def table(session, worker_id, eventually):
+    made = Growing(session, f"grows_{worker_id}", eventually)
+    yield made
+    session.execute(f"DROP TABLE {made.name}")
+
+
+@pytest.mark.fleet
+def test_the_date_comes_from_how_a_real_table_grew_between_its_vacuums(server, table, watch):
+    target = watch(server)
+    table.kill(300, 300)
+    take_now(target, ["tables", "databases"])
+    findings.keep(target.pk, {"tables"})
+    first = table.row()
+    an_hour_passes(target)
+    table.kill(200, 500)
+    take_now(target, ["tables", "databases"])
+    an_hour_passes(target)
+    table.vacuum()
+    take_now(target, ["tables", "databases"])
+    an_hour_passes(target)
+    table.kill(400, 400)
+    take_now(target, ["tables", "databases"])
+    findings.keep(target.pk, {"tables"})
+
+    # 200 + 400 dead rows in the two hours without a vacuum: 300 an hour. Autovacuum would
+    # come beyond 50 + 0.2 * 10,000 (9,500 since the vacuum) dead rows.
+    row = table.row()
+    limit = next(value for label, value, _ in row.evidence if label.startswith("Autovacuum"))
+    hours = (limit - 400) / 300
+    assert first.hurts.endswith("; no date so far: needs an hour of history")
+    assert (first.hurts_at, first.hurts_already) == (None, False)
+    assert 1900 < limit <= 2050
+    assert row.hurts.startswith(f"past {limit:,.0f} dead rows autovacuum would have come, at ")
+    assert (row.hurts_at - timezone.now()) / timedelta(hours=1) == pytest.approx(hours, abs=0.05)
+    [shown] = [one for one in review.findings(target) if one.relid == row.relid]
+    assert (shown.hurts, shown.hurts_at) == (row.hurts, row.hurts_at)  # as the worker reckoned
+    [past] = [one for one in review.findings(target, timezone.now()) if one.relid == row.relid]
+    assert abs(past.hurts_at - row.hurts_at) < timedelta(minutes=3)  # reckoned from the history
+
+
+@pytest.mark.parametrize("server", [18], indirect=True, ids=str)
+def test_what_hurts_already_does_so_since_it_was_first_seen_to(server, table, watch):
+    target = watch(server)
+    table.kill(300, 300)
+    take_now(target, ["databases", "tables"])
+    findings.keep(target.pk, {"tables"})
+    assert not table.row().hurts_already
+
+    table.kill(2000, 2300)  # past its threshold
+    take_now(target, ["databases", "tables"])
+    findings.keep(target.pk, {"tables"})
+    first = table.row()
+    table.kill(100, 2400)
+    take_now(target, ["databases", "tables"])
+    findings.keep(target.pk, {"tables"})
+
+    assert first.first_seen_at < first.hurts_at == first.seen_at
+    again = table.row()
+    assert (again.hurts_already, again.hurts_at) == (True, first.hurts_at)
+    assert again.seen_at > first.seen_at
+
+
+@pytest.mark.parametrize(
+    ("backends", "steady"),
+    [([60, 70, 80, 90], True), ([90, 60, 70, 80], False), ([70, 70, 70, 70], False)],
+)
+@pytest.mark.parametrize("server", [18], indirect=True, ids=str)
+def test_connections_rise_only_where_no_quarter_of_the_hour_fell(server, watch, backends, steady):
+    target, now = watch(server), timezone.now()
+    partitions.make_ahead(now)
+    partitions.make_ahead(now - timedelta(hours=1))
+    for quarter, count in enumerate(backends):
+        for minute in (1, 6, 11):
+            moment = now - timedelta(minutes=60 - 15 * quarter - minute)
+            HISTORY["sessions"].samples._default_manager.create(
+                target_id=target.pk, database_id=0, state="idle", wait_event_type="",
+                taken_at=moment, target_at=moment, change=Change.CHANGED, backends=count,
+            )  # fmt: skip
+            Snapshot.objects.create(
+                target_id=target.pk, database_id=0, probe="sessions", taken_at=moment,
+                state="ok", interval_seconds=300,
+            )  # fmt: skip
+
+    rate = recent.connections(target, now)
+
+    assert rate.seconds == pytest.approx(55 * 60)
+    if steady:
+        assert rate.per_second == pytest.approx(40 / 3600, rel=0.1)
+    else:
+        assert rate == Rate(0.0, rate.seconds)

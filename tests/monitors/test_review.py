@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from monitors import review
 from monitors.actions import ACTIONS
-from monitors.advisor import Finding, Severity
+from monitors.advisor import Finding, Hurt, Severity
 from monitors.advisors import ADVISORS
 from monitors.models import HISTORY, Environment, Lease, ProbeState
 from monitors.snapshot import take_now
@@ -71,11 +71,11 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(serv
     assert finding.severity == Severity.WARNING
     assert ("Dead rows", 1500, "rows") in finding.evidence
     assert ("Autovacuum would start beyond", 650.0, "rows") in finding.evidence
-    assert finding.action == "vacuum"
+    assert finding.action == "set_autovacuum"
     assert finding.arguments == {
         "database": "shop",
         "table": f"public.{name}",
-        "analyze": "true",
+        "autovacuum_enabled": "reset",
     }
     assert name in review.verdict(target, [finding], page="vacuum").text
 
@@ -227,7 +227,13 @@ def test_findings_come_worst_first_and_equals_in_the_advisors_order():
 
 def finding(advisor, severity, title="It is so.", **facts):
     return Finding(
-        advisor=advisor, severity=severity, title=title, why="", object_name="x", **facts
+        advisor=advisor,
+        severity=severity,
+        title=title,
+        why="",
+        object_name="x",
+        hurt=Hurt("later"),
+        **facts,
     )
 
 
@@ -239,7 +245,7 @@ def test_every_action_that_a_finding_names_exists_with_those_parameters(
 
     named = [one for one in review.findings(target) if one.action]
 
-    assert {one.action for one in named} >= {"vacuum", "terminate_backend"}
+    assert {one.action for one in named} >= {"set_autovacuum", "terminate_backend"}
     for one in named:
         parameters = {parameter.name for parameter in ACTIONS[one.action].parameters}
         assert set(one.arguments) <= parameters

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors import findings
+from monitors import findings, hurt, review
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import FindingRecord
@@ -56,13 +56,16 @@ class Command(command.Command):
             rows = rows.filter(target=command.target_named(options["target"]))
         if not options["all"]:
             rows = rows.filter(findings.in_state("open", now))
-        lines = [findings.described(row, now) for row in rows]
+        found = list(rows)
+        lines = [findings.described(row, now) for row in found]
         if options["json"]:
             self.print_json(lines)
             return
-        for line in lines:
+        for row, line in zip(found, lines, strict=True):
             state = "" if line["state"] == "open" else f" ({line['state']})"
             self.say(f"{line['id']}  {line['severity']}  {line['target']}  {line['title']}{state}")
+            if line["state"] != "resolved":
+                self.say(f"    {hurt.words(review.hurt_of(row), now)}")
         if not lines:
             self.say("Nothing to report. Good.")
 

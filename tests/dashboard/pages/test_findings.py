@@ -7,8 +7,10 @@ import io
 import json
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
@@ -197,14 +199,15 @@ def test_what_is_put_aside_is_shown_grey_with_who_and_why_and_counts_nowhere(row
 
 
 def test_a_finding_shows_its_evidence_its_life_and_its_thresholds(row, browse):
-    text = text_of(browse("operator").get(reverse("finding", args=[row.pk])))
+    text = text_of(browse("dba").get(reverse("finding", args=[row.pk])))
 
     assert "2,000" in text
     assert "from tables" in text
     assert "autovacuum_disabled" in text
     assert "critical_ratio" in text
     assert "Never before" in text
-    assert 'action="/targets/shop-1/actions/vacuum/"' in text
+    assert 'action="/targets/shop-1/actions/set_autovacuum/"' in text
+    assert 'name="autovacuum_enabled" value="reset"' in text
     assert f'action="/findings/{row.pk}/acknowledge/"' in text
 
 
@@ -221,7 +224,7 @@ def test_a_resolved_finding_offers_nothing_and_names_the_next_one(row, make, bro
 
     text = text_of(browse("dba").get(reverse("finding", args=[row.pk])))
     assert "Resolved:" in text
-    assert 'action="/targets/shop-1/actions/vacuum/"' not in text
+    assert 'action="/targets/shop-1/actions/' not in text
     assert f'href="/findings/{later.pk}/"' in text
     assert f'href="/findings/{row.pk}/"' in text_of(
         browse("dba").get(reverse("finding", args=[later.pk]))
@@ -234,11 +237,55 @@ def test_a_finding_names_an_action_that_this_howdah_lacks(row, browse):
     assert "undreamt_of" not in text_of(browse("dba").get(reverse("finding", args=[row.pk])))
 
 
-def test_when_it_hurts_is_said(make, browse):
-    row = make(hurts_at=timezone.now() + timedelta(days=12, minutes=5))
+SAID: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "a date": (
+        {"hurts": "20 % are dead, at 9 a day", "hurts_at": timedelta(days=12, minutes=5)},
+        "Hurts in 12 d, {day}: 20 % are dead, at 9 a day",
+        "{day}, in 12 d: 20 % are dead, at 9 a day",
+        "hurts {day}: 20 % are dead, at 9 a day",
+    ),
+    "already": (
+        {"hurts": "nobody can write", "hurts_at": timedelta(hours=-3), "hurts_already": True},
+        "Hurts already, for 3 h 00 min: nobody can write",
+        "Already, since ",
+        "hurts already since ",
+    ),
+    "no date": (
+        {"hurts": "full; no date: it does not grow"},
+        "When it hurts: full; no date: it does not grow",
+        "full; no date: it does not grow",
+        "when it hurts: full; no date: it does not grow",
+    ),
+}
 
-    assert "When it hurts" in text_of(browse("viewer").get(reverse("finding", args=[row.pk])))
-    assert "in 12 d" in text_of(browse("viewer").get("/findings/"))
+
+@pytest.mark.parametrize("case", SAID)
+def test_when_it_hurts_is_said_everywhere(make, browse, capsys, case):
+    columns, in_list, on_page, printed = SAID[case]
+    at = timezone.now() + columns["hurts_at"] if "hurts_at" in columns else None
+    row = make(**columns | {"hurts_at": at})
+    day = f"{at.day} {at:%b %Y}" if at else ""
+
+    page = words_of(browse("viewer").get(reverse("finding", args=[row.pk])))
+    listing = words_of(browse("viewer").get("/findings/"))
+    [exported] = json.loads(text_of(browse("viewer").get("/findings/?format=json")))
+
+    assert in_list.format(day=day) in listing
+    assert f"When it hurts {on_page.format(day=day)}" in page
+    call_command("finding", "list")
+    assert printed.format(day=day) in capsys.readouterr().out
+    assert exported["hurts"] == columns["hurts"]
+    assert exported["hurts_already"] is columns.get("hurts_already", False)
+    assert (exported["hurts_at"] is None) == (at is None)
+
+
+def words_of(response):
+    """Return a page's text without its marks."""
+    return (
+        " ".join(re.sub(r"<[^>]*>", " ", text_of(response)).split())
+        .replace(" ,", ",")
+        .replace(" :", ":")
+    )
 
 
 ACKNOWLEDGE = {"reason": "We know."}

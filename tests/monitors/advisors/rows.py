@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from monitors.advisor import Samples
+import pytest
+
+from monitors.advisor import Rate, Samples
+from monitors.wraparound import Burn
 
 NOW = datetime(2026, 11, 24, 10, 42, 16, 123456, tzinfo=UTC)
 SHOP = 7  # database_id
@@ -13,6 +16,25 @@ SHOP = 7  # database_id
 
 def ago(seconds):
     return NOW - timedelta(seconds=seconds)
+
+
+def later(hours):
+    return NOW + timedelta(hours=hours)
+
+
+def growing(column, per_hour, *, relid=16400, hours=6.0):
+    """Return the measured growth of a column of a table of SHOP."""
+    return {(column, SHOP, relid): Rate(per_hour / 3600, hours * 3600)}
+
+
+def burning(per_hour):
+    """Return the burn of transaction ids as it was in the last day."""
+    return {"xid": Burn(per_hour / 3600, seconds=86400.0)}
+
+
+def near(moment):
+    """Equal a moment to the millisecond: dates are sums of floats."""
+    return pytest.approx(moment, abs=timedelta(milliseconds=1))
 
 
 def table(**columns):

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.autovacuum_disabled import ADVISOR
-from tests.monitors.advisors.rows import advise, table
+from tests.monitors.advisors.rows import advise, burning, growing, later, near, table
 
 
 def off(**columns):
@@ -33,13 +33,17 @@ def test_it_notices_a_table_with_few_dead_rows():
     )
 
 
-def test_it_warns_past_the_threshold_that_the_table_would_have_and_offers_a_vacuum():
+def test_it_warns_past_the_threshold_that_the_table_would_have_and_turns_it_on_first():
     [finding] = advise(ADVISOR, tables=[off(n_dead_tup=20_051)])
 
     assert finding.severity == Severity.WARNING
-    assert finding.action == "vacuum"
-    assert finding.arguments == {"database": "shop", "table": "public.orders", "analyze": "true"}
-    assert "ALTER TABLE public.orders RESET (autovacuum_enabled)" in finding.why
+    assert finding.action == "set_autovacuum"
+    assert finding.arguments == {
+        "database": "shop",
+        "table": "public.orders",
+        "autovacuum_enabled": "reset",
+    }
+    assert "ALTER TABLE public.orders RESET (autovacuum_enabled)), then vacuum it" in finding.why
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,54 @@ def test_in_the_past_where_counters_are_unknown_dead_rows_show_that_it_was_writt
 
     assert advise(ADVISOR, tables=[off() | unknown]) == []
     assert len(advise(ADVISOR, tables=[off(n_dead_tup=1) | unknown])) == 1
+
+
+# When it hurts: 20,050 dead rows are its threshold, 200,000,000 the age of a forced vacuum.
+
+
+def test_it_says_when_autovacuum_would_have_come():
+    rates = growing("n_dead_tup", 1000)
+
+    [one] = advise(ADVISOR, tables=[off(n_dead_tup=10_050)], rates=rates)
+
+    assert one.hurts_at == near(later(10))
+    assert one.hurts.startswith("past 20,050 dead rows autovacuum would have come, at 1,000 dead")
+
+
+def test_it_says_when_a_vacuum_is_forced_where_that_is_sooner():
+    facts = {"burn": burning(1000), "next_xid": 1000 + 199_999_000}
+
+    [one] = advise(
+        ADVISOR, tables=[off(n_dead_tup=10_050)], rates=growing("n_dead_tup", 1000), **facts
+    )
+
+    assert one.hurts_at == near(later(1))
+    assert one.hurts.startswith("a vacuum to prevent wraparound is forced then")
+
+
+def test_past_the_threshold_it_hurts_already():
+    [one] = advise(ADVISOR, tables=[off(n_dead_tup=20_051)])
+
+    assert (one.hurts_already, one.hurts_at) == (True, None)
+    assert one.hurts == "past 20,050 dead rows autovacuum would have come"
+
+
+def test_a_table_that_does_not_grow_has_no_date():
+    [one] = advise(ADVISOR, tables=[off(n_dead_tup=1)], rates=growing("n_dead_tup", 0))
+
+    assert (one.hurts_already, one.hurts_at) == (False, None)
+    assert one.hurts.endswith("no date: no dead row was added in the last 6 h 00 min")
+
+
+def test_a_server_without_it_hurts_once_tables_are_due_or_vacuums_forced():
+    ages = [{"xid_age": 1000}, {"xid_age": 199_999_000}]
+    facts = {"settings": {"autovacuum": "off"}, "databases": ages, "burn": burning(1000)}
+
+    [due] = advise(ADVISOR, tables=[off(n_dead_tup=20_051), off(n_dead_tup=1)], **facts)
+    [later_on] = advise(ADVISOR, tables=[off(n_dead_tup=1)], **facts)
+    [unread] = advise(ADVISOR, settings=facts["settings"])
+
+    assert (due.hurts_already, due.hurts) == (True, "1 table would be due for vacuum")
+    assert later_on.hurts_at == near(later(1))
+    assert (unread.hurts_at, unread.hurts_already) == (None, False)
+    assert unread.hurts.endswith("no date so far: no age was read")

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.bloat import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, ago
+from tests.monitors.advisors.rows import SHOP, advise, ago, growing, later, near
 
 GB, MB = 1024**3, 1024**2
 
@@ -91,3 +91,53 @@ def test_its_thresholds_can_be_overridden():
         )
         == []
     )
+
+
+# When it hurts: 1 GB and 50 % of the size.
+
+
+@pytest.mark.parametrize(
+    ("size", "waste", "grown", "days"),
+    [
+        (800, 300, 100, 7.24),  # 1 GB comes last: 50 % after two days
+        (4096, 1400, 100, 12.96),  # 1 GB is passed: 648 MB are missing, 50 MB a day closer
+        (4096, 1400, 0, 6.48),
+    ],
+)
+def test_it_says_when_both_share_and_bytes_are_a_warnings(size, waste, grown, days):
+    row = bloated(size_bytes=size * MB, bloat_bytes=waste * MB, bloat_pct=100 * waste / size)
+    rates = growing("bloat_bytes", 100 * MB / 24, hours=72) | growing(
+        "size_bytes", grown * MB / 24, hours=72
+    )
+
+    [one] = advise(ADVISOR, bloat=[row], rates=rates)
+
+    assert one.hurts_at == near(later(24 * days))
+    assert one.hurts == "1 GB and 50 % are wasted, at 100 MB a day over the last 3 d 0 h"
+
+
+@pytest.mark.parametrize(
+    ("waste", "grown", "hours", "why"),
+    [
+        (100, 200, 72, "no date: the share of the waste does not grow"),
+        (0, 0, 72, "no date: no wasted byte was added in the last 3 d 0 h"),
+        (-5, 0, 72, "no date: no wasted byte was added in the last 3 d 0 h"),
+        (100, 0, 20, "no date so far: needs a day of history"),
+        (0.01, 0, 72, "no date: not within 10 years at the present rate"),
+    ],
+)
+def test_it_has_no_date_where_it_does_not_get_there(waste, grown, hours, why):
+    row = bloated(size_bytes=4096 * MB, bloat_bytes=1400 * MB, bloat_pct=34.0)
+    rates = growing("bloat_bytes", waste * MB / 24, hours=hours) | growing(
+        "size_bytes", grown * MB / 24, hours=hours
+    )
+
+    [one] = advise(ADVISOR, bloat=[row], rates=rates)
+
+    assert (one.hurts_at, one.hurts) == (None, f"1 GB and 50 % are wasted; {why}")
+
+
+def test_a_warning_hurts_already():
+    [one] = advise(ADVISOR, bloat=[bloated()])
+
+    assert (one.hurts_already, one.hurts_at) == (True, None)

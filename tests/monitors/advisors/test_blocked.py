@@ -8,7 +8,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.blocked import ADVISOR, roots, victims_of
-from tests.monitors.advisors.rows import advise, backend, idle_in_transaction, waiting
+from tests.monitors.advisors.rows import advise, ago, backend, idle_in_transaction, waiting
 
 
 def test_it_says_nothing_where_nobody_waits():
@@ -112,3 +112,11 @@ def test_a_queue_of_two_hundred_that_all_name_each_other_takes_no_time():
     assert roots(waits) == {1}
     assert len(victims_of(1, waits)) == 200
     assert time.perf_counter() - began < 1
+
+
+def test_it_hurts_since_the_first_statement_that_waits_began():
+    activity = [backend(1), waiting(2, [1], seconds=10), waiting(3, [2], seconds=40)]
+
+    [one] = advise(ADVISOR, activity=activity)
+
+    assert (one.hurts_already, one.hurts_at) == (True, ago(40))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from monitors.advisor import Severity
-from monitors.advisors.connections_near_limit import ADVISOR
-from tests.monitors.advisors.rows import advise
+from monitors.advisor import Rate, Severity
+from monitors.advisors.connections_near_limit import ADVISOR, BACKENDS
+from tests.monitors.advisors.rows import advise, later, near
 
 
 def sessions(idle, active=0):
@@ -44,3 +44,26 @@ def test_it_says_how_many_are_left_and_which_states_take_them():
 
 def test_it_says_nothing_before_the_limit_is_known():
     assert advise(ADVISOR, sessions=sessions(500), max_connections=None) == []
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "hours", "at", "why"),
+    [
+        (10, 1, 3, "clients are refused, at 10 connections an hour over the last 1 h 00 min"),
+        (0, 1, None, "clients are refused; no date: connections did not rise steadily in the last"),
+        (10, 0.5, None, "clients are refused; no date so far: needs an hour of history"),
+    ],
+)
+def test_it_says_when_the_last_is_taken(per_hour, hours, at, why):
+    rates = {BACKENDS: Rate(per_hour / 3600, hours * 3600)}
+
+    [one] = advise(ADVISOR, sessions=sessions(170), max_connections=200, rates=rates)
+
+    assert one.hurts_at == (near(later(at)) if at else None)
+    assert one.hurts.startswith(why)
+
+
+def test_it_hurts_already_where_none_is_left():
+    [one] = advise(ADVISOR, sessions=sessions(200), max_connections=200)
+
+    assert (one.hurts_already, one.hurts) == (True, "clients are refused")

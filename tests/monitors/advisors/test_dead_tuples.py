@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.dead_tuples import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, ago, table
+from tests.monitors.advisors.rows import SHOP, advise, ago, growing, later, near, table
 
 # 100,000 rows: autovacuum starts beyond 50 + 0.2 * 100,000 = 20,050 dead rows.
 
@@ -131,3 +131,66 @@ def test_its_thresholds_can_be_overridden():
 
     assert advise(ADVISOR, tables=tables, thresholds={"notice_ratio": 1.5}) == []
     assert advise(ADVISOR, tables=tables, thresholds={"min_rows": 50_000}) == []
+
+
+# When it hurts
+
+
+@pytest.mark.parametrize(
+    ("dead", "live", "per_hour", "hours", "then"),
+    [
+        (30_050, 100_000, 1005, 10, "past 2.0 times autovacuum's threshold"),  # 40,100
+        (30_050, 35_000, 990, 5, "as many dead rows as live ones"),
+        (50_000, 100_000, 1000, 50, "as many dead rows as live ones"),  # before the million
+        (50_000, 2_000_000, 1000, 950, "past 49.9 times autovacuum's threshold"),
+    ],
+)
+def test_it_says_when_it_is_worse_or_half_of_the_table_dead(dead, live, per_hour, hours, then):
+    row = table(n_dead_tup=dead, n_live_tup=live)
+
+    [one] = advise(ADVISOR, tables=[row], rates=growing("n_dead_tup", per_hour))
+
+    assert (one.hurts_at, one.hurts_already) == (near(later(hours)), False)
+    assert one.hurts == f"{then}, at {per_hour:,} dead rows an hour over the last 6 h 00 min"
+
+
+@pytest.mark.parametrize(
+    ("dead", "live", "then"),
+    [
+        (100_001, 100_000, "as many dead rows as live ones"),
+        (1_000_001, 2_000_000, "49.9 times autovacuum's threshold"),
+    ],
+)
+def test_it_says_that_it_hurts_already(dead, live, then):
+    row = table(n_dead_tup=dead, n_live_tup=live)
+
+    [one] = advise(ADVISOR, tables=[row], rates=growing("n_dead_tup", 1000))
+
+    assert (one.hurts, one.hurts_at, one.hurts_already) == (then, None, True)
+
+
+@pytest.mark.parametrize(
+    ("rates", "why"),
+    [
+        ({}, "no date so far: its growth is not measured yet"),
+        (growing("n_dead_tup", 1000, hours=0.9), "no date so far: needs an hour of history"),
+        (growing("n_dead_tup", 0), "no date: no dead row was added in the last 6 h 00 min"),
+        (growing("n_dead_tup", -10), "no date: no dead row was added in the last 6 h 00 min"),
+        (growing("n_dead_tup", 0.1), "no date: not within 10 years at the present rate"),
+        (growing("n_dead_tup", 10, relid=9), "no date so far: its growth is not measured yet"),
+    ],
+)
+def test_without_growth_it_has_no_date_and_says_why(rates, why):
+    [one] = advise(ADVISOR, tables=[table(n_dead_tup=30_050)], rates=rates)
+
+    assert (one.hurts_at, one.hurts_already) == (None, False)
+    assert one.hurts == f"as many dead rows as live ones; {why}"
+
+
+def test_there_is_no_date_while_a_vacuum_works_on_it():
+    work = {"datname": "shop", "relid": 16400, "command": "VACUUM", "phase": "scanning heap"}
+    rates = growing("n_dead_tup", 1000)
+
+    [one] = advise(ADVISOR, tables=[table(n_dead_tup=90_000)], progress=[work], rates=rates)
+
+    assert (one.hurts, one.hurts_at) == ("no date while VACUUM works on it", None)

@@ -19,3 +19,10 @@ def test_off_is_critical():
 @pytest.mark.parametrize("settings", [{"fsync": "on"}, {}])
 def test_on_and_not_read_say_nothing(settings):
     assert advise(ADVISOR, settings=settings) == []
+
+
+def test_nobody_knows_when_it_hurts():
+    [one] = advise(ADVISOR, settings={"fsync": "off"})
+
+    assert (one.hurts_at, one.hurts_already) == (None, False)
+    assert one.hurts == "the next crash of the machine; no date: nobody knows when"

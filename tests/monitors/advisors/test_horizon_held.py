@@ -7,7 +7,7 @@ import pytest
 from monitors.advisor import Severity
 from monitors.advisors.horizon_held import ADVISOR
 from monitors.horizon import Held
-from tests.monitors.advisors.rows import advise, ago, idle_in_transaction, table
+from tests.monitors.advisors.rows import advise, ago, burning, idle_in_transaction, table
 from tests.monitors.test_horizon import CATALOG, PREPARED, SLOT, holder
 
 HOURS = 3600
@@ -86,3 +86,19 @@ def test_its_thresholds_can_be_overridden():
 
     assert advise(ADVISOR, thresholds={"notice_seconds": 3 * HOURS}, **rows) == []
     assert advise(ADVISOR, thresholds={"min_rows": 9000}, **rows) == []
+
+
+def test_it_hurts_since_it_is_held_and_says_when_freezing_is_of_no_use():
+    facts = {"tables": [DEAD], "horizon": [held(holder(xmin_age=1000), 2)]}
+    near_age = {"autovacuum_freeze_max_age": "101000"}  # 100,000 ids to go
+
+    [far] = advise(ADVISOR, burn=burning(1000), **facts)
+    [near] = advise(ADVISOR, burn=burning(1000), settings=near_age, **facts)
+
+    assert (far.hurts_already, far.hurts_at) == (True, ago(2 * HOURS))
+    assert far.hurts == "no vacuum removes what died since"
+    assert near.hurts_at == ago(2 * HOURS)
+    assert near.hurts == (
+        "no vacuum removes what died since; about 28 Nov 2026 also vacuums to prevent "
+        "wraparound free nothing"
+    )

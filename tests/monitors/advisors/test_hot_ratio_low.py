@@ -84,3 +84,10 @@ def test_before_16_the_server_does_not_tell_which():
 
     assert one.why.startswith("Either pages are full (")
     assert "the server tells which from 16 on" in one.why
+
+
+def test_it_hurts_already_with_each_update():
+    [one] = of(updated(24_000, 2_400))
+
+    assert (one.hurts_already, one.hurts_at) == (True, None)
+    assert one.hurts == "21,600 updates in the last day wrote to its 2 indexes too"

@@ -74,3 +74,20 @@ def test_active_and_idle_backends_are_left_alone():
     rows = [backend(state="active", state_change=ago(9000)), backend(2, state="idle")]
 
     assert advise(ADVISOR, activity=rows) == []
+
+
+def test_it_hurts_once_dead_rows_have_stayed_for_half_an_hour():
+    [young] = advise(ADVISOR, activity=[idle_in_transaction(seconds=61, backend_xmin=9)])
+    [old] = advise(ADVISOR, activity=[idle_in_transaction(seconds=1801, backend_xid=9)])
+
+    assert (young.hurts_at, young.hurts_already) == (ago(61 - 1800), False)
+    assert (old.hurts_at, old.hurts_already) == (ago(1), True)
+
+
+def test_it_hurts_already_where_others_wait_and_at_no_date_where_it_holds_locks_alone():
+    [waited] = advise(ADVISOR, activity=[idle_in_transaction(seconds=61), waiting(2, [4321])])
+    [alone] = advise(ADVISOR, activity=[idle_in_transaction(seconds=61)])
+
+    assert (waited.hurts_already, waited.hurts) == (True, "others wait for its locks")
+    assert (alone.hurts_already, alone.hurts_at) == (False, None)
+    assert "no date" in alone.hurts

@@ -93,3 +93,26 @@ def test_without_a_rate_there_is_no_date(rate):
     [one] = of(grown(), next_xid=100_001_000, xids_per_second=rate)
 
     assert one.hurts_at is None
+
+
+@pytest.mark.parametrize(
+    ("next_xid", "rate", "why"),
+    [
+        (None, 10, "no date: its age is not known"),
+        (100_001_000, None, "no date so far: needs ten minutes of history"),
+        (100_001_000, 0, "no date: no transaction id was used in the last day"),
+        (100_001_000, 0.1, "no date: not within 10 years at the present rate"),
+    ],
+)
+def test_it_says_why_it_has_no_date(next_xid, rate, why):
+    [one] = of(grown(), next_xid=next_xid, xids_per_second=rate)
+
+    assert (one.hurts_at, one.hurts_already) == (None, False)
+    assert one.hurts.endswith(f"; {why}")
+
+
+def test_it_hurts_already_where_the_vacuum_is_due():
+    [one] = of(grown(), next_xid=200_001_001, xids_per_second=10)
+
+    assert one.hurts_already
+    assert one.hurts_at is None

@@ -62,3 +62,11 @@ def test_it_leaves_maintenance_with_progress_alone():
         advise(ADVISOR, activity=[row], progress=[{"pid": 4321, "datname": "shop", "relid": 1}])
         == []
     )
+
+
+@pytest.mark.parametrize(("seconds", "already"), [(61, False), (1800, False), (1801, True)])
+def test_it_hurts_once_its_locks_and_snapshot_are_half_an_hour_old(seconds, already):
+    [one] = advise(ADVISOR, activity=[backend(query_start=ago(seconds))])
+
+    assert (one.hurts_at, one.hurts_already) == (ago(seconds - 1800), already)
+    assert one.hurts == "its locks and its snapshot are 30 min old"

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.multi_pass_vacuum import ADVISOR
-from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, table
+from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, growing, later, near, table
 
 
 def vacuum(passes=2, **columns):
@@ -72,3 +72,35 @@ def test_a_session_vacuums_with_maintenance_work_mem():
     assert ("maintenance_work_mem", 65536 * 1024, "bytes") in one.evidence
     assert ("Dead rows that fit", 65536 * 1024 // 6, "rows") in one.evidence
     assert ("By", "a session", "") in one.evidence
+
+
+# When it hurts: the next autovacuum comes beyond 20,050 dead rows.
+
+
+@pytest.mark.parametrize(
+    ("version", "memory", "hours"),
+    [(180_000, 65_536, 10), (160_000, 100, 10), (160_000, 65_536, None)],  # 17,066 rows fit
+)
+def test_it_hurts_when_the_next_vacuum_is_due_and_its_rows_do_not_fit(version, memory, hours):
+    facts = {"server_version": version, "settings": {"maintenance_work_mem": str(memory)}}
+    tables, rates = [table(n_dead_tup=10_050)], growing("n_dead_tup", 1000)
+
+    [one] = advise(ADVISOR, passes=[vacuum()], tables=tables, rates=rates, **facts)
+
+    if hours:
+        assert one.hurts_at == near(later(hours))
+        assert one.hurts.startswith("the next vacuum is due, and may read all indexes as often")
+    else:
+        assert one.hurts_at is None
+        assert "beyond 20,050 dead rows, and 11,184,810 fit" in one.hurts
+
+
+def test_it_has_no_date_where_autovacuum_is_off_or_the_table_was_not_read():
+    off = table(reloptions=["autovacuum_enabled=off"])
+
+    [of_off] = advise(ADVISOR, passes=[vacuum()], tables=[off])
+    [unread] = advise(ADVISOR, passes=[vacuum()])
+
+    assert (of_off.hurts_at, unread.hurts_at) == (None, None)
+    assert "autovacuum is off for it" in of_off.hurts
+    assert unread.hurts == "no date so far: its table was not read yet"

@@ -29,3 +29,10 @@ def test_four_are_named_and_the_rest_counted():
 
     assert four.title.endswith("setting_2, setting_3.")
     assert five.title.endswith("setting_3 and 1 more.")
+
+
+def test_nobody_knows_when_it_hurts():
+    [one] = advise(ADVISOR, settings=awaiting(1))
+
+    assert (one.hurts_at, one.hurts_already) == (None, False)
+    assert one.hurts == "the next restart, planned or not; no date: nobody knows when"

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.stale_statistics import ADVISOR
-from tests.monitors.advisors.rows import advise, ago, table, vacuuming
+from tests.monitors.advisors.rows import advise, ago, growing, later, near, table, vacuuming
 
 # 100,000 rows: autovacuum analyzes beyond 50 + 0.1 * 100,000 = 10,050 changed rows.
 
@@ -79,3 +79,28 @@ def test_it_judges_by_the_tables_own_options():
     tuned = table(n_mod_since_analyze=50_000, reloptions=["autovacuum_analyze_scale_factor=0.5"])
 
     assert advise(ADVISOR, tables=[tuned]) == []
+
+
+@pytest.mark.parametrize(
+    ("live", "per_hour", "then"),
+    [
+        (100_000, 4975, "as many changed rows as it has rows"),
+        (200_000, 5025, "past 10 times autovacuum's threshold"),
+    ],
+)
+def test_it_says_when_it_is_worse(live, per_hour, then):
+    row = table(n_mod_since_analyze=50_250, n_live_tup=live)
+
+    [one] = advise(ADVISOR, tables=[row], rates=growing("n_mod_since_analyze", per_hour))
+
+    assert one.hurts_at == near(later(10))
+    assert one.hurts.startswith(f"{then}, at {per_hour:,} changed rows an hour")
+
+
+def test_a_warning_hurts_already_and_what_does_not_change_has_no_date():
+    [warning] = advise(ADVISOR, tables=[table(n_mod_since_analyze=100_501)])
+    row = table(n_mod_since_analyze=50_250)
+    [level] = advise(ADVISOR, tables=[row], rates=growing("n_dead_tup", 100))
+
+    assert warning.hurts_already
+    assert (level.hurts_at, level.hurts_already) == (None, False)

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.toast_trouble import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, table
+from tests.monitors.advisors.rows import SHOP, advise, growing, later, near, table
 
 MAIN = table(toastrelid=16403)
 
@@ -73,3 +73,33 @@ def test_it_names_the_main_table_and_offers_to_vacuum_it():
     )
     assert (one.action, one.arguments) == ("vacuum", {"database": "shop", "table": "public.orders"})
     assert (one.database_id, one.relid, one.part) == (SHOP, 16400, "toast")
+
+
+# When it hurts: 428,571 of 1,428,571 chunks are 30 %.
+
+
+def test_it_says_when_it_is_a_warning():
+    rates = growing("n_dead_tup", 22_857.1428571, relid=16403)
+
+    [one] = of(toast(200_000), rates=rates)
+
+    assert one.hurts_at == near(later(10))
+    assert one.hurts.startswith("30 % of its chunks are dead, at 22,857 dead chunks an hour")
+
+
+def test_it_has_no_date_where_autovacuum_comes_before():
+    rates = growing("n_dead_tup", 50_050, relid=16403)
+
+    [one] = of(toast(200_000, reltuples=1_250_000.0), rates=rates)  # beyond 250,050
+
+    assert one.hurts_at is None
+    assert one.hurts == "no date: autovacuum comes before, about 24 Nov 11:42 UTC"
+
+
+def test_a_warning_hurts_already_and_what_does_not_grow_has_no_date():
+    [warning] = of(toast(430_000))
+    [level] = of(toast(200_000), rates=growing("n_dead_tup", 0, relid=16403))
+
+    assert warning.hurts_already
+    assert (level.hurts_at, level.hurts_already) == (None, False)
+    assert "no date: no dead chunk was added" in level.hurts

@@ -8,7 +8,18 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.vacuum_slow import ADVISOR, limit_of
-from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, table, vacuuming
+from tests.monitors.advisors.rows import (
+    NOW,
+    SHOP,
+    advise,
+    ago,
+    burning,
+    growing,
+    later,
+    near,
+    table,
+    vacuuming,
+)
 
 # 200 of cost each 2 ms, 22 for a page that is read and dirtied: 4,545 pages a second.
 LIMIT = 200 * 500 / 22
@@ -82,3 +93,48 @@ def test_workers_share_the_limit_except_those_with_their_own():
     settings = {"autovacuum_vacuum_cost_limit": "1000", "autovacuum_vacuum_cost_delay": "4"}
     assert limit_of(None, 1, settings) == pytest.approx(LIMIT * 2.5)
     assert limit_of(None, 1, {"autovacuum_vacuum_cost_delay": "0"}) is None
+
+
+# When it hurts: it has run for an hour and has two to go; 20,050 dead rows make it due again.
+
+
+def slow(**facts):
+    done = round(LIMIT * 3600)
+    work = vacuuming(done=done, total=round(LIMIT * 3 * 3600), started_at=ago(3600))
+    [one] = advise(ADVISOR, progress=[work], **{"tables": [table()], **facts})
+    return one
+
+
+def test_it_hurts_when_the_table_is_due_again_before_it_is_done():
+    one = slow(rates=growing("n_dead_tup", 10_025))
+
+    assert one.hurts_at == near(later(1))
+    assert one.hurts.startswith("as many rows have died since it began as make the table due")
+
+
+def test_it_hurts_already_where_the_table_is_due_again():
+    assert slow(rates=growing("n_dead_tup", 20_051)).hurts_already
+
+
+def test_it_hurts_when_a_vacuum_is_forced_before_it_is_done():
+    rates = growing("n_dead_tup", 10)
+
+    one = slow(rates=rates, burn=burning(1000), next_xid=1000 + 199_999_000)
+
+    assert one.hurts_at == near(later(1))
+    assert one.hurts.startswith("a vacuum to prevent wraparound is forced")
+
+
+def test_it_has_no_date_where_it_is_done_before():
+    one = slow(rates=growing("n_dead_tup", 5000))
+
+    assert one.hurts_at is None
+    assert one.hurts == (
+        "no date: its first scan is done about 24 Nov 12:42 UTC, before the table is due again"
+    )
+
+
+def test_it_has_no_date_of_a_table_that_was_not_read():
+    one = slow(tables=[], rates=growing("n_dead_tup", 5000))
+
+    assert (one.hurts, one.hurts_at) == ("no date so far: its table was not read yet", None)

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.workers_saturated import ADVISOR
-from tests.monitors.advisors.rows import advise, table, vacuuming
+from tests.monitors.advisors.rows import advise, growing, later, near, table, vacuuming
 
 DUE = table(n_dead_tup=20_051)  # 1 beyond its threshold
 
@@ -57,3 +57,19 @@ def test_it_says_what_to_raise_first_and_what_it_takes(version, how):
     assert "raise autovacuum_vacuum_cost_limit first" in one.why
     assert f"autovacuum_max_workers ({how})" in one.why
     assert ("Readings with all of them busy", 100.0, "pct") in one.evidence
+
+
+def test_it_hurts_when_a_table_that_waits_is_at_twice_its_threshold():
+    calm = table(relid=2, relname="calm", n_dead_tup=20_051)
+    rates = growing("n_dead_tup", 20_049) | growing("n_dead_tup", 1, relid=2)
+
+    [one] = of([3] * 20, tables=[calm, DUE], rates=rates)
+
+    assert one.hurts_at == near(later(1))
+    assert one.hurts.startswith("public.orders waits at 2 times its threshold, at 20,049 dead")
+
+
+def test_it_hurts_already_where_one_is():
+    [one] = of([3] * 20, tables=[DUE, table(relid=2, relname="late", n_dead_tup=40_101)])
+
+    assert (one.hurts_already, one.hurts) == (True, "public.late waits at 2 times its threshold")

@@ -7,7 +7,7 @@ import pytest
 from monitors.advisor import Severity
 from monitors.advisors.wraparound import ADVISOR
 from monitors.wraparound import STOP_AGE, Burn
-from tests.monitors.advisors.rows import SHOP, advise
+from tests.monitors.advisors.rows import SHOP, advise, later, near
 
 DAY = 86400.0
 
@@ -78,3 +78,17 @@ def test_its_thresholds_can_be_overridden():
     rows = {"databases": [database(xid_age=198_000_000)], "burn": burn(1_000_000)}
 
     assert advise(ADVISOR, thresholds={"notice_days": 1}, **rows) == []
+
+
+def test_it_hurts_at_the_stop_or_when_vacuums_are_forced():
+    [stop] = advise(ADVISOR, databases=[database(xid_age=1_744_483_647)], burn=burn(4_000_000))
+    [soon] = advise(ADVISOR, databases=[database(xid_age=199_000_000)], burn=burn(1_000_000))
+    [due] = advise(ADVISOR, databases=[database(xid_age=201_000_000)], burn=burn(1_000_000))
+    [unknown] = advise(ADVISOR, databases=[database(xid_age=1_744_483_647)])
+
+    assert (stop.hurts_at, stop.hurts_already) == (near(later(2400)), False)
+    assert stop.hurts == "the server gives out no new ids, and nothing can be written"
+    assert (soon.hurts_at, soon.hurts_already) == (near(later(24)), False)
+    assert (due.hurts_at, due.hurts_already) == (None, True)
+    assert (unknown.hurts_at, unknown.hurts_already) == (None, False)
+    assert "; no date: no history yet" in unknown.hurts
