@@ -82,7 +82,7 @@ def test_an_account_is_added_with_a_password_by_the_admin(admin):
     ("name", "password", "words"),
     [
         ("bob", PASSWORD, "There is an account bob already."),
-        ("carol", "123", "too short"),
+        ("carol", "s#0rt", "too short"),
         ("no spaces", PASSWORD, "Enter a valid username"),
     ],
 )
