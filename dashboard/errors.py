@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import sys
 
+from django.core.exceptions import BadRequest
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
 RETRY_SECONDS = 10
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer 400 and say which word has no meaning; a suspicious request is told nothing."""
+    text = str(exception) if isinstance(exception, BadRequest) else ""
+    if request.GET.get("format") in {"json", "csv"}:
+        error = text or "This address can't be understood."
+        return JsonResponse({"error": error}, status=400)
+    context = {"text": text, "path": request.path if text and request.method == "GET" else ""}
+    return HttpResponse(render_to_string("400.html", context), status=400)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

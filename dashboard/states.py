@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from django.utils import timezone
+
+from dashboard.charts import duration_words
+from monitors import vacuuming
+from monitors.history import partitions
 from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
@@ -29,6 +34,9 @@ class State:
     moment: datetime | None = None
     helps: str = ""
 
+
+TELLING_SKEW = timedelta(seconds=5)
+"""A smaller difference of two clocks may be the time that the answer took."""
 
 UNREACHABLE = frozenset({Snapshot.State.UNREACHABLE})
 
@@ -101,6 +109,10 @@ def down(target: Target) -> State | None:
 
 EMPTY: Mapping[str, tuple[str, str]] = {
     "activity": ("Nobody is connected", "Howdah's own session is the only one."),
+    "bloat": (
+        "No table or index to judge",
+        "The databases that are read have none. The target's patterns say which are read.",
+    ),
     "tables": (
         "No table to vacuum",
         "The databases that are read have no tables. The target's patterns say which are read.",
@@ -137,6 +149,32 @@ def denied(target: Target, fresh: Freshness, probe_name: str) -> State:
     return State(
         "warning", "stuck", f"{target.user} may not read this", text, code=f"{code};", helps="check"
     )
+
+
+def clock_words(target: Target) -> str:
+    """Return by how much a target's clock differs from ours; empty below what latency explains."""
+    skew = vacuuming.skew_of(target)
+    if abs(skew) < TELLING_SKEW:
+        return ""
+    length = duration_words(abs(skew).total_seconds())
+    side = "behind" if skew > timedelta(0) else "ahead of"
+    return (
+        f"The clock of {target.name} is {length} {side} Howdah's. What the server dates itself, as "
+        "the begin of a statement, is by its clock; when something was read is by Howdah's."
+    )
+
+
+def was_read(target: Target, probe_name: str, window: Window) -> bool:
+    """Tell whether a probe was ever read by a window's end: else "none" would say nothing.
+
+    Beyond the snapshots' age a past moment counts as read.
+    """
+    if window.is_live:
+        read = ProbeState.objects.filter(target=target, probe=probe_name, taken_at__isnull=False)
+        return read.exists()
+    tried = Snapshot.objects.filter(target_id=target.pk, probe=probe_name)
+    good = tried.filter(state=Snapshot.State.OK, taken_at__lte=window.end)
+    return good.exists() or window.end < timezone.now() - partitions.KEEP_SAMPLES
 
 
 def sentence(text: Any) -> str:

@@ -113,4 +113,5 @@ urlpatterns = [
     path("healthz/ready", health.ready, name="healthz-ready"),
 ]
 
+handler400 = "dashboard.errors.bad_request"
 handler500 = "dashboard.errors.server_error"

@@ -48,6 +48,7 @@ from monitors.pg import connect, extensions, text
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
 from monitors.pg.identity import Identity, is_new_epoch, read_identity
+from monitors.pg.relations import quoted
 from monitors.probe import Measuring, Probe, Row
 from monitors.probes import PROBES
 
@@ -394,6 +395,9 @@ class Run:
                 state, reason = Snapshot.State.DENIED, HIDDEN
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
                 state, reason = self.classify(error)
+                if isinstance(error, DatabaseClosed) and database is not None:
+                    login = f"{quoted(database.datname)} TO {quoted(self.target.user)}"
+                    reason = reason.replace("… TO it", login)
                 if state in PUT_OFF:
                     due = max(due, taken_at + schedule.DENIED_AGAIN)
             else:

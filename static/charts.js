@@ -8,7 +8,7 @@
   document.body.append(probe);
 
   /* A token's colour as the canvas needs it: resolved, for the theme that is on now. */
-  const TOKENS = { text: "--text-2", grid: "--line", mark: "--text-3", gap: "--track" };
+  const TOKENS = { text: "--text-2", grid: "--grid", mark: "--text-3", gap: "--track" };
   const colour = (name) => {
     if (!(name in colours)) {
       probe.style.color = `var(${TOKENS[name] ?? `--w-${name}`})`;
@@ -193,7 +193,7 @@
       time.textContent = i == null ? "" : when(spec.x[i]);
     };
     const u = new uPlot({
-      width: Math.max(box.clientWidth, 120), height: box.clientHeight, legend: { show: false }, padding: [8, 12, 0, 0],
+      width: Math.max(box.clientWidth, 120), height: box.clientHeight, legend: { show: false }, padding: [8, 26, 0, 0],
       drawOrder: spec.stack ? ["series", "axes"] : ["axes", "series"],
       scales: { x: { range: () => [first, last] }, y: { range: (_u, _low, high) => [0, top(spec, high || 0)] } },
       axes: [

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts, fleet_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.states import clock_words
 from monitors import access, review
 from monitors.history import series
 from monitors.history.window import Window
@@ -97,6 +98,7 @@ def page(
     summary = fleet_rows.fleet_of([target], window)[0]
     context: dict[str, Any] = {
         "summary": summary,
+        "clock_words": clock_words(target) if window.is_live else "",
         "verdict": review.verdict(target, findings, at=at),
         "findings": findings,
         "tiles": tiles(summary, sessions, rates, dead),

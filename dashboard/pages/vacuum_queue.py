@@ -7,10 +7,11 @@ from typing import Any
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts
+from dashboard import charts, states
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import vacuuming
+from monitors.advisor import counted
 from monitors.history import at_once, series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -44,7 +45,11 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
     return render_page(
         request,
         "vacuum_queue.html",
-        {**context_of(state, shown), "chart": workers_chart(target, window, state.workers)},
+        {
+            **context_of(state, shown),
+            "chart": workers_chart(target, window, state.workers),
+            "was_read": states.was_read(target, "tables", window),
+        },
         page="vacuum",
         target=target,
         window=window,
@@ -108,7 +113,7 @@ def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]
             "title": "A visit each",
             "value": workers.naptime_seconds,
             "kind": "duration",
-            "note": f"to each of {workers.databases:,} databases",
+            "note": f"to each of {counted(workers.databases, 'database')}",
         },
         {
             "title": "Work waiting",

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import run_rows
+from dashboard import run_rows, states
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.table_rows import databases_of
@@ -65,6 +65,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
         "filters": [(key, text, every.filter(TESTS[key]).count()) for key, text in FILTERS.items()],
         "databases": sorted(one.datname for one in databases_of(target).values()),
         "runs": shown,
+        "was_read": count > 0 or states.was_read(target, "tables", window),
     }
     return render_page(
         request,

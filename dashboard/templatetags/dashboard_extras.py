@@ -15,12 +15,12 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from dashboard import charts, fleet_rows, frame, states
 from dashboard.effects import statement_of
-from dashboard.sql import highlight
+from dashboard.sql import KEYWORDS, highlight
 from monitors import wraparound
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
@@ -95,6 +95,23 @@ def plain_number(value: float) -> str:
 def figure(value: float) -> str:
     """Write a threshold to be read: 0.2, 1,800, 1,000,000."""
     return f"{value:,.15g}"
+
+
+@register.filter
+def in_unit_of(value: float, name: str) -> SafeString | str:
+    """Write a threshold in the unit that its name ends in: warning_seconds, 1,800 s."""
+    if name.endswith("_bytes"):
+        return bytes_(value)
+    units = {"_seconds": "s", "_pct": "%", "_days": "days"}
+    found = next((word for end, word in units.items() if name.endswith(end)), "")
+    return unit(figure(value), found) if found else figure(value)
+
+
+@register.filter
+def breakable(name: object) -> SafeString:
+    """Let a long name or list break after its underscores, dots and commas, not inside a word."""
+    parts = re.split(r"(?<=[_.,/])(?=.)", str(name))
+    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in parts))
 
 
 @register.filter
@@ -443,7 +460,9 @@ def evidence(value: Any, unit_name: str) -> SafeString | str:
     if unit_name in writers:
         return writers[unit_name](value)
     text = str(value)
-    return format_html('<span class="sql">{}</span>', highlight(text)) if " " in text else text
+    # A statement begins with a keyword; "idle in transaction" is a state.
+    is_sql = " " in text and text.split(maxsplit=1)[0].upper() in KEYWORDS
+    return format_html('<span class="sql">{}</span>', highlight(text)) if is_sql else text
 
 
 @register.filter
