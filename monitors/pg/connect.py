@@ -82,10 +82,11 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
         "statement_timeout": str(statement_timeout_ms),
         "lock_timeout": str(lock_timeout_ms),
         "idle_in_transaction_session_timeout": "30000",
-        "default_transaction_read_only": "on" if read_only else "off",
         "jit": "off",
         "max_parallel_workers_per_gather": "0",
     }
+    if read_only:  # else the server's own default holds: who made it read only meant us too
+        options["default_transaction_read_only"] = "on"
     parameters: dict[str, object] = {
         "host": address.host,
         "hostaddr": hosts.allowed_address(address.host),

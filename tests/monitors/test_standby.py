@@ -1,0 +1,144 @@
+"""A pair of real servers: the standby is read, left alone, and acted on once it is promoted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from dashboard.embedded import processes
+from dashboard.embedded.postgres import Cluster
+from monitors import perform, run
+from monitors.action import Refused
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Action, Snapshot, Target
+from monitors.snapshot import take_now
+from tests import servers
+from tests.servers import Server
+
+pytestmark = pytest.mark.django_db
+
+BACKUP = {
+    14: ("SELECT pg_start_backup('standby', true, false)", "SELECT * FROM pg_stop_backup(false)"),
+    15: ("SELECT pg_backup_start('standby', true)", "SELECT * FROM pg_backup_stop()"),
+}
+Register = Callable[..., Target]
+
+
+def give(folder: Path) -> None:
+    """Let the account that runs the servers own a folder and what is in it."""
+    account = processes.unprivileged()
+    for path in (folder, *folder.rglob("*")) if account else ():
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+
+
+def base_backup(primary: Server, data: Path, copied: Path) -> None:
+    """Copy a running server's data as pg_basebackup does, which these builds come without."""
+    start, stop = BACKUP[14 if primary.major == 14 else 15]
+    with primary.connect() as session:
+        session.execute(start)
+        shutil.copytree(data, copied, ignore=shutil.ignore_patterns("postmaster.*"))
+        (_, label, _) = session.execute(stop).fetchone()
+    (copied / "backup_label").write_text(label, encoding="utf-8")
+    (copied / "standby.signal").touch()
+
+
+@contextmanager
+def standby_of(primary: Server, home: Path) -> Iterator[Server]:
+    """Run a streaming standby of a server that lives below a folder."""
+    login = f"user=postgres password={primary.password}"
+    source = f"host={primary.host} port={primary.port} {login}"
+    cluster = Cluster(
+        name="standby",
+        folder=home / "standby",
+        programs=servers.fleet_programs(primary.major),
+        password=primary.password,
+        settings={**servers.SETTINGS, "primary_conninfo": source},
+    )
+    cluster.folder.mkdir(mode=0o700)
+    base_backup(primary, home / f"postgres-{primary.major}" / "data", cluster.data)
+    give(cluster.folder)
+    cluster.start(processes.free_port())
+    try:
+        cluster.wait()
+        yield Server(primary.major, cluster.port, primary.password, str(cluster.log))
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(params=[14, 18], ids=str)
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
+    """A primary and its standby; the table `stock` has 500 rows and 500 dead ones."""
+    with servers.home() as home:
+        programs = servers.fleet_programs(request.param)
+        with servers.running(request.param, programs, home) as primary:
+            with primary.connect(user="owner", dbname="shop") as owner:
+                owner.execute("CREATE TABLE stock (id bigint) WITH (autovacuum_enabled = off)")
+                owner.execute("INSERT INTO stock SELECT generate_series(1, 1000)")
+                owner.execute("DELETE FROM stock WHERE id > 500")
+            with standby_of(primary, home) as standby:
+                yield primary, standby
+
+
+def one(server: Server, query: str) -> Any:
+    with server.connect(dbname="shop") as session:
+        return session.execute(query).fetchone()[0]
+
+
+def kinds_of_marks(target: Target) -> set[str]:
+    now = timezone.now() + timedelta(seconds=1)
+    return {mark["kind"] for mark in series.marks(target.pk, Window.last("1h", now))}
+
+
+def test_a_standby_is_read_and_nothing_is_done_to_it_until_it_is_promoted(
+    pair: tuple[Server, Server],
+    watch: Register,
+    person: Callable[..., Any],
+    done: Callable[..., Action],
+    eventually: Callable[..., None],
+) -> None:
+    primary, standby = pair
+    dba = person("dba")
+    with primary.connect(user="owner", dbname="shop") as owner:
+        owner.execute("INSERT INTO stock SELECT generate_series(2001, 2007)")
+    eventually(lambda: one(standby, "SELECT count(*) FROM stock") == 507)
+    target = watch(standby, name="shop-standby", operator_user="operator")
+
+    results = take_now(target)
+
+    assert {result.probe: result.error for result in results if result.state != "ok"} == {}
+    target.refresh_from_db()
+    assert target.in_recovery is True
+    latest = HISTORY["tables"].latest._default_manager.filter(target_id=target.pk)
+    assert latest.filter(relname="stock").exists()
+
+    # The web knows it from the last contact; a worker learns it from the server itself.
+    arguments = {"database": "shop", "table": "public.stock"}
+    with pytest.raises(Refused, match="is a standby in recovery: act on its primary"):
+        run.preview(dba, target, "vacuum", arguments, source="test")
+    Target.objects.filter(pk=target.pk).update(in_recovery=None)
+    target.refresh_from_db()
+    draft = run.preview(dba, target, "vacuum", arguments, source="test")
+    perform.preview_now(str(draft.pk))
+    draft.refresh_from_db()
+    assert "is a standby in recovery" in draft.preview["refused"]
+    assert "statement: VACUUM" not in standby.log_text()
+
+    one(standby, "SELECT pg_promote(true, 30)")
+    eventually(lambda: one(standby, "SELECT NOT pg_is_in_recovery()"))
+    assert {result.state for result in take_now(target)} == {Snapshot.State.OK}
+
+    target.refresh_from_db()
+    assert target.in_recovery is False
+    assert "promotion" in kinds_of_marks(target)
+    row = done(dba, target, "vacuum", table="public.stock")
+    assert (row.state, one(standby, "SELECT count(*) FROM stock")) == ("succeeded", 507)
+    assert standby.log_text().count("statement: VACUUM") == 1
