@@ -14,6 +14,7 @@ from django.shortcuts import redirect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from dashboard import states
 from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from dashboard.target_form import TargetForm, initial_of, initial_of_target
@@ -261,6 +262,7 @@ def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
     ]
     return {
         "check": row,
+        "advice": states.advice(row.error) if row.error else "",
         "result": result,
         "draft": row.draft,
         "is_draft": is_draft,

@@ -226,6 +226,12 @@ def sql(text: str | None) -> SafeString:
 
 
 @register.filter
+def is_statement(text: str) -> bool:
+    """Tell a statement that helps, as GRANT pg_monitor TO x, from a sentence that says why not."""
+    return text.partition(" ")[0] in KEYWORDS
+
+
+@register.filter
 def statement(action: Action) -> str:
     """Return an action's statement as people say it: without the guard of a signal."""
     return statement_of(action)
@@ -460,7 +466,7 @@ def evidence(value: Any, unit_name: str) -> SafeString | str:
     if unit_name in writers:
         return writers[unit_name](value)
     text = str(value)
-    # A statement begins with a keyword; "idle in transaction" is a state.
+    # "idle in transaction" is a state.
     is_sql = " " in text and text.split(maxsplit=1)[0].upper() in KEYWORDS
     return format_html('<span class="sql">{}</span>', highlight(text)) if is_sql else text
 

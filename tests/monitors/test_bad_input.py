@@ -434,7 +434,7 @@ def test_a_role_without_rights_is_told_what_it_lacks(
     )  # fmt: skip
 
     assert grant in page
-    assert "need a grant" in page
+    assert "do not work yet" in page
     assert f"activity: needs: {grant}" in result.out
     assert result.status == 0
 
