@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
 RETRY_SECONDS = 10
+DISK_FULL = "53100"  # the SQLSTATE
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -27,14 +28,17 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
     Django calls this inside the handling of the exception.
     """
-    away = isinstance(sys.exc_info()[1], OperationalError | InterfaceError)
+    error = sys.exc_info()[1]
+    away = isinstance(error, OperationalError | InterfaceError)
+    full = away and getattr(error.__cause__, "sqlstate", None) == DISK_FULL
     status = 503 if away else 500
     if request.GET.get("format") in {"json", "csv"}:
         reason = "The history database does not answer." if away else "Howdah failed to answer."
+        reason = "The history database has no room left on its disk." if full else reason
         response: HttpResponse = JsonResponse({"error": reason}, status=status)
     else:
         # Without the request: its person and messages would ask the database again.
-        response = HttpResponse(render_to_string(f"{status}.html"), status=status)
+        response = HttpResponse(render_to_string(f"{status}.html", {"full": full}), status=status)
     if away:
         response["Retry-After"] = str(RETRY_SECONDS)
     return response

@@ -431,7 +431,9 @@ def copy_samples(
     )
     head = (place.target_id, place.database_id, taken_at, target_at)
     nothing = (None,) * (len(sample.counters) + len(kept))
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    # As Django's errors, not psycopg's: those would pass for errors of the target.
+    errors = connection.wrap_database_errors
+    with connection.cursor() as cursor, errors, cursor.copy(statement) as copy:
         copy.set_types(column_types(place.history.samples, columns))
         for change, before, row in comparison.changed:
             interval = None if change == Change.BASELINE else elapsed
