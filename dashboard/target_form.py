@@ -19,7 +19,7 @@ OPERATORS = (
 )
 SSL_MODES = (
     ("", "verify-full, the safe default"),
-    *Target.SSLMode.choices,
+    *((mode.value, mode.value) for mode in Target.SSLMode),  # as libpq writes them
 )
 SEPARATOR = re.compile(r"[\s,]+")
 NEW_PASSWORD = {"autocomplete": "new-password", "spellcheck": "false"}
