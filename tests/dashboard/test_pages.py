@@ -146,8 +146,21 @@ def test_every_form_that_changes_something_carries_a_token(address, browse):
 def test_a_window_that_means_nothing_is_a_bad_request(address, query, browse):
     response = browse("viewer").get(address + query)
 
+    text = response.content.decode()
     assert response.status_code == 400
-    assert "can't be understood" in response.content.decode()
+    assert "can't be understood" in text
+    assert f'href="{address}"' in text  # the same page without the word
+
+
+def test_a_word_without_meaning_is_named_to_people_and_programs(address, browse):
+    client, word = browse("viewer"), "?at=%3Cb%3Eyesterday"
+
+    page = client.get(address + word).content.decode()
+    said = client.get(f"{address}{word}&format=json")
+
+    assert "&lt;b&gt;yesterday" in page
+    assert "is not a time. Write it as 2026-03-01T12:30Z." in page
+    assert (said.status_code, "is not a time" in said.json()["error"]) == (400, True)
 
 
 @pytest.mark.parametrize("window", ["1h", "6h", "24h", "7d", "30d"])

@@ -105,3 +105,22 @@ def test_the_fleet_says_what_was_not_read_at_a_past_moment(embedded, watch):
 
     assert "Nothing was read at that moment." in text
     assert "Nothing to report" not in text
+
+
+@pytest.mark.parametrize("page", ["vacuum/queue/", "vacuum/runs/"])
+def test_what_was_never_read_is_not_called_empty(embedded, watch, read, page):
+    target = watch(embedded)
+    ProbeState.objects.create(
+        target=target, probe="tables", state="unreachable", reason="No route to the host.",
+        failing_since=timezone.now(),
+    )  # fmt: skip
+
+    before = read(target, page)
+    take_now(target)
+    after = read(target, page)
+
+    assert "shop-1 can&#x27;t be reached since" in before
+    assert "No table is due" not in before
+    assert "None ran" not in before
+    assert "be reached since" not in after
+    assert re.search("No table is due|Tables due|None ran", after)

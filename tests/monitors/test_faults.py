@@ -77,7 +77,10 @@ def test_a_database_that_is_closed_to_the_login_costs_no_other(embedded, watch, 
         admin.execute(f"DROP DATABASE {closed}")
 
     assert found[closed].state == Snapshot.State.DENIED
-    assert found[closed].error.startswith("The login may not connect to this database")
+    assert found[closed].error == (
+        "The login may not connect to this database:"
+        f" GRANT CONNECT ON DATABASE {closed} TO collector."
+    )
     assert found["shop"].state == Snapshot.State.OK
 
 
