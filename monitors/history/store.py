@@ -180,6 +180,10 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     return snapshot
 
 
+ANSWERED = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED, Snapshot.State.FAILED})
+"""How a read fails on a server that answers; when that ends or begins, another failure does."""
+
+
 def record_failure(
     place: Place,
     *,
@@ -193,8 +197,9 @@ def record_failure(
     partitions.ensure_for(Snapshot, taken_at)
     with transaction.atomic():
         row = lock_state(place)
+        if row.failing_since is None or {row.state in ANSWERED, state in ANSWERED} == {True, False}:
+            row.failing_since = taken_at
         row.state, row.reason, row.due_at = state, reason, next_due
-        row.failing_since = row.failing_since or taken_at
         row.save(update_fields=["state", "reason", "failing_since", "due_at"])
         return Snapshot.objects.create(
             target_id=place.target_id,
