@@ -30,7 +30,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """
     error = sys.exc_info()[1]
     away = isinstance(error, OperationalError | InterfaceError)
-    full = away and getattr(error.__cause__, "sqlstate", None) == DISK_FULL
+    cause = error.__cause__ if error else None
+    full = away and getattr(cause, "sqlstate", None) == DISK_FULL
     status = 503 if away else 500
     if request.GET.get("format") in {"json", "csv"}:
         reason = "The history database does not answer." if away else "Howdah failed to answer."

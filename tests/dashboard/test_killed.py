@@ -95,8 +95,9 @@ def click(port: int, client: Client, target: Target, key: uuid.UUID) -> http.cli
 
 
 def count(session: psycopg.Connection[Any], query: str, *values: Any) -> int:
-    (found,) = session.execute(query, values or None).fetchone()
-    return int(found)
+    row = session.execute(query, values or None).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_click_that_the_web_dies_under_leaves_a_whole_row_or_none(

@@ -97,4 +97,4 @@ def test_a_local_day_of_23_or_25_hours_counts_each_of_its_hours_once(
     # The rollup knows UTC days alone: a whole one has 24 hours, whatever local clocks do.
     assert DAYS is not None
     days = DAYS._default_manager.filter(target_id=target.pk, start_at=rollup.day_of(end))
-    assert [row.xact_commit for row in days] == [240]
+    assert list(days.values_list("xact_commit", flat=True)) == [240]
