@@ -22,6 +22,7 @@ from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Snapshot, Target
 from monitors.snapshot import take_now
 from tests import servers
+from tests.conftest import missing
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -80,15 +81,18 @@ def standby_of(primary: Server, home: Path) -> Iterator[Server]:
 @pytest.fixture(params=[14, 18], ids=str)
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
     """A primary and its standby; the table `stock` has 500 rows and 500 dead ones."""
-    with servers.home() as home:
+    try:
         programs = servers.fleet_programs(request.param)
-        with servers.running(request.param, programs, home) as primary:
-            with primary.connect(user="owner", dbname="shop") as owner:
-                owner.execute("CREATE TABLE stock (id bigint) WITH (autovacuum_enabled = off)")
-                owner.execute("INSERT INTO stock SELECT generate_series(1, 1000)")
-                owner.execute("DELETE FROM stock WHERE id > 500")
-            with standby_of(primary, home) as standby:
-                yield primary, standby
+    except servers.Missing as error:
+        missing(str(error))
+        raise
+    with servers.home() as home, servers.running(request.param, programs, home) as primary:
+        with primary.connect(user="owner", dbname="shop") as owner:
+            owner.execute("CREATE TABLE stock (id bigint) WITH (autovacuum_enabled = off)")
+            owner.execute("INSERT INTO stock SELECT generate_series(1, 1000)")
+            owner.execute("DELETE FROM stock WHERE id > 500")
+        with standby_of(primary, home) as standby:
+            yield primary, standby
 
 
 def one(server: Server, query: str) -> Any:
