@@ -46,7 +46,8 @@ CHECKS: Mapping[str, str] = {
     "resolve": "Check the name's spelling and this machine's resolver.",
     "route": "Check the network and the firewall between.",
     "network": "Check the network and the firewall between.",
-    "answer": "Check that the machine runs, and the network and firewall between.",
+    "no answer": "Check that the machine runs, and the network and firewall between.",
+    "not answer": "Check that the machine runs, and the network and firewall between.",
     "slot": "Raise max_connections, or close sessions: nobody new gets in.",
     "authentication failed": "Check the password that is stored here and the one on the server.",
     "role": "Create the login with the grant script of the Targets page.",
@@ -59,10 +60,10 @@ CHECKS: Mapping[str, str] = {
 CHECK_ANYWAY = "Check that the server runs and that this machine reaches it."
 
 
-def advice(reason: str) -> str:
-    """Return what to check after a connection failed."""
+def advice(reason: str, otherwise: str = CHECK_ANYWAY) -> str:
+    """Return what to check after a connection failed; `otherwise` where the reason says it all."""
     low = reason.lower()
-    return next((text for word, text in CHECKS.items() if word in low), CHECK_ANYWAY)
+    return next((text for word, text in CHECKS.items() if word in low), otherwise)
 
 
 def unread(target: Target, probe_name: str, window: Window) -> State:

@@ -262,7 +262,7 @@ def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
     ]
     return {
         "check": row,
-        "advice": states.advice(row.error) if row.error else "",
+        "advice": states.advice(row.error, otherwise="") if row.error else "",
         "result": result,
         "draft": row.draft,
         "is_draft": is_draft,
