@@ -499,16 +499,25 @@ def finding_button(context: Context, finding: Finding, css: str = "btn-s") -> Sa
     if action is None:
         return SafeString("")
     is_great = css == "btn-primary"
+    verb, of = action.verb, " "
+    if finding.action == "set_autovacuum":
+        verb, of = ("Turn autovacuum on" if turns_on(finding) else verb), " for "
     shown = action_button(
         context,
         finding.action,
-        f"{action.verb} {finding.object_name}" if is_great else action.verb,
+        f"{verb}{of}{finding.object_name}" if is_great else verb,
         icon=ACTION_ICONS.get(finding.action, "actions"),
         object="" if is_great else finding.object_name,
         css=css,
         **finding.arguments,
     )
     return SafeString(render_to_string("_action_button.html", shown))
+
+
+def turns_on(finding: Finding) -> bool:
+    """Tell whether a finding's action does nothing but turn autovacuum on for a table."""
+    own = {name: value for name, value in finding.arguments.items() if "autovacuum" in name}
+    return own == {"autovacuum_enabled": "reset"}
 
 
 @register.simple_tag(takes_context=True)

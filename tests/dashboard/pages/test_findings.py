@@ -207,6 +207,7 @@ def test_a_finding_shows_its_evidence_its_life_and_its_thresholds(row, browse):
     assert "critical_ratio" in text
     assert "Never before" in text
     assert 'action="/targets/shop-1/actions/set_autovacuum/"' in text
+    assert re.search(r"Turn autovacuum on for [\w.\"&;]*", text)
     assert 'name="autovacuum_enabled" value="reset"' in text
     assert f'action="/findings/{row.pk}/acknowledge/"' in text
 
