@@ -79,7 +79,7 @@ class Objects:
             names=sql.SQL(", ").join(map(sql.Identifier, names)),
             relation=self.relation,
             where=all_of(*conditions),
-            order=ordered if order else sql.SQL(""),
+            order=ordered,
             page=sql.SQL(" LIMIT {} OFFSET {}").format(sql.Literal(limit), sql.Literal(offset)),
         )
         return fetch_rows(statement, names)
