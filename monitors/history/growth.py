@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from monitors.history.series import Source, fetch, source_of, values_before
+from monitors.history.series import Key, Source, fetch, source_of, values_before
 from monitors.history.window import Window
 
 
@@ -34,9 +34,13 @@ def growth(
     hours and days have none, so over long windows a jump is not told.
     """
     source = source_of(probe_name, target_id, window, None)
-    before = values_before(source, window, field_name, None)
+    moved = ends(source, window, field_name, by)
+    if not moved:
+        return {}
+    places: Key = {source.history.sample.key[0]: sorted({row[1] for row in moved})}
+    before = values_before(source, window, field_name, places)
     found: dict[tuple[int, int], Growth] = {}
-    for database_id, key, first, last, gone, methods in ends(source, window, field_name, by):
+    for database_id, key, first, last, gone, methods in moved:
         began = before.get((database_id, key), first)
         if began is None or last is None or gone:
             continue
