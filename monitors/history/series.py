@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -311,11 +312,8 @@ def running_sum(
 
     None while there is no such object. Starts from what held before the window and adds what each change changed.
     """
-    base = values_before(source, window, name, key)
+    current, total, present = stood_before(source, window, name, key)
     rows = changes_in(source, grid, window, name, key)
-    current = dict(base)
-    total = sum(value for value in current.values() if value is not None)
-    present = sum(value is not None for value in current.values())
     changes = iter(rows)
     row = next(changes, None)
     column: dict[int, float | None] = {}
@@ -329,6 +327,36 @@ def running_sum(
             row = next(changes, None)
         column[bucket] = total if present else None
     return column
+
+
+def stood_before(
+    source: Source, window: Window, name: str, key: Key | None
+) -> tuple[dict[tuple[Any, ...], float | None], float, int]:
+    """Return a gauge as it stood when the window began: by database and key, sum, how many.
+
+    Sum and number are those of all objects; the single values may be only those of the
+    objects that changed since: of ten thousand most did not, and our database adds them up.
+    """
+    if source.unit != "sample":  # a day names every object, changed or not
+        values = values_before(source, window, name, key)
+        known = [value for value in values.values() if value is not None]
+        return values, sum(known), len(known)
+    [(rest, count)] = fetch(
+        sql.SQL(
+            "SELECT coalesce(sum({value}), 0), count({value}) FROM {table} WHERE {where}"
+            " AND changed_at < %(start)s AND gone_at IS NULL"
+        ).format(
+            value=sql.Identifier(name),
+            table=sql.Identifier(source.history.latest._meta.db_table),
+            where=source.where(key),
+        ),
+        {"start": window.start},
+    )
+    changed = changed_since(source, window, name, key)
+    values = {tuple(row[:-2]): row[-1] for row in changed if row[-2] is not True}
+    known = [value for value in values.values() if value is not None]
+    whole = int(rest) if isinstance(rest, Decimal) else rest  # the sum of bigint is numeric
+    return values, whole + sum(known), count + len(known)
 
 
 def changes_in(
