@@ -75,8 +75,8 @@ def rows_at(
 
 
 def databases_of(target: Target) -> dict[int, Database]:
-    """Return the target's databases by our own id."""
-    return {database.pk: database for database in Database.objects.filter(target=target)}
+    """Return the target's databases by our own id; read once for an instance, so once a request."""
+    return target.databases_by_id
 
 
 def objects_of(target: Target, window: Window) -> Objects:

@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from monitors.samples import HISTORY  # its classes belong to this module
 
@@ -134,6 +135,11 @@ class Target(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @cached_property
+    def databases_by_id(self) -> dict[int, Database]:
+        """Its databases by our own id, as they were when first asked for."""
+        return {one.pk: one for one in Database.objects.filter(target=self)}
 
     @property
     def address(self) -> str:

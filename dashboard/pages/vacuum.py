@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,8 @@ FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "al
 SORTED = ("table", *table_rows.COLUMNS)
 TOP = 4
 """Tables with a line of their own in the chart."""
+Orders = Mapping[str, objects.Term]
+"""What our database can order tables by (`table_rows.orders_of`)."""
 RAN = 8
 """The last vacuums that ran, of which the page shows a glimpse."""
 
@@ -64,37 +66,38 @@ def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
     findings = review.findings(target, None if window.is_live else window.end)
-    facts = facts_of(target, window, findings)
-    shown = listing(request, target, window, facts)
+    orders = table_rows.orders_of(target, window)
+    facts = facts_of(target, window, findings, orders)
+    shown = listing(request, target, window, facts, orders)
     exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
     return exported or page(request, target, window, facts, shown)
 
 
-def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Facts:
+def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders: Orders) -> Facts:
     """Return what the page says of all tables together; only what needs vacuum is read."""
     known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target)
     dead = objects.column("n_dead_tup")
     counts = known.counts(count=kinds, with_dead=objects.all_of(kinds, objects.above(dead, 0)))
     need = known.rows(kinds, objects.above(dead, table_rows.NEED_VACUUM_ROWS))
     optioned = known.rows(kinds, objects.present("reloptions"))
-    by_age = objects.Order(table_rows.orders_of(target, window)["xid_age"], greatest_first=True)
+    by_age = objects.Order(orders["xid_age"], greatest_first=True)
     oldest = known.rows(kinds, order=[by_age], limit=1)
 
-    def whole(rows: list[Row]) -> list[Row]:
-        return table_rows.completed(target, window, rows, findings)
-
+    table_rows.completed(target, window, [*need, *optioned, *oldest], findings)  # in place
     return Facts(
         count=counts["count"],
         with_dead=counts["with_dead"],
-        need=whole(need),
-        off=[row for row in whole(optioned) if not row["autovacuum_enabled"]],
+        need=need,
+        off=[row for row in optioned if not row["autovacuum_enabled"]],
         all_off=not autovacuum.server_enabled(target.settings),
-        oldest=next(iter(whole(oldest)), None),
+        oldest=next(iter(oldest), None),
         findings=findings,
     )
 
 
-def listing(request: PageRequest, target: Target, window: Window, facts: Facts) -> Listing:
+def listing(
+    request: PageRequest, target: Target, window: Window, facts: Facts, orders: Orders
+) -> Listing:
     """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first."""
     wanted = chosen(request, "filter", FILTERS, "need")
     sort = sort_of(request, SORTED, "-dead_pct")
@@ -118,7 +121,6 @@ def listing(request: PageRequest, target: Target, window: Window, facts: Facts) 
                 objects.among("database_id", named),
             )
         )
-    orders = table_rows.orders_of(target, window)
     shown = listing_from(request, known, *conditions, sort=sort, orders=orders)
     rows = table_rows.completed(target, window, shown.rows, facts.findings)
     return replace(shown, matching=rows, rows=rows)

@@ -133,9 +133,8 @@ def page(
 
 def oldest(target: Target, window: Window) -> Row | None:
     """Return the oldest table of all, None without any."""
-    by_age = objects.Order(
-        wraparound_rows.orders_of(target, window)["xid_age"], greatest_first=True
-    )
+    orders = wraparound_rows.orders_of(target, window)
+    by_age = objects.Order(orders["xid_age"], greatest_first=True)
     known = table_rows.objects_of(target, window)
     rows = known.rows(wraparound_rows.is_shown(target), order=[by_age], limit=1)
     return next(iter(wraparound_rows.completed(target, window, rows)), None)
