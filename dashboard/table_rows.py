@@ -196,15 +196,7 @@ def table_row(
 def add_limits(target: Target, rows: Iterable[Row]) -> None:
     """Add to the rows of tables when autovacuum acts on them; None: that alone never triggers it."""
     for row in rows:
-        limits = autovacuum.threshold(
-            target.settings,
-            row["reloptions"],
-            reltuples=row["reltuples"],
-            relpages=row["relpages"],
-            relallfrozen=row["relallfrozen"],
-            server_version=target.server_version,
-            relkind=row["relkind"],
-        )
+        limits = autovacuum.threshold_of(row, target.settings, target.server_version)
         dead = row["n_dead_tup"]
         row["vacuum_threshold"] = limits.vacuum
         row["insert_threshold"] = limits.insert

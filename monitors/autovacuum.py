@@ -10,6 +10,7 @@ import functools
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # What a server uses that was not told otherwise; stands in until its settings are read.
 DEFAULTS = {
@@ -103,6 +104,24 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
         ),
         analyze=None if relkind == "t" else trigger("analyze"),
         enabled=is_enabled(settings, reloptions),
+    )
+
+
+def threshold_of(
+    row: Mapping[str, Any],
+    settings: Mapping[str, str],
+    server_version: int | None,
+    reloptions: Iterable[str] | None = None,
+) -> Thresholds:
+    """Return the thresholds of a `tables` row; without `reloptions` its own hold."""
+    return threshold(
+        settings,
+        row["reloptions"] if reloptions is None else reloptions,
+        reltuples=row["reltuples"],
+        relpages=row["relpages"],
+        relallfrozen=row["relallfrozen"],
+        server_version=server_version,
+        relkind=row["relkind"],
     )
 
 

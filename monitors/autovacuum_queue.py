@@ -118,15 +118,7 @@ def limits_of(
 ) -> Limits:
     """Return the limits of a `tables` row; `main` is a TOAST table's main table."""
     texts = options_of(row, main)
-    counts = autovacuum.threshold(
-        settings,
-        texts,
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=server_version,
-        relkind=row["relkind"],
-    )
+    counts = autovacuum.threshold_of(row, settings, server_version, texts)
     options = autovacuum.parse_options(texts)
     return Limits(
         vacuum=counts.vacuum,

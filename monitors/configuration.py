@@ -258,15 +258,7 @@ def included(target: Target) -> list[int]:
 
 def is_due(row: Mapping[str, Any], target: Target) -> bool:
     """Tell whether a table has more dead rows than autovacuum waits for."""
-    limits = autovacuum.threshold(
-        target.settings,
-        row["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=target.server_version,
-        relkind=row["relkind"],
-    )
+    limits = autovacuum.threshold_of(row, target.settings, target.server_version)
     return limits.enabled and row["n_dead_tup"] > limits.vacuum
 
 

@@ -44,15 +44,7 @@ def due_tables(target: Target) -> list[Due]:
     for row in rows:
         if row["database_id"] not in names:
             continue
-        limit = autovacuum.threshold(
-            target.settings,
-            row["reloptions"],
-            reltuples=row["reltuples"],
-            relpages=row["relpages"],
-            relallfrozen=row["relallfrozen"],
-            server_version=target.server_version,
-            relkind=row["relkind"],
-        ).vacuum
+        limit = autovacuum.threshold_of(row, target.settings, target.server_version).vacuum
         past_pct = 100 * (row["n_dead_tup"] or 0) / max(limit, 1)
         if is_due(row["n_dead_tup"], past_pct):
             found.append(Due(names[row["database_id"]], row["relid"], row["n_dead_tup"], past_pct))

@@ -84,14 +84,7 @@ def server_hurt(samples: Samples, thresholds: Thresholds) -> Hurt:
 
 def limit_of(row: Row, samples: Samples) -> float:
     """Return the dead rows that autovacuum would come beyond."""
-    return autovacuum.threshold(
-        samples.settings,
-        row["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=samples.server_version,
-    ).vacuum
+    return autovacuum.threshold_of(row, samples.settings, samples.server_version).vacuum
 
 
 def table_finding(

@@ -61,15 +61,7 @@ def severity_at(
 def limits_of(row: Row, main: Row | None, samples: Samples) -> autovacuum.Thresholds:
     """Return a table's thresholds; a TOAST table without options follows its main table."""
     options = row["reloptions"] or (main["reloptions"] if main else None)
-    return autovacuum.threshold(
-        samples.settings,
-        options,
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=samples.server_version,
-        relkind=row["relkind"],
-    )
+    return autovacuum.threshold_of(row, samples.settings, samples.server_version, options)
 
 
 def finding_of(  # noqa: PLR0913 - all that is said of it

@@ -73,15 +73,7 @@ def hurt_of(table: Row | None, samples: Samples) -> Hurt:
     """Return when autovacuum comes next, unless so many dead rows fit into its memory."""
     if table is None:
         return Hurt("no date so far: its table was not read yet")
-    limits = autovacuum.threshold(
-        samples.settings,
-        table["reloptions"],
-        reltuples=table["reltuples"],
-        relpages=table["relpages"],
-        relallfrozen=table["relallfrozen"],
-        server_version=samples.server_version,
-        relkind=table["relkind"],
-    )
+    limits = autovacuum.threshold_of(table, samples.settings, samples.server_version)
     if not limits.enabled:
         return Hurt("no date: autovacuum is off for it, so the next vacuum is up to you")
     dead = table["n_dead_tup"] or 0

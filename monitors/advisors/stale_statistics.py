@@ -51,15 +51,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
 
 def limit_of(row: Row, samples: Samples) -> float | None:
     """Return how many changed rows have autovacuum analyze a table, None where it never does."""
-    limits = autovacuum.threshold(
-        samples.settings,
-        row["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=samples.server_version,
-        relkind=row["relkind"],
-    )
+    limits = autovacuum.threshold_of(row, samples.settings, samples.server_version)
     return limits.analyze if limits.enabled else None
 
 

@@ -61,14 +61,8 @@ def dead_pct(row: Row) -> float:
 
 def limit_of(row: Row, main: Row, samples: Samples) -> float:
     """Return how many dead chunks autovacuum waits for; infinite where it is off."""
-    limits = autovacuum.threshold(
-        samples.settings,
-        row["reloptions"] or main["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=samples.server_version,
-        relkind="t",
+    limits = autovacuum.threshold_of(
+        row, samples.settings, samples.server_version, row["reloptions"] or main["reloptions"]
     )
     return limits.vacuum if limits.enabled else float("inf")
 

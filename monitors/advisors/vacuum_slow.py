@@ -134,15 +134,7 @@ def hurt_of(row: Row, table: Row | None, samples: Samples, seconds: float, left:
     if table is None:
         return Hurt("no date so far: its table was not read yet")
     done_at = samples.now + timedelta(seconds=left)
-    limit = autovacuum.threshold(
-        samples.settings,
-        table["reloptions"],
-        reltuples=table["reltuples"],
-        relpages=table["relpages"],
-        relallfrozen=table["relallfrozen"],
-        server_version=samples.server_version,
-        relkind=table["relkind"],
-    ).vacuum
+    limit = autovacuum.threshold_of(table, samples.settings, samples.server_version).vacuum
     rate = samples.rate("n_dead_tup", table)
     died = max(rate.per_second, 0) * seconds if rate is not None else 0
     then = "as many rows have died since it began as make the table due again"

@@ -48,15 +48,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
 
 def limit_of(row: Row, samples: Samples) -> float | None:
     """Return a table's threshold, None where autovacuum is off or somebody works on it."""
-    limits = autovacuum.threshold(
-        samples.settings,
-        row["reloptions"],
-        reltuples=row["reltuples"],
-        relpages=row["relpages"],
-        relallfrozen=row["relallfrozen"],
-        server_version=samples.server_version,
-        relkind=row["relkind"],
-    )
+    limits = autovacuum.threshold_of(row, samples.settings, samples.server_version)
     database = samples.database_names.get(row["database_id"], "")
     worked = any(
         (work["datname"], work["relid"]) == (database, row["relid"]) for work in samples.progress
