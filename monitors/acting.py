@@ -384,7 +384,7 @@ def noticed(diagnosis: psycopg.errors.Diagnostic) -> Notice:
     return Notice(
         severity=diagnosis.severity_nonlocalized or "",
         sqlstate=diagnosis.sqlstate or "",
-        text=diagnosis.message_primary or "",
+        text=" ".join(filter(None, [diagnosis.message_primary, diagnosis.message_detail])),
         function=diagnosis.source_function or "",
     )
 

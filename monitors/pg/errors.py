@@ -80,14 +80,29 @@ def reason_of(error: Exception) -> str:
         return "The read was cancelled: it took longer than its time limit."
     if isinstance(error, errors.LockNotAvailable):
         return "A lock was not free within the time limit."
-    if isinstance(error, errors.InsufficientPrivilege):
-        return sentence(error.diag.message_primary or "permission denied")
-    text = primary_text(error)
+    text, detail = primary_text(error), detail_of(error)
     if isinstance(error, psycopg.OperationalError):
         for pattern, reason in CONNECT_REASONS:
             if re.search(pattern, text, re.IGNORECASE):
                 return reason
-    return sentence(text)
+    return sentence(f"{sentence(text)} {sentence(detail)}" if detail else text)
+
+
+VALUES = re.compile(r"=\(.*\)", re.DOTALL)
+"""The values of `Key (email)=(jane@example.com) is duplicated.`, in any language."""
+
+
+def detail_of(error: Exception) -> str:
+    """Return the server's DETAIL, often the reason itself, '' where there is none.
+
+    Values of rows are left out: those of a key are replaced, and a detail about data that names
+    no key (`Failing row contains (…)`) is not told.
+    """
+    diagnosis = getattr(error, "diag", None)
+    detail = (diagnosis.message_detail if diagnosis else None) or ""
+    if isinstance(error, errors.IntegrityError | errors.DataError):
+        return VALUES.sub("=(…)", detail) if VALUES.search(detail) else ""
+    return detail
 
 
 def primary_text(error: Exception) -> str:

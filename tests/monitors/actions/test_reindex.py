@@ -123,6 +123,46 @@ def test_it_makes_indexes_smaller(
 
 
 @pytest.mark.django_db
+def test_a_refusal_of_the_server_is_told_with_its_detail_and_no_value(
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    indexed: Callable[[Server], str],
+    done: Callable[..., Action],
+) -> None:
+    """A unique index over a function that was changed since: what is duplicated is the DETAIL."""
+    name = indexed(server)
+    schema, relname = name.split(".")
+    with server.connect(user="owner", dbname="shop") as owner:
+        make = sql.SQL(
+            "CREATE OR REPLACE FUNCTION {}(bigint) RETURNS text IMMUTABLE LANGUAGE sql AS {}"
+        )
+        key = sql.Identifier(schema, f"{relname}_key")
+        owner.execute(make.format(key, sql.Literal("SELECT $1::text")))
+        unique = "CREATE UNIQUE INDEX {} ON {} ({}(id))"
+        owner.execute(
+            sql.SQL(unique).format(
+                sql.Identifier(f"{relname}_once"), sql.Identifier(schema, relname), key
+            )
+        )
+        owner.execute(make.format(key, sql.Literal("SELECT 'canary'::text")))
+
+    row = done(
+        person("dba"),
+        watch(server, operator_user="operator"),
+        "reindex",
+        index=f"{name}_once",
+        concurrently="off",
+    )
+    with server.connect(user="owner", dbname="shop") as owner:
+        owner.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(key))
+
+    assert row.state == "failed"
+    assert row.outcome.endswith("_key(id))=(…) is duplicated.")
+    assert "canary" not in row.outcome
+
+
+@pytest.mark.django_db
 def test_its_preview_names_whom_it_waits_for(
     server: Server,
     watch: Callable[..., Target],
