@@ -6,7 +6,7 @@ Source: https://www.postgresql.org/docs/current/functions-info.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -88,9 +88,9 @@ class Identity:
 
     @property
     def epoch(self) -> str:
-        """Two moments; an epoch is over when both have changed (`is_new_epoch`)."""
+        """Two moments in UTC; an epoch is over when both have changed (`is_new_epoch`)."""
         return "|".join(
-            moment.isoformat() if moment else ""
+            moment.astimezone(UTC).isoformat() if moment else ""
             for moment in (self.bgwriter_reset, self.checkpointer_start)
         )
 
@@ -100,12 +100,18 @@ def is_new_epoch(before: str, after: str) -> bool:
 
     A clean restart changes the checkpointer's start alone and keeps counters;
     `pg_stat_reset_shared` changes the reset alone. A checkpointer that the
-    login may not see (its start is NULL) says nothing.
+    login may not see (its start is NULL) says nothing. Moments are compared, not
+    their spelling: what was kept may be in another time zone.
     """
     if not before or not after:
         return False
-    old, new = before.split("|"), after.split("|")
-    return all(b != a and b and a for b, a in zip(old, new, strict=True))
+    pairs = zip(moments(before), moments(after), strict=True)
+    return all(b != a and b and a for b, a in pairs)
+
+
+def moments(epoch: str) -> list[datetime | None]:
+    """Return the two moments of an epoch, None for one that is not known."""
+    return [datetime.fromisoformat(text) if text else None for text in epoch.split("|")]
 
 
 def read_identity(connection: psycopg.Connection, *, with_settings: bool = True) -> Identity:
