@@ -36,6 +36,9 @@ COMPARE = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+EVERYTHING_ON_19 = "HOWDAH_TEST_EVERYTHING_ON_19"
+"""Environment variable that runs every test of `server` on 19 too, not only those of ALSO_ON_19."""
+ALSO_ON_19 = ("monitors/probes/", "monitors/actions/", "monitors/pg/", "monitors/test_probes.py")
 stack = ExitStack()
 
 
@@ -99,23 +102,43 @@ def pytest_report_header() -> str | None:
         return None
     server, _ = servers.load(os.environ[SERVERS])
     with server.connect() as connection:
-        return f"PostgreSQL {connection.info.parameter_status('server_version')}, fleet 14 to 18"
+        version = connection.info.parameter_status("server_version")
+    try:
+        newest = f"19 in {servers.fleet_programs(servers.PREPARED)}"
+    except servers.Missing as error:
+        newest = f"NOT on 19: {error}"
+    return f"PostgreSQL {version}, fleet 14 to 18, {newest}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave benchmarks out unless they are asked for."""
-    if "bench" in (config.getoption("markexpr") or ""):
-        return
-    config.hook.pytest_deselected(
-        items=[item for item in items if item.get_closest_marker("bench")]
-    )
-    items[:] = [item for item in items if not item.get_closest_marker("bench")]
+    """Leave out benchmarks, and on 19 all but the parts that talk to it, unless asked for."""
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        bench = "bench" not in config.option.markexpr and item.get_closest_marker("bench")
+        newest = major_of(item) == servers.PREPARED and not runs_on_19(item)
+        (left_out if bench or newest else kept).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
+def major_of(item: pytest.Item) -> int:
+    """Return the major version of a test's server."""
+    callspec = getattr(item, "callspec", None)
+    major: int = callspec.params.get("server", EMBEDDED_MAJOR) if callspec else EMBEDDED_MAJOR
+    return major
+
+
+def runs_on_19(item: pytest.Item) -> bool:
+    """Tell whether a test of `server` runs on 19 in every run; `pg(">=19")` says so itself."""
+    path = item.path.relative_to(ROOT / "tests").as_posix()
+    needs = any("19" in marker.args[0] for marker in item.iter_markers("pg"))
+    return path.startswith(ALSO_ON_19) or needs or EVERYTHING_ON_19 in os.environ
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the server's version does not have."""
-    callspec = getattr(item, "callspec", None)
-    major = callspec.params.get("server", EMBEDDED_MAJOR) if callspec else EMBEDDED_MAJOR
+    major = major_of(item)
     for marker in item.iter_markers("pg"):
         found = re.fullmatch(r"\s*([<>=!]=?)\s*(\d+)\s*", marker.args[0])
         assert found, f"pg({marker.args[0]!r}) is no comparison with a major version"
@@ -184,12 +207,14 @@ def fleet() -> Iterator[Callable[[int], Server]]:
         yield get
 
 
-@pytest.fixture(params=servers.MAJORS, ids=str)
+@pytest.fixture(params=(*servers.MAJORS, servers.PREPARED), ids=str)
 def server(request: pytest.FixtureRequest, fleet: Callable[[int], Server]) -> Server:
-    """Each supported major version's server in turn."""
+    """Each major version's server in turn; 19 where it was prepared, since Debian's suites move."""
     try:
         return fleet(request.param)
     except servers.Missing as error:
+        if request.param == servers.PREPARED:
+            pytest.skip(str(error))
         missing(str(error))
         raise
 

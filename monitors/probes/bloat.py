@@ -313,19 +313,23 @@ WITH locked AS MATERIALIZED (
     FROM pg_catalog.pg_locks AS l
    WHERE l.locktype = 'relation'
      AND l.mode = 'AccessExclusiveLock'
+     AND l.relation IS NOT NULL
      AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
-                        WHERE d.datname = pg_catalog.current_database()))
-SELECT c.oid::bigint AS relid,
-       c.relkind::text AS relkind,
-       CASE WHEN c.relkind = 'i' THEN s.pages
-            ELSE greatest(s.pages - c.relallvisible, 0) + s.pages / 50 + 1
+                        WHERE d.datname = pg_catalog.current_database())),
+free AS MATERIALIZED (  -- apart, since 19 may join the locks after it has asked for sizes
+  SELECT c.oid, c.relkind, c.relallvisible, w.place
+    FROM unnest(%(keys)s::oid[]) WITH ORDINALITY AS w (oid, place)
+    JOIN pg_catalog.pg_class AS c ON c.oid = w.oid
+   WHERE c.oid NOT IN (SELECT k.oid FROM locked AS k))
+SELECT f.oid::bigint AS relid,
+       f.relkind::text AS relkind,
+       CASE WHEN f.relkind = 'i' THEN s.pages
+            ELSE greatest(s.pages - f.relallvisible, 0) + s.pages / 50 + 1
         END::bigint AS pages
-  FROM unnest(%(keys)s::oid[]) WITH ORDINALITY AS w (oid, place)
-  JOIN pg_catalog.pg_class AS c ON c.oid = w.oid
- CROSS JOIN LATERAL (SELECT pg_catalog.pg_relation_size(c.oid)
+  FROM free AS f
+ CROSS JOIN LATERAL (SELECT pg_catalog.pg_relation_size(f.oid)
                             / pg_catalog.current_setting('block_size')::bigint AS pages) AS s
- WHERE c.oid NOT IN (SELECT k.oid FROM locked AS k WHERE k.oid IS NOT NULL)
- ORDER BY w.place
+ ORDER BY f.place
 """
 
 HEAP_SQL = """
