@@ -48,8 +48,11 @@ CHECKS: Mapping[str, str] = {
     "network": "Check the network and the firewall between.",
     "no answer": "Check that the machine runs, and the network and firewall between.",
     "not answer": "Check that the machine runs, and the network and firewall between.",
+    "connection limit": "Howdah reads over two connections, and a check opens one more.",
     "slot": "Raise max_connections, or close sessions: nobody new gets in.",
     "authentication failed": "Check the password that is stored here and the one on the server.",
+    "without tls": "TLS is chosen on the target's edit page; an entry names this login and the "
+    "address that Howdah comes from.",
     "role": "Create the login with the grant script of the Targets page.",
     "pg_hba": "Add a line for this login and for the address that Howdah comes from.",
     "enter it again": "Type the password on the target's edit page: it is bound to an address.",

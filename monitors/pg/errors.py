@@ -20,7 +20,7 @@ class DatabaseClosed(Unreachable):
 
 CLOSED = re.compile(
     r"permission denied for database|database .* does not exist|too many connections for database"
-    r"|not currently accepting connections|pg_hba\.conf",
+    r"|not currently accepting connections|cannot connect to invalid database|pg_hba\.conf",
     re.IGNORECASE,
 )
 
@@ -43,17 +43,31 @@ CONNECT_REASONS: tuple[tuple[str, str], ...] = (
     (r"timeout expired|timed out", "No answer within the time limit: check address and firewall."),
     (r"permission denied for database",
      "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it."),
+    (r"too many connections for role",
+     "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"),
+    (r"too many connections for database",
+     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"),
     (r"too many clients already|remaining connection slots|too many connections",
      "Too many connections: the server has no slot left for this login."),
     (r"password authentication failed|authentication failed",
      "Password authentication failed: check user and password."),
     (r"no password supplied", "The server asks for a password and none is stored."),
+    (r"no pg_hba\.conf entry .*SSL encryption",
+     "The server's pg_hba.conf has no entry for this host, user and database."),
+    (r"no pg_hba\.conf entry",
+     "The server's pg_hba.conf has no entry for this host, user and database without TLS:"
+     " where it asks for TLS choose a stronger sslmode, else add the entry."),
+    (r"pg_hba\.conf rejects",
+     "The server's pg_hba.conf rejects this host, user and database."),
     (r"role .* does not exist", "The role does not exist on the server."),
+    (r"cannot connect to invalid database",
+     "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."),
     (r"database .* does not exist", "The database does not exist on the server."),
-    (r"no pg_hba\.conf entry", "The server's pg_hba.conf has no entry for this host, user and database."),
     (r"is not permitted to log in", "The role may not log in: ALTER ROLE … LOGIN."),
     (r"the database system is starting up", "The server is starting up."),
     (r"the database system is shutting down", "The server is shutting down."),
+    (r"is not currently accepting connections",
+     "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"),
     (r"in recovery mode|not accepting connections", "The server does not accept connections yet."),
     (r"server does not support ssl|does not support ssl",
      "The server does not offer TLS: enable it there, or choose a weaker sslmode."),
