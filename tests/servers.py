@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import shutil
+import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -190,6 +191,32 @@ def running(major: int, programs: Path, folder: Path, **settings: str) -> Iterat
         yield Server(major, cluster.port, cluster.password, str(cluster.log))
     finally:
         cluster.stop()
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """Return the settings of a server with a certificate that it signed itself, for db.example.
+
+    Raises Missing where openssl, which makes it, is not installed.
+    """
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        message = "openssl makes the certificate: install it."
+        raise Missing(message)
+    signed, key = folder / "server.crt", folder / "server.key"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=db.example", "-addext", "subjectAltName=DNS:db.example"),
+            *("-out", signed, "-keyout", key),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    account = processes.unprivileged()
+    key.chmod(0o600)
+    if account:
+        os.chown(key, account.uid, account.gid)
+    return {"ssl": "on", "ssl_cert_file": str(signed), "ssl_key_file": str(key)}
 
 
 @contextmanager

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 import secrets
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -82,29 +79,11 @@ def admin() -> Client:
 @pytest.fixture(scope="module")
 def tls(fleet: Callable[[int], Server]) -> Iterator[tuple[int, str]]:
     """A server with a certificate that it signed itself, for db.example: (port, certificate)."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        missing("openssl makes the certificate: install it.")
     with servers.home() as folder:
         try:
-            programs = servers.fleet_programs(18)
+            programs, settings = servers.fleet_programs(18), servers.certificate(folder)
         except servers.Missing as error:
             missing(str(error))
-        certificate, key = folder / "server.crt", folder / "server.key"
-        subprocess.run(
-            [
-                *(str(openssl), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-                *("-subj", "/CN=db.example", "-addext", "subjectAltName=DNS:db.example"),
-                *("-out", certificate, "-keyout", key),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        account = processes.unprivileged()
-        key.chmod(0o600)
-        if account:
-            os.chown(key, account.uid, account.gid)
-        settings = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
         cluster = Cluster(
             "tls", folder / "tls", programs, PASSWORD, {**servers.SETTINGS, **settings}
         )
@@ -113,7 +92,7 @@ def tls(fleet: Callable[[int], Server]) -> Iterator[tuple[int, str]]:
         try:
             cluster.wait()
             servers.create_roles(cluster, 18)
-            yield cluster.port, str(certificate)
+            yield cluster.port, settings["ssl_cert_file"]
         finally:
             cluster.stop()
 

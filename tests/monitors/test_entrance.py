@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -29,28 +26,11 @@ Watch = Callable[..., Target]
 @pytest.fixture(scope="module", params=servers.MAJORS, ids=str)
 def door(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Server]]:
     """A server with TLS whose pg_hba.conf, roles and databases a test may change."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        missing("openssl makes the certificate: install it.")
-    try:
-        programs = servers.fleet_programs(request.param)
-    except servers.Missing as error:
-        missing(str(error))
     with servers.home() as folder:
-        certificate, key = folder / "server.crt", folder / "server.key"
-        subprocess.run(
-            [
-                *(str(openssl), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-                *("-subj", "/CN=db.example", "-out", certificate, "-keyout", key),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        account = processes.unprivileged()
-        key.chmod(0o600)
-        if account:
-            os.chown(key, account.uid, account.gid)
-        settings = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
+        try:
+            programs, settings = servers.fleet_programs(request.param), servers.certificate(folder)
+        except servers.Missing as error:
+            missing(str(error))
         cluster = Cluster(
             "door", folder / "door", programs, "secret-of-door", {**servers.SETTINGS, **settings}
         )
@@ -133,7 +113,7 @@ def test_the_limit_of_a_role_of_a_database_and_of_the_server_read_differently(
             setup.execute("ALTER DATABASE shop CONNECTION LIMIT -1")
     taken: list[psycopg.Connection] = []
     try:
-        with pytest.raises(psycopg.OperationalError):
+        with suppress(psycopg.OperationalError):
             while True:
                 taken.append(server.connect(user="owner"))
         of_server = refusal(server, watch, user="owner")
