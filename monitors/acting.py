@@ -372,7 +372,7 @@ def send(
     connection.add_notice_handler(note)
     try:
         with connect.deadline(connection, spec.statement_timeout_ms / 1000 + MARGIN_SECONDS):
-            cursor = connection.execute(statement)
+            cursor = connection.execute(statement.as_bytes(None))  # as shown: byte for byte
             rows = cursor.fetchall() if cursor.description else []
     finally:
         connection.remove_notice_handler(note)

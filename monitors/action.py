@@ -106,6 +106,11 @@ class Parameter:
 RESET = "reset"
 
 
+def text_of(statement: sql.Composable) -> str:
+    """Return a statement as it is shown; bytes of names that are not UTF-8 become U+FFFD."""
+    return statement.as_bytes(None).decode("utf-8", "replace")
+
+
 @dataclass(frozen=True)
 class Leftover:
     """Something that a failed statement left on the server, and what removes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR, grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, extensions, hosts, rights
-from monitors.pg.errors import Unreachable, reason_of
+from monitors.pg.errors import Unreachable, own_fault, reason_of
 from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
 from monitors.pg.relations import quoted
@@ -397,9 +398,12 @@ def carry_out(check_id: str) -> None:
         row.error = str(error)[:500]
     except ValidationError as error:
         row.error = " ".join(error.messages)[:500]
-    row.sealed = {}
-    row.done_at = timezone.now()
-    row.save()
+    finally:
+        if fault := sys.exception():
+            row.error = own_fault(fault)[:500]
+        row.sealed = {}
+        row.done_at = timezone.now()
+        row.save()
 
 
 def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:

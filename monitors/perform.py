@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +24,13 @@ from psycopg import errors, sql
 
 from monitors import access, acting, audit, batch, gates, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
-from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused
+from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
 from monitors.grants import MAINTAIN_MAJOR
 from monitors.history import store
 from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
-from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
+from monitors.pg.errors import DatabaseClosed, Unreachable, own_fault, reason_of
 from monitors.pg.identity import Identity
 from monitors.secrets import SecretUnreadable
 
@@ -75,10 +76,23 @@ def perform(action_id: str) -> None:
             return
         row = rows.get(pk=action_id)  # as it was claimed, with its target and people in one read
         started = time.monotonic()
-        ended = carry_out(row, spec)
-        finish(row, ended, seconds=time.monotonic() - started)
-    if row.batch_id and row.target_id:
-        batch.advance(row.target_id)
+        ended: Ended | None = None
+        try:
+            ended = carry_out(row, spec)
+        finally:  # what nobody foresaw goes on to the log, and is an outcome all the same
+            ended = unforeseen(row) if ended is None else ended
+            finish(row, ended, seconds=time.monotonic() - started)
+            if row.batch_id and row.target_id:
+                batch.advance(row.target_id)
+
+
+def unforeseen(row: Action) -> Ended:
+    """Return how an action ended whose worker is just raising what nobody foresaw."""
+    if row.backend_pid is None and ACTIONS[row.name].settled is None:
+        sent = "Nothing was sent"
+    else:
+        sent = "Whether it was done is not known"
+    return Ended(State.FAILED, f"{sent}: {own_fault(sys.exception())}")
 
 
 def spec_for(row: Action) -> Spec | None:
@@ -136,7 +150,7 @@ def looked_at(
         identity = acting.check_server(connection, target)
         spec.guard(connection, row.arguments, row.identity)
         statement = spec.statement(row.arguments, row.identity, identity.server_version)
-        if statement.as_string(None) != row.sql:
+        if text_of(statement) != row.sql:
             message = "The statement would no longer be the one that was asked for."
             raise Changed(message)
         note(row, before=spec.measure(connection, row.identity, None))
@@ -265,9 +279,7 @@ def maintain(
     statement: Any,
 ) -> Ended:
     """Send a long statement, watch it, and measure what it did."""
-    pid = hand.info.backend_pid
-    start = backends.own_start(hand, pid)
-    assert start is not None  # noqa: S101 - a login sees its own backend
+    pid, start = backends.own(hand)
     note(row, backend_pid=pid, backend_start=start)
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
@@ -309,7 +321,7 @@ def cleared(ended: Ended, hand: psycopg.Connection, row: Action, spec: Spec, wat
 
 def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watch) -> str:
     """Send what removes a leftover; return a sentence that says whether it is gone."""
-    text = leftover.statement.as_string(None)
+    text = text_of(leftover.statement)
     if hand.broken or hand.closed:
         return f"It left {leftover.name}, which is not used: {text}."
     limits = replace(spec, statement_timeout_ms=REMOVE_MS, lock_timeout_ms=REMOVE_MS)
@@ -545,13 +557,16 @@ def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
     except (Unreachable, SecretUnreadable, psycopg.Error) as error:
         preview["refused"] = f"{row.target_name} could not be asked: {reason_of(error)}"
         preview["unreachable"] = True
-    Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
-        preview=preview,
-        arguments=row.arguments,
-        identity=row.identity,
-        sql=row.sql,
-        object_name=row.object_name,
-    )
+    finally:
+        if fault := sys.exception():
+            preview["refused"] = f"{row.target_name} could not be looked at: {own_fault(fault)}"
+        Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
+            preview=preview,
+            arguments=row.arguments,
+            identity=row.identity,
+            sql=row.sql,
+            object_name=row.object_name,
+        )
 
 
 def look(
@@ -564,7 +579,7 @@ def look(
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
         guarded = spec.guard(eye, row.arguments, row.identity)
-        row.sql = spec.statement(row.arguments, row.identity, server.server_version).as_string(None)
+        row.sql = text_of(spec.statement(row.arguments, row.identity, server.server_version))
     preview |= shown(guarded)
     preview |= {
         "sql": row.sql,
@@ -650,17 +665,17 @@ def end(row: Action, states: list[State], state: State, outcome: str) -> None:
 def what_is_left(row: Action) -> str:
     """Return what the target still has of an action whose worker went silent."""
     if row.target is None:
-        return "Its worker is gone, and the target was removed."
+        return "Its worker went silent, and the target was removed."
     try:
         address = acting.operator_address(row.target, row.target.dbname)
         with acting.looking(address, row) as eye, connect.deadline(eye, 5):
             pids = backends.named(eye, acting.application_name(row))
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
-        return f"Its worker is gone, and the target could not be asked: {reason_of(error)}"
+        return f"Its worker went silent, and the target could not be asked: {reason_of(error)}"
     if pids:
-        return f"Its worker is gone, but its backend still runs on the target: pid {pids[0]}."
+        return f"Its worker went silent, but its backend still runs on the target: pid {pids[0]}."
     return (
-        "Its worker is gone, and so is its backend: the statement was ended or had ended."
+        "Its worker went silent, and its backend is gone: the statement was ended or had ended."
         f" Nothing of it waits or runs on the target.{leftovers_of(row)}"
     )
 
@@ -677,7 +692,7 @@ def leftovers_of(row: Action) -> str:
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
         return f" Whether it left something is not known: {reason_of(error)}"
     return "".join(
-        f" It left {one.name}, which is not used: {one.statement.as_string(None)}." for one in left
+        f" It left {one.name}, which is not used: {text_of(one.statement)}." for one in left
     )
 
 

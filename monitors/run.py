@@ -18,7 +18,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from monitors import access, audit, queue
-from monitors.action import Action as Spec, InvalidArguments, Refused
+from monitors.action import Action as Spec, InvalidArguments, Refused, text_of
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
 
@@ -104,7 +104,7 @@ def ask(  # noqa: PLR0913 - one keyword a column
     check(user, target, spec, source)
     row = build(user, target, spec, cleaned, source=source)
     row.identity = dict(cleaned)
-    row.sql = spec.statement(cleaned, row.identity, target.server_version or 0).as_string(None)
+    row.sql = text_of(spec.statement(cleaned, row.identity, target.server_version or 0))
     row.reason = reason
     row.idempotency_key = idempotency_key or row.idempotency_key
     try:

@@ -90,10 +90,11 @@ SELECT pg_catalog.set_config('lock_timeout', %(text)s, false),
        pg_catalog.set_config('statement_timeout', %(text)s, false)
 """
 
-START_SQL = """
-SELECT a.backend_start
+OWN_SQL = """
+SELECT a.pid,
+       a.backend_start
   FROM pg_catalog.pg_stat_activity AS a
- WHERE a.pid = %(pid)s
+ WHERE a.pid = pg_catalog.pg_backend_pid()
 """
 
 
@@ -203,10 +204,14 @@ def describe(connection: psycopg.Connection, pids: Iterable[int]) -> list[dict[s
     ]
 
 
-def own_start(connection: psycopg.Connection, pid: int) -> datetime | None:
-    """Return when a backend of ours started: with its pid it is unmistakable."""
-    row = connection.execute(START_SQL, {"pid": pid}).fetchone()
-    return row[0] if row else None
+def own(connection: psycopg.Connection) -> tuple[int, datetime]:
+    """Return pid and start of our own backend, together unmistakable.
+
+    The server says the pid: the one that the connection knows may be a pooler's.
+    """
+    row = connection.execute(OWN_SQL).fetchone()
+    assert row is not None  # noqa: S101 - a login sees its own backend
+    return row[0], row[1]
 
 
 def limit(connection: psycopg.Connection, limit_ms: int) -> None:

@@ -119,6 +119,11 @@ def detail_of(error: Exception) -> str:
     return detail
 
 
+def own_fault(error: BaseException | None) -> str:
+    """Return a sentence for what nobody foresaw; a repr has no character that can't be kept."""
+    return f"Howdah itself failed ({error!r:.300}), and the log of its worker says where."
+
+
 def primary_text(error: Exception) -> str:
     """Return an error's own words on one line, without the address libpq puts in front."""
     diagnosis = getattr(error, "diag", None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import AdaptContext
 from psycopg.rows import class_row, dict_row
 
 from monitors.pg import backends
@@ -80,7 +81,11 @@ SELECT c.oid::bigint AS relid,
        r.rolsuper AS superuser,
        pg_catalog.current_database()::text AS database,
        (SELECT d.oid::bigint FROM pg_catalog.pg_database AS d
-         WHERE d.datname = pg_catalog.current_database()) AS datid
+         WHERE d.datname = pg_catalog.current_database()) AS datid,
+       CASE pg_catalog.current_setting('server_encoding') WHEN 'SQL_ASCII'
+       THEN pg_catalog.encode(pg_catalog.textsend(n.nspname::text), 'hex')
+            || '.' || pg_catalog.encode(pg_catalog.textsend(c.relname::text), 'hex')
+       ELSE '' END AS name_bytes
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
@@ -169,6 +174,8 @@ class Relation:
     superuser: bool  # whether its owner is one
     database: str
     datid: int
+    name_bytes: str
+    """Schema and name in hexadecimal where the database has no encoding, else ''."""
 
     @property
     def name(self) -> str:
@@ -181,7 +188,7 @@ class Relation:
         return {name: kept[name] for name in IDENTITY}
 
 
-IDENTITY = ("relid", "schemaname", "relname", "relkind", "database", "datid")
+IDENTITY = ("relid", "schemaname", "relname", "relkind", "database", "datid", "name_bytes")
 
 
 def by_name(connection: psycopg.Connection, name: str) -> Relation | None:
@@ -274,8 +281,20 @@ def measure_after(
         time.sleep(0.05)
 
 
-def identifier(identity: Any) -> sql.Identifier:
+class Bytes(sql.Composable):
+    """A piece of a statement that is sent as it is: names that no encoding reads."""
+
+    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
+        """Return the very bytes."""
+        sent: bytes = self._obj
+        return sent
+
+
+def identifier(identity: Any) -> sql.Composable:
     """Return a relation's qualified name for a statement."""
+    if identity.get("name_bytes"):
+        names = [bytes.fromhex(name) for name in identity["name_bytes"].split(".")]
+        return Bytes(b".".join(b'"' + name.replace(b'"', b'""') + b'"' for name in names))
     return sql.Identifier(identity["schemaname"], identity["relname"])
 
 

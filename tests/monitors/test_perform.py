@@ -549,7 +549,7 @@ def test_an_action_whose_worker_is_gone_is_lost(
 
     row.refresh_from_db()
     assert row.state == "lost"
-    assert "so is its backend" in row.outcome
+    assert "its backend is gone" in row.outcome
 
 
 @newest
@@ -774,7 +774,7 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
     perform.sweep()
     row.refresh_from_db()
     assert row.state == "lost"
-    assert "so is its backend" in row.outcome
+    assert "its backend is gone" in row.outcome
 
 
 @newest
@@ -871,3 +871,119 @@ def named(eye: Session, name: str, *, waiting: bool) -> bool:
         "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE application_name = %s", [name]
     ).fetchone()
     return bool(found and found[0]) if waiting else found is not None
+
+
+NAMES = {"foreign": b"caf\xe9", "utf8": "café".encode(), "quoted": b'a"\xff.b'}
+"""Of tables in a database without an encoding: bytes that are whatever the client meant."""
+
+
+@pytest.fixture
+def foreign(server: Server, worker_id: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """A database without an encoding, and the oids of its tables by the keys of NAMES."""
+    dbname = f"bytes_{worker_id}"
+    made = {}
+    with server.connect() as setup:
+        setup.execute(f"DROP DATABASE IF EXISTS {dbname} WITH (FORCE)")
+        setup.execute(
+            f"CREATE DATABASE {dbname} OWNER owner ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+        )
+    with server.connect(dbname=dbname, client_encoding="SQL_ASCII") as setup:
+        setup.execute("GRANT CREATE ON SCHEMA public TO owner")
+    with server.connect(dbname=dbname, user="owner", client_encoding="SQL_ASCII") as owner:
+        for key, name in NAMES.items():
+            quoted = b'public."' + name.replace(b'"', b'""') + b'"'
+            owner.pgconn.exec_(b"CREATE TABLE " + quoted + b" AS SELECT generate_series(1,9) AS id")
+            owner.pgconn.exec_(b"ALTER TABLE " + quoted + b" ADD PRIMARY KEY (id)")
+            owner.pgconn.exec_(b"DELETE FROM " + quoted + b" WHERE id < 5")
+            [(made[key],)] = owner.execute(
+                "SELECT max(oid::bigint) FROM pg_class WHERE relkind = 'r'"
+            )
+    yield dbname, made
+    with server.connect() as cleanup:
+        cleanup.execute(f"DROP DATABASE {dbname} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_a_table_whose_name_is_no_utf8_is_maintained(
+    server: Server,
+    target: Target,
+    person: Person,
+    done: Asked,
+    foreign: tuple[str, dict[str, int]],
+    key: str,
+) -> None:
+    dbname, oids = foreign
+    user = person("dba")
+
+    for name in ("vacuum", "analyze", "reindex", "vacuum_full"):
+        row = done(user, target, name, database=dbname, relid=str(oids[key]))
+        assert row.state == "succeeded", row.outcome
+        assert "\ufffd" in row.sql or key == "utf8"
+    with server.connect(dbname=dbname) as look:
+        counts = look.execute(
+            "SELECT pg_stat_get_vacuum_count(oid) > 0, reltuples FROM pg_class WHERE oid = %s",
+            [oids[key]],
+        ).fetchone()
+    assert counts == (True, 5)
+
+
+@newest
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [("measure", "Nothing was sent"), ("effect", "Whether it was done is not known")],
+)
+def test_what_nobody_foresaw_is_an_outcome_and_goes_on_to_the_log(  # noqa: PLR0917 - fixtures
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    requested: Asked,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    said: str,
+) -> None:
+    """A fault of ours: the worker lives, so the action is not lost."""
+
+    def fail(*_: Any) -> Any:
+        message = "a fault \x00\udce9"
+        raise TypeError(message)
+
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    changed: dict[str, Any] = {when: fail}
+    monkeypatch.setitem(ACTIONS, "vacuum", replace(ACTIONS["vacuum"], **changed))
+
+    with pytest.raises(TypeError):
+        perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert row.state == "failed"
+    assert row.outcome == (
+        f"{said}: Howdah itself failed (TypeError('a fault \\x00\\udce9')),"
+        " and the log of its worker says where."
+    )
+    entry = AuditEntry.objects.filter(action_id=row.pk, kind=AuditEntry.Kind.OUTCOME).get()
+    assert (entry.result, entry.reason) == ("failed", row.outcome)
+
+
+@newest
+def test_a_preview_that_nobody_foresaw_to_fail_says_so(
+    server: Server,
+    target: Target,
+    person: Person,
+    table: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> Any:
+        message = "a fault"
+        raise TypeError(message)
+
+    monkeypatch.setitem(ACTIONS, "vacuum", replace(ACTIONS["vacuum"], guard=fail))
+    arguments = {"database": "shop", "table": table(server)}
+    draft = run.preview(person("operator"), target, "vacuum", arguments, source="test")
+
+    with pytest.raises(TypeError):
+        perform.preview_now(str(draft.pk))
+
+    draft.refresh_from_db()
+    assert draft.preview["ready"]
+    assert "Howdah itself failed (TypeError('a fault'))" in draft.preview["refused"]
