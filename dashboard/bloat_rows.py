@@ -121,7 +121,7 @@ def growth_of(target: Target, window: Window) -> Grown:
 def bloat_of(target: Target, window: Window, key: series.Key) -> list[Row]:
     """Return the objects of the window's end that fit a key, without growth and level; see `completed`."""
     rows = rows_at("bloat", target, window, key)
-    return completed(target, rows, {}, (), measured=measured_in(rows))
+    return completed(target, window, rows, {}, (), measured=measured_in(rows))
 
 
 def measured_in(rows: Iterable[Mapping[str, Any]]) -> set[int]:
@@ -131,6 +131,7 @@ def measured_in(rows: Iterable[Mapping[str, Any]]) -> set[int]:
 
 def completed(
     target: Target,
+    window: Window,
     rows: Iterable[Row],
     grown: Grown,
     findings: Sequence[Finding],
@@ -144,7 +145,7 @@ def completed(
     `word` and `means` of the method, `why_not`, `growth` (None: unchanged in the window, or
     not known) and `level`. `measured` are the databases where pgstattuple works.
     """
-    databases = databases_of(target)
+    databases = databases_of(target, window)
     read_at = read_at_of(target)
     levels = levels_of(findings)
     found = [
@@ -165,7 +166,7 @@ def groups_of(target: Target, window: Window) -> list[Row]:
     Keys: those of `COUNTED_BY`, `database`, `objects`, `size_bytes`, `bloat_bytes` (sums, None:
     of none), `bloat_bytes_known` (of how many).
     """
-    databases = databases_of(target)
+    databases = databases_of(target, window)
     groups = objects_of(target, window).groups(COUNTED_BY, ("size_bytes", "bloat_bytes"))
     return [
         {**group, "database": databases[group["database_id"]].datname}

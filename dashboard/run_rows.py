@@ -7,7 +7,6 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from dashboard.table_rows import databases_of
 from monitors.advisor import quoted
 from monitors.history import series
 from monitors.history.window import Window
@@ -68,7 +67,7 @@ def runs_of_table(target: Target, window: Window, row: Mapping[str, Any]) -> lis
 def rows_of(target: Target, runs: Iterable[VacuumRun]) -> list[Row]:
     """Return runs with names: `COLUMNS`, and for the page datid, main_relid, table, words."""
     found = list(runs)
-    databases = databases_of(target)
+    databases = target.databases_by_id
     toast = sorted({run.relid for run in found if run.relkind == "t"})
     mains = {
         (row["database_id"], row["toastrelid"]): row

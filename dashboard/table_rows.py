@@ -74,9 +74,9 @@ def rows_at(
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
-def databases_of(target: Target) -> dict[int, Database]:
-    """Return the target's databases by our own id; read once for an instance, so once a request."""
-    return target.databases_by_id
+def databases_of(target: Target, window: Window) -> dict[int, Database]:
+    """Return the databases of the window's end, by our own id; read once for a request."""
+    return target.databases_at(None if window.is_live else window.end)
 
 
 def objects_of(target: Target, window: Window) -> Objects:
@@ -84,11 +84,11 @@ def objects_of(target: Target, window: Window) -> Objects:
     return Objects("tables", target.pk, None if window.is_live else window.end)
 
 
-def of_kind(target: Target) -> Term:
+def of_kind(target: Target, window: Window) -> Term:
     """Return the condition of what a list shows: tables of databases that we know."""
     return objects.all_of(
         objects.among("relkind", sorted(SHOWN_KINDS)),
-        objects.among("database_id", sorted(databases_of(target))),
+        objects.among("database_id", sorted(databases_of(target, window))),
     )
 
 
@@ -109,7 +109,7 @@ def completed(
     Keys: `COLUMNS`, the columns of the latest rows, and for the page `datid`, `table` (quoted
     as PostgreSQL would), `level`, and when autovacuum acts on it (`add_limits`).
     """
-    databases, read_at = databases_of(target), read_at_of(target)
+    databases, read_at = databases_of(target, window), read_at_of(target)
     next_xid, levels = newest_xid(target, window), levels_of(findings)
     found = [
         table_row(row, databases[row["database_id"]], target, read_at, next_xid)
@@ -132,7 +132,7 @@ def read_at_of(target: Target) -> dict[int, datetime]:
 
 def orders_of(target: Target, window: Window) -> dict[str, Term]:
     """Return what our database can order tables by."""
-    databases, read_at = databases_of(target), read_at_of(target)
+    databases, read_at = databases_of(target, window), read_at_of(target)
     by_name = sorted(databases, key=lambda pk: databases[pk].datname.casefold())
     plain = (
         "relid",
@@ -230,7 +230,7 @@ def worst_of(target: Target, window: Window, count: int) -> list[Row]:
     seen = model._default_manager.filter(
         target_id=target.pk, **{f"{time}__gte": window.start, f"{time}__lt": window.end}
     )
-    known, kinds = objects_of(target, window), of_kind(target)
+    known, kinds = objects_of(target, window), of_kind(target, window)
     most_dead = objects.Order(objects.column("n_dead_tup"), greatest_first=True)
     present = known.rows(kinds, order=[most_dead], limit=count)
     # A table is among them with more dead rows than the last of the present's worst, or not at all.
@@ -249,7 +249,7 @@ def worst_of(target: Target, window: Window, count: int) -> list[Row]:
         rows = known.rows(kinds, objects.among_keys(others))
         candidates |= {(row["database_id"], row["relid"]): row for row in rows}
     ranked = heapq.nlargest(count, candidates.values(), key=greatest)
-    databases = databases_of(target)
+    databases = databases_of(target, window)
     return [
         {**row, "database": databases[row["database_id"]].datname, "table": shown_name(row)}
         for row in ranked

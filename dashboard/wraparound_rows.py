@@ -204,10 +204,10 @@ def orders_of(target: Target, window: Window) -> dict[str, Term]:
     }
 
 
-def is_shown(target: Target) -> Term:
+def is_shown(target: Target, window: Window) -> Term:
     """Return the condition of what a list shows: tables and TOAST tables of databases that we know."""
     return objects.all_of(
-        objects.among("database_id", sorted(table_rows.databases_of(target))),
+        objects.among("database_id", sorted(table_rows.databases_of(target, window))),
         objects.any_of(objects.present("relname"), objects.among("relkind", ["t"])),
     )
 
@@ -225,7 +225,7 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     as PostgreSQL would), label, own (an option of its own lowers a limit). A TOAST table whose
     main table is not known is left out.
     """
-    databases, read_at = table_rows.databases_of(target), table_rows.read_at_of(target)
+    databases, read_at = table_rows.databases_of(target, window), table_rows.read_at_of(target)
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
     toast = {(row["database_id"], row["relid"]) for row in rows if row["relkind"] == "t"}
     if alone := toast - mains.keys():

@@ -34,7 +34,11 @@ def is_due(n_dead_tup: int | None, threshold_pct: float | None) -> bool:
 
 def due_tables(target: Target) -> list[Due]:
     """Return the tables of a target that are due, the furthest past its threshold first."""
-    names = dict(Database.objects.filter(target=target).values_list("pk", "datname"))
+    names = dict(
+        Database.objects.filter(target=target, included=True, gone_at=None).values_list(
+            "pk", "datname"
+        )
+    )
     found = []
     rows = Objects("tables", target.pk).rows(
         objects.among("relkind", KINDS),

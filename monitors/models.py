@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from datetime import datetime
 
 from django.conf import settings
 from django.contrib.auth.models import Group
@@ -138,8 +139,20 @@ class Target(models.Model):
 
     @cached_property
     def databases_by_id(self) -> dict[int, Database]:
-        """Its databases by our own id, as they were when first asked for."""
+        """Its databases by our own id, dropped ones too, as they were when first asked for."""
         return {one.pk: one for one in Database.objects.filter(target=self)}
+
+    def databases_at(self, at: datetime | None = None) -> dict[int, Database]:
+        """Return the databases that are watched, by our own id.
+
+        With `at`, those that were not dropped then: which of them were watched, rows tell.
+        """
+        return {
+            pk: one
+            for pk, one in self.databases_by_id.items()
+            if (one.included and one.gone_at is None)
+            or (at is not None and (one.gone_at is None or one.gone_at > at))
+        }
 
     @property
     def address(self) -> str:
@@ -182,7 +195,7 @@ class Database(models.Model):
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
     datid = models.BigIntegerField()
-    datname = models.CharField(max_length=63)
+    datname = models.CharField(max_length=63)  # a dropped one's may be another one's by now
     included = models.BooleanField(default=True)  # by the target's patterns
     gone_at = models.DateTimeField(null=True)
 

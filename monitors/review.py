@@ -310,7 +310,7 @@ def with_history(target: Target, samples: Samples, fleet: Fleet) -> Samples:
 
 def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
-    names = database_names([target.pk])
+    names = database_names([target.pk], at)
     state = ProbeState.objects.filter(target=target, probe=CLOCK).first()
     skew = timedelta()
     if state is not None and state.taken_at and state.target_at:
@@ -354,10 +354,15 @@ def facts_of(target: Target, names: Mapping[int, Mapping[int, str]]) -> dict[str
     }
 
 
-def database_names(ids: Sequence[int]) -> dict[int, dict[int, str]]:
-    """Return {target id: {database id: datname}} of the databases that are watched."""
+def database_names(ids: Sequence[int], at: datetime | None = None) -> dict[int, dict[int, str]]:
+    """Return {target id: {database id: datname}} of the databases that are watched.
+
+    With `at`, of those that were not dropped then: what was watched, its rows tell. Of two
+    that have borne one name the older one comes last, and so wins where names are looked up.
+    """
     found: dict[int, dict[int, str]] = {target_id: {} for target_id in ids}
-    rows = Database.objects.filter(target_id__in=ids, included=True, gone_at__isnull=True)
+    there = Q(included=True, gone_at=None) if at is None else Q(gone_at=None) | Q(gone_at__gt=at)
+    rows = Database.objects.filter(there, target_id__in=ids).order_by("-pk")
     for target_id, database_id, datname in rows.values_list("target_id", "pk", "datname"):
         found[target_id][database_id] = datname
     return found

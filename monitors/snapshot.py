@@ -101,6 +101,7 @@ class Kept:
     """An open connection to one database of a target."""
 
     connection: psycopg.Connection
+    datid: int  # the database's oid: another one may have its name by now
     identity: Identity
     identity_at: float  # monotonic
 
@@ -138,10 +139,11 @@ class Session:
         try:
             with connect.deadline(connection, seconds):
                 identity = read_identity(connection)
+                datid = oid_of_database(connection)
         except (psycopg.Error, Unreachable):
             connection.close()
             raise
-        self.kept[dbname] = Kept(connection, identity, time.monotonic())
+        self.kept[dbname] = Kept(connection, datid, identity, time.monotonic())
         note_identity(target, identity)
         return self.kept[dbname]
 
@@ -158,6 +160,16 @@ class Session:
         """Close every connection."""
         while self.kept:
             self.kept.popitem()[1].connection.close()
+
+
+def oid_of_database(connection: psycopg.Connection) -> int:
+    """Return the oid of the database that a connection is in; raises psycopg.Error."""
+    row = connection.execute(
+        "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()",
+        binary=True,
+    ).fetchone()
+    assert row is not None  # noqa: S101 - nobody drops a database that a connection is in
+    return int(row[0])
 
 
 def fingerprint_of(target: Target) -> tuple[object, ...]:
@@ -347,7 +359,7 @@ class Run:
         for probe in probes:
             for database in self.databases_of(probe):
                 if not only_due or self.is_due(probe, database):
-                    self.attempt(probe, database)
+                    self.attempt_at(probe, database)
         if self.broken:
             log.warning("%s: %s", self.target.name, self.broken)
             self.session.close()
@@ -374,8 +386,15 @@ class Run:
             Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
         )
 
+    def attempt_at(self, probe: Probe, database: Database | None) -> None:
+        """Take one snapshot; where the database is another one by now, the list of them."""
+        try:
+            self.attempt(probe, database)
+        except Replaced:
+            self.attempt(HISTORY["databases"].probe, None)
+
     def attempt(self, probe: Probe, database: Database | None) -> None:
-        """Take one snapshot and keep it, or the reason why not."""
+        """Take one snapshot and keep it, or the reason why not; raises Replaced."""
         place = store.Place(
             HISTORY[probe.name], self.target.pk, database.pk if database is not None else 0
         )
@@ -439,6 +458,28 @@ class Run:
                 connect.read_any_bytes(kept.connection)
             return self.read_and_store(probe, database, place, **rhythm)
 
+    def open_for(
+        self, probe: Probe, database: Database | None
+    ) -> tuple[Kept, Installed | None, str]:
+        """Return where to read a probe, its extension and its text.
+
+        Raises Unsupported, Hidden, and Replaced where another database has the name by now.
+        """
+        dbname = database.datname if database is not None else self.target.dbname
+        installed = None
+        if probe.extension:
+            dbname, installed = self.find_extension(probe.extension)
+        kept = self.session.open(self.target, dbname, min(self.left, 5))
+        if database is not None and database.datid != kept.datid:
+            raise Replaced
+        version = installed.version if installed else ""
+        statement = probe.sql_for(kept.identity.server_version, version)
+        if statement is None:
+            raise Unsupported(too_old(probe, kept.identity, version))
+        if probe.needs_all_statistics and not kept.identity.reads_all_stats:
+            raise Hidden
+        return kept, installed, statement
+
     def read_and_store(
         self,
         probe: Probe,
@@ -450,17 +491,7 @@ class Run:
         next_due: datetime,
     ) -> Snapshot:
         """Read a probe in one transaction of the target and keep it in one of ours."""
-        dbname = database.datname if database is not None else self.target.dbname
-        installed = None
-        if probe.extension:
-            dbname, installed = self.find_extension(probe.extension)
-        kept = self.session.open(self.target, dbname, min(self.left, 5))
-        version = installed.version if installed else ""
-        statement = probe.sql_for(kept.identity.server_version, version)
-        if statement is None:
-            raise Unsupported(too_old(probe, kept.identity, version))
-        if probe.needs_all_statistics and not kept.identity.reads_all_stats:
-            raise Hidden
+        kept, installed, statement = self.open_for(probe, database)
         snapshot: Snapshot | None = None
         seen = vacuum_runs.Seen()
         try:
@@ -491,9 +522,9 @@ class Run:
                 raise
             # What was read is kept; only the end of the target's transaction was cut off.
             self.broken = reason_of(error)
-        vacuum_runs.note(place, snapshot, seen, dbname)
+        vacuum_runs.note(place, snapshot, seen, kept.connection.info.dbname)
         if probe.name == "databases":
-            note_databases(self.target, probe, reading.rows)
+            note_databases(self.target, probe, reading, taken_at)
         return snapshot
 
     def find_extension(self, name: str) -> tuple[str, Installed]:
@@ -526,6 +557,10 @@ class Run:
 
 class Unsupported(Exception):
     """A probe has no SQL for the server's version."""
+
+
+class Replaced(Exception):
+    """A database was dropped and another one has its name: the list of databases is read again."""
 
 
 class Hidden(Exception):
@@ -744,22 +779,39 @@ def result_of(snapshot: Snapshot, database: Database | None) -> SnapshotResult:
     )
 
 
-def note_databases(target: Target, probe: Probe, rows: list[Row] | Any) -> None:
-    """Keep the list of a target's databases in step with what its server shows."""
+def note_databases(
+    target: Target, probe: Probe, reading: store.Reading, taken_at: datetime
+) -> None:
+    """Keep the list of a target's databases in step with what its server shows.
+
+    Of those that are dropped, or watched no more, every object leaves the present.
+    """
     columns = probe.sample.columns()
     datid, datname = columns.index("datid"), columns.index("datname")
-    found = {row[datid]: row[datname] for row in rows}
-    known = {database.datid: database for database in Database.objects.filter(target=target)}
-    for oid, name in found.items():
-        included = is_included(target, name)
-        database = known.pop(oid, None)
-        if database is None:
-            Database.objects.create(target=target, datid=oid, datname=name, included=included)
-        elif (database.datname, database.included, database.gone_at) != (name, included, None):
-            database.datname, database.included, database.gone_at = name, included, None
-            database.save()
-    gone = [database.pk for database in known.values() if database.gone_at is None]
-    Database.objects.filter(pk__in=gone).update(gone_at=timezone.now())
+    found = {row[datid]: row[datname] for row in reading.rows}
+    left = []
+    for database in Database.objects.filter(target=target):
+        name = found.pop(database.datid, None)
+        was = (database.datname, database.included, database.gone_at)
+        if name is not None:
+            database.datname, database.included = name, is_included(target, name)
+            database.gone_at = None
+        else:
+            database.gone_at = database.gone_at or taken_at
+        if was == (database.datname, database.included, database.gone_at):
+            continue
+        database.save()
+        if not database.included or database.gone_at is not None:
+            left.append(database)
+    Database.objects.bulk_create(
+        Database(target=target, datid=oid, datname=name, included=is_included(target, name))
+        for oid, name in found.items()
+    )
+    for database in left:
+        for history in HISTORY.values():
+            if history.probe.per_database:
+                place = store.Place(history, target.pk, database.pk)
+                store.leave(place, taken_at, reading.target_at)
 
 
 def is_included(target: Target, datname: str) -> bool:

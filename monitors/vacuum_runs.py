@@ -306,7 +306,9 @@ def runs_in_progress(
     )
     samples = list(rows.order_by("taken_at").values())
     databases = dict(
-        Database.objects.filter(target_id=place.target_id).values_list("datname", "pk")
+        Database.objects.filter(target_id=place.target_id, gone_at=None).values_list(
+            "datname", "pk"
+        )
     )
     found = []
     for pid, command, *_ in over:

@@ -180,7 +180,7 @@ class Databases:
 def visited_of(target: Target, at: datetime | None) -> Databases:
     """Return the target's databases with their ages and the server's next ids."""
     rows = rows_at("databases", target, at)
-    ours = {one.pk: one for one in Database.objects.filter(target=target)}
+    ours = target.databases_at(at)
     return Databases(
         ours=ours,
         count=max(len(rows), 1),

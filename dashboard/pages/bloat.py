@@ -98,7 +98,7 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Fac
     grown = bloat_rows.growth_of(target, window)
     rows = worst_of(target, window, [group["database_id"] for group in groups])
     measured = bloat_rows.measured_in(groups)
-    worst = bloat_rows.completed(target, rows, grown, findings, measured=measured)
+    worst = bloat_rows.completed(target, window, rows, grown, findings, measured=measured)
     return Facts(groups, grown, worst, findings)
 
 
@@ -124,7 +124,7 @@ def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
 ) -> Listing:
     """Return the objects that the query asks for; by default what wastes or grew most first."""
-    databases = {pk: one.datname for pk, one in databases_of(target).items()}
+    databases = {pk: one.datname for pk, one in databases_of(target, window).items()}
     read_at = bloat_rows.read_at_of(target)
     wanted = request.GET.get("database", "")
     conditions = [
@@ -158,7 +158,7 @@ def listing(
         },
     )
     rows = bloat_rows.completed(
-        target, shown.rows, facts.grown, facts.findings, measured=facts.measured
+        target, window, shown.rows, facts.grown, facts.findings, measured=facts.measured
     )
     return replace(shown, matching=rows, rows=rows)
 
@@ -294,7 +294,7 @@ def lines_of(
     if chosen_one in ids:
         rows = worst_of(target, window, [ids[chosen_one]])
         worst = bloat_rows.completed(
-            target, rows, facts.grown, facts.findings, measured=facts.measured
+            target, window, rows, facts.grown, facts.findings, measured=facts.measured
         )
     for row in worst:
         if (row["bloat_bytes"] or 0) >= LARGE_BYTES:
@@ -348,7 +348,9 @@ def grown_most(target: Target, window: Window, facts: Facts) -> Row | None:
     if grew_most is None:
         return None
     rows = bloat_rows.objects_of(target, window).rows(objects.among_keys([grew_most]))
-    found = bloat_rows.completed(target, rows, facts.grown, facts.findings, measured=facts.measured)
+    found = bloat_rows.completed(
+        target, window, rows, facts.grown, facts.findings, measured=facts.measured
+    )
     return found[0] if found else None
 
 

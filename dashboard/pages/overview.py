@@ -50,7 +50,7 @@ def overview(request: PageRequest, name: str) -> HttpResponseBase:
 def databases_of(target: Target, window: Window) -> list[Row]:
     """Return the target's databases with what their counters grew by in the window."""
     grown = {row["datid"]: row for row in series.totals("databases", target.pk, window)}
-    watched = {one.datid for one in table_rows.databases_of(target).values() if one.included}
+    watched = {one.datid for one in target.databases_by_id.values() if one.included}
     rows = table_rows.rows_at("databases", target, window)
     return [
         database_row(row, grown.get(row["datid"], {}), window, watched=row["datid"] in watched)

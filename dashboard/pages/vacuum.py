@@ -75,7 +75,7 @@ def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
 
 def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders: Orders) -> Facts:
     """Return what the page says of all tables together; only what needs vacuum is read."""
-    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target)
+    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
     dead = objects.column("n_dead_tup")
     counts = known.counts(count=kinds, with_dead=objects.all_of(kinds, objects.above(dead, 0)))
     need = known.rows(kinds, objects.above(dead, table_rows.NEED_VACUUM_ROWS))
@@ -104,11 +104,11 @@ def listing(
     few = {"need": facts.need, "due": facts.due, "off": facts.off}
     if wanted in few and not (wanted == "off" and facts.all_off):
         return of_rows(request, few[wanted])
-    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target)
+    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
     if sort.removeprefix("-") in table_rows.LIMITS:
         rows = table_rows.completed(target, window, known.rows(kinds), facts.findings)
         return of_rows(request, rows)
-    databases = {pk: one.datname for pk, one in table_rows.databases_of(target).items()}
+    databases = {pk: one.datname for pk, one in table_rows.databases_of(target, window).items()}
     conditions = [kinds]
     if database := request.GET.get("database", ""):
         mine = [pk for pk, datname in databases.items() if datname == database]
@@ -161,7 +161,9 @@ def page(
         "sort": shown.sort,
         "filter": request.GET.get("filter") or "need",
         "filters": [(key, text, counts[key]) for key, text in FILTERS.items()],
-        "databases": sorted(one.datname for one in table_rows.databases_of(target).values()),
+        "databases": sorted(
+            {one.datname for one in table_rows.databases_of(target, window).values()}
+        ),
         "running": state.running,
         "holders": horizon_rows.holders_of(target, window),
         "horizon_read": horizon_rows.was_read(target, window),

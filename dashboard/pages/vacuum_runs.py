@@ -13,7 +13,6 @@ from django.views.decorators.http import require_safe
 from dashboard import run_rows, states
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.table_rows import databases_of
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target, VacuumRun
 
@@ -63,7 +62,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
         "sort": sort,
         "filter": request.GET.get("filter") or "all",
         "filters": [(key, text, every.filter(TESTS[key]).count()) for key, text in FILTERS.items()],
-        "databases": sorted(one.datname for one in databases_of(target).values()),
+        "databases": sorted({one.datname for one in target.databases_by_id.values()}),
         "runs": shown,
         "was_read": count > 0 or states.was_read(target, "tables", window),
     }
@@ -100,7 +99,7 @@ def matching(
     runs = runs.filter(TESTS[chosen(request, "filter", FILTERS, "all")])
     if request.GET.get("database"):
         wanted = request.GET["database"]
-        ids = [pk for pk, one in databases_of(target).items() if one.datname == wanted]
+        ids = [pk for pk, one in target.databases_by_id.items() if one.datname == wanted]
         runs = runs.filter(database_id__in=ids)
     q = request.GET.get("q", "").strip()
     if q:

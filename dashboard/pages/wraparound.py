@@ -82,7 +82,7 @@ def listing(
     else:
         known = table_rows.objects_of(target, window)
         shown = listing_from(
-            request, known, wraparound_rows.is_shown(target), sort=sort, orders=orders
+            request, known, wraparound_rows.is_shown(target, window), sort=sort, orders=orders
         )
         rows = wraparound_rows.completed(target, window, shown.rows)
         shown = replace(shown, matching=rows, rows=rows)
@@ -136,7 +136,7 @@ def oldest(target: Target, window: Window) -> Row | None:
     orders = wraparound_rows.orders_of(target, window)
     by_age = objects.Order(orders["xid_age"], greatest_first=True)
     known = table_rows.objects_of(target, window)
-    rows = known.rows(wraparound_rows.is_shown(target), order=[by_age], limit=1)
+    rows = known.rows(wraparound_rows.is_shown(target, window), order=[by_age], limit=1)
     return next(iter(wraparound_rows.completed(target, window, rows)), None)
 
 

@@ -43,7 +43,11 @@ def freshness(target: Target, probe_name: str, database_id: int | None = None) -
     states = ProbeState.objects.filter(target=target, probe=probe_name)
     if database_id:
         states = states.filter(database_id=database_id)
-    rows = [s for s in states.select_related("database") if not s.database or s.database.included]
+    rows = [
+        state
+        for state in states.select_related("database")
+        if not state.database or (state.database.included and state.database.gone_at is None)
+    ]
     interval = interval_of(target, probe_name)
     if not rows:
         return Freshness(None, "", "", None, interval, stale=False, next_at=None)

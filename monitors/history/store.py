@@ -212,6 +212,23 @@ def record_failure(
         )
 
 
+def leave(place: Place, taken_at: datetime, target_at: datetime) -> None:
+    """Write that no object of a place is there any more: its database is dropped or not watched.
+
+    What is read there later, if ever, is compared with nothing.
+    """
+    partitions.ensure_for(place.history.samples, taken_at)
+    with transaction.atomic():
+        state = lock_state(place)
+        gone = list(load_latest(place))
+        elapsed = (target_at - state.target_at).total_seconds() if state.target_at else None
+        write(place, Comparison({}, gone=gone), taken_at, target_at, elapsed)
+        state.sequence += 1
+        state.taken_at = state.target_at = state.reset_at = state.reset_counter = None
+        state.state, state.reason, state.failing_since, state.rows = "", "", None, 0
+        state.save()
+
+
 def lock_state(place: Place) -> ProbeState:
     """Return the place's state, made where missing and locked until the transaction ends."""
     name = {
@@ -230,7 +247,7 @@ def lock_state(place: Place) -> ProbeState:
 class Verdict:
     """What a reading's counters may be compared with."""
 
-    first: bool  # nothing was ever read here
+    first: bool  # nothing was ever read here, or not since everything left
     new_epoch: bool  # the server crashed: everything counts from 0
     reset: bool  # stats_reset changed
     whole_reset: bool  # … and that of everything
@@ -244,7 +261,7 @@ def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verd
     reset = bool(counted and reading.reset_at and reading.reset_at != state.reset_at)
     grown = (reading.reset_counter or 0) - (state.reset_counter or 0)
     return Verdict(
-        first=state.sequence == 0,
+        first=state.taken_at is None,
         new_epoch=is_new_epoch(state.epoch, epoch),
         reset=reset,
         whole_reset=reset and (probe.reset_is_whole or grown < 0),

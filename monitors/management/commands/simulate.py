@@ -82,7 +82,7 @@ class Command(OneLine):
 
 def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:
     """Return a table's row as last read; raises CommandError where none is called so."""
-    database = Database.objects.filter(target=target, datname=datname).first()
+    database = Database.objects.filter(target=target, datname=datname, gone_at=None).first()
     if database is None:
         message = f"{target.name} has no database {datname} that was read."
         raise failure(message)

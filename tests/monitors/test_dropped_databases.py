@@ -1,0 +1,129 @@
+"""A database that is dropped takes its tables along; one made under its name is another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from psycopg import sql
+
+from dashboard import bloat_rows, table_rows
+from monitors import due, review, vacuuming
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Database
+from monitors.snapshot import take_now
+from tests.servers import Server
+
+pytestmark = pytest.mark.django_db
+
+PER_DATABASE = ["databases", "tables", "indexes", "bloat"]
+
+
+@pytest.fixture
+def fleeting(server: Server, worker_id: str) -> Iterator[str]:
+    """The name of a database that holds a table with dead rows, made anew by `make`."""
+    name = f"fleeting_{worker_id}"
+    yield name
+    drop(server, name)
+
+
+def drop(server: Server, name: str) -> None:
+    with server.connect() as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def make(server: Server, name: str, dead: int) -> None:
+    """Make the database with a table of so many dead rows."""
+    drop(server, name)
+    with server.connect() as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("GRANT pg_monitor TO collector"))
+    with server.connect(dbname=name) as connection:
+        connection.execute("CREATE TABLE fled (id int)")
+        connection.execute(f"INSERT INTO fled SELECT generate_series(1, {dead + 10})")
+        connection.execute(f"DELETE FROM fled WHERE id <= {dead}")
+
+
+def dead_rows(target) -> float | None:
+    """Return the last point of the chart of all dead rows."""
+    window = Window.last("1h", timezone.now())
+    return series.gauges("tables", target.pk, window, ["n_dead_tup"]).values["n_dead_tup"][-1]
+
+
+def shown(target, at=None) -> set[str]:
+    """Return where the table `fled` is named."""
+    target = type(target).objects.get(pk=target.pk)
+    now = timezone.now()
+    end = at or now
+    window = Window(end - timedelta(hours=1), end, is_live=at is None)
+    tables = table_rows.tables_of(target, window, (), {})
+    places = {
+        "vacuum": [row["relname"] for row in tables],
+        "bloat": [row["relname"] for row in bloat_rows.bloat_of(target, window, {})],
+        "queue": [row["relname"] for row in vacuuming.state_of(target, at).queue],
+        "findings": [one.object_name for one in review.findings(target, at)],
+    }
+    if at is None:
+        names = {row["relid"]: row["relname"] for row in tables}
+        places["due"] = [names.get(one.relid, "fled") for one in due.due_tables(target)]
+    return {place for place, names in places.items() if any("fled" in name for name in names)}
+
+
+def test_tables_of_a_dropped_database_are_gone_with_it(server, watch, fleeting, eventually):
+    target = watch(server, include=[fleeting, "shop"])
+    make(server, fleeting, 5000)
+    eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) >= 5000, seconds=30)
+    assert shown(target) >= {"vacuum", "queue", "due", "bloat", "findings"}
+    before = timezone.now()
+    count = dead_rows(target)
+    drop(server, fleeting)
+
+    take_now(target, PER_DATABASE)
+
+    assert shown(target) == set()
+    assert dead_rows(target) <= count - 5000
+    database = Database.objects.get(target=target, datname=fleeting)
+    assert database.gone_at is not None
+    for name in PER_DATABASE[1:]:
+        rows = HISTORY[name].latest._default_manager.filter(database_id=database.pk, gone_at=None)
+        assert not rows.exists(), name
+    assert shown(target, before) >= {"vacuum", "queue", "bloat", "findings"}
+
+
+def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):
+    target = watch(server, include=[fleeting])
+    make(server, fleeting, 5000)
+    eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) == 5000, seconds=30)
+    former = Database.objects.get(target=target, datname=fleeting)
+    make(server, fleeting, 300)
+
+    take_now(target, ["tables"])  # before the list of databases was due again
+    take_now(target, ["tables"])
+
+    latest = HISTORY["tables"].latest._default_manager.filter(target_id=target.pk)
+    assert not latest.filter(database_id=former.pk, gone_at=None).exists()
+    former.refresh_from_db()
+    assert former.gone_at is not None
+    again = Database.objects.get(target=target, datname=fleeting, gone_at=None)
+    assert again.datid != former.datid
+    eventually(lambda: take_now(target, ["tables"]) and dead_rows(target) == 300, seconds=30)
+    [row] = latest.filter(database_id=again.pk, relname="fled")
+    assert row.n_dead_tup == 300
+
+
+@pytest.mark.parametrize("server", [18], indirect=True, ids=str)
+def test_a_database_that_is_no_longer_watched_leaves_the_lists(server, watch, fleeting, eventually):
+    target = watch(server, include=[fleeting])
+    make(server, fleeting, 5000)
+    eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) == 5000, seconds=30)
+    before = timezone.now()
+    target.include = ["shop"]
+    target.save()
+
+    take_now(target, PER_DATABASE)
+
+    assert shown(target) == set()
+    assert shown(target, before) >= {"vacuum", "queue", "bloat", "findings"}
