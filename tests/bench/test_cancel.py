@@ -27,6 +27,7 @@ from django.urls import reverse
 from dashboard.embedded import processes
 from dashboard.embedded.stack import WORKERS
 from monitors.models import Action, Target
+from tests import races
 from tests.bench import wide
 from tests.people import browser_of, person
 from tests.servers import Server
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.django_db(transaction=True)]
 
 LIMIT_MS = 60
 ROUNDS = 20
+RACES = 10_000
 VICTIMS = {
     "sleeping": "SELECT pg_sleep(60)",
     "set-returning function": "SELECT count(*) FROM generate_series(1, 10000000000)",
@@ -66,7 +68,7 @@ class Victim:
         text = (
             "SELECT pid::text, backend_start::text, query_start::text FROM pg_stat_activity"
             " WHERE pid = %s AND state = 'active' AND query = %s"
-            " AND query_start < clock_timestamp() - interval '50 ms'"
+            " AND query_start < clock_timestamp() - interval '300 ms'"
         )
         names = ("pid", "backend_start", "query_start")
         while True:
@@ -142,6 +144,15 @@ def cancel(web: int) -> Iterator[Callable[[Target, dict[str, str]], None]]:
 
     yield post
     browser.close()
+
+
+def test_no_cancel_hits_the_next_statement(embedded: Server) -> None:
+    """Its short form is in every run: tests/monitors/actions/test_cancel_backend.py."""
+    raced = races.race(embedded, RACES, victims=8)
+
+    print(raced)
+    assert raced.wrong == 0
+    assert raced.cancelled == raced.signalled > RACES / 100
 
 
 def test_a_cancel_reaches_its_statement_in_time(

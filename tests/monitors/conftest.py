@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -136,11 +137,25 @@ def times_of(server: Server, pid: int) -> dict[str, str]:
     return {name: text for name, text in zip(names, row, strict=True) if text}
 
 
+def wait_until_old(server: Server, pid: int) -> None:
+    """Wait until a backend's statement began so long ago that it may be cancelled."""
+    from monitors.actions.cancel_backend import YOUNG  # noqa: PLC0415
+
+    with server.connect() as eye:
+        while eye.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+            " AND query_start > clock_timestamp() - %s::interval",
+            [pid, YOUNG],
+        ).fetchone():
+            time.sleep(0.02)
+
+
 @pytest.fixture
 def active(server: Server) -> Callable[[int], dict[str, str]]:
-    """The arguments that name a backend's running statement: active(pid)."""
+    """The arguments that name a backend's statement, once it is old enough: active(pid)."""
 
     def read(pid: int) -> dict[str, str]:
+        wait_until_old(server, pid)
         times = times_of(server, pid)
         return {name: times[name] for name in ("pid", "backend_start", "query_start")}
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from monitors.action import Changed, InvalidArguments, Refused
-from monitors.actions.cancel_backend import ACTION
+from monitors.actions.cancel_backend import ACTION, YOUNG_MS
+from tests import races
 from tests.servers import Server
 
 Session = psycopg.Connection[Any]
@@ -117,3 +118,42 @@ def test_its_statement_is_the_same_for_every_spelling_of_a_moment() -> None:
 def test_it_needs_the_moment_of_the_statement() -> None:
     with pytest.raises(InvalidArguments, match="query_start"):
         ACTION.clean({"pid": "1", "backend_start": "2026-01-01T00:00:00Z"})
+
+
+def test_a_statement_that_just_began_is_left_alone(
+    server: Server, live: Callable[..., Session], background: Callable[..., Any]
+) -> None:
+    """By the guard, which says why, and by the statement itself."""
+    session = live(server, user="owner", dbname="shop")
+    with server.connect(user="operator") as hand:
+        while True:  # until we were quick enough for it to be young all the while
+            thread = background(session, "SELECT pg_sleep(0.4)")
+            arguments = races.seen(hand, session.info.backend_pid)
+            if arguments is not None:
+                said = reason(hand, arguments)
+                row = hand.execute(ACTION.statement(arguments, arguments, 0)).fetchone()
+                if races.age_ms(hand, arguments) < YOUNG_MS:
+                    break
+            thread.join()
+        thread.join()
+
+    assert said.startswith("Its statement began less than 250 ms ago")
+    assert row == (0, None)
+
+
+def reason(hand: Session, arguments: dict[str, str]) -> str:
+    """Return why the guard lets nothing be sent, '' where it does."""
+    try:
+        ACTION.guard(hand, arguments, arguments)
+    except Changed as error:
+        return str(error)
+    return ""
+
+
+def test_no_cancel_hits_the_next_statement(server: Server) -> None:
+    """Four sessions with statements of 0 to 5 ms, and some that run until they are cancelled."""
+    raced = races.race(server, 300, endless_share=0.1)
+
+    assert raced.signalled, "nothing was old enough to be cancelled"
+    assert raced.wrong == 0
+    assert raced.cancelled == raced.signalled
