@@ -65,18 +65,19 @@ def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[
 
 
 def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
-    """Return {target id: dead rows of all tables, TOAST included} where tables were read."""
+    """Return {target id: dead rows of all tables, TOAST included} where it is known; not on a standby."""
     if window.is_live:
         latest = HISTORY["tables"].latest._default_manager
         wanted = [target.pk for target in targets]
         sums = latest.filter(target_id__in=wanted, gone_at__isnull=True).values_list("target_id")
-        return {target_id: dead or 0 for target_id, dead in sums.annotate(Sum("n_dead_tup"))}
+        found = sums.annotate(Sum("n_dead_tup"))
+        return {target_id: dead for target_id, dead in found if dead is not None}
     tables = rows_of("tables", targets, window)
-    return {
-        target_id: sum(row["n_dead_tup"] or 0 for row in rows)
+    known = {
+        target_id: [row["n_dead_tup"] for row in rows if row["n_dead_tup"] is not None]
         for target_id, rows in tables.items()
-        if rows
     }
+    return {target_id: sum(dead) for target_id, dead in known.items() if dead}
 
 
 def findings_of(targets: Sequence[Target], window: Window) -> dict[int, list[Finding]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -16,6 +16,7 @@ from django.utils import timezone
 from dashboard.pages import PAGES, Page
 from dashboard.states import State, unread
 from monitors import access, findings, review
+from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.history.freshness import freshness
@@ -104,6 +105,8 @@ class Frame:
     may_manage: bool
     datids: dict[int, int]
     """Oids of the target's databases by our id."""
+    primary: Target | None = None
+    """Of a standby: its primary, where the person may see it."""
 
     @property
     def strip_runs(self) -> bool:
@@ -261,7 +264,17 @@ def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) 
         return f"{target.name} has no operator login. Add one on its Targets page."
     if not target.enabled:
         return f"{target.name} is disabled. Enable it on the Targets page."
+    if target.in_recovery and not ACTIONS[action].on_standby:
+        return f"{target.name} is a standby. Act on its primary."
     return ""
+
+
+def primary_of(target: Target, targets: Iterable[Target]) -> Target | None:
+    """Return the primary of a standby among some targets: what has its data and is none itself."""
+    if not target.in_recovery:
+        return None
+    same = (one for one in targets if one.system_identifier == target.system_identifier)
+    return next((one for one in same if one.in_recovery is False), None)
 
 
 def visible(user: User | AnonymousUser) -> list[Target]:
@@ -297,5 +310,6 @@ def build(  # noqa: PLR0913 - keyword only
         targets=targets,
         strip=strip_of(request, target) if target else [],
         may_manage="manage_targets" in may,
+        primary=primary_of(target, targets) if target else None,
         datids=dict(Database.objects.filter(target=target).values_list("pk", "datid")),
     )

@@ -233,10 +233,10 @@ class Hands:
 HANDS = Hands()
 
 
-def check_server(connection: psycopg.Connection, target: Target) -> Identity:
+def check_server(connection: psycopg.Connection, target: Target, spec: Spec) -> Identity:
     """Return who answers, without settings.
 
-    Raises Refused unless it is the target's server and may be acted on.
+    Raises Refused unless it is the target's server and may be acted on in this way.
     """
     identity = read_identity(connection, with_settings=False)
     if target.system_identifier and identity.system_identifier != target.system_identifier:
@@ -245,7 +245,7 @@ def check_server(connection: psycopg.Connection, target: Target) -> Identity:
             f" {identity.system_identifier}, known is {target.system_identifier}."
         )
         raise Refused(message)
-    if identity.in_recovery:
+    if identity.in_recovery and not spec.on_standby:
         message = f"{target.name} is a standby in recovery: act on its primary."
         raise Refused(message)
     if identity.superuser and not target.allow_superuser:

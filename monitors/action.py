@@ -180,6 +180,8 @@ class Action:
     """Whether a warning that something was left out means that the rest was done."""
     since: int = 0
     """The major version that brought its command; older servers lack it."""
+    on_standby: bool = False
+    """Whether a hot standby carries it out too: it changes nothing that is replicated."""
     several: bool = False
     """Whether it may be asked for on several tables at once."""
     extension: str = ""

@@ -133,6 +133,7 @@ class Samples:
     settings: Mapping[str, str] = field(default_factory=dict)
     max_connections: int | None = None
     reserved_connections: int | None = None
+    in_recovery: bool | None = None  # a standby: counters of tables are the primary's alone
     database_names: Mapping[int, str] = field(default_factory=dict)  # {database_id: datname}
     tables: Sequence[Row] = ()
     activity: Sequence[Row] = ()
@@ -171,6 +172,8 @@ class Advisor:
     reads: tuple[str, ...] = ("tables",)
     """Probes that it judges: a new snapshot of the first has workers judge again, and a finding
     resolves only while all of them can be read."""
+    on_standby: bool = True
+    """Whether it has something to say of a standby, where no vacuum runs and no row is written."""
     opens_after: float = 0.0  # seconds that a finding must last before it is one
     kept: bool = False
     """Whether it needs hours of history: then workers alone judge, and pages show what they kept."""

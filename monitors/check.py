@@ -263,7 +263,7 @@ def action_result(spec: Action, target: Target, seen: Seen | None, problem: str)
     """Return {works, needs} of an action; needs is a statement or what to do."""
     if seen is None:
         return {"works": False, "needs": problem}
-    if seen.server.in_recovery:
+    if seen.server.in_recovery and not spec.on_standby:
         return {"works": False, "needs": "A standby is read only: register the primary."}
     if seen.rights.superuser and not target.allow_superuser:
         return {
@@ -362,7 +362,7 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
             f"sslmode {target.sslmode} does not prove which server answers: use verify-full."
         )
     if seen.server.in_recovery:
-        said.append("This is a standby: it is read, nothing can be done to it.")
+        said.append("This is a standby: it is read; what would change it is done on its primary.")
     user = quoted(seen.rights.rolname)
     said += [
         f"No statistics of {row['datname']}: GRANT CONNECT ON DATABASE {quoted(row['datname'])}"

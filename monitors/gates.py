@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from monitors import batch as batches, run, snapshot
+from monitors.actions import ACTIONS
 from monitors.models import Action, Batch, Job, JobRun, Target
 from monitors.pg import connect, load
 from monitors.pg.errors import Unreachable, reason_of
@@ -91,7 +92,7 @@ def governed_batches() -> QuerySet[JobRun, Any]:
 
 def closed_gates(job: Job, made: Batch | None = None) -> str:
     """Return why a job may begin nothing now, '' where it may; `made` is its batch that runs."""
-    reason = run.reason_not_to_act(job.target)
+    reason = run.reason_not_to_act(job.target, ACTIONS[job.action])
     if reason:
         return reason
     limits = (job.max_active_backends, job.max_running_vacuums, job.max_replay_lag_bytes)

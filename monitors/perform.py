@@ -147,7 +147,7 @@ def looked_at(
     Raises Refused, Changed, psycopg.Error or Unreachable.
     """
     with connect.deadline(connection, 30):
-        identity = acting.check_server(connection, target)
+        identity = acting.check_server(connection, target, spec)
         spec.guard(connection, row.arguments, row.identity)
         statement = spec.statement(row.arguments, row.identity, identity.server_version)
         if text_of(statement) != row.sql:
@@ -206,7 +206,7 @@ def still_allowed(row: Action, spec: Spec) -> Target:
         if second is None or second == row.asked_by or not access.may(second, "approve", target):
             message = f"{target.environment.name} is protected: a second person must approve."
             raise Refused(message)
-    reason = run.reason_not_to_act(target)
+    reason = run.reason_not_to_act(target, spec)
     if reason:
         raise Refused(reason)
     return target
@@ -535,7 +535,7 @@ def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
     address = acting.operator_address(target, database_of(row, target))
     eye = opened.enter_context(acting.looking(address, row))
     with connect.deadline(eye, 10):
-        return eye, acting.check_server(eye, target)
+        return eye, acting.check_server(eye, target, spec)
 
 
 def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:

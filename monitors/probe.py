@@ -53,6 +53,9 @@ class Sample(models.Model):
     counts_since: ClassVar[str] = ""
     """The fact whose change says that an object's counters started anew."""
 
+    unreplicated: ClassVar[tuple[str, ...]] = ()
+    """Columns of which a standby has figures of its own, or none: there they are not known."""
+
     class Meta:
         abstract = True
 

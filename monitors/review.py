@@ -57,6 +57,17 @@ GOOD = {
     "bloat": "No table or index wastes so much that a rewrite would pay.",
     "settings": "fsync is on, and no setting awaits a restart.",
 }
+ON_STANDBY = {
+    "overview": (
+        "Nothing to report: nobody is blocked, no transaction was left open and connections are "
+        "within their limit. Dead rows are known on the primary alone."
+    ),
+    "vacuum": (
+        "Which tables need vacuum is not known on a standby: PostgreSQL does not replicate the "
+        "counters of tables, and autovacuum runs on the primary alone."
+    ),
+}
+"""What is said instead of GOOD where the primary alone knows."""
 NOUNS = {
     Severity.CRITICAL: "critical finding",
     Severity.WARNING: "warning",
@@ -206,6 +217,8 @@ def judge(
     """Yield what advisors say of a target's samples."""
     fleet = fleet or thresholds.the_fleet()
     for advisor in advisors:
+        if samples.in_recovery and not advisor.on_standby:
+            continue
         for one in advisor.advise(samples, thresholds.of_target(target, advisor, fleet)):
             # An advisor may offer what this version has no action for.
             known = not one.action or one.action in ACTIONS
@@ -350,6 +363,7 @@ def facts_of(target: Target, names: Mapping[int, Mapping[int, str]]) -> dict[str
         "settings": target.settings,
         "max_connections": target.max_connections,
         "reserved_connections": target.reserved_connections,
+        "in_recovery": target.in_recovery,
         "database_names": names.get(target.pk, {}),
     }
 
@@ -507,6 +521,9 @@ def verdict(
         found = f"When it was last read: {found}"
     level = max(standing.level or "good", worst.level if worst else "good", key=LEVELS.index)
     good = aside(len(here) - len(mine)) if len(here) > len(mine) else GOOD[page]
+    if target.in_recovery and page in ON_STANDBY and len(here) == len(mine):
+        good = ON_STANDBY[page]
+        level = max(level, "unknown" if page == "vacuum" else level, key=LEVELS.index)
     text = " ".join(part for part in (standing.text, found) if part)
     return Verdict(level, text or good, foot_of(mine, standing, now), worst)
 

@@ -223,7 +223,7 @@ def target_of(row: Action) -> Target:
 def check(user: User, target: Target, spec: Spec, source: str) -> None:
     """Raise PermissionDenied or Refused, and say so in the audit."""
     access.require(user, spec.name, target, source=source)
-    reason = reason_not_to_act(target)
+    reason = reason_not_to_act(target, spec)
     if reason:
         audit.event(
             spec.name,
@@ -236,8 +236,8 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
         raise Refused(reason)
 
 
-def reason_not_to_act(target: Target) -> str:  # noqa: PLR0911 - one a rule
-    """Return why nothing may be done to a target now, '' where something may."""
+def reason_not_to_act(target: Target, spec: Spec) -> str:  # noqa: PLR0911 - one a rule
+    """Return why an action may not be done to a target now, '' where it may."""
     if target.deleting_at is not None:
         return f"{target.name} is being removed."
     if not target.enabled:
@@ -246,7 +246,7 @@ def reason_not_to_act(target: Target) -> str:  # noqa: PLR0911 - one a rule
         return f"{target.name} is frozen: {target.frozen_reason}"
     if target.kind != Target.Kind.POSTGRES:
         return f"{target.name} is no PostgreSQL server."
-    if target.in_recovery:
+    if target.in_recovery and not spec.on_standby:
         return f"{target.name} is a standby in recovery: act on its primary."
     if not target.operator_user:
         return f"{target.name} has no operator login: give it one to act on it."

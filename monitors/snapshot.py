@@ -47,7 +47,7 @@ from monitors.models import (
 from monitors.pg import connect, extensions, text
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
-from monitors.pg.identity import Identity, is_new_epoch, read_identity
+from monitors.pg.identity import Identity, is_new_epoch, oid_of_database, read_identity
 from monitors.pg.relations import quoted
 from monitors.probe import Measuring, Probe, Row
 from monitors.probes import PROBES
@@ -160,16 +160,6 @@ class Session:
         """Close every connection."""
         while self.kept:
             self.kept.popitem()[1].connection.close()
-
-
-def oid_of_database(connection: psycopg.Connection) -> int:
-    """Return the oid of the database that a connection is in; raises psycopg.Error."""
-    row = connection.execute(
-        "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()",
-        binary=True,
-    ).fetchone()
-    assert row is not None  # noqa: S101 - nobody drops a database that a connection is in
-    return int(row[0])
 
 
 def fingerprint_of(target: Target) -> tuple[object, ...]:
@@ -500,6 +490,8 @@ class Run:
                 kept.connection.transaction(),
             ):
                 reading = read(kept.connection, probe, statement, installed)
+                if kept.identity.in_recovery:
+                    reading = without_unreplicated(probe, reading)
                 if set(probe.sample.redacted) - set(probe.sample.refined):
                     reading, texts = redact(probe, reading)
                     keep_live(probe, self.target, texts)
@@ -637,6 +629,19 @@ def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
         return rows
     pick = itemgetter(*(names.index(n) if n in names else len(names) for n in columns))
     return [pick((*row, None)) for row in rows]
+
+
+def without_unreplicated(probe: Probe, reading: store.Reading) -> store.Reading:
+    """Return a standby's reading without what only its primary knows."""
+    left_out = set(probe.sample.unreplicated)
+    if not left_out:
+        return reading
+    known = [name not in left_out for name in probe.sample.columns()]
+    rows = [
+        tuple(value if there else None for value, there in zip(row, known, strict=True))
+        for row in reading.rows
+    ]
+    return replace(reading, rows=rows)
 
 
 def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[str, str]]:

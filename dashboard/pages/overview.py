@@ -168,8 +168,8 @@ def tiles(
             "title": "Dead rows",
             "value": summary["n_dead_tup"],
             "kind": "short",
-            "spark": dead.values["n_dead_tup"],
-            "note": "in all tables",
+            "spark": [] if summary["in_recovery"] else dead.values["n_dead_tup"],
+            "note": "not known on a standby" if summary["in_recovery"] else "in all tables",
         },
         {
             "title": "Oldest XID age",
@@ -190,7 +190,7 @@ def charts_of(
 ) -> list[Row]:
     """Return the charts, top to bottom."""
     names = {state: state or "unknown" for state in states.values}
-    return [
+    found = [
         charts.chart(
             "Sessions by state",
             states,
@@ -223,3 +223,4 @@ def charts_of(
             since=target.created_at,
         ),
     ]
+    return found[:-1] if target.in_recovery else found  # dead rows are the primary's to tell

@@ -253,7 +253,7 @@ def tiles(
     limit = target.settings.get("autovacuum_max_workers")
     ran = series.grown("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
     by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
-    return [
+    found: list[dict[str, Any]] = [
         {
             "title": "Dead rows",
             "value": fleet_rows.dead_rows([target], window).get(target.pk),
@@ -294,6 +294,17 @@ def tiles(
             "value": by_hand + by_itself,
             "note": f"{by_itself:,} auto, {by_hand:,} by hand",
         },
+    ]
+    return unknown_here(found) if target.in_recovery else found
+
+
+def unknown_here(tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tiles as a standby has them: ages are replicated, and nothing else is known."""
+    return [
+        tile
+        if tile["title"] == "Oldest XID age"
+        else {"title": tile["title"], "value": None, "note": "not known on a standby"}
+        for tile in tiles
     ]
 
 

@@ -46,7 +46,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
         request,
         "vacuum_queue.html",
         {
-            **context_of(state, shown),
+            **context_of(target, state, shown),
             "chart": workers_chart(target, window, state.workers),
             "was_read": states.was_read(target, "tables", window),
         },
@@ -57,7 +57,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
-def context_of(state: vacuuming.State, shown: Listing) -> dict[str, Any]:
+def context_of(target: Target, state: vacuuming.State, shown: Listing) -> dict[str, Any]:
     """Return what the page's template shows."""
     return {
         "workers": state.workers,
@@ -66,7 +66,7 @@ def context_of(state: vacuuming.State, shown: Listing) -> dict[str, Any]:
         "listing": shown,
         "sort": shown.sort,
         "rows": shown.rows,
-        "tiles": tiles(state.workers, state.queue),
+        "tiles": [] if target.in_recovery else tiles(state.workers, state.queue),
     }
 
 

@@ -225,6 +225,7 @@ ACTION = Action(
         Parameter(name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name"),
     ),
     queue="long",
+    on_standby=True,
     right="scan",
     statement_timeout_ms=600_000,
     lock_timeout_ms=2000,

@@ -138,6 +138,7 @@ ACTION = Action(
         ),
     ),
     queue="long",
+    on_standby=True,
     right="reset",
     statement_timeout_ms=30_000,
     lock_timeout_ms=1000,

@@ -109,6 +109,7 @@ ACTION = Action(
         ),
     ),
     queue="signals",
+    on_standby=True,
     right="signal",
     statement_timeout_ms=10_000,
     lock_timeout_ms=1000,

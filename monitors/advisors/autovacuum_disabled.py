@@ -154,4 +154,5 @@ ADVISOR = Advisor(
     plural="Autovacuum is off for {count} tables that are written to.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
 )

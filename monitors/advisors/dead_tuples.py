@@ -157,4 +157,5 @@ ADVISOR = Advisor(
     plural="{count} tables are due for vacuum.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
 )

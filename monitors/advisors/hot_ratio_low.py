@@ -131,5 +131,6 @@ ADVISOR = Advisor(
     plural="Few updates of {count} tables are HOT.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     kept=True,
 )

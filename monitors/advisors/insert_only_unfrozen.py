@@ -135,5 +135,6 @@ ADVISOR = Advisor(
     plural="{count} big tables only grow and were never vacuumed.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     kept=True,
 )

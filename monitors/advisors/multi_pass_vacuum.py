@@ -138,6 +138,7 @@ ADVISOR = Advisor(
     plural="Vacuums of {count} tables went over their indexes more than once.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     reads=("tables", "progress"),
     kept=True,
 )

@@ -117,5 +117,6 @@ ADVISOR = Advisor(
     plural="The planner's statistics of {count} tables are stale.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     opens_after=300,  # autovacuum analyzes a freshly filled table within a minute or two
 )

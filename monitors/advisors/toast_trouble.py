@@ -128,4 +128,5 @@ ADVISOR = Advisor(
     plural="The TOAST tables of {count} tables are full of dead chunks.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
 )

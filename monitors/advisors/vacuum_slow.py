@@ -174,6 +174,7 @@ ADVISOR = Advisor(
     plural="{count} autovacuums go as slowly as the cost limit has it.",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     reads=("progress",),
     opens_after=60,
 )

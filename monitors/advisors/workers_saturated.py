@@ -104,6 +104,7 @@ ADVISOR = Advisor(
     subject="vacuum",
     defaults=DEFAULTS,
     advise=advise,
+    on_standby=False,
     reads=("tables", "progress"),
     kept=True,
 )

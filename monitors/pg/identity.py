@@ -128,3 +128,13 @@ def read_identity(connection: psycopg.Connection, *, with_settings: bool = True)
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     values: tuple[Any, ...] = (*row, settings)
     return Identity(connection.info.server_version, *values)
+
+
+def oid_of_database(connection: psycopg.Connection) -> int:
+    """Return the oid of the database that a connection is in; raises psycopg.Error."""
+    row = connection.execute(
+        "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()",
+        binary=True,
+    ).fetchone()
+    assert row is not None  # noqa: S101 - nobody drops a database that a connection is in
+    return int(row[0])

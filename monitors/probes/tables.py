@@ -112,6 +112,17 @@ class TablesSample(Sample):
         "pg_class_ctid",
     )
     refined = ("size_bytes",)
+    unreplicated = (
+        *(name for name in counters if name not in {"seq_scan", "seq_tup_read"}),
+        "n_live_tup",
+        "n_dead_tup",
+        "n_mod_since_analyze",
+        "n_ins_since_vacuum",
+        "last_vacuum",
+        "last_autovacuum",
+        "last_analyze",
+        "last_autoanalyze",
+    )
 
     class Meta:
         abstract = True

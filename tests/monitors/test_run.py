@@ -83,8 +83,10 @@ def test_a_target_that_nothing_may_be_done_to_is_refused(
 ) -> None:
     setattr(target, field, value)
 
-    with pytest.raises(Refused, match=says):
-        run.ask(person("dba"), target, "cancel_backend", CANCEL, source="")
+    table = {"database": "shop", "table": "public.t"}
+
+    with pytest.raises(Refused, match=says):  # a signal reaches a standby
+        run.preview(person("dba"), target, "vacuum", table, source="")
 
     assert Action.objects.count() == 0
     assert AuditEntry.objects.get().result == "refused"

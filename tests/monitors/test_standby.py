@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import perform, run
+from monitors import findings, perform, review, run
 from monitors.action import Refused
 from monitors.history import series
 from monitors.history.window import Window
-from monitors.models import HISTORY, Action, Snapshot, Target
+from monitors.models import HISTORY, Action, FindingRecord, Snapshot, Target
 from monitors.snapshot import take_now
 from tests import servers
 from tests.conftest import missing
@@ -78,7 +83,7 @@ def standby_of(primary: Server, home: Path) -> Iterator[Server]:
         cluster.stop()
 
 
-@pytest.fixture(params=[14, 18], ids=str)
+@pytest.fixture(params=[14, 15, 16, 17, 18], ids=str)
 def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Server]]:
     """A primary and its standby; the table `stock` has 500 rows and 500 dead ones."""
     try:
@@ -104,6 +109,132 @@ def one(server: Server, query: str) -> Any:
 def kinds_of_marks(target: Target) -> set[str]:
     now = timezone.now() + timedelta(seconds=1)
     return {mark["kind"] for mark in series.marks(target.pk, Window.last("1h", now))}
+
+
+def browser(user: Any) -> Client:
+    """Return a browser in which somebody has logged in."""
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
+    pair: tuple[Server, Server], watch: Register, person: Callable[..., Any], eventually: Any
+) -> None:
+    primary, standby = pair
+    with primary.connect() as superuser:
+        superuser.execute("ALTER SYSTEM SET autovacuum = off")
+        superuser.execute("SELECT pg_reload_conf()")
+    with standby.connect() as superuser:
+        superuser.execute("ALTER SYSTEM SET autovacuum = off")
+        superuser.execute("SELECT pg_reload_conf()")
+    eventually(lambda: one(standby, "SHOW autovacuum") == one(primary, "SHOW autovacuum") == "off")
+    read, copy = watch(primary, name="shop-1"), watch(standby, name="shop-standby")
+    probes = ["activity", "sessions", "databases", "tables", "settings"]
+    assert {result.state for one_of in (read, copy) for result in take_now(one_of, probes)} == {
+        "ok"
+    }
+    read, copy = Target.objects.get(pk=read.pk), Target.objects.get(pk=copy.pk)
+
+    assert "autovacuum_disabled" in {one.advisor for one in review.findings(read)}
+    assert {one.advisor for one in review.findings(copy)} <= {"fsync_off"}
+    findings.keep(copy.pk, set(probes))
+    assert not FindingRecord.objects.filter(target=copy, advisor="autovacuum_disabled").exists()
+    said = review.verdict(copy, [], page="vacuum")
+    assert (said.level, said.text) == ("unknown", review.ON_STANDBY["vacuum"])
+    assert "no table is due" not in review.verdict(copy, []).text
+
+    client = browser(person("viewer"))
+    for page in ("vacuum", "vacuum-queue"):
+        text = client.get(reverse(page, args=[copy.name])).content.decode()
+        assert "Not known on a standby" in text, page
+        assert f'href="{reverse("vacuum", args=[read.name])}"' in text, page
+        assert "Good." not in text, page
+        assert "Not known on a standby" not in (
+            client.get(reverse(page, args=[read.name])).content.decode()
+        )
+    address = reverse("vacuum", args=[copy.name]) + "?filter=all&format=json"
+    [row] = json.loads(b"".join(client.get(address).streaming_content))
+    assert (row["relname"], row["n_dead_tup"], row["n_live_tup"]) == ("stock", None, None)
+    assert row["xid_age"] is not None
+    fleet = json.loads(b"".join(client.get(reverse("fleet") + "?format=json").streaming_content))
+    assert {line["name"]: line["n_dead_tup"] for line in fleet}["shop-standby"] is None
+    assert {line["name"]: line["n_dead_tup"] for line in fleet}["shop-1"] >= 500
+
+    Target.objects.filter(pk=read.pk).delete()
+    text = client.get(reverse("vacuum", args=[copy.name])).content.decode()
+    assert "Register its primary" in text
+
+
+def test_a_signal_reaches_a_backend_of_a_standby(
+    pair: tuple[Server, Server],
+    watch: Register,
+    person: Callable[..., Any],
+    live: Callable[..., Any],
+    eventually: Callable[..., None],
+) -> None:
+    _, standby = pair
+    target = watch(standby, name="shop-standby", operator_user="operator")
+    take_now(target, ["activity"])
+    target = Target.objects.get(pk=target.pk)
+    assert target.in_recovery is True
+    dba = person("dba")
+    for name, state in (("cancel_backend", "idle"), ("terminate_backend", None)):
+        session = live(standby, user="owner", dbname="shop")
+        pid = session.info.backend_pid
+        began = one(standby, f"SELECT backend_start::text FROM pg_stat_activity WHERE pid = {pid}")
+        thread = threading.Thread(target=sleep_in, args=[session], daemon=True)
+        thread.start()
+        query = f"SELECT query_start::text FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
+        eventually(lambda query=query: one(standby, query))
+
+        arguments = {"pid": str(pid), "backend_start": began, "query_start": one(standby, query)}
+        row = run.preview(dba, target, name, arguments, source="test")
+        perform.preview_now(str(row.pk))
+        row = run.request(dba, Action.objects.get(pk=row.pk), source="test", confirmed=True)
+        perform.perform(str(row.pk))
+        row.refresh_from_db()
+
+        assert row.state == "succeeded", row.outcome
+        thread.join(10)
+        assert one(standby, f"SELECT state FROM pg_stat_activity WHERE pid = {pid}") == state
+
+
+def test_what_only_reads_or_counts_works_on_a_standby(
+    pair: tuple[Server, Server],
+    watch: Register,
+    person: Callable[..., Any],
+    done: Callable[..., Action],
+    eventually: Callable[..., None],
+) -> None:
+    primary, standby = pair
+    with primary.connect(dbname="shop") as superuser:
+        superuser.execute("CREATE EXTENSION pgstattuple")
+        superuser.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        superuser.execute("GRANT pg_stat_scan_tables TO operator")
+        superuser.execute("GRANT SELECT ON stock TO operator")
+        superuser.execute(
+            "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc"
+            " WHERE proname = 'pg_stat_statements_reset' LOOP"
+            " EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO operator', f); END LOOP; END $$"
+        )
+    extension = "SELECT 1 FROM pg_extension WHERE extname = 'pgstattuple'"
+    eventually(lambda: one(standby, extension))
+    target = watch(standby, name="shop-standby", operator_user="operator")
+    take_now(target)
+    target = Target.objects.get(pk=target.pk)
+    dba = person("dba")
+
+    measured = done(dba, target, "measure_bloat", table="public.stock")
+    reset = done(dba, target, "reset_statements")
+
+    assert measured.state == "succeeded", measured.outcome
+    assert reset.state == "succeeded", reset.outcome
+
+
+def sleep_in(session: Any) -> None:
+    with suppress(psycopg.Error):
+        session.execute("SELECT pg_sleep(60)")
 
 
 def test_a_standby_is_read_and_nothing_is_done_to_it_until_it_is_promoted(
