@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 from monitors import secrets
 from monitors.action import Action as Spec, Refused
 from monitors.models import Action, Target, TargetSecret
-from monitors.pg import backends, connect
+from monitors.pg import backends, connect, pinned
 from monitors.pg.errors import Unreachable
 from monitors.pg.identity import Identity, read_identity
 from monitors.probes import progress
@@ -41,13 +41,33 @@ MARGIN_SECONDS = 15
 """How much longer than its statement_timeout a statement is waited for."""
 
 
+SKIPPING = frozenset(
+    {
+        "analyze_rel",
+        "cluster_is_permitted_for_relation",
+        "cluster_rel",
+        "expand_vacuum_rel",
+        "reindex_relation",
+        "repack_is_permitted_for_relation",
+        "vacuum_is_permitted_for_relation",
+        "vacuum_is_relation_owner",
+        "vacuum_open_relation",
+        "vacuum_rel",
+        "ReindexMultipleTables",
+        "ReindexPartitions",
+        "ReindexRelationConcurrently",
+    }
+)
+"""Functions of the server's source whose only warnings say that something is left out."""
+
+
 @dataclass(frozen=True)
 class Notice:
     """What the server said besides the result."""
 
     severity: str  # WARNING, whatever the server's language
     sqlstate: str
-    text: str
+    text: str  # in the server's language: for people alone
     function: str  # of the server's source
 
     @property
@@ -56,13 +76,8 @@ class Notice:
 
         VACUUM and ANALYZE report success all the same.
         """
-        if self.severity != "WARNING":
-            return False
-        return (
-            "skipping" in self.text
-            or self.sqlstate in {"55P03", "42501"}
-            or self.function.startswith(("vacuum_is_", "expand_vacuum_rel", "vacuum_open_relation"))
-        )
+        left_out = self.sqlstate in {"55P03", "42501"} or self.function in SKIPPING
+        return self.severity == "WARNING" and left_out
 
 
 def application_name(row: Action) -> str:
@@ -195,7 +210,7 @@ class Hands:
         settings = {"application_name": name, **{key: str(ms) for key, ms in limits.items()}}
         try:
             with connect.deadline(connection, TAKE_SECONDS):
-                connect.set_session(connection, settings)
+                pinned.set_session(connection, settings)
         except (psycopg.Error, Unreachable):
             return False
         return True

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psycopg
 
-from monitors.pg import hosts, text
-from monitors.pg.errors import Unreachable, unreachable
+from monitors.pg import dial, hosts, pinned, text
+from monitors.pg.errors import Unreachable, reason_of
 
 CONNECT_TIMEOUT_SECONDS = 3
 UNSAFE_ENVIRONMENT = ("PG", "KRB5")
@@ -77,17 +77,13 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
     vanishes from under a statement of ours ends that statement when
     `client_connection_check` is on (PostgreSQL 14+, Linux). Raises Unreachable.
     """
-    options = {
-        "search_path": "",
+    wanted = pinned.PINNED | {
         "statement_timeout": str(statement_timeout_ms),
         "lock_timeout": str(lock_timeout_ms),
-        "idle_in_transaction_session_timeout": "30000",
-        "jit": "off",
-        "max_parallel_workers_per_gather": "0",
     }
     if read_only:  # else the server's own default holds: who made it read only meant us too
-        options["default_transaction_read_only"] = "on"
-    parameters: dict[str, object] = {
+        wanted["default_transaction_read_only"] = "on"
+    parameters: dict[str, str | int | None] = {
         "host": address.host,
         "hostaddr": hosts.allowed_address(address.host),
         "port": address.port,
@@ -99,7 +95,6 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
         "gssencmode": "disable",
         "passfile": NO_PASSWORDS,
         "sslcertmode": "disable",
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "tcp_user_timeout": 3000,
         "keepalives": 1,
         "keepalives_idle": 10,
@@ -107,28 +102,58 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
         "keepalives_count": 3,
         "application_name": f"howdah:{purpose}"[:63],
         "client_encoding": "UTF8",
-        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+        "options": pinned.options(wanted),
     }
     if address.sslmode in {"verify-ca", "verify-full"}:
         parameters["sslrootcert"] = root_certificates()
     strip_environment()
-    connection = connect_within(parameters, deadline_seconds)
-    prepare(connection, client_connection_check=client_connection_check)
+    connection = dial.dial(parameters, within(deadline_seconds))
+    try:
+        refuse_old(connection)
+        with deadline(connection, deadline_seconds):
+            pinned.pin(
+                connection,
+                wanted,
+                lambda: another(parameters, deadline_seconds),
+                acts=not read_only,
+            )
+            prepare(connection, client_connection_check=client_connection_check)
+    except Unreachable:
+        connection.close()
+        raise
+    except psycopg.Error as error:
+        connection.close()
+        raise Unreachable(reason_of(error)) from None
     return connection
 
 
-def connect_within(parameters: dict[str, object], seconds: float) -> psycopg.Connection:
-    """Connect, or raise Unreachable when that takes longer than `seconds`.
-
-    A peer that accepts and stays silent defeats connect_timeout only where a
-    proxy answers for it; psycopg's own wait is bounded by connect_timeout.
-    """
-    known = {name: value for name, value in parameters.items() if value is not None}
-    known["connect_timeout"] = max(2, min(CONNECT_TIMEOUT_SECONDS, int(seconds)))
+@contextlib.contextmanager
+def another(
+    parameters: Mapping[str, str | int | None], seconds: float
+) -> Iterator[psycopg.Connection]:
+    """Lend a second connection like one that was just opened; raises Unreachable."""
+    connection = dial.dial(parameters, within(seconds))
     try:
-        return psycopg.connect(autocommit=True, prepare_threshold=5, **known)  # type: ignore[arg-type]
-    except psycopg.Error as error:
-        raise unreachable(error) from None
+        with deadline(connection, seconds):
+            yield connection
+    finally:
+        connection.close()
+
+
+def within(seconds: float) -> float:
+    """Return how long connecting may take of so many seconds."""
+    return max(2, min(CONNECT_TIMEOUT_SECONDS, seconds))
+
+
+OLDEST_MAJOR = 14
+
+
+def refuse_old(connection: psycopg.Connection) -> None:
+    """Raise Unreachable for a version that no probe has SQL for."""
+    major = connection.info.server_version // 10000
+    if major < OLDEST_MAJOR:
+        message = f"PostgreSQL {major} is too old: {OLDEST_MAJOR} is the oldest that is read."
+        raise Unreachable(message)
 
 
 def prepare(connection: psycopg.Connection, *, client_connection_check: bool) -> None:
@@ -163,18 +188,6 @@ def read_any_bytes(connection: psycopg.Connection) -> None:
 BEGIN_SQL = """
 SELECT pg_catalog.set_config('statement_timeout', %s, true), pg_catalog.clock_timestamp()
 """
-
-
-# Only the bare word takes several arrays; an empty search_path finds it in pg_catalog.
-SET_SQL = """
-SELECT pg_catalog.set_config(name, value, false)
-  FROM unnest(%s::text[], %s::text[]) AS s (name, value)
-"""
-
-
-def set_session(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
-    """Change settings of a session until it ends; one round trip."""
-    connection.execute(SET_SQL, [list(settings), list(settings.values())])
 
 
 def forbid_nested_loops(connection: psycopg.Connection) -> None:

@@ -18,22 +18,66 @@ class DatabaseClosed(Unreachable):
     """The server answers, but does not let this login into this one database."""
 
 
-CLOSED = re.compile(
-    r"permission denied for database|database .* does not exist|too many connections for database"
-    r"|not currently accepting connections|cannot connect to invalid database|pg_hba\.conf",
-    re.IGNORECASE,
+REFUSED = re.compile(
+    r"failed:\s+[^:\n]+:\s+(?P<sqlstate>[0-9A-Z]{5}):\s+(?P<text>[^\n]*)"
+    r"(?:.*\n[^:\n]+:\s+(?P<routine>\w+), [\w.-]+:\d+)?\s*$",
+    re.DOTALL,
+)
+"""What a server said at login, as libpq words it at its most verbose, in any language."""
+
+HBA = "The server's pg_hba.conf has no entry for this host, user and database, or rejects them."
+HBA_PLAIN = (
+    "The server's pg_hba.conf has no entry for this host, user and database without TLS, or rejects"
+    " them: where it asks for TLS choose a stronger sslmode, else add the entry."
+)
+REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
+    ("42501", "CheckMyDatabase", DatabaseClosed,
+     "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it."),
+    ("3D000", "", DatabaseClosed, "The database does not exist on the server."),
+    ("55000", "InitPostgres", DatabaseClosed,
+     "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."),
+    ("55000", "", DatabaseClosed,
+     "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"),
+    ("53300", "CheckMyDatabase", DatabaseClosed,
+     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"),
+    ("53300", "InitializeSessionUserId", Unreachable,
+     "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"),
+    ("53300", "", Unreachable, "Too many connections: the server has no slot left for this login."),
+    ("28000", "ClientAuthentication", DatabaseClosed, HBA),
+    ("28000", "InitializeSessionUserId", Unreachable,
+     "The role may not log in, or does not exist: ALTER ROLE … LOGIN, or CREATE ROLE … LOGIN."),
+    ("28P01", "", Unreachable, "Password authentication failed: check user and password."),
+    ("57P03", "", Unreachable,
+     "The server does not accept connections yet: it is starting up, shutting down or recovering."),
+    ("57P01", "", Unreachable, "The server closed the connection."),
+    ("57P02", "", Unreachable, "The server closed the connection."),
+)  # fmt: skip
+"""SQLSTATE, the function of the server's source ('' for any) -> what to raise: words decide nothing."""
+
+POOLER_REFUSES = (
+    "PgBouncer answers there and refuses Howdah's settings (options). Connect to the server itself,"
+    " or let pgbouncer.ini say ignore_startup_parameters = options, and pool_mode = session for"
+    " this database."
 )
 
 
-def unreachable(error: psycopg.Error) -> Unreachable:
-    """Return what to raise for an error while connecting."""
-    kind = DatabaseClosed if CLOSED.search(primary_text(error)) else Unreachable
-    return kind(reason_of(error))
+def refusal(message: str, *, encrypted: bool) -> Unreachable:
+    """Return what to raise for a connection that failed, from libpq's most verbose message."""
+    found = REFUSED.search(message)
+    if found is None:
+        return Unreachable(libpq_reason(primary_text(psycopg.Error(message))))
+    sqlstate, routine = found["sqlstate"], found["routine"] or ""
+    # PgBouncer has one SQLSTATE for all it says, and one language.
+    if sqlstate == "08P01" and "unsupported startup parameter" in found["text"]:
+        return Unreachable(POOLER_REFUSES)
+    for state, function, kind, reason in REFUSALS:
+        if sqlstate == state and function in {"", routine}:
+            return kind(HBA_PLAIN if reason == HBA and not encrypted else reason)
+    return Unreachable(sentence(found["text"]))
 
 
-# psycopg has no SQLSTATE for a failure while connecting: the text decides, and
-# a server that speaks another language falls through to its own words.
-CONNECT_REASONS: tuple[tuple[str, str], ...] = (
+# What libpq says itself, not the server: psycopg brings its own, which speaks English alone.
+LIBPQ_REASONS: tuple[tuple[str, str], ...] = (
     (r"connection refused", "Connection refused: no server listens there."),
     (r"could not translate host name|name or service not known|nodename nor servname"
      r"|no address associated|temporary failure in name resolution",
@@ -41,34 +85,7 @@ CONNECT_REASONS: tuple[tuple[str, str], ...] = (
     (r"no route to host", "No route to the host."),
     (r"network is unreachable", "The network is unreachable."),
     (r"timeout expired|timed out", "No answer within the time limit: check address and firewall."),
-    (r"permission denied for database",
-     "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it."),
-    (r"too many connections for role",
-     "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"),
-    (r"too many connections for database",
-     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"),
-    (r"too many clients already|remaining connection slots|too many connections",
-     "Too many connections: the server has no slot left for this login."),
-    (r"password authentication failed|authentication failed",
-     "Password authentication failed: check user and password."),
     (r"no password supplied", "The server asks for a password and none is stored."),
-    (r"no pg_hba\.conf entry .*SSL encryption",
-     "The server's pg_hba.conf has no entry for this host, user and database."),
-    (r"no pg_hba\.conf entry",
-     "The server's pg_hba.conf has no entry for this host, user and database without TLS:"
-     " where it asks for TLS choose a stronger sslmode, else add the entry."),
-    (r"pg_hba\.conf rejects",
-     "The server's pg_hba.conf rejects this host, user and database."),
-    (r"role .* does not exist", "The role does not exist on the server."),
-    (r"cannot connect to invalid database",
-     "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."),
-    (r"database .* does not exist", "The database does not exist on the server."),
-    (r"is not permitted to log in", "The role may not log in: ALTER ROLE … LOGIN."),
-    (r"the database system is starting up", "The server is starting up."),
-    (r"the database system is shutting down", "The server is shutting down."),
-    (r"is not currently accepting connections",
-     "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"),
-    (r"in recovery mode|not accepting connections", "The server does not accept connections yet."),
     (r"server does not support ssl|does not support ssl",
      "The server does not offer TLS: enable it there, or choose a weaker sslmode."),
     (r"certificate verify failed|root certificate",
@@ -81,9 +98,17 @@ CONNECT_REASONS: tuple[tuple[str, str], ...] = (
     (r"received invalid response|invalid response to|expected authentication request|"
      r"unsupported frontend protocol|protocol version|invalid length of startup",
      "What answers there does not speak PostgreSQL's protocol."),
-    (r"server closed the connection unexpectedly|connection reset by peer|terminating connection",
+    (r"server closed the connection unexpectedly|connection reset by peer",
      "The server closed the connection."),
 )  # fmt: skip
+
+
+def libpq_reason(text: str) -> str:
+    """Return a sentence for a failure of libpq's own; what has none stays in its words."""
+    for pattern, reason in LIBPQ_REASONS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return reason
+    return sentence(text)
 
 
 def reason_of(error: Exception) -> str:
@@ -94,11 +119,11 @@ def reason_of(error: Exception) -> str:
         return "The read was cancelled: it took longer than its time limit."
     if isinstance(error, errors.LockNotAvailable):
         return "A lock was not free within the time limit."
+    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown):
+        return "The server closed the connection."
     text, detail = primary_text(error), detail_of(error)
-    if isinstance(error, psycopg.OperationalError):
-        for pattern, reason in CONNECT_REASONS:
-            if re.search(pattern, text, re.IGNORECASE):
-                return reason
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return libpq_reason(text)
     return sentence(f"{sentence(text)} {sentence(detail)}" if detail else text)
 
 

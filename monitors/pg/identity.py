@@ -57,10 +57,12 @@ SETTINGS = (
 )
 # The view gives plain numbers in each setting's own unit, current_setting() does not.
 # What the command line sets awaits no restart, whatever a file says: it wins again.
+# What the login carries or Howdah sets is not the server's value, which is not known then.
 SETTINGS_SQL = """
 SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS awaits
   FROM pg_catalog.pg_settings AS s
- WHERE s.name = ANY (%(names)s) OR s.pending_restart
+ WHERE s.name = ANY (%(names)s) AND s.source NOT IN ('client', 'session', 'user', 'database user')
+    OR s.pending_restart
  ORDER BY s.name
 """
 AWAITING = "pending_restart"
@@ -84,7 +86,9 @@ class Identity:
     superuser: bool  # of the login that asks
     reads_all_stats: bool  # else other roles' sessions and statements are hidden from it
     target_at: datetime
-    settings: dict[str, str]  # name -> value in the setting's own unit; AWAITING -> names
+    settings: dict[
+        str, str
+    ]  # of SETTINGS, those that are known, in their own units; AWAITING -> names
 
     @property
     def epoch(self) -> str:

@@ -34,6 +34,7 @@ SELECT s.name,
        s.setting
   FROM pg_catalog.pg_settings AS s
  WHERE s.name = ANY (%(names)s)
+   AND s.source NOT IN ('client', 'session', 'user', 'database user')
 """
 
 
@@ -69,6 +70,9 @@ def read(connection: psycopg.Connection, relid: int) -> TableOptions | None:
 
 
 def settings(connection: psycopg.Connection, names: Iterable[str]) -> dict[str, str]:
-    """Return {name: setting} of those that the server knows, in the setting's own unit."""
+    """Return {name: setting} of those that the server knows, in the setting's own unit.
+
+    What the login carries is not the server's value and left out.
+    """
     rows = connection.execute(SETTINGS_SQL, {"names": list(names)}).fetchall()
     return dict(rows)

@@ -223,7 +223,10 @@ MISTAKES: dict[str, Make] = {
     "hangs later": at_peer(
         "The server did not answer within 1 s.", lambda: peers.Imitation("18.1")
     ),
-    "may not log in": as_role("The role may not log in: ALTER ROLE … LOGIN.", user="asleep"),
+    "may not log in": as_role(
+        "The role may not log in, or does not exist: ALTER ROLE … LOGIN, or CREATE ROLE … LOGIN.",
+        user="asleep",
+    ),
     "may not connect": as_role(
         "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it.",
         dbname="closed",

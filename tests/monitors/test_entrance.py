@@ -89,13 +89,16 @@ def test_a_server_that_asks_for_tls_and_a_role_that_it_does_not_know_read_differ
         rejected = refusal(server, watch)
 
     assert without_tls == (
-        "The server's pg_hba.conf has no entry for this host, user and database without TLS:"
-        " where it asks for TLS choose a stronger sslmode, else add the entry."
+        "The server's pg_hba.conf has no entry for this host, user and database without TLS, or"
+        " rejects them: where it asks for TLS choose a stronger sslmode, else add the entry."
     )
     assert unknown == "Password authentication failed: check user and password."
     assert not_listed == either
-    assert either == "The server's pg_hba.conf has no entry for this host, user and database."
-    assert rejected == "The server's pg_hba.conf rejects this host, user and database."
+    # One SQLSTATE and one place of the source for both; the words are in the server's language.
+    assert either == (
+        "The server's pg_hba.conf has no entry for this host, user and database, or rejects them."
+    )
+    assert rejected == without_tls
 
 
 def test_the_limit_of_a_role_of_a_database_and_of_the_server_read_differently(

@@ -56,7 +56,7 @@ def test_every_session_has_its_limits(embedded: Server) -> None:
         shown = ", ".join(f"current_setting('{name}')" for name in names)
         found = session.execute(f"SELECT {shown}".encode()).fetchone()
 
-    assert found == ("1s", "500ms", "", "on", "howdah:test", "30s", "1s")
+    assert found == ("1s", "500ms", '""', "on", "howdah:test", "30s", "1s")
 
 
 def test_the_password_is_in_no_representation(embedded: Server) -> None:

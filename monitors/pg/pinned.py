@@ -1,0 +1,181 @@
+"""What every session of Howdah is set to, and the proof that it holds.
+
+A role, a database, the server and a pooler on the way may all set a session
+otherwise: then times are spelled in another zone, a VACUUM without the right
+says nothing, or a read has no time limit. So what was set is read back, and a
+connection on which it does not hold is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+import psycopg
+
+from monitors.pg.errors import Unreachable
+
+ROUNDS = 5
+"""How often two connections are compared before they count as two sessions."""
+NAMED = 3
+"""Settings that a sentence names."""
+
+# A role, a database or the server may set each of these otherwise: what is read back, how it is
+# spelled, what is told of a VACUUM, and how long all of it may take.
+PINNED = {
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "client_min_messages": "notice",
+    "DateStyle": "ISO, MDY",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "exit_on_error": "off",
+    "extra_float_digits": "1",
+    "idle_in_transaction_session_timeout": "30000",
+    "IntervalStyle": "postgres",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+    "quote_all_identifiers": "off",
+    "role": "none",
+    "row_security": "on",
+    # PgBouncer 1.26 ends a connection whose search_path is empty text; this is an empty name.
+    "search_path": '""',
+    "standard_conforming_strings": "on",
+    "TimeZone": "UTC",
+    "transform_null_equals": "off",
+}
+"""Each setting as `pg_settings` shows it; given at the start, which a role's own value does not beat."""
+LATER = {
+    "idle_session_timeout": "0",  # 14: an older server must get as far as being told so
+    "restrict_nonsystem_relation_kind": "",  # 17, and late minor versions before it
+    "stats_fetch_consistency": "cache",  # 15
+    "transaction_timeout": "0",  # 17
+}
+"""The same for what not every version has: a start would fail, so they are set after it."""
+
+
+def options(settings: Mapping[str, str]) -> str:
+    """Return settings as a connection's `options`, blanks escaped."""
+    escaped = {name: value.replace(" ", r"\ ") for name, value in settings.items()}
+    return " ".join(f"-c {name}={value}" for name, value in escaped.items())
+
+
+# Only the bare word takes several arrays; an empty search_path finds it in pg_catalog.
+SET_SQL = """
+SELECT pg_catalog.set_config(name, value, false)
+  FROM unnest(%s::text[], %s::text[]) AS s (name, value)
+"""
+
+
+def set_session(connection: psycopg.Connection, settings: Mapping[str, str]) -> None:
+    """Change settings of a session until it ends; one round trip."""
+    connection.execute(SET_SQL, [list(settings), list(settings.values())])
+
+
+READ_BACK_SQL = """
+SELECT s.name, s.setting
+  FROM pg_catalog.pg_settings AS s
+ WHERE s.name = ANY (%(names)s)
+    OR s.name = 'track_counts' AND s.source IN ('user', 'database user')
+ UNION ALL
+SELECT 'role', pg_catalog.current_setting('role')
+ UNION ALL
+SELECT 'pid', pg_catalog.pg_backend_pid()::text
+"""
+PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
+
+IN_TRANSACTION_MODE = (
+    "A pooler in transaction mode answers there: two connections got one process of the server, so"
+    " no time limit would hold. Connect to the server itself, or set pool_mode = session for this"
+    " database in the pooler."
+)
+NO_SERVER = (
+    "{what} did not keep Howdah's settings ({named}): its sessions would have no limits there."
+    " Connect to the PostgreSQL server itself."
+)
+UNCOUNTED = (
+    "track_counts is off for this login alone, so a VACUUM of it would leave no trace in the"
+    " statistics. Run as a superuser: ALTER ROLE … RESET track_counts;"
+)
+
+
+def pin(
+    connection: psycopg.Connection,
+    wanted: Mapping[str, str],
+    another: Callable[[], AbstractContextManager[psycopg.Connection]],
+    *,
+    acts: bool,
+) -> None:
+    """Make sure that a new session is set to what is wanted, and to LATER.
+
+    `another` opens a second connection to the same place: behind a pooler, which
+    gives each client a pid of its own making, nothing is set before it is
+    known that no other client would get it. Raises Unreachable, psycopg.Error.
+    """
+    wanted = {**wanted, **LATER}
+    seen = read_back(connection, wanted)
+    missing = differences(seen, wanted)
+    pooled = seen["pid"] != str(connection.info.backend_pid)
+    if pooled:
+        refuse_shared(connection, another)
+    settable = {name: value for name, value in missing.items() if pooled or name in LATER}
+    if settable:
+        set_session(connection, settable)
+        missing = differences(read_back(connection, wanted), wanted)
+    # Only a superuser may set it, so it can't be pinned.
+    if acts and seen.get("track_counts") == "off":
+        raise Unreachable(UNCOUNTED)
+    if missing:
+        what = "The pooler there" if pooled else "What answers there"
+        raise Unreachable(NO_SERVER.format(what=what, named=named(missing)))
+
+
+def read_back(connection: psycopg.Connection, names: Mapping[str, str]) -> dict[str, str]:
+    """Return {name: setting} as the server has them, and its `pid`; what it lacks is not in it."""
+    values = {"names": list(names)}
+    return dict(connection.execute(READ_BACK_SQL, values, prepare=False).fetchall())
+
+
+def differences(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return what is wanted and not so; what not every version has may be missing."""
+    return {
+        name: value
+        for name, value in wanted.items()
+        if seen.get(name, value if name in LATER else None) != value
+    }
+
+
+def named(missing: Mapping[str, str]) -> str:
+    """Return `statement_timeout, lock_timeout, role and 4 more`."""
+    first = ", ".join(list(missing)[:NAMED])
+    more = len(missing) - NAMED
+    return f"{first} and {more} more" if more > 0 else first
+
+
+def refuse_shared(
+    connection: psycopg.Connection,
+    another: Callable[[], AbstractContextManager[psycopg.Connection]],
+) -> None:
+    """Raise Unreachable where a pooler gives clients that stay a process for a moment only.
+
+    In session mode each has one of its own, always the same. Else the second
+    client's transaction gets the process that the first one had, or, where
+    others are quicker, the first one gets another.
+    """
+    own = pid_of(connection)
+    with another() as other:
+        theirs = pid_of(other)
+        for _ in range(ROUNDS):
+            with other.transaction():
+                if pid_of(other) != theirs or theirs == own:
+                    raise Unreachable(IN_TRANSACTION_MODE)
+                if pid_of(connection) != own:
+                    raise Unreachable(IN_TRANSACTION_MODE)
+
+
+def pid_of(connection: psycopg.Connection) -> int:
+    """Return the pid of the process that answers, as the server has it."""
+    row = connection.execute(PID_SQL, prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    pid: int = row[0]
+    return pid
