@@ -286,6 +286,8 @@ class Watch:
     """Whether we cancelled the statement ourselves."""
     blockers: list[dict[str, Any]] = field(default_factory=list)
     """Whom it last waited for."""
+    phase: str = ""
+    """Where the server last said it was."""
     eye: psycopg.Connection | None = None
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     """What the statement returned."""
@@ -312,15 +314,17 @@ class Watch:
             with connect.deadline(connection, 5):
                 seen |= progress_of(connection, self.pid, self.server_version)
                 waits = backends.blockers_of(connection, self.pid)
+                behind = len(backends.waiters_behind(connection, self.pid)) if waits else 0
         except (psycopg.Error, Unreachable) as error:
             log.warning("Action %s: not watched: %s", self.row.pk, type(error).__name__)
             self.close()
             return seen
+        self.phase = str(seen.get("phase", self.phase))
         if waits:
             self.blockers = waits
-            phase = str(seen.get("phase", ""))
-            named = phase if phase.startswith("waiting") else "waiting for a lock"
-            seen |= {"phase": named, "waits_for": words_of(waits[0]), "blockers": waits}
+            named = self.phase if self.phase.startswith("waiting") else "waiting for a lock"
+            waits_for = words_of(waits[0]) + (f", and {behind} wait behind this" if behind else "")
+            seen |= {"phase": named, "waits_for": waits_for, "blockers": waits}
         return seen
 
     def stop(self) -> None:

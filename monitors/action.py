@@ -163,6 +163,9 @@ class Action:
     done then, and whoever queues behind it gets through between two tries."""
     lock: str = ""
     """Mode of the lock it takes on the table, '' for none."""
+    late_lock: str = ""
+    """The phase in which it asks for its lock, where that comes after its work: one that is
+    not free costs all of it. '' where the lock comes first."""
     destructive: bool = False
     """Asks for a confirmation."""
     second_person: bool = False

@@ -721,7 +721,7 @@ class VacuumRun(models.Model):
     """
 
     class Kind(models.TextChoices):
-        """What ran, as PostgreSQL counts it; the last two are seen only while they run."""
+        """What ran, as PostgreSQL counts it; the last three are seen only while they run."""
 
         VACUUM = "vacuum", "VACUUM"
         AUTOVACUUM = "autovacuum"
@@ -729,6 +729,7 @@ class VacuumRun(models.Model):
         AUTOANALYZE = "autoanalyze"
         VACUUM_FULL = "vacuum_full", "VACUUM FULL"
         CLUSTER = "cluster", "CLUSTER"
+        REPACK = "repack", "REPACK"
 
     class Exactness(models.TextChoices):
         """How it is known."""

@@ -402,7 +402,14 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
     if spec.tries > 1:
         seconds = f"{spec.tries} times {seconds}"
     what = "The table's lock" if spec.lock else "A lock"
+    if spec.late_lock and watch.phase != spec.late_lock:
+        what = "What it waits for before it begins"
     outcome = f"{what} was not free within {seconds}: {who or 'its holder is gone'}."
+    if spec.late_lock and watch.phase == spec.late_lock:
+        outcome += (
+            " All its work was lost, and the table is as before: ask again when nobody holds it"
+            " for long, or with more wait_seconds."
+        )
     return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
 
 

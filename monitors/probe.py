@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from django.db import models
 
 OLDEST_MAJOR = 14
-NEWEST_MAJOR = 18
+NEWEST_MAJOR = 19
 ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
 """Views that show other roles' rows empty, without an error, to who lacks pg_read_all_stats."""
 

@@ -35,6 +35,7 @@ MANUAL = {
     VacuumRun.Kind.ANALYZE: ("analyze", "vacuum"),
     VacuumRun.Kind.VACUUM_FULL: ("vacuum_full",),
     VacuumRun.Kind.CLUSTER: ("cluster",),
+    VacuumRun.Kind.REPACK: ("repack",),
 }
 """Which of our actions does it."""
 COMMANDS = {
@@ -44,7 +45,11 @@ COMMANDS = {
     VacuumRun.Kind.AUTOANALYZE: "ANALYZE",
 }
 COUNTED = tuple(COMMANDS)
-REWRITES = {"VACUUM FULL": VacuumRun.Kind.VACUUM_FULL, "CLUSTER": VacuumRun.Kind.CLUSTER}
+REWRITES = {
+    "VACUUM FULL": VacuumRun.Kind.VACUUM_FULL,
+    "CLUSTER": VacuumRun.Kind.CLUSTER,
+    "REPACK": VacuumRun.Kind.REPACK,
+}
 """What no counter counts, by the command of `progress`."""
 
 Changed = tuple[Change, Row | None, Row]
@@ -292,7 +297,7 @@ def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot:
 def runs_in_progress(
     place: Place, snapshot: Snapshot, seen: Seen, _datname: str
 ) -> list[VacuumRun]:
-    """Return the rewrites (VACUUM FULL, CLUSTER) that are no longer running: no counter has them."""
+    """Return the rewrites (VACUUM FULL, CLUSTER, REPACK) that are no longer running: no counter has them."""
     over = [key for key in seen.gone if key[1] in REWRITES]
     if not over:
         return []

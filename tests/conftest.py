@@ -38,7 +38,14 @@ COMPARE = {
 }
 EVERYTHING_ON_19 = "HOWDAH_TEST_EVERYTHING_ON_19"
 """Environment variable that runs every test of `server` on 19 too, not only those of ALSO_ON_19."""
-ALSO_ON_19 = ("monitors/probes/", "monitors/actions/", "monitors/pg/", "monitors/test_probes.py")
+ALSO_ON_19 = (
+    "monitors/probes/",
+    "monitors/actions/",
+    "monitors/pg/",
+    "monitors/test_probes.py",
+    "monitors/test_vacuum_runs.py",
+    "monitors/test_autovacuum_queue.py",
+)
 stack = ExitStack()
 
 

@@ -5,18 +5,25 @@ Source: https://www.postgresql.org/docs/19/sql-repack.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from monitors import table_action
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
-from monitors.pg import relations
+from monitors.pg import relations, repack
+from monitors.pg.relations import Relation
 
 MAJOR = 19
 LOCK = "AccessExclusiveLock"
 WAIT_SECONDS = 5
+"""For the lock of one that is not concurrent: nothing is lost when it is not free."""
+SWAP_SECONDS = 60
+NAMED = 5
+"""Others that a sentence names."""
 CONCURRENTLY = Parameter(
     name="concurrently",
     kind=Kind.CHOICE,
@@ -25,10 +32,20 @@ CONCURRENTLY = Parameter(
     help="on: others read and write meanwhile, and are locked out only for the moment of the swap",
     option=True,
 )
+WAIT = Parameter(
+    name="wait_seconds",
+    kind=Kind.INT,
+    default=str(SWAP_SECONDS),
+    minimum=5,
+    maximum=3600,
+    help="concurrently: how long the swap may wait for its lock, while all others queue behind it;"
+    " when that is over, all its work is lost",
+    option=True,
+)
 
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
-    """Raise Refused before 19, Changed unless the oid is still the same table."""
+    """Raise Refused for all that the server would refuse, Changed unless it is the same table."""
     major = connection.info.server_version // 10000
     if major < MAJOR:
         message = (
@@ -37,15 +54,24 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         )
         raise Refused(message)
     relation = table_action.same_table(connection, identity)
-    if is_concurrent(arguments) and (relation.relkind != "r" or relation.relpersistence != "p"):
-        message = f"{relation.name} can't be repacked concurrently: it is no ordinary logged table."
+    if is_concurrent(arguments):
+        reason = repack.reason_not_concurrently(connection, relation)
+        if reason:
+            message = f"{reason} Nothing was sent; without concurrently it locks everybody out."
+            raise Refused(message)
+    if not repack.may_maintain(connection, relation.relid):
+        message = f"The login has no right to repack {relation.name}: GRANT pg_maintain gives it."
         raise Refused(message)
     seen = table_action.seen(connection, relation, LOCK)
     size = relations.measure(connection, relation.relid)["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
         facts.append(("Free disk space needed", f"up to {relations.size_text(2 * size)}"))
-    return replace(seen, facts=facts, warnings=[*warnings(arguments), *seen.warnings])
+    return replace(
+        seen,
+        facts=facts,
+        warnings=[*warnings(connection, arguments, relation, seen.conflicts), *seen.warnings],
+    )
 
 
 def is_concurrent(arguments: Arguments) -> bool:
@@ -53,18 +79,78 @@ def is_concurrent(arguments: Arguments) -> bool:
     return arguments.get("concurrently") != "off"
 
 
-def warnings(arguments: Arguments) -> list[str]:
-    """Return what it keeps others from."""
+def warnings(
+    connection: psycopg.Connection,
+    arguments: Arguments,
+    relation: Relation,
+    holders: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """Return what it keeps others from, and who keeps it from going on."""
     disk = "The server can't say how much disk space is free: look before you start."
-    if is_concurrent(arguments):
-        return [
-            "The table needs a primary key or a replica identity index. Changes made meanwhile"
-            " are kept by a replication slot of its own and applied before the swap, which locks"
-            " everybody out for a moment.",
-            "Transactions that began before it may afterwards see the table empty.",
-            disk,
-        ]
-    return ["Nobody can read or write the table until it is done.", disk]
+    if not is_concurrent(arguments):
+        return ["Nobody can read or write the table until it is done.", disk]
+    return [
+        *start_warnings(connection),
+        *swap_warnings(arguments.get("wait_seconds") or WAIT.default, holders),
+        blind_warning(repack.blind(connection, relation.relid)),
+        disk,
+    ]
+
+
+def start_warnings(connection: psycopg.Connection) -> list[str]:
+    """Return for whom it waits before it begins, if for anybody."""
+    said = []
+    writers = repack.writers(connection)
+    if writers:
+        said.append(
+            "It begins once all transactions of the server that have written are over; now that"
+            f" is {named(writers)}. Nothing is lost when it can't begin in time."
+        )
+    for gid, database in repack.prepared(connection)[:NAMED]:
+        said.append(
+            f"The prepared transaction {gid} in {database} keeps it from beginning:"
+            " COMMIT PREPARED or ROLLBACK PREPARED it first."
+        )
+    return said
+
+
+def swap_warnings(seconds: str, holders: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the swap waits for, and who would make it wait if it were now."""
+    waits = (
+        f"The swap at its end locks everybody out for a moment. It waits at most {seconds} s"
+        " (wait_seconds) for whoever uses the table then, and all others queue behind it; when"
+        " that is over, all its work is lost and the table is as before."
+    )
+    if not holders:
+        return [waits]
+    return [f"{waits} Now it would wait for {named(holders)}."]
+
+
+def blind_warning(blind: Sequence[Mapping[str, Any]]) -> str:
+    """Return who may find the table empty: the new file has no rows for an older snapshot."""
+    text = (
+        "Whoever has a snapshot from before the swap and reads the table only after it sees it"
+        " empty: transactions in REPEATABLE READ and SERIALIZABLE, dumps, queries on standbys."
+    )
+    return f"{text} Such a snapshot now: {named(blind)}." if blind else text
+
+
+def named(backends: Sequence[Mapping[str, Any]]) -> str:
+    """Return `pid 4711 (billing-api), pid 4712 (psql) and 3 more`."""
+    names = [
+        f"pid {one['pid']} ({one['application_name'] or one['usename'] or 'unnamed'})"
+        for one in backends[:NAMED]
+    ]
+    more = len(backends) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def adapt(spec: Action, arguments: Arguments) -> Action:
+    """Wait for the swap as long as was asked: there a lock that is not free costs all the work."""
+    if not is_concurrent(arguments):
+        return replace(spec, lock_timeout_ms=WAIT_SECONDS * 1000, late_lock="")
+    seconds = int(arguments.get("wait_seconds") or WAIT.default)
+    return replace(spec, lock_timeout_ms=seconds * 1000)
 
 
 def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:
@@ -88,12 +174,14 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="repack",
     verb="Repack",
-    parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, CONCURRENTLY),
+    parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, CONCURRENTLY, WAIT),
     queue="long",
     right="maintain",
     statement_timeout_ms=6 * 3600 * 1000,
-    lock_timeout_ms=WAIT_SECONDS * 1000,
+    lock_timeout_ms=SWAP_SECONDS * 1000,
     lock=LOCK,
+    late_lock="catch-up",
+    adapt=adapt,
     since=MAJOR,
     destructive=True,
     second_person=True,

@@ -56,6 +56,7 @@ SELECT a.pid,
        pg_catalog.pg_blocking_pids(a.pid) AS blockers
   FROM pg_catalog.pg_stat_activity AS a
  WHERE a.wait_event_type = 'Lock'
+    OR a.wait_event = 'RepackWorkerExport'  -- its worker waits for a lock
 """
 
 DESCRIBED_SQL = """

@@ -1,4 +1,4 @@
-"""What long maintenance is doing: VACUUM, ANALYZE, CLUSTER, VACUUM FULL, index builds.
+"""What long maintenance is doing: VACUUM, ANALYZE, CLUSTER, VACUUM FULL, REPACK, index builds.
 
 Source: https://www.postgresql.org/docs/current/progress-reporting.html
 """
@@ -72,7 +72,8 @@ class ProgressSample(Sample):
         abstract = True
 
 
-# 17 counts dead rows in bytes, 18 says how long a vacuum slept.
+# 17 counts dead rows in bytes, 18 says how long a vacuum slept, 19 tells REPACK from VACUUM FULL:
+# the older view of both is there still and calls it one.
 SQL_14 = """
 SELECT p.pid,
        p.command,
@@ -228,10 +229,68 @@ SELECT p.pid,
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 """
 
+SQL_19 = """
+SELECT p.pid,
+       p.command,
+       p.datname::text AS datname,
+       p.relid,
+       p.phase,
+       p.done,
+       p.total,
+       p.index_vacuum_count,
+       a.backend_type = 'autovacuum worker' AS autovacuum,
+       coalesce(p.started_by = 'autovacuum_wraparound', false) AS wraparound,
+       a.query_start AS started_at,
+       a.usename::text AS usename,
+       a.wait_event_type,
+       a.wait_event,
+       p.heap_blks_total,
+       p.heap_blks_scanned,
+       p.heap_blks_vacuumed,
+       NULL::bigint AS max_dead_tuples,
+       NULL::bigint AS num_dead_tuples,
+       p.max_dead_tuple_bytes,
+       p.dead_tuple_bytes,
+       p.num_dead_item_ids,
+       p.indexes_total,
+       p.indexes_processed,
+       p.delay_time
+  FROM (SELECT v.pid, 'VACUUM' AS command, v.datname, v.relid::bigint AS relid, v.phase,
+               CASE v.phase WHEN 'scanning heap' THEN v.heap_blks_scanned
+                            ELSE v.heap_blks_vacuumed END AS done,
+               v.heap_blks_total AS total, v.index_vacuum_count,
+               v.heap_blks_total, v.heap_blks_scanned, v.heap_blks_vacuumed,
+               v.max_dead_tuple_bytes, v.dead_tuple_bytes, v.num_dead_item_ids,
+               v.indexes_total, v.indexes_processed, v.delay_time, v.started_by
+          FROM pg_catalog.pg_stat_progress_vacuum AS v
+         UNION ALL
+        SELECT n.pid, 'ANALYZE', n.datname, n.relid::bigint, n.phase,
+               n.sample_blks_scanned, n.sample_blks_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, n.delay_time,
+               n.started_by
+          FROM pg_catalog.pg_stat_progress_analyze AS n
+         UNION ALL
+        SELECT c.pid, c.command, c.datname, c.relid::bigint, c.phase,
+               c.heap_blks_scanned, c.heap_blks_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8,
+               NULL::text
+          FROM pg_catalog.pg_stat_progress_repack AS c
+         UNION ALL
+        SELECT x.pid, x.command, x.datname, x.relid::bigint, x.phase,
+               x.blocks_done, x.blocks_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8,
+               NULL::text
+          FROM pg_catalog.pg_stat_progress_create_index AS x) AS p
+  JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
+"""
+
 PROBE = Probe(
     name="progress",
     sample=ProgressSample,
-    sql={14: SQL_14, 17: SQL_17, 18: SQL_18},
+    sql={14: SQL_14, 17: SQL_17, 18: SQL_18, 19: SQL_19},
     every=timedelta(seconds=10),
     fast=True,
     rollups=False,

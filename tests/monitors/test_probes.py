@@ -54,7 +54,7 @@ def test_the_server_returns_what_the_sample_declares(probe: Probe, server: Serve
         rows = in_order(probe, names, cursor.fetchall())
 
     assert all(len(row) == len(probe.sample.columns()) for row in rows)
-    if server.major == NEWEST_MAJOR:
+    if text == probe.sql_for(NEWEST_MAJOR * 10000, version):  # the newest one
         assert set(names) == set(probe.sample.columns())
 
 

@@ -264,12 +264,23 @@ def test_progress_adds_start_role_phases_and_passes(server, watch, slowly, event
         assert samples[0]["max_dead_tuples"] is None
 
 
-def test_a_rewrite_is_recorded_when_it_was_seen_to_run(server, watch, eventually, live):
+@pytest.mark.parametrize(
+    ("command", "kind", "statement"),
+    [
+        ("VACUUM FULL", "vacuum_full", "VACUUM FULL"),
+        pytest.param("REPACK", "repack", "REPACK", marks=pytest.mark.pg(">=19")),
+        pytest.param("REPACK", "repack", "REPACK (CONCURRENTLY)", marks=pytest.mark.pg(">=19")),
+    ],
+)
+def test_a_rewrite_is_recorded_when_it_was_seen_to_run(  # noqa: PLR0917 - fixtures
+    server, watch, eventually, live, command, kind, statement
+):
     with server.connect(dbname="shop", user="owner") as session:
         session.execute("DROP TABLE IF EXISTS rewritten_run")
         session.execute(
             "CREATE TABLE rewritten_run AS SELECT g AS id FROM generate_series(1, 10) AS g"
         )
+        session.execute("ALTER TABLE rewritten_run ADD PRIMARY KEY (id)")
         # The index of an expression that takes its time keeps the rewrite where it can be seen.
         session.execute(
             "CREATE OR REPLACE FUNCTION take_time(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
@@ -280,13 +291,13 @@ def test_a_rewrite_is_recorded_when_it_was_seen_to_run(server, watch, eventually
     target = watch(server)
     take_now(target)
     rewriting = live(server, dbname="shop", user="owner")
-    thread = threading.Thread(target=lambda: rewriting.execute("VACUUM FULL rewritten_run"))
+    thread = threading.Thread(target=lambda: rewriting.execute(f"{statement} rewritten_run"))
     thread.start()
     progress = HISTORY["progress"].samples._default_manager.filter(relid=relid)
 
     def over():
         take_now(target, ["progress"])
-        return not thread.is_alive() and progress.filter(command="VACUUM FULL").exists()
+        return not thread.is_alive() and progress.filter(command=command).exists()
 
     eventually(over, seconds=30)
     thread.join()
@@ -297,7 +308,7 @@ def test_a_rewrite_is_recorded_when_it_was_seen_to_run(server, watch, eventually
 
     [run] = VacuumRun.objects.filter(relid=relid)
 
-    assert (run.kind, run.exactness, run.by) == ("vacuum_full", "seen", "owner")
+    assert (run.kind, run.exactness, run.by) == (kind, "seen", "owner")
     assert known(run.started_at) < known(run.after_at) < run.ended_at
 
 
