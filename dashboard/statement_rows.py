@@ -55,6 +55,8 @@ SLOWER_TIMES, SLOWER_CALLS, SLOWER_MS = 1.5, 5, 1.0
 """A statement became slower: so many times its mean of the window's first half, with at
 least so many calls in each half and so many milliseconds more."""
 
+MAX_SETTING = "pg_stat_statements.max"
+
 BLOCK_BYTES = 8192
 """Of a block, as nearly every server is built."""
 
@@ -75,8 +77,16 @@ def statements_of(target: Target, window: Window, *, with_texts: bool = False) -
     called = [row for row in sums if row["calls"] > 0]
     labels = labels_of(target, with_texts=with_texts)
     known = [(row, labels[key]) for row in called if (key := key_of(row)) in labels]
-    total = sum(row["total_exec_time"] for row, _ in known if row["toplevel"])
-    return [statement_row(row, names, total) for row, names in known]
+    return shared_anew([statement_row(row, names) for row, names in known])
+
+
+def shared_anew(rows: Sequence[Row]) -> list[Row]:
+    """Return rows with `share_pct` of the execution time of those at top level among them."""
+    total = sum(row["total_exec_time"] for row in rows if row["toplevel"])
+    return [
+        {**row, "share_pct": HUNDRED * row["total_exec_time"] / total if total else None}
+        for row in rows
+    ]
 
 
 key_of = itemgetter(*KEY)
@@ -101,8 +111,8 @@ def with_previews(rows: Iterable[Row]) -> list[Row]:
     return [{**row, "query": texts.get(row["id"])} for row in found]
 
 
-def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any], total: float) -> Row:
-    """Return one statement with what is computed from its sums; `total` is the target's, in ms."""
+def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any]) -> Row:
+    """Return one statement with what is computed from its sums."""
     calls, spent = row["calls"], row["total_exec_time"]
     blocks = row["shared_blks_hit"] + row["shared_blks_read"]
     return {
@@ -113,7 +123,6 @@ def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any], total: floa
         "mean_exec_time": spent / calls,
         "mean_exec_time_ms": spent / calls,
         "rows_per_call": row["rows"] / calls,
-        "share_pct": HUNDRED * spent / total if total else None,
         "hit_pct": HUNDRED * row["shared_blks_hit"] / blocks if blocks else None,
         "temp_bytes": row["temp_blks_written"] * BLOCK_BYTES,
         "slower": slower_of(row),
@@ -152,15 +161,31 @@ def standing(target: Target, window: Window) -> Standing:
     return standing_of(target, ("statements",), timezone.now())
 
 
-def evicted_in(target: Target, window: Window) -> int:
-    """Return how many statements pg_stat_statements threw out in a window."""
+EVICTED_PCT, EVICTED_LEAST = 5, 10
+"""What pg_stat_statements drops in one round: of all that it holds, and at least."""
+
+
+def evictions_of(target: Target, window: Window) -> str:
+    """Return a sentence on what pg_stat_statements dropped in a window, '' where it kept all."""
     snapshots = Snapshot.objects.filter(
         target_id=target.pk,
         probe="statements",
         taken_at__gte=window.start,
         taken_at__lt=window.end,
     )
-    return int(snapshots.aggregate(total=Sum("evicted"))["total"] or 0)
+    rounds = int(snapshots.aggregate(total=Sum("evicted"))["total"] or 0)
+    if not rounds:
+        return ""
+    latest = HISTORY["settings"].latest._default_manager.filter(target_id=target.pk)
+    held = latest.filter(name=MAX_SETTING, gone_at=None).values_list("setting", flat=True).first()
+    of = f"the {int(held):,} that it holds" if held else MAX_SETTING
+    each = f"at least {max(int(held) * EVICTED_PCT // 100, EVICTED_LEAST):,}" if held else "some"
+    many = "once" if rounds == 1 else f"{rounds:,} times"
+    return (
+        f"pg_stat_statements was full {many} in this window and dropped {each} of its "
+        f"statements each time ({EVICTED_PCT} % of {of}): totals may be incomplete. "
+        f"A greater {MAX_SETTING} keeps more, after a restart."
+    )
 
 
 def resets_of(marks: Sequence[Mapping[str, Any]]) -> list[datetime]:

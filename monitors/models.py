@@ -270,7 +270,7 @@ class Snapshot(models.Model):
     interval_seconds = models.FloatField()  # the rhythm it was taken in
     rows = models.IntegerField(default=0)
     stored = models.IntegerField(default=0)
-    evicted = models.IntegerField(default=0)  # objects thrown out since the last snapshot
+    evicted = models.IntegerField(default=0)  # rounds of eviction since the last snapshot
     client_ms = models.FloatField(default=0)
     target_ms = models.FloatField(default=0)
 

@@ -14,6 +14,7 @@ from dashboard import charts, statement_rows
 from dashboard.listing import Listing, Row, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.statement_states import state_of
+from dashboard.watching import Watching, watching_of
 from monitors import access, review
 from monitors.actions import ACTIONS
 from monitors.advisor import counted
@@ -32,10 +33,11 @@ SHOWN = 70
 def queries(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the statements of a window, the most expensive first."""
     target, window = get_target(request, name), window_of(request)
-    statements = statement_rows.statements_of(target, window, with_texts=wants_texts(request))
-    shown = listing(request, statements)
+    every = statement_rows.statements_of(target, window, with_texts=wants_texts(request))
+    watched = watching_of(target, window, every, with_own=bool(request.GET.get("own")))
+    shown = listing(request, watched.rows)
     exported = table_response(request, "queries", statement_rows.COLUMNS, shown.matching)
-    return exported or page(request, target, window, statements, shown)
+    return exported or page(request, target, window, watched, shown)
 
 
 def wants_texts(request: PageRequest) -> bool:
@@ -64,16 +66,18 @@ def page(
     request: PageRequest,
     target: Target,
     window: Window,
-    statements: Sequence[Row],
+    watched: Watching,
     shown: Listing,
 ) -> HttpResponse:
     """Render the page around a listing."""
+    statements = watched.rows
     findings = review.findings(target, None if window.is_live else window.end)
     marks = series.marks(target.pk, window)
-    load = series.rates("statements", target.pk, window, LOAD, key={"toplevel": True})
+    load = series.rates("statements", target.pk, window, LOAD, key=watched.key)
     context: dict[str, Any] = {
         "problem": state_of(target) if window.is_live else None,
-        "verdict": verdict(target, window, statements, marks),
+        "verdict": verdict(target, window, watched, marks),
+        "watched": watched,
         "counted_since": statement_rows.counted_since(target),
         "statements": statements,
         "listing": shown,
@@ -104,23 +108,20 @@ def page(
 def verdict(
     target: Target,
     window: Window,
-    statements: Sequence[Row],
+    watched: Watching,
     marks: Sequence[Mapping[str, Any]],
 ) -> Verdict:
     """Return what the window's statements come to in words."""
     standing = statement_rows.standing(target, window)
-    level, text = judged(statements)
+    level, text = judged(watched.rows)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
-    foot = [counted(len(statements), "statement") + " ran in this window."]
-    evicted = statement_rows.evicted_in(target, window)
-    if evicted:
-        verb = "statements were" if evicted > 1 else "statement was"
-        foot.append(f"{evicted:,} {verb} evicted in this window, totals may be incomplete.")
+    foot = [counted(len(watched.rows), "statement") + " ran in this window.", watched.sentence]
+    foot.append(statement_rows.evictions_of(target, window))
     resets = statement_rows.resets_of(marks)
     if resets:
         foot.append(f"Statistics were reset {times(len(resets))} in it.")
-    return Verdict(level, text, " ".join(foot), None)
+    return Verdict(level, text, " ".join(filter(None, foot)), None)
 
 
 def judged(statements: Sequence[Row]) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.http import Http404, HttpResponse
@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts, statement_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.watching import own_userids
 from monitors import review
 from monitors.advisor import counted
 from monitors.history import series
@@ -54,20 +55,24 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         key={"queryid": labels["queryid"]},
     )
     rows = [
-        statement_rows.statement_row(one, named[statement_rows.key_of(one)], 0)
+        statement_rows.statement_row(one, named[statement_rows.key_of(one)])
         for one in sums
         if one["calls"] > 0 and statement_rows.key_of(one) in named
     ]
-    whole = total_ms(target, window)
+    own = own_userids(target, window)
+    every = series.sums(
+        "statements", target.pk, window, ["total_exec_time"], key={"toplevel": True}
+    )
+    whole, others = total_ms(every, ()), total_ms(every, own)
     for row in rows:
-        row["share_pct"] = 100 * row["total_exec_time"] / whole if whole else None
+        share_of = whole if row["userid"] in own else others
+        row["share_pct"] = 100 * row["total_exec_time"] / share_of if share_of else None
     return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
 
 
-def total_ms(target: Target, window: Window) -> float:
-    """Return the execution time of all of a target's statements at top level, in ms."""
-    sums = series.sums("statements", target.pk, window, ["total_exec_time"], key={"toplevel": True})
-    return float(sum(row["total_exec_time"] for row in sums))
+def total_ms(sums: Sequence[Row], without: Collection[int]) -> float:
+    """Return the execution time of statements at top level, in ms, without those of some roles."""
+    return float(sum(row["total_exec_time"] for row in sums if row["userid"] not in without))
 
 
 def never_called(labels: Row) -> Row:

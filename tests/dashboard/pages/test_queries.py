@@ -189,15 +189,18 @@ def test_a_nested_statement_is_part_of_the_one_that_called_it(read, statements):
 
 def test_evictions_and_resets_are_said(read, statements, target):
     statements.add(1, grown(1, 1.0))
-    assert "evicted" not in read()
-    statements.read(3, second=5, evicted=1200)
-    statements.read(4, second=5, evicted=34)
+    assert "was full" not in read()
+    statements.read(3, second=5, evicted=7)
+    assert "was full 7 times in this window and dropped some of its statements" in read()
+    statements.read(4, second=5, evicted=1)
+    setting(target, "pg_stat_statements.max", "5000")
     mark = {"target": target, "kind": Mark.Kind.RESET, "at": statements.at(9)}
     Mark.objects.create(text="Statistics of pg_stat_statements were reset.", **mark)
 
     text = read()
 
-    assert "1,234 statements were evicted in this window, totals may be incomplete." in text
+    assert "was full 8 times in this window and dropped at least 250 of its statements" in text
+    assert "(5 % of the 5,000 that it holds): totals may be incomplete." in text
     assert "Statistics were reset once in it." in text
 
 
@@ -319,3 +322,102 @@ def test_it_shows_what_a_server_counted_to_the_call(watch, embedded):
     assert (row["database"], row["usename"], row["toplevel"]) == ("shop", "postgres", True)
     assert row["query"] == "SELECT g AS seven_times FROM generate_series($1, $2) AS g"
     assert row["mean_exec_time_ms"] == pytest.approx(row["total_exec_time_ms"] / 7)
+
+
+def own(statements, ms, **labels):
+    """Add a statement of the target's own login."""
+    return statements.add(77, grown(3, ms), usename="collector", userid=16500, **labels)
+
+
+def connected(target, usename, application_name):
+    """Have somebody connected now, as the last snapshot would have left it."""
+    HISTORY["activity"].latest._default_manager.create(
+        target_id=target.pk,
+        database_id=0,
+        pid=1,
+        backend_start=timezone.now(),
+        usename=usename,
+        application_name=application_name,
+        backend_type="client backend",
+        since_at=timezone.now(),
+        changed_at=timezone.now(),
+    )
+
+
+def test_howdahs_own_statements_are_left_out_and_their_cost_is_said(read, statements, target):
+    theirs = statements.add(1, grown(4, 983.0))
+    mine = own(statements, 17.0)
+    connected(target, "collector", "howdah:fast")
+
+    text = read()
+
+    assert ids(text) == [theirs.pk]
+    assert "1 statement ran in this window." in text
+    assert "1 statement of Howdah&#x27;s own is left out: watching costs 1.7 %." in text
+    assert [row["share_pct"] for row in json.loads(read("?format=json"))] == [100]
+    shown = read("?own=1")
+    assert ids(shown) == [theirs.pk, mine.pk]
+    assert "is among them: watching costs 1.7 %." in shown
+    assert [row["share_pct"] for row in json.loads(read("?own=1&format=json"))] == [98.3, 1.7]
+
+
+def test_howdahs_own_statement_is_never_what_costs_most(read, statements):
+    statements.add(1, grown(4, 10.0), query="SELECT theirs")
+    own(statements, 990.0, query="SELECT mine")
+
+    text = read()
+
+    assert "SELECT theirs takes 100 % of this target&#x27;s execution time" in text
+    assert "SELECT mine" not in text
+    assert "SELECT mine takes 99 % of this target&#x27;s execution time" in read("?own=1")
+
+
+def test_where_nothing_else_ran_that_is_said_with_the_switch(read, statements):
+    mine = own(statements, 5.0)
+
+    text = read()
+
+    assert "Only Howdah ran statements in this window" in text
+    assert "own=1" in text
+    assert ids(read("?own=1")) == [mine.pk]
+
+
+def test_a_login_that_others_use_too_hides_nothing(read, statements, target):
+    mixed = own(statements, 5.0)
+    connected(target, "collector", "psql")
+
+    text = read()
+
+    assert ids(text) == [mixed.pk]
+    assert "collector is not used by Howdah alone" in text
+    assert "watching costs" not in text
+
+
+def test_the_page_of_a_statement_says_the_share_of_the_list(read, statements, client, target):
+    theirs = statements.add(1, grown(4, 300.0))
+    statements.add(2, grown(4, 100.0))
+    mine = own(statements, 100.0)
+    client = browser_of(person("another", "viewer"))
+
+    def share(row):
+        address = f"/targets/{target.name}/queries/{row.pk}/?format=json"
+        return json.loads(client.get(address).getvalue())[0]["share_pct"]
+
+    assert (share(theirs), share(mine)) == (75, 20)
+
+
+def test_what_howdah_reads_is_left_out_on_a_server(watch, embedded):
+    watched = watch(embedded, name="watched", operator_user="operator")
+    client = browser_of(person("reader", "viewer"))
+    with embedded.connect(dbname="shop") as session:
+        take_now(watched)
+        session.execute("SELECT 1 AS not_ours")
+        take_now(watched)
+
+    def users(query):
+        address = f"/targets/watched/queries/?format=json{query}"
+        return {row["usename"] for row in json.loads(client.get(address).getvalue())}
+
+    assert "postgres" in users("")
+    assert "collector" not in users("")
+    assert "collector" in users("&own=1")

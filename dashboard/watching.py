@@ -1,0 +1,112 @@
+"""What watching costs a target: the statements of Howdah's own logins, told from all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Q, QuerySet
+
+from dashboard.statement_rows import Row, shared_anew
+from monitors.advisor import counted
+from monitors.history import series
+from monitors.history.window import Window
+from monitors.models import HISTORY, Target
+
+OURS = "howdah"
+"""How the application_name of each of Howdah's sessions begins."""
+LOOKED_BACK = timedelta(hours=1)
+"""How far before a window's end a login is looked for in the hands of others."""
+HUNDRED = 100
+
+
+@dataclass(frozen=True)
+class Watching:
+    """The statements of a window that are shown, and what is known of Howdah's own."""
+
+    rows: list[Row]
+    """Shares are of what is shown."""
+    own: list[Row]
+    shared: list[str]
+    """Logins of the target that others use too: their statements can't be told apart."""
+    is_shown: bool
+    """Whether its own are among the rows."""
+    key: series.Key
+    """What charts of the rows are limited to."""
+
+    @property
+    def cost_pct(self) -> float | None:
+        """Its part of the execution time at top level; None where there was none."""
+        own = total_ms(self.own)
+        whole = total_ms(self.rows) + (0 if self.is_shown else own)
+        return HUNDRED * own / whole if whole else None
+
+    @property
+    def sentence(self) -> str:
+        """What was left out and what it costs, '' where there is nothing to say."""
+        if not self.own:
+            return (
+                f"{' and '.join(self.shared)} is not used by Howdah alone, so its statements stay "
+                "among the others': give Howdah a login of its own."
+                if self.shared
+                else ""
+            )
+        are = "is" if len(self.own) == 1 else "are"
+        where = "among them" if self.is_shown else "left out"
+        cost = "" if self.cost_pct is None else f": watching costs {self.cost_pct:.1f} %"
+        return f"{counted(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
+
+
+def total_ms(rows: Sequence[Row]) -> float:
+    """Return the execution time of what ran at top level."""
+    return float(sum(row["total_exec_time"] for row in rows if row["toplevel"]))
+
+
+def watching_of(target: Target, window: Window, rows: Sequence[Row], *, with_own: bool) -> Watching:
+    """Tell Howdah's own statements from others and leave them out unless they are wanted."""
+    used = logins_of(target) & {row["usename"] for row in rows}
+    shared = shared_of(target, window, used) if used else []
+    own_logins = used.difference(shared)
+    own = [row for row in rows if row["usename"] in own_logins]
+    if with_own or not own:
+        return Watching(list(rows), own, shared, is_shown=True, key={"toplevel": True})
+    others = [row for row in rows if row["usename"] not in own_logins]
+    userids = sorted({row["userid"] for row in others})
+    key = {"toplevel": True, "userid": userids}
+    return Watching(shared_anew(others), own, shared, is_shown=False, key=key)
+
+
+def logins_of(target: Target) -> set[str]:
+    """Return the logins that a target is read and acted on by."""
+    return {target.user, target.operator_user} - {""}
+
+
+def own_userids(target: Target, window: Window) -> set[int]:
+    """Return the roles, by oid, whose statements are Howdah's own."""
+    logins = logins_of(target)
+    own = logins.difference(shared_of(target, window, logins))
+    latest = HISTORY["statements"].latest._default_manager
+    rows = latest.filter(target_id=target.pk, usename__in=own)
+    return set(rows.values_list("userid", flat=True).distinct())
+
+
+def shared_of(target: Target, window: Window, logins: set[str]) -> list[str]:
+    """Return which of some logins somebody else was seen with, late in a window."""
+    history = HISTORY["activity"]
+    begins = max(window.start, window.end - LOOKED_BACK)
+    lately = history.samples._default_manager.filter(taken_at__gte=begins, taken_at__lt=window.end)
+    found: set[str] = set()
+    sources: list[QuerySet[Any]] = [lately]
+    if window.is_live:
+        sources.append(history.latest._default_manager.all())
+    for rows in sources:
+        theirs = rows.filter(
+            ~Q(application_name__startswith=OURS),
+            target_id=target.pk,
+            usename__in=logins,
+            backend_type="client backend",
+        )
+        found.update(theirs.values_list("usename", flat=True).distinct())
+    return sorted(found)
