@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dashboard.charts import WAIT_COLOURS
+from monitors.unknowns import DISABLED
 
 Row = Mapping[str, Any]
 
@@ -95,8 +96,8 @@ class Backend:
 
     @property
     def blocked_by(self) -> list[int]:
-        """Return the pids that it waits for; 0 is a prepared transaction."""
-        return list(self.row.get("blocked_by") or ())
+        """Return the pids that it waits for, each once; 0 is a prepared transaction."""
+        return list(dict.fromkeys(self.row.get("blocked_by") or ()))
 
     @property
     def key(self) -> str:
@@ -124,9 +125,27 @@ class Backend:
         return self.row.get("state") in IN_TRANSACTION
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether its track_activities is off: what it does, if anything, is not known."""
+        return bool(self.row.get("state") == DISABLED)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is known to do nothing: idle, or a process that runs no statement."""
+        if self.blocked_by or (self.is_hidden and self.is_client):
+            return False
+        return self.row.get("state") == "idle" or not self.row.get("query_start")
+
+    @property
     def is_long(self) -> bool:
-        """Whether its statement has run for over LONG_SECONDS."""
-        return self.is_running and (self.query_seconds or 0) > LONG_SECONDS
+        """Whether its statement has run for over LONG_SECONDS; a walsender's stream is none."""
+        return self.is_client and self.is_running and (self.query_seconds or 0) > LONG_SECONDS
+
+    @property
+    def who(self) -> str:
+        """Return its application, else its user, else what kind of process it is."""
+        names = ("application_name", "usename", "backend_type")
+        return next((str(self.row[name]) for name in names if self.row.get(name)), "")
 
     @property
     def wait(self) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Sum
+from django.utils import timezone
 
-from monitors import review
+from monitors import review, unknowns
 from monitors.advisor import Finding, Severity
 from monitors.history import series
+from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.standing import is_stale
 
 COLUMNS = (
     "name",
@@ -43,6 +46,9 @@ DOWN = frozenset({Snapshot.State.UNREACHABLE})
 WATCHED = "sessions"
 """The probe whose last attempt says whether a target answers."""
 
+SAID_BY_FLEET = (unknowns.STATEMENTS, unknowns.COUNTS)
+"""What keeps a target with no finding from being called well."""
+
 NEAR_PCT, FULL_PCT = 80, 95  # of the usable connections
 
 Row = dict[str, Any]
@@ -69,9 +75,17 @@ def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
     if window.is_live:
         latest = HISTORY["tables"].latest._default_manager
         wanted = [target.pk for target in targets]
+        read = ProbeState.objects.filter(
+            target_id__in=wanted, probe="tables", taken_at__isnull=False
+        )
         sums = latest.filter(target_id__in=wanted, gone_at__isnull=True).values_list("target_id")
-        found = sums.annotate(Sum("n_dead_tup"))
-        return {target_id: dead for target_id, dead in found if dead is not None}
+        dead = dict(sums.annotate(Sum("n_dead_tup")))
+        counted = {target.pk for target in targets if not target.in_recovery}
+        return {
+            pk: dead.get(pk) or 0
+            for pk in read.values_list("target_id", flat=True)
+            if pk in counted or dead.get(pk) is not None
+        }
     tables = rows_of("tables", targets, window)
     known = {
         target_id: [row["n_dead_tup"] for row in rows if row["n_dead_tup"] is not None]
@@ -91,7 +105,8 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
     """Return a row for each target, worst first.
 
     Keys: `COLUMNS`, and for the page `target`, `findings`, `level`, `worst_level`,
-    `used_pct` (of the usable connections), `xid_level`. What was not read is None.
+    `used_pct` (of the usable connections), `unknown` (why a target without findings can't be
+    called well; '' where it can). What was not read is None.
     """
     states = {
         state.target_id: state
@@ -101,9 +116,11 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
     databases = rows_of("databases", targets, window)
     dead = dead_rows(targets, window)
     findings = findings_of(targets, window)
+    missing = missing_of(targets, window)
     rows = [
         {
             **figures(target, sessions.get(target.pk, []), databases.get(target.pk, [])),
+            "unknown": missing[target.pk],
             **standing(target, states.get(target.pk), window),
             **judged(findings.get(target.pk, [])),
             "n_dead_tup": dead.get(target.pk),
@@ -111,11 +128,55 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
         for target in targets
     ]
     for row in rows:
-        row["longest_xact_seconds"] = longest(row, states.get(row["target"].pk), window)
+        state = states.get(row["target"].pk)
+        row["longest_xact_seconds"] = longest(row, state, window)
+        if row["connections"] is None and was_read(row["target"], state, window):
+            row |= {"connections": 0, "blocked": 0}  # nobody is connected: no row
+            row["used_pct"] = 0.0 if row["usable_connections"] else None
         if row["state"] == "past" and row["connections"] is None:
             row |= {"state": "unread", "read_at": None}  # nothing was read then
-        row["level"] = "critical" if row["state"] == "down" else row["worst_level"]
+        row["level"] = level_of(row)
     return sorted(rows, key=badness)
+
+
+def missing_of(targets: Sequence[Target], window: Window) -> dict[int, str]:
+    """Return {target id: why it can't be called well; '' where it can}."""
+    if window.is_live:
+        known = unknowns.unknowns_of_all(targets)
+    else:
+        known = {target.pk: unknowns.unknowns_of(target, window.end) for target in targets}
+    return {
+        pk: " ".join(
+            found[subject]
+            for subject in SAID_BY_FLEET
+            if found.get(subject, unknowns.STANDBY) != unknowns.STANDBY
+        )
+        for pk, found in known.items()
+    }
+
+
+def was_read(target: Target, state: ProbeState | None, window: Window) -> bool:
+    """Tell whether connections were counted now, or at the end of a window in the past."""
+    if window.is_live:
+        return state is not None and state.taken_at is not None
+    reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, WATCHED))
+    read = Snapshot.objects.filter(
+        target_id=target.pk,
+        probe=WATCHED,
+        state=Snapshot.State.OK,
+        taken_at__lte=window.end,
+        taken_at__gt=window.end - reach,
+    )
+    return read.exists()
+
+
+def level_of(row: Row) -> str:
+    """Return the level of a target: of its worst finding, or of how it is read."""
+    if row["state"] == "down":
+        return "critical"
+    if row["state"] in {"failing", "stale"}:
+        return str(row["worst_level"] if row["critical"] else "warning")
+    return str(row["worst_level"])
 
 
 def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -> Row:
@@ -172,8 +233,8 @@ def longest(row: Row, state: ProbeState | None, window: Window) -> float | None:
 def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
     """Return whether a target answers: state, since, reason, read_at.
 
-    `state` is up, down, failing (it answers, but a right or the read fails), unread, disabled
-    or past.
+    `state` is up, down, failing (it answers, but a right or the read fails), stale (nothing was
+    tried for three intervals), unread, disabled or past.
     """
     read_at = state.taken_at if state else None
     if not window.is_live:
@@ -182,6 +243,9 @@ def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
         return {"state": "disabled", "since": None, "reason": "", "read_at": read_at}
     if state is None or not state.state:
         return {"state": "unread", "since": target.created_at, "reason": "", "read_at": None}
+    if state.state == Snapshot.State.OK and is_stale(target, state, timezone.now()):
+        reason = "Nothing was tried since: check that Howdah's beat and workers run."
+        return {"state": "stale", "since": read_at, "reason": reason, "read_at": read_at}
     if state.state == Snapshot.State.OK:
         return {"state": "up", "since": target.started_at, "reason": "", "read_at": read_at}
     word = "down" if state.state in DOWN else "failing"
@@ -214,7 +278,7 @@ def judged(findings: Sequence[Finding]) -> Row:
 
 
 ORDER = {"critical": 0, "warning": 1, "notice": 2, "": 3}
-STANDING = {"down": 0, "failing": 1, "up": 2, "past": 2, "unread": 3, "disabled": 4}
+STANDING = {"down": 0, "failing": 1, "stale": 1, "up": 2, "past": 2, "unread": 3, "disabled": 4}
 
 
 def badness(row: Row) -> tuple[Any, ...]:

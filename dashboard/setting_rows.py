@@ -115,5 +115,5 @@ def verdict_with(verdict: Verdict, advice: Sequence[Advice]) -> Verdict:
     told = [one for one in advice if one.level != "info"]
     if not told or LEVELS.index(verdict.level) >= LEVELS.index(told[0].level):
         return verdict
-    found = f" {verdict.text}" if verdict.level not in {"good", "unknown"} else ""
+    found = f" {verdict.text}" if verdict.level != "good" else ""
     return replace(verdict, level=told[0].level, text=f"{told[0].title}{found}", finding=None)

@@ -215,15 +215,42 @@ def due_of(
 ) -> list[Due]:
     """Return the tables that are due, of `tables` rows of one server; TOAST tables too."""
     known = list(rows)
-    mains = {(row["database_id"], row["toastrelid"]): row for row in known if row["toastrelid"]}
+    mains = mains_of(known)
     found = []
     for row in known:
-        main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else None
+        main = mains.get((row["database_id"], row["relid"]))
         limits = limits_of(row, main, settings, server_version)
         scores = scores_of(row, limits, settings, next_xid=next_xid, next_mxid=next_mxid)
         if scores.is_due:
             found.append(Due(row, limits, scores))
     return found
+
+
+def left_of(
+    rows: Iterable[Row], settings: Mapping[str, str], server_version: int | None
+) -> list[Row]:
+    """Return the tables past a threshold that autovacuum leaves alone since it is off for them."""
+    known = list(rows)
+    mains = mains_of(known)
+    found = []
+    for row in known:
+        limits = limits_of(
+            row, mains.get((row["database_id"], row["relid"])), settings, server_version
+        )
+        counts = (
+            (row["n_dead_tup"], limits.vacuum),
+            (row["n_ins_since_vacuum"], limits.vacuum_insert),
+            (row["n_mod_since_analyze"], limits.analyze),
+        )
+        passed = any(limit is not None and (count or 0) > limit for count, limit in counts)
+        if passed and not limits.enabled:
+            found.append(row)
+    return found
+
+
+def mains_of(rows: Iterable[Row]) -> dict[tuple[int, int], Row]:
+    """Return main tables by database and the oid of their TOAST table."""
+    return {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
 
 
 def class_place(row: Row) -> tuple[int, int]:

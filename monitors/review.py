@@ -12,7 +12,7 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors import recent, thresholds, wraparound
+from monitors import recent, thresholds, unknowns, wraparound
 from monitors.actions import ACTIONS
 from monitors.advisor import Advisor, Finding, Hurt, Quiet, Rates, Row, Samples, Severity, counted
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
@@ -46,28 +46,33 @@ DATED = {"databases", "tables", "horizon"}  # judged by when a vacuum is forced
 UNKNOWN = "no date so far: a worker reckons it after the next reading"
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 SENTENCES = 2  # of different advisors in a verdict
-GOOD = {
+GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     "overview": (
-        "Nothing to report: nobody is blocked, no transaction was left open, "
-        "connections are within their limit and no table is due for vacuum."
+        ("nobody is blocked", ""),
+        ("no transaction was left open", unknowns.STATEMENTS),
+        ("connections are within their limit", ""),
+        ("no table is due for vacuum", unknowns.COUNTS),
     ),
-    "activity": "Nobody is blocked, and no statement or transaction has been open for long.",
-    "vacuum": "No table is due for vacuum, and autovacuum is on for all that are written to.",
-    "wraparound": "No database has used up half of its ids, and no forced vacuum is known to be near.",
-    "bloat": "No table or index wastes so much that a rewrite would pay.",
-    "settings": "fsync is on, and no setting awaits a restart.",
-}
-ON_STANDBY = {
-    "overview": (
-        "Nothing to report: nobody is blocked, no transaction was left open and connections are "
-        "within their limit. Dead rows are known on the primary alone."
+    "activity": (
+        ("nobody is blocked", ""),
+        ("no statement or transaction has been open for long", unknowns.STATEMENTS),
     ),
     "vacuum": (
-        "Which tables need vacuum is not known on a standby: PostgreSQL does not replicate the "
-        "counters of tables, and autovacuum runs on the primary alone."
+        ("no table is due for vacuum", unknowns.COUNTS),
+        ("autovacuum is on for all that are written to", unknowns.COUNTS),
+    ),
+    "wraparound": (
+        ("no database has used up half of its ids", ""),
+        ("no forced vacuum is known to be near", unknowns.SETTINGS),
+    ),
+    "bloat": (("no table or index wastes so much that a rewrite would pay", ""),),
+    "settings": (
+        ("fsync is on", unknowns.SETTINGS),
+        ("no setting awaits a restart", unknowns.SETTINGS),
     ),
 }
-"""What is said instead of GOOD where the primary alone knows."""
+"""What each page says where nothing was found, and what must be known of the server to say it
+('' where the page's own probes are enough)."""
 NOUNS = {
     Severity.CRITICAL: "critical finding",
     Severity.WARNING: "warning",
@@ -520,12 +525,32 @@ def verdict(
     if standing.text and found:
         found = f"When it was last read: {found}"
     level = max(standing.level or "good", worst.level if worst else "good", key=LEVELS.index)
-    good = aside(len(here) - len(mine)) if len(here) > len(mine) else GOOD[page]
-    if target.in_recovery and page in ON_STANDBY and len(here) == len(mine):
-        good = ON_STANDBY[page]
-        level = max(level, "unknown" if page == "vacuum" else level, key=LEVELS.index)
-    text = " ".join(part for part in (standing.text, found) if part)
-    return Verdict(level, text or good, foot_of(mine, standing, now), worst)
+    unknown = unknowns.unknowns_of(target)
+    missing = missing_for(page, unknown)
+    foot = foot_of(mine, standing, now)
+    if standing.text or found:
+        told = " ".join(filter(None, (standing.text, found)))
+        return Verdict(level, told, " ".join(filter(None, (foot, *missing))), worst)
+    known = aside(len(here) - len(mine)) if len(here) > len(mine) else all_well(page, unknown)
+    text = " ".join(filter(None, (known, *missing)))
+    at_fault = [reason for reason in missing if page != "overview" or reason != unknowns.STANDBY]
+    return Verdict("unknown" if at_fault else level, text, foot, None)
+
+
+def missing_for(page: str, unknown: Mapping[str, str]) -> list[str]:
+    """Return why a page can't say all that it says where nothing was found; [] where it can."""
+    needs = dict.fromkeys(need for _, need in GOOD[page])
+    return [unknown[need] for need in needs if need in unknown]
+
+
+def all_well(page: str, unknown: Mapping[str, str]) -> str:
+    """Return what is known to be well, as one sentence; '' where nothing is."""
+    claims = [claim for claim, need in GOOD[page] if need not in unknown]
+    if not claims:
+        return ""
+    *first, last = claims
+    text = f"{', '.join(first)} and {last}" if first else last
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def aside(count: int) -> str:

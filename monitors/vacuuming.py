@@ -113,6 +113,7 @@ class State:
     workers: Workers
     queue: list[Line]
     running: list[Line]
+    left: int  # tables past a threshold that nothing comes for: autovacuum is off for them
 
 
 def rows_at(
@@ -140,16 +141,20 @@ def state_of(target: Target, at: datetime | None = None) -> State:
     databases = visited_of(target, at)
     tables = Objects("tables", target.pk, at)
     workers = workers_of(target, at, settings, running, databases)
+    rows = near_due(tables, settings, target.server_version, databases)
+    watched = [row for row in rows if row["database_id"] in databases.ours]
+    left = autovacuum_queue.left_of(watched, settings, target.server_version)
     queue = queue_of(
         target,
         at,
+        watched,
         settings=settings,
         tables=tables,
         workers=workers,
         running=running,
         databases=databases,
     )
-    return State(workers, queue, running)
+    return State(workers, queue, running, len(left))
 
 
 def settings_of(target: Target, sources: Mapping[str, Row]) -> dict[str, str]:
@@ -225,6 +230,7 @@ def workers_of(
 def queue_of(  # noqa: PLR0913 - what `state_of` has read
     target: Target,
     at: datetime | None,
+    watched: Sequence[Row],
     *,
     settings: Mapping[str, str],
     tables: Objects,
@@ -233,8 +239,6 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
     databases: Databases,
 ) -> list[Line]:
     """Return the tables that are due, in the order that the server would take them."""
-    rows = near_due(tables, settings, target.server_version, databases)
-    watched = [row for row in rows if row["database_id"] in databases.ours]
     due = autovacuum_queue.due_of(
         watched,
         settings,

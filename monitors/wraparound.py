@@ -177,17 +177,20 @@ def mean_between(points: Points, start: int, end: int) -> tuple[float | None, fl
 
 
 def busiest_hour(points: Points, start: int, end: int) -> float | None:
-    """Return the greatest rate over an hour that the points know, None within the first hour."""
-    best: float | None = None
-    first = start
-    for last in range(start, end):
-        while first + 1 <= last and points[last][0] - points[first + 1][0] >= NEARLY * HOUR:
-            first += 1
-        seconds = points[last][0] - points[first][0]
-        if seconds >= NEARLY * HOUR:
-            rate = (points[last][1] - points[first][1]) / seconds
-            best = rate if best is None else max(best, rate)
-    return best
+    """Return the greatest mean rate over an hour or longer, None within the first hour.
+
+    The points lie on a line that bends at them alone, so the busiest hour begins or ends at
+    one. It is never less than the mean: the whole is one of its spans.
+    """
+    mean, seconds = mean_between(points, start, end)
+    if mean is None or seconds < NEARLY * HOUR:
+        return None
+    known, span = points[start:end], min(HOUR, seconds)
+    first_at, last_at = known[0][0], known[-1][0]
+    begins = [moment for moment, _ in known if moment + span <= last_at]
+    begins += [moment - span for moment, _ in known if moment - span >= first_at]
+    rates = ((value_at(known, t + span) - value_at(known, t)) / span for t in begins)
+    return max(mean, *rates)
 
 
 def swing_of(points: Points, mean: float) -> float:
@@ -204,8 +207,8 @@ def swing_of(points: Points, mean: float) -> float:
 
 def value_at(points: Points, moment: float) -> float:
     """Return the value at a moment between two points, on the line between them."""
-    after = bisect_left(points, (moment, -math.inf))
-    if after == 0 or points[after][0] == moment:
+    after = min(bisect_left(points, (moment, -math.inf)), len(points) - 1)
+    if after == 0 or points[after][0] <= moment:
         return points[after][1]
     (t0, v0), (t1, v1) = points[after - 1], points[after]
     return v0 + (v1 - v0) * (moment - t0) / (t1 - t0)

@@ -23,7 +23,7 @@ from dashboard.backends import (
 from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, live, review
+from monitors import access, live, review, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Action, ProbeState, Target
@@ -61,6 +61,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     verdict = review.verdict(target, findings, page="activity", at=at)
     context = {
         "verdict": verdict,
+        "unknown": unknowns.unknowns_of(target, at),
         "worst": subject_of(verdict, seen.backends),
         "seen": seen,
         "chart": load_chart(target, window),
@@ -140,7 +141,7 @@ def read_at(target: Target) -> datetime | None:
 def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing:
     """Return the backends that the query picks; without `filter=all` what is not idle."""
     if chosen(request, "filter", FILTERS, "") != "all":
-        backends = [one for one in backends if one.row.get("state") != "idle" and one.query_start]
+        backends = [one for one in backends if not one.is_idle]
     return listing_of(
         request,
         [{**one.export(), "wait": one.wait, "backend": one} for one in backends],

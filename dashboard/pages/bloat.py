@@ -200,6 +200,7 @@ def page(
         "databases": sorted(set(names.values())),
         "blind": blind_in(facts),
         "unmeasured": sorted(name for pk, name in names.items() if pk not in facts.measured),
+        "not_judged": not_judged(facts),
         "tiles": tiles(target, window, facts, total),
         "chart": chart_of(target, window, charted) if known else None,
         "rows": shown.rows if tab == "schemas" else sparked(target, window, shown.rows),
@@ -237,6 +238,12 @@ def blind_in(facts: Facts) -> list[Mapping[str, Any]]:
     return [{"database": name, "objects": count} for name, count in sorted(hidden.items())]
 
 
+def not_judged(facts: Facts) -> str:
+    """Return that of some objects nothing is known; '' where all are judged."""
+    unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
+    return f"Of {counted(unknown, 'object')} nothing is known." if unknown else ""
+
+
 def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     """Return the verdict of the findings; where nothing is known of bloat, that."""
     judged = review.verdict(
@@ -248,16 +255,17 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
         return Verdict("unknown", text, judged.foot, None)
     waste = bloat_rows.wasted(facts.groups) or 0
-    unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
     text = judged.text
     if waste >= LARGE_BYTES:
         largest = facts.worst[0]
         figure, size = " ".join(charts.bytes_words(waste)), largest["bloat_bytes"] or 0
         share = " ".join(charts.bytes_words(size))
         text = f"{text} {figure} are wasted in all, {share} of them by {largest['label']}."
-    if unknown:
-        text = f"{text} Of {counted(unknown, 'object')} nothing is known."
-    return Verdict(judged.level, text, judged.foot, None)
+    missing = not_judged(facts)
+    if not missing:
+        return Verdict(judged.level, text, judged.foot, None)
+    text = text.replace("No table or index wastes", "No table or index that is judged wastes")
+    return Verdict("unknown", f"{text} {missing}", judged.foot, None)
 
 
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:

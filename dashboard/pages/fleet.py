@@ -93,7 +93,8 @@ def verdict(rows: Sequence[Row]) -> Row:
     bad = [row for row in rows if row["level"] == "critical"]
     watched = [row for row in rows if row["level"] == "warning"]
     level = "critical" if bad else "warning" if watched else "good"
-    calm = sum(1 for row in rows if not row["level"] and row["state"] in {"up", "past"})
+    calm = sum(1 for row in rows if is_calm(row))
+    partly = sum(1 for row in rows if row["unknown"] and row["state"] in {"up", "past"})
     unread = sum(1 for row in rows if row["state"] == "unread")
     found = sum(len(row["findings"]) for row in rows)
     foot = (
@@ -102,6 +103,8 @@ def verdict(rows: Sequence[Row]) -> Row:
     )
     if unread:
         foot += f" {unread:,} not read yet."
+    if partly:
+        foot += f" Of {counted(partly, 'target')} not everything is known."
     return {
         "level": "unknown" if rows and unread == len(rows) else level,
         "need": bad or watched,
@@ -109,6 +112,11 @@ def verdict(rows: Sequence[Row]) -> Row:
         "text": text(bad, watched, rows),
         "foot": foot,
     }
+
+
+def is_calm(row: Row) -> bool:
+    """Tell whether a target was read, is known whole and has nothing to report."""
+    return not row["level"] and not row["unknown"] and row["state"] in {"up", "past"}
 
 
 def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str:
@@ -121,6 +129,8 @@ def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str
         return f"Nothing is urgent. {len(watched)} of {len(rows)} targets {deserves} a look."
     if all(row["state"] == "unread" for row in rows):
         return "The first snapshots are under way."
+    if any(row["unknown"] for row in rows):
+        return "Nothing is known to need you."
     return "Nothing needs you. All targets that were read are healthy."
 
 

@@ -20,7 +20,7 @@ from dashboard import (
 )
 from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review
+from monitors import access, review, unknowns
 from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
@@ -103,6 +103,7 @@ def page(
         if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
         else None,
         "findings": mine,
+        "unknown": unknowns.unknowns_of(target, at),
         "tiles": tiles(row, gauges, bloat),
         "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),

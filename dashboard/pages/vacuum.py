@@ -22,7 +22,7 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, autovacuum, review, vacuuming
+from monitors import access, autovacuum, review, unknowns, vacuuming
 from monitors.advisor import Finding, counted
 from monitors.history import objects, series
 from monitors.history.window import Window
@@ -168,6 +168,8 @@ def page(
         "holders": horizon_rows.holders_of(target, window),
         "horizon_read": horizon_rows.was_read(target, window),
         "queue": state.queue,
+        "left": state.left,
+        "unknown": unknowns.unknowns_of(target, at),
         "workers": state.workers,
         "ran": run_rows.rows_of(target, run_rows.runs_in(target, window)[:RAN]),
         "tiles": tiles(target, window, facts, state.running, total),

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, states
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import vacuuming
+from monitors import unknowns, vacuuming
 from monitors.advisor import counted
 from monitors.history import at_once, series
 from monitors.history.window import Window
@@ -47,6 +47,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
         "vacuum_queue.html",
         {
             **context_of(target, state, shown),
+            "unknown": unknowns.unknowns_of(target, None if window.is_live else window.end),
             "chart": workers_chart(target, window, state.workers),
             "was_read": states.was_read(target, "tables", window),
         },
@@ -62,11 +63,12 @@ def context_of(target: Target, state: vacuuming.State, shown: Listing) -> dict[s
     return {
         "workers": state.workers,
         "queue": state.queue,
+        "left": state.left,
         "running": state.running,
         "listing": shown,
         "sort": shown.sort,
         "rows": shown.rows,
-        "tiles": [] if target.in_recovery else tiles(state.workers, state.queue),
+        "tiles": [] if target.in_recovery else tiles(state.workers, state.queue, state.left),
     }
 
 
@@ -87,8 +89,8 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
     )
 
 
-def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the headline figures."""
+def tiles(workers: Workers, queue: list[dict[str, Any]], left: int) -> list[dict[str, Any]]:
+    """Return the headline figures; `left` tables are past a threshold and autovacuum is off."""
     forced = sum(line["for_wraparound"] for line in queue)
     lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]
     known = [length for length in lengths if length is not None]
@@ -97,8 +99,8 @@ def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]
         {
             "title": "Tables due",
             "value": len(queue),
-            "level": "warning" if queue and not workers.enabled else "" if queue else "good",
-            "note": f"{forced:,} to prevent wraparound" if forced else "none for wraparound",
+            "level": "warning" if left else "" if queue else "good",
+            "note": due_note(forced, left),
         },
         {
             "title": "Workers busy",
@@ -124,3 +126,10 @@ def tiles(workers: Workers, queue: list[dict[str, Any]]) -> list[dict[str, Any]]
             else "no run is known",
         },
     ]
+
+
+def due_note(forced: int, left: int) -> str:
+    """Return how many tables are due for wraparound, or how many nothing comes for."""
+    if left:
+        return f"{left:,} more with autovacuum off"
+    return f"{forced:,} to prevent wraparound" if forced else "none for wraparound"

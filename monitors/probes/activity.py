@@ -66,7 +66,8 @@ class ActivitySample(Sample):
         abstract = True
 
 
-# A parallel worker's blockers are its leader's; pid 0 is a prepared transaction.
+# pg_blocking_pids says a leader once for each of its parallel workers; pid 0 is a prepared
+# transaction.
 # left() would fail on a statement in another database's encoding.
 # backend_xmin moves with every snapshot of a busy backend: it is kept only
 # where a transaction has been open for long enough to matter.
@@ -94,7 +95,9 @@ SELECT a.pid,
        a.query,
        a.backend_type,
        CASE WHEN a.wait_event_type = 'Lock'
-            THEN pg_catalog.pg_blocking_pids(a.pid)
+            THEN ARRAY(SELECT DISTINCT b.pid
+                         FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS b (pid)
+                        ORDER BY 1)
        END AS blocked_by
   FROM pg_catalog.pg_stat_activity AS a
  WHERE a.pid <> pg_catalog.pg_backend_pid()

@@ -280,7 +280,7 @@ def test_it_says_that_all_is_well_in_the_pages_own_words(target, name):
 
     verdict = review.verdict(target, [], page=name)
 
-    assert (verdict.level, verdict.text) == ("good", review.GOOD[name])
+    assert (verdict.level, verdict.text) == ("good", review.all_well(name, {}))
     assert verdict.foot == "Read 2 s ago."
     assert verdict.finding is None
 

@@ -76,6 +76,28 @@ def test_the_burn_is_the_mean_of_the_last_day_and_its_busiest_hour():
     assert burn.seconds == DAY
 
 
+@given(
+    st.lists(st.tuples(st.floats(20.0, 5_000.0), st.integers(0, 10**6)), min_size=2, max_size=60)
+)
+def test_the_busiest_hour_never_burns_less_than_the_mean(steps):
+    moment, value, points = 0.0, 0.0, [(0.0, 0.0)]
+    for seconds, ids in steps:
+        moment, value = moment + seconds, value + ids
+        points.append((moment, value))
+
+    burn = burn_of(points)
+
+    assert (burn.busiest is None) == (burn.seconds < 0.95 * HOUR)
+    assert burn.busiest is None or burn.busiest >= (burn.mean or 0)
+
+
+def test_the_busiest_hour_is_an_hour_wherever_snapshots_lie():
+    # 3,600 ids in one hour between points that are 54 minutes and more apart.
+    points = [(0.0, 0.0), (3_240.0, 0.0), (6_840.0, 3_600.0), (10_080.0, 3_600.0)]
+
+    assert burn_of(points).busiest == 1.0
+
+
 def test_the_burn_of_a_past_moment_knows_nothing_of_what_came_later():
     points = hourly([3_600] * 48 + [360_000] * 5)
 

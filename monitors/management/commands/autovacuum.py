@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from monitors import vacuuming
-from monitors.advisor import duration
+from monitors.advisor import counted, duration
 from monitors.management.command import Command as OneLine, add_json, target_named
 
 
@@ -23,7 +23,7 @@ class Command(OneLine):
         add_json(parser)
 
     def handle(self, *, name: str, **options: Any) -> None:
-        """Print it, or {workers, running, queue} as one line of JSON."""
+        """Print it, or {workers, running, queue, left} as one line of JSON."""
         state = vacuuming.state_of(target_named(name))
         if not options["json"]:
             for line in lines_of(state):
@@ -35,6 +35,7 @@ class Command(OneLine):
                 "workers": asdict(state.workers),
                 "running": [{key: row[key] for key in running} for row in state.running],
                 "queue": [{key: row[key] for key in queue} for row in state.queue],
+                "left": state.left,
             }
         )
 
@@ -59,6 +60,8 @@ def lines_of(state: vacuuming.State) -> Iterator[str]:
         yield f"  {name}  {who}{row['command']}, {row['phase']}{done}{left}{of}{error}"
         if row["why_slow"]:
             yield f"    {row['why_slow']}"
+    if state.left:
+        yield f"Past a threshold with autovacuum off, so nothing comes: {counted(state.left, 'table')}."
     yield f"Due: {len(state.queue)}, by {'score' if workers.by_score else 'place in pg_class'}"
     for row in state.queue:
         name = row["table"] if row["toast_of"] is None else f"TOAST of {row['toast_of']}"

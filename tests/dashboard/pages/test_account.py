@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+from html import unescape
+
 import pytest
 from django.contrib.auth.models import Group
 
+from monitors import audit
 from monitors.models import AuditEntry, Grant, Target
 from tests.people import PASSWORD, browser_of, make_target, person
 
@@ -34,6 +39,18 @@ def test_it_shows_a_role_that_comes_through_a_group():
     page = browser_of(user).get("/account/").content.decode()
 
     assert "through on-call" in page
+
+
+def test_everybody_is_led_to_their_own_deeds():
+    audit.event("login", "somebody", "test")
+    audit.event("login", "other", "test")
+    client = browser_of(person("somebody"))
+    link = re.search(r'href="([^"]*)">What you did', client.get("/account/").content.decode())
+    assert link is not None
+
+    response = client.get(unescape(link[1]) + "&format=json")
+
+    assert [line["who"] for line in json.loads(response.getvalue())] == ["somebody"]
 
 
 def test_it_says_so_when_there_is_no_role():

@@ -387,3 +387,42 @@ def test_a_name_from_the_target_is_never_markup(target, dba):
     assert '<img src="x">' not in html
     assert "<img src=x>" not in html
     assert 'x" onmouseover' not in html
+
+
+def test_what_hides_its_statement_is_no_idle_backend(target, dba):
+    keep(target, 1, state="disabled", query_start=None, xact_start=None, query="")
+    keep(
+        target, 2, state="disabled", query_start=None, query="",
+        blocked_by=[1], wait_event_type="Lock", wait_event="relation",
+    )  # fmt: skip
+    keep(target, 3, state=None, query_start=None, backend_type="walwriter")
+
+    assert {row["pid"] for row in rows(dba)} == {1, 2}
+
+
+def test_a_stream_of_a_walsender_is_no_long_statement(target, dba):
+    keep(target, 1, seconds=900, backend_type="walsender", application_name="standby")
+
+    assert "over 5 seconds" not in page(dba)
+
+
+def test_a_process_without_a_name_is_called_by_its_kind(target, dba):
+    keep(
+        target, 1, backend_type="parallel worker", application_name="", usename=None,
+        state="active", query="SELECT 1",
+    )  # fmt: skip
+    keep(target, 2, blocked_by=[1], wait_event_type="Lock", wait_event="relation")
+
+    text = page(dba)
+
+    assert "None" not in text
+    assert text.count("parallel worker") >= 2
+
+
+def test_a_leader_that_blocks_by_several_workers_is_shown_once(target, dba):
+    keep(target, 1)
+    keep(target, 2, blocked_by=[1, 1, 1], wait_event_type="Lock", wait_event="relation")
+
+    found = {row["pid"]: row for row in rows(dba)}
+
+    assert (found[2]["blocked_by"], found[1]["blocking"]) == ([1], 1)

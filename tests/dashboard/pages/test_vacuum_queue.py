@@ -180,8 +180,15 @@ def test_why_it_is_slow_stands_on_the_page(queue, vacuuming_now):
     assert "It sleeps in 100 % of 24 samples for the cost limit" in text
 
 
-def test_nothing_due_has_words(queue, tables):
+def test_nothing_due_has_words(queue, tables, shop, place):
+    assert "Nothing waits, and 1 table has passed a threshold" in queue()
+
+    HISTORY["tables"].latest._default_manager.filter(relid=place["relid"]).delete()
+    tables(1)
     assert "No table is due. Good." in queue()
+
+    type(shop).objects.filter(pk=shop.pk).update(settings={})
+    assert "settings have not been read yet" in queue()
 
 
 def test_the_vacuum_page_shows_the_head_of_the_queue(browse, shop, tables):

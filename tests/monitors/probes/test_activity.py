@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
+import psycopg
 import pytest
 
 from monitors.history import series
 from monitors.models import Target
 from monitors.snapshot import take_now
-from tests.servers import Blocked, Server
+from tests.servers import Blocked, Server, waits
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
 
@@ -44,3 +47,50 @@ def test_a_backend_that_left_is_no_longer_there(
     take_now(target, ["activity"])
 
     assert pid not in {row["pid"] for row in series.now("activity", target.pk)}
+
+
+def test_a_parallel_leader_that_blocks_is_named_once(
+    server: Server, watch: Callable[..., Target], eventually: Callable[..., None], worker_id: str
+) -> None:
+    table = f"in_parallel_{worker_id}"
+    with server.connect(dbname="shop") as setup:
+        setup.execute(f"CREATE TABLE {table} AS SELECT generate_series(1, 20000) AS id")
+        setup.execute(f"ALTER TABLE {table} SET (parallel_workers = 2)")
+        leader = server.connect(
+            dbname="shop", options="-c parallel_setup_cost=0 -c parallel_tuple_cost=0"
+        )
+        waiter = server.connect(dbname="shop", autocommit=False)
+        slow = f"SELECT count(pg_sleep(0.01)) FROM {table}"
+        threads = [
+            threading.Thread(target=run, args=(leader, slow)),
+            threading.Thread(target=run, args=(waiter, f"LOCK TABLE {table}")),
+        ]
+        workers = "SELECT count(*) FROM pg_stat_activity WHERE leader_pid = %s AND pid <> %s"
+        pid, waiting = leader.info.backend_pid, waiter.info.backend_pid
+        try:
+            threads[0].start()
+            eventually(lambda: list(setup.execute(workers, [pid, pid])) == [(2,)])
+            threads[1].start()
+            eventually(lambda: waits(setup, waiting))
+            said = "SELECT pg_blocking_pids(%s)"
+            repeated = list(setup.execute(said, [waiting]))
+            target = watch(server)
+            take_now(target, ["activity"])
+        finally:
+            for one in (pid, waiting):
+                setup.execute("SELECT pg_terminate_backend(%s)", [one])
+            for thread in threads:
+                thread.join()
+            leader.close()
+            waiter.close()
+            setup.execute(f"DROP TABLE {table}")
+
+    rows = {row["pid"]: row for row in series.now("activity", target.pk)}
+    assert repeated == [([pid] * 3,)]  # what the server says
+    assert rows[waiting]["blocked_by"] == [pid]
+
+
+def run(connection: psycopg.Connection, statement: str) -> None:
+    """Run a statement until somebody ends it."""
+    with suppress(psycopg.OperationalError):
+        connection.execute(statement)

@@ -1,0 +1,95 @@
+"""What a server that is read well does not tell: it has to be known before a page says that all is well.
+
+Sources: https://www.postgresql.org/docs/current/runtime-config-statistics.html (track_activities,
+track_counts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from django.db.models import Count
+
+from monitors import autovacuum
+from monitors.advisor import counted
+from monitors.history import series
+from monitors.models import HISTORY, Target
+
+STATEMENTS = "statements"
+"""Which statements and transactions are open, and for how long."""
+COUNTS = "counts"
+"""How many rows are dead, were inserted or changed."""
+SETTINGS = "settings"
+"""What the server's settings are."""
+
+STANDBY = (
+    "Which tables need vacuum is not known on a standby: PostgreSQL does not replicate the "
+    "counters of tables, and autovacuum runs on the primary alone."
+)
+"""Why a standby has no counts; that is no fault of it."""
+
+DISABLED = "disabled"
+"""`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
+CLIENT = "client backend"
+
+
+def unknowns_of(target: Target, at: datetime | None = None) -> dict[str, str]:
+    """Return {what is not known: a sentence that says why}; {} where all is.
+
+    With `at`, of a past moment.
+    """
+    if at is None:
+        return unknowns_of_all([target])[target.pk]
+    rows = series.at("activity", target.pk, at)
+    hidden = sum((row["state"], row["backend_type"]) == (DISABLED, CLIENT) for row in rows)
+    return told(target, hidden)
+
+
+def unknowns_of_all(targets: Sequence[Target]) -> dict[int, dict[str, str]]:
+    """Return {target id: what is not known now}, with one query for all."""
+    latest = HISTORY["activity"].latest._default_manager.filter(
+        target_id__in=[target.pk for target in targets],
+        gone_at__isnull=True,
+        state=DISABLED,
+        backend_type=CLIENT,
+    )
+    hidden = dict(latest.values_list("target_id").annotate(Count("pid")))
+    return {target.pk: told(target, hidden.get(target.pk, 0)) for target in targets}
+
+
+def told(target: Target, hidden: int) -> dict[str, str]:
+    """Return what is not known of a target, so many backends of which hide their statements."""
+    settings = target.settings
+    texts = {
+        STATEMENTS: statements_text(settings, hidden),
+        COUNTS: STANDBY if target.in_recovery else counts_text(settings),
+        SETTINGS: "" if settings else "The server's settings have not been read.",
+    }
+    return {subject: text for subject, text in texts.items() if text}
+
+
+def statements_text(settings: Mapping[str, str], hidden: int) -> str:
+    """Return why open statements are not all known; '' where they are."""
+    if not autovacuum.is_on(settings.get("track_activities", "on")):
+        return (
+            "track_activities is off: which statements run, and for how long, is not known. "
+            "Run ALTER SYSTEM SET track_activities = on and reload."
+        )
+    if not hidden:
+        return ""
+    verb, runs = ("has", "it runs") if hidden == 1 else ("have", "they run")
+    return (
+        f"{counted(hidden, 'backend')} {verb} track_activities off: what {runs}, "
+        "and for how long, is not known."
+    )
+
+
+def counts_text(settings: Mapping[str, str]) -> str:
+    """Return why rows are not counted; '' where they are."""
+    if autovacuum.is_on(settings.get("track_counts", "on")):
+        return ""
+    return (
+        "track_counts is off: rows that die or change are not counted. "
+        "Run ALTER SYSTEM SET track_counts = on and reload."
+    )
