@@ -31,7 +31,7 @@ class Peer:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: closed while it was waited for
             self.serve(client)
 
     def serve(self, client: socket.socket) -> None:
@@ -105,8 +105,13 @@ class Proxy(Peer):
         super().__init__()
 
     def serve(self, client: socket.socket) -> None:
+        self.pass_on(client)
+
+    def pass_on(self, client: socket.socket, first: bytes = b"") -> None:
+        """Connect the client with the server, which is sent `first` before anything."""
         upstream = socket.create_connection(("127.0.0.1", self.upstream_port))
         self.open.append(upstream)
+        upstream.sendall(first)
         left = self.after
         while True:
             for peer in select.select([client, upstream], [], [])[0]:
@@ -120,6 +125,21 @@ class Proxy(Peer):
                 elif left > 0:
                     client.sendall(data[:left])
                     left -= len(data)
+
+
+class Forgetful(Proxy):
+    """Passes everything to a server but the `options` that a client starts with."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, after=2**31)
+
+    def serve(self, client: socket.socket) -> None:
+        (length,) = struct.unpack("!i", client.recv(4, socket.MSG_WAITALL))
+        start = client.recv(length - 4, socket.MSG_WAITALL)
+        version, pairs = start[:4], start[4:].rstrip(b"\0").split(b"\0")
+        kept = [pair for pair in zip(pairs[::2], pairs[1::2], strict=True) if pair[0] != b"options"]
+        content = version + b"".join(b"\0".join(pair) + b"\0" for pair in kept) + b"\0"
+        self.pass_on(client, struct.pack("!i", len(content) + 4) + content)
 
 
 @contextmanager

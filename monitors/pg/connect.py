@@ -77,12 +77,13 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
     vanishes from under a statement of ours ends that statement when
     `client_connection_check` is on (PostgreSQL 14+, Linux). Raises Unreachable.
     """
-    wanted = pinned.PINNED | {
+    wanted = {
         "statement_timeout": str(statement_timeout_ms),
         "lock_timeout": str(lock_timeout_ms),
     }
     if read_only:  # else the server's own default holds: who made it read only meant us too
         wanted["default_transaction_read_only"] = "on"
+    wanted |= pinned.PINNED
     parameters: dict[str, str | int | None] = {
         "host": address.host,
         "hostaddr": hosts.allowed_address(address.host),
@@ -114,7 +115,7 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
             pinned.pin(
                 connection,
                 wanted,
-                lambda: another(parameters, deadline_seconds),
+                lambda: another(parameters, deadline_seconds / 2),
                 acts=not read_only,
             )
             prepare(connection, client_connection_check=client_connection_check)

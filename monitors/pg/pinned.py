@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 
 import psycopg
 
-from monitors.pg.errors import Unreachable
+from monitors.pg.errors import Unreachable, reason_of
 
-ROUNDS = 5
+ROUNDS = 3
 """How often two connections are compared before they count as two sessions."""
 NAMED = 3
 """Settings that a sentence names."""
@@ -85,14 +85,15 @@ SELECT 'pid', pg_catalog.pg_backend_pid()::text
 PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
 
 IN_TRANSACTION_MODE = (
-    "A pooler in transaction mode answers there: two connections got one process of the server, so"
-    " no time limit would hold. Connect to the server itself, or set pool_mode = session for this"
+    "A pooler in transaction or statement mode answers there: two connections got one process of the"
+    " server, so no time limit would hold. Connect to the server itself, or set pool_mode = session for this"
     " database in the pooler."
 )
 NO_SERVER = (
     "{what} did not keep Howdah's settings ({named}): its sessions would have no limits there."
     " Connect to the PostgreSQL server itself."
 )
+NO_SECOND = "A pooler answers there, and a second connection to compare with failed."
 UNCOUNTED = (
     "track_counts is off for this login alone, so a VACUUM of it would leave no trace in the"
     " statistics. Run as a superuser: ALTER ROLE … RESET track_counts;"
@@ -156,21 +157,33 @@ def refuse_shared(
     connection: psycopg.Connection,
     another: Callable[[], AbstractContextManager[psycopg.Connection]],
 ) -> None:
-    """Raise Unreachable where a pooler gives clients that stay a process for a moment only.
+    """Raise Unreachable unless a pooler leaves each client a process of the server of its own."""
+    try:
+        with another() as other:
+            apart = are_apart(connection, other)
+    except (psycopg.Error, Unreachable) as error:
+        raise Unreachable(f"{NO_SECOND} {reason_of(error)}") from None
+    if not apart:
+        raise Unreachable(IN_TRANSACTION_MODE)
 
-    In session mode each has one of its own, always the same. Else the second
-    client's transaction gets the process that the first one had, or, where
-    others are quicker, the first one gets another.
+
+def are_apart(one: psycopg.Connection, other: psycopg.Connection) -> bool:
+    """Return whether two clients keep processes of their own, in turn and at the same time.
+
+    Else the one that comes next gets the process that was given back last, or the one
+    that is free longest; only while both are held do they differ.
     """
-    own = pid_of(connection)
-    with another() as other:
-        theirs = pid_of(other)
-        for _ in range(ROUNDS):
-            with other.transaction():
-                if pid_of(other) != theirs or theirs == own:
-                    raise Unreachable(IN_TRANSACTION_MODE)
-                if pid_of(connection) != own:
-                    raise Unreachable(IN_TRANSACTION_MODE)
+    pids = {one: pid_of(one), other: pid_of(other)}
+    if pids[one] == pids[other]:
+        return False
+    for _ in range(ROUNDS):
+        for first, second in ((one, other), (other, one)):
+            if pid_of(first) != pids[first]:
+                return False
+            with first.transaction():
+                if pid_of(first) != pids[first] or pid_of(second) != pids[second]:
+                    return False
+    return True
 
 
 def pid_of(connection: psycopg.Connection) -> int:

@@ -16,6 +16,7 @@ import pytest
 from monitors.pg import connect
 from monitors.pg.connect import Address, default_require_auth, default_sslmode
 from monitors.pg.errors import Unreachable, reason_of
+from tests import peers
 from tests.servers import Server
 
 
@@ -172,6 +173,24 @@ def test_a_database_name_is_never_a_connection_string(embedded: Server, rogue: R
 
     assert str(caught.value) == "The database does not exist on the server."
     assert rogue.received == b""
+
+
+def test_what_drops_our_settings_is_refused_and_set_to_nothing(server: Server) -> None:
+    """One session for all clients would give them to everybody, PGlite's socket for one."""
+    between = peers.Forgetful(server.port)
+    began = server.log_size()
+    try:
+        with pytest.raises(Unreachable) as caught:
+            open_reader(address_of(server, port=between.port))
+    finally:
+        between.close()
+
+    assert str(caught.value).startswith(
+        "What answers there did not keep Howdah's settings (statement_timeout, lock_timeout,"
+        " default_transaction_read_only and "
+    )
+    assert str(caught.value).endswith("Connect to the PostgreSQL server itself.")
+    assert "set_config" not in server.log_text(since=began)
 
 
 class SilentProxy:
