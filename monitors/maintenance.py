@@ -20,10 +20,11 @@ KEEP_FINDINGS = timedelta(days=365)  # after they were resolved
 def maintain(now: datetime) -> None:
     """Do what is due; called each minute by one worker."""
     partitions.make_ahead(now)
-    if first_in("roll-up", ROLL_UP_EVERY):
+    is_slow = first_in("slow", SLOW_EVERY)
+    if first_in("roll-up", ROLL_UP_EVERY) or is_slow:  # no sample is dropped that was not summed
         rollup.roll_up(now)
     freshness.measure_cost()
-    if first_in("slow", SLOW_EVERY):
+    if is_slow:
         judge.judge_due(now)
         partitions.drop_old(now)
         rollup.prune(now)

@@ -121,7 +121,7 @@ class Target(models.Model):
     timeline = models.IntegerField(null=True, blank=True)
     in_recovery = models.BooleanField(null=True, blank=True)
     started_at = models.DateTimeField(null=True, blank=True)  # pg_postmaster_start_time()
-    epoch = models.CharField(max_length=80, blank=True)  # changes with a crash restart
+    epoch = models.CharField(max_length=120, blank=True)  # changes with a crash restart
     max_connections = models.IntegerField(null=True, blank=True)
     reserved_connections = models.IntegerField(null=True, blank=True)  # superuser_ and reserved_
     settings = models.JSONField(default=dict, blank=True)  # {name: text}, pg/identity.py's list
@@ -258,6 +258,7 @@ class Snapshot(models.Model):
         UNSUPPORTED = "unsupported"  # not on this version, or no extension
         TIMEOUT = "timeout"
         UNREACHABLE = "unreachable"  # no connection
+        SUPERSEDED = "superseded"  # another snapshot was stored first: nothing was kept of it
 
     pk = models.CompositePrimaryKey("target_id", "database_id", "probe", "taken_at")
     target_id = models.IntegerField()
@@ -290,11 +291,15 @@ class ProbeState(models.Model):
     sequence = models.BigIntegerField(default=0)  # of the last stored snapshot
     taken_at = models.DateTimeField(null=True)  # last good one, our clock
     target_at = models.DateTimeField(null=True)  # last good one, the target's
+    ended_at = models.DateTimeField(null=True)  # when its rows had been read, the target's clock
+    unrolled_at = models.DateTimeField(
+        null=True
+    )  # first snapshot that hours and days lack, or None
     state = models.CharField(max_length=12, choices=Snapshot.State, blank=True)
     reason = models.CharField(max_length=500, blank=True)
     failing_since = models.DateTimeField(null=True)
     rows = models.IntegerField(default=0)
-    epoch = models.CharField(max_length=80, blank=True)
+    epoch = models.CharField(max_length=120, blank=True)
     reset_at = models.DateTimeField(null=True)  # stats_reset of what it reads
     reset_counter = models.BigIntegerField(null=True)
 

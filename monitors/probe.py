@@ -51,7 +51,11 @@ class Sample(models.Model):
     are gauges and labels, None until they were read; the last one is the last to
     be), or `Probe.measuring` says how they are settled."""
     counts_since: ClassVar[str] = ""
-    """The fact whose change says that an object's counters started anew."""
+    """The fact that says since when an object's counters count; as long as it is the same
+    moment they never started anew, whatever happened to the server."""
+    reset_fact: ClassVar[str] = ""
+    """The fact that changes when statistics were reset of which an object's counters may
+    be some, or not."""
 
     unreplicated: ClassVar[tuple[str, ...]] = ()
     """Columns of which a standby has figures of its own, or none: there they are not known."""
@@ -114,8 +118,9 @@ class Probe:
     """One row (stats_reset, a counter of the whole) that tells a reset of
     this probe's counters; empty where counters can't be reset alone."""
     reset_is_whole: bool = False
-    """Whether a new stats_reset says that everything was reset; else only
-    where the counter of the whole fell too."""
+    """Whether stats_reset changes when everything was reset and never else, be it by a
+    crash: then nothing else tells it. Where it is not, everything was reset only where
+    the counter of the whole fell too."""
     evicts: bool = False
     """Whether the counter of the whole counts objects that were thrown out."""
     refine_sql: str = ""

@@ -99,6 +99,11 @@ def hold(target_id: int, kind: str, claim: str) -> Lease | None:
     )
 
 
+def still_holds(target_id: int, kind: str, claim: str) -> bool:
+    """Return whether a claim was not given to another since: its worker may have stood still."""
+    return Lease.objects.filter(target_id=target_id, kind=kind, claim=claim).exists()
+
+
 def release(lease: Lease, now: datetime, *, reached: bool, due_at: datetime | None = None) -> None:
     """Give a lease back; `due_at` is when the first of its probes is next due, None if unknown.
 

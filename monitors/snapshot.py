@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -244,7 +244,8 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
         return set()
     try:
         with SESSIONS.use(target_id, kind) as session:
-            run = Run(lease.target, session, schedule.budget_of(kind))
+            holds = partial(schedule.still_holds, target_id, kind, claim)
+            run = Run(lease.target, session, schedule.budget_of(kind), holds)
             probes = schedule.probes_of(kind)
             run.take(probes, only_due=True)
     except Busy:
@@ -311,12 +312,21 @@ def take_now(
 class Run:
     """One pass over the probes of a target, within a budget of seconds."""
 
-    def __init__(self, target: Target, session: Session, seconds: float) -> None:
+    def __init__(
+        self,
+        target: Target,
+        session: Session,
+        seconds: float,
+        holds: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.target = target
+        self.holds = holds
+        """Asked before anything is stored: whether nobody else has the lease by now."""
         self.session = session
         self.ends = time.monotonic() + seconds
         self.reached = False
         self.broken = ""  # why the target can't be reached; ends the pass
+        self.lost = False  # another worker has the lease; ends the pass too
         self.results: list[SnapshotResult] = []
         states = ProbeState.objects.filter(target=target)
         self.due: dict[tuple[str, int | None], datetime] = {
@@ -348,7 +358,7 @@ class Run:
             self.broken = self.target.frozen_reason
         for probe in probes:
             for database in self.databases_of(probe):
-                if not only_due or self.is_due(probe, database):
+                if not self.lost and (not only_due or self.is_due(probe, database)):
                     self.attempt_at(probe, database)
         if self.broken:
             log.warning("%s: %s", self.target.name, self.broken)
@@ -392,13 +402,14 @@ class Run:
         interval = interval_of(self.target, probe.name)
         due = schedule.next_slot(self.target.pk, interval, taken_at)
         rhythm: dict[str, Any] = {"taken_at": taken_at, "interval_seconds": interval}
+        after = store.sequence_of(place)
         state: str = Snapshot.State.UNREACHABLE
         reason = self.broken
         if not self.broken and self.left <= 0:
             state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
         elif not self.broken:
             try:
-                snapshot = self.read_any(probe, database, place, next_due=due, **rhythm)
+                snapshot = self.read_any(probe, database, place, after, next_due=due, **rhythm)
             except Hidden:
                 # Not put off for an hour: it sends nothing, and a GRANT is seen within a minute.
                 state, reason = Snapshot.State.DENIED, HIDDEN
@@ -412,11 +423,22 @@ class Run:
             else:
                 self.note(snapshot, database, due)
                 return
-        snapshot = store.record_failure(place, state=state, reason=reason, next_due=due, **rhythm)
+        snapshot = store.record_failure(
+            place,
+            state=state,
+            reason=reason,
+            next_due=due,
+            after=after,
+            holds=self.holds,
+            **rhythm,
+        )
         self.note(snapshot, database, due)
 
     def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
         """Remember how an attempt went and when its next turn is."""
+        if snapshot.state == Snapshot.State.SUPERSEDED:
+            log.warning("%s: %s: %s", self.target.name, snapshot.probe, snapshot.reason)
+            self.lost = snapshot.reason == store.TAKEN_OVER
         self.results.append(result_of(snapshot, database))
         self.due[snapshot.probe, database.pk if database is not None else None] = due
 
@@ -438,15 +460,15 @@ class Run:
         return Snapshot.State.FAILED, reason
 
     def read_any(
-        self, probe: Probe, database: Database | None, place: store.Place, **rhythm: Any
+        self, probe: Probe, database: Database | None, place: store.Place, after: int, **rhythm: Any
     ) -> Snapshot:
         """Read and keep a probe; once more where a text is in another encoding than expected."""
         try:
-            return self.read_and_store(probe, database, place, **rhythm)
+            return self.read_and_store(probe, database, place, after, **rhythm)
         except connect.ENCODING_ERRORS:
             for kept in self.session.kept.values():
                 connect.read_any_bytes(kept.connection)
-            return self.read_and_store(probe, database, place, **rhythm)
+            return self.read_and_store(probe, database, place, after, **rhythm)
 
     def open_for(
         self, probe: Probe, database: Database | None
@@ -470,11 +492,12 @@ class Run:
             raise Hidden
         return kept, installed, statement
 
-    def read_and_store(
+    def read_and_store(  # noqa: PLR0913 - what, where and the rhythm
         self,
         probe: Probe,
         database: Database | None,
         place: store.Place,
+        after: int,
         *,
         taken_at: datetime,
         interval_seconds: float,
@@ -490,6 +513,7 @@ class Run:
                 kept.connection.transaction(),
             ):
                 reading = read(kept.connection, probe, statement, installed)
+                reading = replace(reading, after=after)
                 if kept.identity.in_recovery:
                     reading = without_unreplicated(probe, reading)
                 if set(probe.sample.redacted) - set(probe.sample.refined):
@@ -502,6 +526,7 @@ class Run:
                     interval_seconds=interval_seconds,
                     next_due=next_due,
                     epoch=kept.identity.epoch,
+                    holds=self.holds,
                     refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
                     measure=measurer(kept.connection, probe.measuring, self.left)
                     if probe.measuring
@@ -514,10 +539,22 @@ class Run:
                 raise
             # What was read is kept; only the end of the target's transaction was cut off.
             self.broken = reason_of(error)
-        vacuum_runs.note(place, snapshot, seen, kept.connection.info.dbname)
-        if probe.name == "databases":
-            note_databases(self.target, probe, reading, taken_at)
+        if snapshot.state == Snapshot.State.OK:
+            self.note_read(place, reading, snapshot, seen, kept.connection.info.dbname)
         return snapshot
+
+    def note_read(
+        self,
+        place: store.Place,
+        reading: store.Reading,
+        snapshot: Snapshot,
+        seen: vacuum_runs.Seen,
+        dbname: str,
+    ) -> None:
+        """Draw from a reading that was kept what stands beside the history."""
+        vacuum_runs.note(place, snapshot, seen, dbname)
+        if snapshot.probe == "databases":
+            note_databases(self.target, place.history.probe, reading, snapshot.taken_at)
 
     def find_extension(self, name: str) -> tuple[str, Installed]:
         """Return the first database that has an extension, the entry database first.
@@ -607,6 +644,7 @@ def read(
     began = time.perf_counter()
     cursor = connection.execute(extensions.in_schema(statement, installed), binary=True)
     waited = time.perf_counter() - began
+    ended_at = connect.clock_of(connection) if probe.reset_sql else None
     rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
     return store.Reading(
         rows,
@@ -615,6 +653,7 @@ def read(
         reset_counter,
         client_ms=(time.thread_time() - cpu) * 1000,
         target_ms=waited * 1000,
+        ended_at=ended_at,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -176,6 +177,15 @@ def create_roles(cluster: Cluster, major: int) -> None:
 @contextmanager
 def running(major: int, programs: Path, folder: Path, **settings: str) -> Iterator[Server]:
     """Run one server below folder for as long as the context lasts; `settings` beside the usual."""
+    with stoppable(major, programs, folder, **settings) as (_, server):
+        yield server
+
+
+@contextmanager
+def stoppable(
+    major: int, programs: Path, folder: Path, **settings: str
+) -> Iterator[tuple[Cluster, Server]]:
+    """Run a server as `running` does, that a test may stop, crash and start again on its port."""
     cluster = Cluster(
         name=f"postgres-{major}",
         folder=folder / f"postgres-{major}",
@@ -188,7 +198,7 @@ def running(major: int, programs: Path, folder: Path, **settings: str) -> Iterat
     try:
         cluster.wait()
         create_roles(cluster, major)
-        yield Server(major, cluster.port, cluster.password, str(cluster.log))
+        yield cluster, Server(major, cluster.port, cluster.password, str(cluster.log))
     finally:
         cluster.stop()
 
@@ -217,6 +227,37 @@ def certificate(folder: Path) -> dict[str, str]:
     if account:
         os.chown(key, account.uid, account.gid)
     return {"ssl": "on", "ssl_cert_file": str(signed), "ssl_key_file": str(key)}
+
+
+def restart(cluster: Cluster, *, immediate: bool = False) -> None:
+    """Stop a server, in its immediate mode if asked, and start it again on its port."""
+    port = cluster.port
+    if immediate and cluster.child is not None:
+        cluster.child.process.send_signal(signal.SIGQUIT)
+        cluster.child.process.wait(20)
+        cluster.child = None
+    cluster.stop()
+    cluster.start(port)
+    cluster.wait()
+
+
+def crash(server: Server) -> None:
+    """Kill a backend, so that the server throws all memory away, and wait until it is back."""
+    with suppress(psycopg.OperationalError), server.connect() as connection:
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        connection.execute("SELECT pg_sleep(30)")
+    if not processes.wait_until(lambda: answers(server), seconds=30):
+        message = f"PostgreSQL {server.major} did not come back after a crash."
+        raise Missing(message)
+
+
+def answers(server: Server) -> bool:
+    """Whether a server takes connections."""
+    try:
+        server.connect().close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextmanager

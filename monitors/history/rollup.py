@@ -1,34 +1,86 @@
 """Hours and days: sums of differences, last and greatest values of gauges.
 
-Both are made again while they last, so that a page never waits for the end of
-an hour, and once more after it, for what was stored late.
+Each `ProbeState` says from when on hours and days lack what was stored. They are made
+again from there, as often as it takes and whenever that was: an hour that lasts, one that
+got a late snapshot, and those of a day without upkeep.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection, transaction
 from psycopg import sql
 
 from monitors.history import partitions
-from monitors.models import HISTORY, Coverage
+from monitors.models import HISTORY, Coverage, Snapshot
 from monitors.samples import Change, History
 
-LATE = timedelta(minutes=10)
+LOCK = 0x726F6C6C  # an advisory lock of ours: "roll"
+DAYS_BACK = timedelta(days=8)  # how far back an unchanged object's row of a day is looked for
+
+# xmin is another as soon as anything was written to a state, in whatever order
+# transactions end.
+UNROLLED_SQL = """
+SELECT s.id, s.xmin::text, s.probe, s.unrolled_at
+  FROM monitors_probestate AS s
+ WHERE s.unrolled_at IS NOT NULL
+"""
+
+# Where a snapshot is being stored right now its state stays as it is until the next time.
+ROLLED_SQL = """
+WITH same AS (
+  SELECT s.id
+    FROM monitors_probestate AS s
+    JOIN unnest(%(ids)s::bigint[], %(xmins)s::text[]) AS r (id, xmin)
+      ON r.id = s.id AND r.xmin = s.xmin::text
+     FOR UPDATE OF s SKIP LOCKED)
+UPDATE monitors_probestate AS s SET unrolled_at = NULL FROM same WHERE same.id = s.id
+"""
 
 
 def roll_up(now: datetime) -> None:
-    """Make the hours and days that hold now, and the former ones while rows may come late."""
-    for history in HISTORY.values():
+    """Make the hours and days that lack something, and today's rows of what has not changed."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+        [(free,)] = cursor.fetchall()
+        if not free:
+            return  # another worker is at it
+        try:
+            cursor.execute(UNROLLED_SQL)
+            states = cursor.fetchall()
+            roll_from({(probe, moment) for _, _, probe, moment in states}, day_of(now))
+            ids, xmins = [row[0] for row in states], [row[1] for row in states]
+            cursor.execute(ROLLED_SQL, {"ids": ids, "xmins": xmins})
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+
+
+def roll_from(lacking: Iterable[tuple[str, datetime]], today: datetime) -> None:
+    """Make hours, days and coverage anew from the first moment of each probe that they lack."""
+    first: dict[str, datetime] = {}
+    for name, moment in lacking:
+        first[name] = min(first.get(name, moment), moment)
+    hours: dict[str, list[datetime]] = {
+        name: hours_since(name, moment) for name, moment in first.items()
+    }
+    for name, history in HISTORY.items():
         if history.hours is None or history.days is None:
             continue
-        for moment in dict.fromkeys(hour_of(m) for m in (now - LATE, now)):
-            roll_hour(history, moment)
-        for moment in dict.fromkeys(day_of(m) for m in (now - LATE, now)):
-            roll_day(history, moment, is_today=moment == day_of(now))
-    for moment in dict.fromkeys(hour_of(m) for m in (now - LATE, now)):
-        cover_hour(moment)
+        for hour in hours.get(name, []):
+            roll_hour(history, hour)
+        for day in sorted({*map(day_of, hours.get(name, [])), today}):
+            roll_day(history, day, is_today=day == today)
+    for hour in sorted({hour for each in hours.values() for hour in each}):
+        cover_hour(hour)
+
+
+def hours_since(probe: str, moment: datetime) -> list[datetime]:
+    """Return the hour of a moment, and those after it in which a probe was tried."""
+    tried = Snapshot.objects.filter(probe=probe, taken_at__gte=moment)
+    found = tried.datetimes("taken_at", "hour", tzinfo=UTC)
+    return sorted({hour_of(moment), *found})
 
 
 def hour_of(moment: datetime) -> datetime:
@@ -122,8 +174,8 @@ def roll_hour(history: History, start: datetime) -> None:
 def roll_day(history: History, start: datetime, *, is_today: bool) -> None:
     """Sum the hours of one day, and give each unchanged object its row.
 
-    What did not change has no sample: its row is written once from `latest`,
-    on the day itself, so that it outlives the sample of its last change.
+    What did not change has no sample: its row is written once, so that it outlives
+    the sample of its last change.
     """
     assert history.hours is not None and history.days is not None  # noqa: S101, PT018
     partitions.ensure_for(history.days, start)
@@ -137,16 +189,63 @@ def roll_day(history: History, start: datetime, *, is_today: bool) -> None:
         values=aggregates(history, order="start_at", of_hours=True),
         hours=sql.Identifier(history.hours._meta.db_table),
     )
+    end = start + timedelta(days=1)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            upsert(history, "day", source), {"start": start, "end": start + timedelta(days=1)}
-        )
-        if is_today and history.sample.gauges:
-            cursor.execute(unchanged(history), {"start": start})
+        cursor.execute(upsert(history, "day", source), {"start": start, "end": end})
+        if not history.sample.gauges:
+            return
+        if is_today:
+            cursor.execute(unchanged(history, sql.SQL("true")), {"start": start})
+            return
+        within: dict[str, datetime | str] = {
+            "start": start,
+            "end": end,
+            "early": start - DAYS_BACK,
+            "probe": history.probe.name,
+        }
+        cursor.execute(unchanged(history, WATCHED), within)
+        cursor.execute(carried_on(history), within)
 
 
-def unchanged(history: History) -> sql.Composed:
-    """Return the statement that gives today's row to what has not changed today."""
+WATCHED = sql.SQL(
+    "EXISTS (SELECT FROM monitors_snapshot AS s WHERE s.target_id = l.target_id"
+    " AND s.database_id = l.database_id AND s.probe = %(probe)s AND s.state = 'ok'"
+    " AND s.taken_at >= %(start)s AND s.taken_at < %(end)s)"
+)
+"""Whether an object's probe was read on a day that is over."""
+
+
+def unchanged(history: History, watched: sql.Composable) -> sql.Composed:
+    """Return the statement that gives a day's row to what has not changed since it began."""
+    assert history.days is not None  # noqa: S101
+    return insert_unchanged(
+        history,
+        sql.SQL(
+            "{latest} AS l WHERE l.gone_at IS NULL AND l.changed_at < %(start)s AND {watched}"
+        ).format(latest=sql.Identifier(history.latest._meta.db_table), watched=watched),
+    )
+
+
+def carried_on(history: History) -> sql.Composed:
+    """Return the statement that gives a day's row to what changed only after that day.
+
+    Its values are those of the last day that has rows: where upkeep was away for days,
+    `latest` has newer ones by now.
+    """
+    assert history.days is not None  # noqa: S101
+    days = sql.Identifier(history.days._meta.db_table)
+    return insert_unchanged(
+        history,
+        sql.SQL(
+            "{days} AS l WHERE l.start_at = (SELECT max(d.start_at) FROM {days} AS d"
+            " WHERE d.start_at < %(start)s AND d.start_at >= %(early)s)"
+            " AND NOT l.gone AND {watched}"
+        ).format(days=days, watched=WATCHED),
+    )
+
+
+def insert_unchanged(history: History, source: sql.Composable) -> sql.Composed:
+    """Return the statement that writes a day's rows without a change from rows `l`."""
     assert history.days is not None  # noqa: S101
     sample = history.sample
     gauges = sample.gauges
@@ -154,14 +253,14 @@ def unchanged(history: History) -> sql.Composed:
     return sql.SQL(
         "INSERT INTO {table} ({place}, start_at, changes, seconds, restarted, gone,"
         " {gauges}, {greatest})"
-        " SELECT {place}, %(start)s, 0, 0, false, false, {gauges}, {gauges} FROM {latest}"
-        " WHERE gone_at IS NULL AND changed_at < %(start)s ON CONFLICT DO NOTHING"
+        " SELECT {place}, %(start)s, 0, 0, false, false, {gauges}, {gauges}"
+        " FROM {source} ON CONFLICT DO NOTHING"
     ).format(
         table=sql.Identifier(history.days._meta.db_table),
         place=names(place),
         gauges=names(gauges),
         greatest=names(tuple(f"{gauge}_max" for gauge in gauges)),
-        latest=sql.Identifier(history.latest._meta.db_table),
+        source=source,
     )
 
 
@@ -171,7 +270,7 @@ WITH good AS (
          least(3600, coalesce(sum(s.interval_seconds) FILTER (WHERE s.state = 'ok'), 0)) AS covered,
          min(s.taken_at) FILTER (WHERE s.state = 'ok') AS first_at,
          max(s.taken_at) FILTER (WHERE s.state = 'ok') AS last_at,
-         count(*) FILTER (WHERE s.state <> 'ok') AS failed
+         count(*) FILTER (WHERE s.state NOT IN ('ok', 'superseded')) AS failed
     FROM monitors_snapshot AS s
    WHERE s.taken_at >= %(start)s AND s.taken_at < %(end)s
    GROUP BY s.target_id, s.database_id, s.probe)
@@ -189,7 +288,8 @@ SELECT g.target_id, d.id, g.probe, %(start)s, g.covered,
   LEFT JOIN monitors_database AS d ON d.id = nullif(g.database_id, 0)
  WHERE g.database_id = 0 OR d.id IS NOT NULL
     ON CONFLICT (target_id, database_id, probe, hour) DO UPDATE
-   SET covered_seconds = excluded.covered_seconds, spanned_seconds = excluded.spanned_seconds,
+   SET covered_seconds = excluded.covered_seconds,
+       spanned_seconds = greatest(monitors_coverage.spanned_seconds, excluded.spanned_seconds),
        failed = excluded.failed
 """
 

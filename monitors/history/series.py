@@ -14,19 +14,19 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Min, Q
 from psycopg import Cursor, sql
 
 from monitors.history import partitions
 from monitors.history.window import Window
-from monitors.models import HISTORY, Action, Mark
+from monitors.models import HISTORY, Action, Mark, ProbeState
 from monitors.samples import Change, History
 
 POINTS = 240
 SAMPLES_SPAN = timedelta(hours=26)  # longer windows are drawn from hours
 HOURS_SPAN = timedelta(days=91)  # still longer ones from days
 SUMMED_SPAN = timedelta(hours=2)  # longer ones are summed from whole hours where they can be
-SUMMED_AFTER = timedelta(minutes=11)  # an hour's sums are final so long after its end
+DAYS_SPAN = timedelta(days=2)  # and these from whole days
 GAP_FACTOR = 2.5  # so many intervals without a snapshot are a gap
 
 Key = dict[str, Any]
@@ -81,6 +81,16 @@ class Source:
                 sql.Literal(int(Change.RESTARTED)), sql.Literal(int(Change.UNKNOWN))
             )
         return sql.SQL("restarted")
+
+    @property
+    def incomplete(self) -> sql.Composable:
+        """The condition that says a part of an object's counts was never seen.
+
+        What pg_stat_statements threw out counted on until then, and may come back.
+        """
+        if not self.history.probe.evicts:
+            return self.restarted
+        return sql.SQL("({} OR {})").format(self.restarted, self.gone)
 
     @property
     def known_before(self) -> sql.Composable:
@@ -512,27 +522,27 @@ def totals(
     """Return for each object that changed what its counters grew by in the window.
 
     Keys: database_id, the sample's key, its counters, and `complete`: False
-    where counters were reset inside, so that a part was never seen.
+    where counters were reset inside, or the object was thrown out, so that a part was
+    never seen.
     """
     source = source_of(probe_name, target_id, window, database_id)
     sample = source.history.sample
+    names = ("database_id", *sample.key)
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    parts = [(source, [(window.start, window.end)])]
+    if source.unit != "sample":
+        parts = parts_of(source, window)
     rows = fetch(
         sql.SQL(
-            "SELECT database_id, {key}, {sums}, NOT bool_or({restarted}) FROM {table}"
-            " WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
-            " GROUP BY database_id, {key}"
+            "SELECT {columns}, {sums}, NOT bool_or(incomplete) FROM ({rows}) AS p GROUP BY {columns}"
         ).format(
-            key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
+            columns=columns,
             sums=sql.SQL(", ").join(sum_of(source, name) for name in sample.counters),
-            restarted=source.restarted,
-            table=source.table,
-            where=source.where(),
-            time=source.time,
+            rows=rows_of(parts, names, sample.counters, None),
         ),
-        {"start": window.start, "end": window.end},
+        {},
     )
-    names = ("database_id", *sample.key, *sample.counters, "complete")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip((*names, *sample.counters, "complete"), row, strict=True)) for row in rows]
 
 
 def sums(  # noqa: PLR0913 - what to read, of what, when
@@ -547,8 +557,8 @@ def sums(  # noqa: PLR0913 - what to read, of what, when
 ) -> list[dict[str, Any]]:
     """Return for each object that changed what some counters grew by in the window.
 
-    As `totals`, but for few counters and quicker on long windows: whole days and
-    hours are read as such, samples only at the ends. `halves` names counters whose
+    As `totals`, but for few counters and quicker: whole hours of shorter windows too are
+    read as such, samples only at the ends. `halves` names counters whose
     growth in the second half is returned too, as NAME_late.
     """
     source = source_of(probe_name, target_id, window, database_id)
@@ -556,7 +566,7 @@ def sums(  # noqa: PLR0913 - what to read, of what, when
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     rows = fetch(
         sql.SQL(
-            "SELECT {columns}, {sums}, NOT bool_or(restarted) FROM ({parts}) AS p GROUP BY {columns}"
+            "SELECT {columns}, {sums}, NOT bool_or(incomplete) FROM ({parts}) AS p GROUP BY {columns}"
         ).format(
             columns=columns,
             sums=sql.SQL(", ").join(
@@ -568,7 +578,7 @@ def sums(  # noqa: PLR0913 - what to read, of what, when
                     ),
                 ]
             ),
-            parts=rows_of(source, window, names, fields, key),
+            parts=rows_of(parts_of(source, window), names, fields, key),
         ),
         {"middle": window.start + window.length / 2},
     )
@@ -590,7 +600,7 @@ def grown(
     [row] = fetch(
         sql.SQL("SELECT {sums} FROM ({parts}) AS p").format(
             sums=sql.SQL(", ").join(sum_of(source, name) for name in fields),
-            parts=rows_of(source, window, (), fields, None),
+            parts=rows_of(parts_of(source, window), (), fields, None),
         ),
         {},
     )
@@ -613,23 +623,27 @@ def sum_of(source: Source, name: str, condition: sql.Composable = NO_CONDITION) 
     )
 
 
+Part = tuple["Source", list[Span]]
+"""Where some spans are read from."""
+
+
 def rows_of(
-    source: Source, window: Window, names: Sequence[str], fields: Sequence[str], key: Key | None
+    parts: Sequence[Part], names: Sequence[str], fields: Sequence[str], key: Key | None
 ) -> sql.Composed:
-    """Return the query of a window's rows from `parts_of`: columns, `at` and `restarted`."""
+    """Return the query of the rows of some parts: columns, `at` and `incomplete`."""
     return sql.SQL(" UNION ALL ").join(
         sql.SQL(
-            "SELECT {columns}, {time} AS at, {restarted} AS restarted"
+            "SELECT {columns}, {time} AS at, {incomplete} AS incomplete"
             " FROM {table} WHERE {where} AND {spans}"
         ).format(
             columns=sql.SQL(", ").join(map(sql.Identifier, (*names, *fields))),
             time=part.time,
-            restarted=part.restarted,
+            incomplete=part.incomplete,
             table=part.table,
             where=part.where(key),
             spans=within(part, spans),
         )
-        for part, spans in parts_of(source, window)
+        for part, spans in parts
     )
 
 
@@ -644,62 +658,47 @@ def within(source: Source, spans: Sequence[Span]) -> sql.Composed:
     return sql.SQL("({})").format(sql.SQL(" OR ").join(either))
 
 
-def parts_of(source: Source, window: Window) -> list[tuple[Source, list[Span]]]:
-    """Return which spans of a window are read from days, hours and samples: the coarsest that fit."""
-    whole = [(window.start, window.end)]
-    found: list[tuple[Source, list[Span]]] = []
-    hourly = source.unit == "hour" or (
-        source.unit == "sample" and source.history.hours is not None and window.length > SUMMED_SPAN
-    )
-    if source.unit == "hour" and window.length > timedelta(days=2):
-        days = whole_units(window, "day")
-        if days:
-            found.append((replace(source, unit="day"), days))
-            whole = outside(whole, days)
-    if source.unit == "sample" and hourly:
-        hours = summed_hours(source, window)
-        if hours:
-            found.append((replace(source, unit="hour"), hours))
-            whole = outside(whole, hours)
-    return [*found, (source, whole)] if whole else found
+def parts_of(source: Source, window: Window) -> list[Part]:
+    """Return which spans of a window are read from days, hours and samples: the coarsest that fit.
+
+    What hours and days lack is read from samples, however long nobody summed them up.
+    """
+    rest = [(window.start, window.end)]
+    found: list[Part] = []
+    if source.history.hours is not None and window.length > SUMMED_SPAN:
+        end = min(window.end, rolled_until(source) or window.end)
+        units = ["hour"]
+        if source.unit != "sample" and window.length > DAYS_SPAN:
+            units = ["day", "hour"]
+        for unit in units:
+            whole = [
+                span for start, last in rest for span in whole_units(start, min(last, end), unit)
+            ]
+            if whole:
+                found.append((replace(source, unit=unit), whole))
+                rest = outside(rest, whole)
+    return [*found, (replace(source, unit="sample"), rest)] if rest else found
 
 
-def whole_units(window: Window, unit: str) -> list[Span]:
-    """Return the span of a window's whole hours or days that have ended and been summed up."""
+def whole_units(start: datetime, end: datetime, unit: str) -> list[Span]:
+    """Return the span of the whole hours or days between two moments, none where there is none."""
     step = UNIT_SECONDS[unit]
-    end = min(window.end, datetime.now(UTC) - SUMMED_AFTER)
-    first = -(-window.start.timestamp() // step) * step
+    first = -(-start.timestamp() // step) * step
     last = end.timestamp() // step * step
     if first >= last:
         return []
     return [(datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC))]
 
 
-def summed_hours(source: Source, window: Window) -> list[Span]:
-    """Return the whole hours of a window whose sums hold every good snapshot of theirs."""
-    spans = whole_units(window, "hour")
-    if not spans:
-        return []
-    [(start, end)] = spans
-    rows = fetch(
-        sql.SQL(
-            "SELECT c.hour FROM (SELECT hour, sum(covered_seconds) AS seconds"
-            " FROM monitors_coverage WHERE target_id = %(target)s AND probe = %(probe)s"
-            " AND hour >= %(start)s AND hour < %(end)s GROUP BY hour) AS c"
-            " JOIN (SELECT date_trunc('hour', taken_at, 'UTC') AS hour, database_id,"
-            " least(3600, sum(interval_seconds)) AS seconds FROM monitors_snapshot"
-            " WHERE target_id = %(target)s AND probe = %(probe)s AND state = 'ok'"
-            " AND taken_at >= %(start)s AND taken_at < %(end)s GROUP BY 1, 2) AS s USING (hour)"
-            " GROUP BY c.hour, c.seconds HAVING abs(c.seconds - sum(s.seconds)) < 1 ORDER BY 1"
-        ),
-        {
-            "target": source.target_id,
-            "probe": source.history.probe.name,
-            "start": start,
-            "end": end,
-        },
+def rolled_until(source: Source) -> datetime | None:
+    """Return from when on hours and days lack what was stored, None where they lack nothing."""
+    states = ProbeState.objects.filter(
+        target_id=source.target_id, probe=source.history.probe.name, unrolled_at__isnull=False
     )
-    return [(hour, hour + timedelta(hours=1)) for (hour,) in rows]
+    if source.database_id:
+        states = states.filter(database_id=source.database_id)
+    first: datetime | None = states.aggregate(first=Min("unrolled_at"))["first"]
+    return first
 
 
 def outside(spans: Sequence[Span], taken: Sequence[Span]) -> list[Span]:

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from monitors.history import partitions, settle
 from monitors.models import Database, Mark, ProbeState, Snapshot
-from monitors.pg.identity import is_new_epoch
+from monitors.pg.identity import began_at, is_new_epoch, may_be_new_epoch
 from monitors.probe import Probe, Row, Sample
 from monitors.samples import Change, History
 
@@ -48,6 +48,9 @@ class Reading:
     reset_counter: int | None = None
     client_ms: float = 0
     target_ms: float = 0
+    ended_at: datetime | None = None  # the target's clock when all rows had been read
+    after: int | None = None
+    """The place's sequence before the read began (`sequence_of`); None: not asked for."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ class Memory:
 MEMORY = Memory()
 
 
+OVERTAKEN = "Another snapshot was stored while this one was read."
+TAKEN_OVER = "Another worker took this target over while this one read it."
+
+
 def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     place: Place,
     reading: Reading,
@@ -113,6 +120,7 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     interval_seconds: float,
     next_due: datetime,
     epoch: str,
+    holds: Callable[[], bool] = lambda: True,
     refine: Refine | None = None,
     measure: settle.Measure | None = None,
     note: Note | None = None,
@@ -120,6 +128,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
 ) -> Snapshot:
     """Keep one reading and return its `Snapshot` row; raises nothing of its own.
 
+    A reading that another one overtook, or whose worker has lost its lease (`holds`
+    is asked inside the transaction), is `superseded`: of it nothing but that row is kept.
     `refine` is asked for the refined gauges of what changed and of what has
     none yet; it runs inside the transaction, on the target's connection, and so
     does `measure`. `note` is told what changed, inside the transaction too.
@@ -130,6 +140,9 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     partitions.ensure_for(Snapshot, taken_at)
     with transaction.atomic():
         state = lock_state(place)
+        late = why_late(state, reading, holds)
+        if late:
+            return keep_superseded(place, late, taken_at, interval_seconds)
         previous = MEMORY.take(place, state.sequence)
         if previous is None:
             previous = load_latest(place)
@@ -148,14 +161,15 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
             )
             mark_rewrites(place, taken_at, rewritten)
         before_at = state.target_at
-        elapsed = (reading.target_at - state.target_at).total_seconds() if state.target_at else None
-        stored = write(place, comparison, taken_at, reading.target_at, elapsed)
+        elapsed = seconds_between(before_at, reading.target_at)
+        stored = write(place, state, comparison, taken_at, reading.target_at, elapsed)
         if note is not None:
             note(place, comparison, taken_at, state.taken_at)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
             mark_reset(place, taken_at, reading.reset_at)
         state.sequence += 1
         state.taken_at, state.target_at = taken_at, reading.target_at
+        state.ended_at = reading.ended_at or reading.target_at
         state.state, state.reason, state.failing_since = Snapshot.State.OK, "", None
         state.rows, state.epoch, state.due_at = len(reading.rows), epoch, next_due
         state.reset_at, state.reset_counter = reading.reset_at, reading.reset_counter
@@ -180,11 +194,51 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     return snapshot
 
 
+def sequence_of(place: Place) -> int:
+    """Return the number of a place's last snapshot, 0 before the first."""
+    states = ProbeState.objects.filter(**name_of(place)).values_list("sequence", flat=True)
+    return states.first() or 0
+
+
+def why_late(state: ProbeState, reading: Reading, holds: Callable[[], bool]) -> str:
+    """Return why a reading may not be kept any more, '' where it may.
+
+    A reading that began before what is stored was stored may be older than that, and
+    counters that go back would count twice. Clocks may be set back, numbers not.
+    """
+    if not holds():
+        return TAKEN_OVER
+    if reading.after is not None:
+        return OVERTAKEN if reading.after != state.sequence else ""
+    older = state.target_at is not None and reading.target_at <= state.target_at
+    return OVERTAKEN if older else ""
+
+
+def seconds_between(before: datetime | None, now: datetime) -> float | None:
+    """Return the seconds between two readings, None where the target's clock was set back."""
+    return (now - before).total_seconds() if before is not None and now > before else None
+
+
+def keep_superseded(
+    place: Place, reason: str, taken_at: datetime, interval_seconds: float
+) -> Snapshot:
+    """Keep that an attempt came too late; the place stands as the other one left it."""
+    return Snapshot.objects.create(
+        target_id=place.target_id,
+        database_id=place.database_id,
+        probe=place.history.probe.name,
+        taken_at=taken_at,
+        state=Snapshot.State.SUPERSEDED,
+        reason=reason,
+        interval_seconds=interval_seconds,
+    )
+
+
 ANSWERED = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED, Snapshot.State.FAILED})
 """How a read fails on a server that answers; when that ends or begins, another failure does."""
 
 
-def record_failure(
+def record_failure(  # noqa: PLR0913 - one keyword a column of the snapshot
     place: Place,
     *,
     state: str,
@@ -192,15 +246,25 @@ def record_failure(
     taken_at: datetime,
     interval_seconds: float,
     next_due: datetime,
+    after: int | None = None,
+    holds: Callable[[], bool] = lambda: True,
 ) -> Snapshot:
-    """Keep that an attempt failed and why; the last good values stay."""
+    """Keep that an attempt failed and why; the last good values stay.
+
+    Where another one was stored since, or has the lease by now, it says nothing of the target.
+    """
     partitions.ensure_for(Snapshot, taken_at)
     with transaction.atomic():
         row = lock_state(place)
+        if not holds():
+            return keep_superseded(place, TAKEN_OVER, taken_at, interval_seconds)
+        if after is not None and after != row.sequence:
+            return keep_superseded(place, OVERTAKEN, taken_at, interval_seconds)
         if row.failing_since is None or {row.state in ANSWERED, state in ANSWERED} == {True, False}:
             row.failing_since = taken_at
         row.state, row.reason, row.due_at = state, reason, next_due
-        row.save(update_fields=["state", "reason", "failing_since", "due_at"])
+        note_unrolled(row, taken_at)
+        row.save(update_fields=["state", "reason", "failing_since", "due_at", "unrolled_at"])
         return Snapshot.objects.create(
             target_id=place.target_id,
             database_id=place.database_id,
@@ -221,21 +285,32 @@ def leave(place: Place, taken_at: datetime, target_at: datetime) -> None:
     with transaction.atomic():
         state = lock_state(place)
         gone = list(load_latest(place))
-        elapsed = (target_at - state.target_at).total_seconds() if state.target_at else None
-        write(place, Comparison({}, gone=gone), taken_at, target_at, elapsed)
+        elapsed = seconds_between(state.target_at, target_at)
+        write(place, state, Comparison({}, gone=gone), taken_at, target_at, elapsed)
         state.sequence += 1
-        state.taken_at = state.target_at = state.reset_at = state.reset_counter = None
+        state.taken_at = state.target_at = state.ended_at = None
+        state.reset_at = state.reset_counter = None
         state.state, state.reason, state.failing_since, state.rows = "", "", None, 0
         state.save()
 
 
-def lock_state(place: Place) -> ProbeState:
-    """Return the place's state, made where missing and locked until the transaction ends."""
-    name = {
+def note_unrolled(state: ProbeState, taken_at: datetime) -> None:
+    """Note, for the caller to save, that hours and days lack what was taken at a moment."""
+    state.unrolled_at = min(state.unrolled_at or taken_at, taken_at)
+
+
+def name_of(place: Place) -> dict[str, Any]:
+    """Return what a place's `ProbeState` is found by."""
+    return {
         "target_id": place.target_id,
         "database_id": place.database_id or None,
         "probe": place.history.probe.name,
     }
+
+
+def lock_state(place: Place) -> ProbeState:
+    """Return the place's state, made where missing and locked until the transaction ends."""
+    name = name_of(place)
     found = ProbeState.objects.select_for_update().filter(**name).first()
     if found is not None:
         return found
@@ -252,20 +327,48 @@ class Verdict:
     reset: bool  # stats_reset changed
     whole_reset: bool  # … and that of everything
     evicted: int = 0  # objects that were thrown out since the last reading
+    doubtful: bool = False  # counters began anew, but perhaps before the last reading
+    outlives: bool = False  # stats_reset is known and tells all, also whether a crash was survived
+    since: datetime | None = None  # the last reading, on the target's clock
+
+    @property
+    def anew(self) -> bool:
+        """Whether every counter counts from 0."""
+        if self.doubtful:
+            return False
+        return self.whole_reset or (self.new_epoch and not self.outlives)
 
 
 def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verdict:
-    """Tell how a reading relates to the last one."""
+    """Tell how a reading relates to the last one.
+
+    What began anew counts from 0 only where that was after the last reading: else, as
+    with another server at the same address, what was counted before would count again.
+    """
     # PostgreSQL 14 sets stats_reset when a database's first counter appears.
     counted = state.reset_at is not None or bool(state.reset_counter)
     reset = bool(counted and reading.reset_at and reading.reset_at != state.reset_at)
     grown = (reading.reset_counter or 0) - (state.reset_counter or 0)
+    whole_reset = reset and (probe.reset_is_whole or grown < 0)
+    # pg_stat_statements keeps its counters, and stats_reset with them, through an immediate stop.
+    outlives = probe.reset_is_whole and state.reset_at is not None and reading.reset_at is not None
+    new_epoch = is_new_epoch(state.epoch, epoch)
+    moments = [
+        reading.reset_at if whole_reset else None,
+        began_at(epoch) if new_epoch and not outlives else None,
+    ]
+    ended_at = state.ended_at or state.target_at
+    early = ended_at is not None and any(one <= ended_at for one in moments if one is not None)
+    untold = not outlives and not new_epoch and may_be_new_epoch(state.epoch, epoch)
     return Verdict(
         first=state.taken_at is None,
-        new_epoch=is_new_epoch(state.epoch, epoch),
+        new_epoch=new_epoch,
         reset=reset,
-        whole_reset=reset and (probe.reset_is_whole or grown < 0),
+        whole_reset=whole_reset,
         evicted=max(grown, 0) if probe.evicts and state.sequence and not reset else 0,
+        doubtful=early or untold,
+        outlives=outlives,
+        since=state.target_at,
     )
 
 
@@ -274,10 +377,8 @@ def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Ver
     found = Comparison(known)
     keys = len(sample.key)
     counters = slice(keys, keys + len(sample.counters))
-    since = sample.columns().index(sample.counts_since) if sample.counts_since else None
-    anew = verdict.new_epoch or verdict.whole_reset
     nothing = (None,) * len(sample.refined)
-    different = None if anew else changed_in_place(known, rows, keys)
+    different = None if verdict.anew else changed_in_place(known, rows, keys)
     seen: dict[Key, Row] = {}
     if different is None:
         for row in rows:
@@ -288,22 +389,53 @@ def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Ver
         before = known.get(key)
         if before is None:
             known[key] = (row, nothing)
-            appeared = Change.BASELINE if verdict.first else Change.APPEARED
-            found.changed.append((appeared, None, row + nothing))
+            found.changed.append((change_of_new(sample, row, verdict), None, row + nothing))
             continue
         former, refined = before
-        if former == row and not (anew and any(row[counters])):
+        if former == row and not (verdict.anew and any(row[counters])):
+            continue
+        change = change_of_known(sample, former, row, verdict)
+        if former == row and change != Change.RESTARTED:
             continue
         known[key] = (row, refined)
-        change = change_of(former[counters], row[counters], verdict)
-        if since is not None and former[since] != row[since]:
-            change = Change.RESTARTED
         found.changed.append((change, former + refined, row + refined))
     if seen or not rows:
         found.gone = [key for key in known if key not in seen]
         found.gone_rows = [sum(known[key], ()) for key in found.gone]
         found.rows = {key: known[key] for key in seen}  # in the order of the next reading
     return found
+
+
+def change_of_new(sample: type[Sample], row: Row, verdict: Verdict) -> Change:
+    """Tell how an object counts that the last snapshot did not show."""
+    if verdict.first:
+        return Change.BASELINE
+    if sample.counts_since:
+        since = row[sample.columns().index(sample.counts_since)]
+        if since is not None and verdict.since is not None:
+            return Change.APPEARED if since > verdict.since else Change.UNKNOWN
+    return Change.UNKNOWN if verdict.doubtful else Change.APPEARED
+
+
+def change_of_known(sample: type[Sample], former: Row, row: Row, verdict: Verdict) -> Change:
+    """Tell how an object's counters went on, by its own moment where it has one."""
+    first, last = len(sample.key), len(sample.key) + len(sample.counters)
+    before, now = former[first:last], row[first:last]
+    names = sample.columns()
+    if sample.counts_since:
+        place = names.index(sample.counts_since)
+        since, was = row[place], former[place]
+        if since is not None and was is not None:  # else a version of the extension lacks it
+            if since == was:
+                return Change.CHANGED
+            is_late = verdict.since is None or since > verdict.since
+            return Change.RESTARTED if is_late else Change.UNKNOWN
+    change = change_of(before, now, verdict)
+    if sample.reset_fact and change == Change.CHANGED and any(before) and before != now:
+        place = names.index(sample.reset_fact)
+        if row[place] != former[place]:
+            return Change.UNKNOWN
+    return change
 
 
 def changed_in_place(known: Rows, rows: Sequence[Row], keys: int) -> list[Row] | None:
@@ -323,7 +455,9 @@ def changed_in_place(known: Rows, rows: Sequence[Row], keys: int) -> list[Row] |
 
 def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
     """Tell how an object's counters went on since the last snapshot."""
-    if verdict.new_epoch or verdict.whole_reset:
+    if verdict.doubtful:
+        return Change.UNKNOWN if before != now else Change.CHANGED
+    if verdict.anew:
         return Change.RESTARTED
     pairs = ((b, n) for b, n in zip(before, now, strict=True) if b is not None and n is not None)
     if any(n < b for b, n in pairs):
@@ -413,12 +547,17 @@ def load_latest(place: Place) -> Rows:
 
 def write(
     place: Place,
+    state: ProbeState,
     comparison: Comparison,
     taken_at: datetime,
     target_at: datetime,
     elapsed: float | None,
 ) -> int:
-    """Write samples and latest of what changed; returns how many sample rows."""
+    """Write samples and latest of what changed; returns how many sample rows.
+
+    Notes in the state, which the caller saves, that hours and days lack them.
+    """
+    note_unrolled(state, taken_at)
     if not comparison.changed and not comparison.gone:
         return 0
     copy_samples(place, comparison, taken_at, target_at, elapsed)
@@ -555,9 +694,9 @@ def keep_measured(place: Place, key: Key, relkind: str, seen: settle.Figures) ->
         at = taken_at + skew
         comparison = Comparison(rows)
         settle.keep_exact(comparison, place.history.sample, key, relkind, seen, at)
-        write(place, comparison, taken_at, at, None)
+        write(place, state, comparison, taken_at, at, None)
         state.sequence += 1
-        state.save(update_fields=["sequence"])
+        state.save(update_fields=["sequence", "unrolled_at"])
     MEMORY.keep(place, state.sequence, rows)
     return True
 

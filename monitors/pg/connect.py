@@ -204,6 +204,14 @@ def begin_read(connection: psycopg.Connection, statement_timeout_ms: int) -> dat
     return moment
 
 
+def clock_of(connection: psycopg.Connection) -> datetime:
+    """Return the target's clock of this moment."""
+    row = connection.execute("SELECT pg_catalog.clock_timestamp()", binary=True).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    moment: datetime = row[0]
+    return moment
+
+
 def strip_environment() -> None:
     """Remove from this process what libpq would use behind our back."""
     for name in [n for n in os.environ if n.startswith(UNSAFE_ENVIRONMENT)]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 
-# pg_stat_bgwriter.stats_reset and the checkpointer's start both change only
-# when the server crashed and restarted with all counters at 0.
+# A crash starts all statistics at 0, at one moment that the shared ones then carry, to the
+# microsecond; resets by hand give each of them a moment of its own.
 IDENTITY_SQL = """
 SELECT current_setting('server_version') AS version_text,
        (SELECT c.system_identifier::text FROM pg_catalog.pg_control_system() AS c) AS system_identifier,
@@ -22,6 +22,8 @@ SELECT current_setting('server_version') AS version_text,
        (SELECT b.stats_reset FROM pg_catalog.pg_stat_bgwriter AS b) AS bgwriter_reset,
        (SELECT min(a.backend_start) FROM pg_catalog.pg_stat_activity AS a
          WHERE a.backend_type = 'checkpointer') AS checkpointer_start,
+       (SELECT v.stats_reset FROM pg_catalog.pg_stat_archiver AS v
+          JOIN pg_catalog.pg_stat_wal AS w ON w.stats_reset = v.stats_reset) AS shared_reset,
        current_setting('max_connections')::integer AS max_connections,
        current_setting('superuser_reserved_connections')::integer
            + coalesce(current_setting('reserved_connections', true)::integer, 0) AS reserved_connections,
@@ -81,6 +83,7 @@ class Identity:
     started_at: datetime
     bgwriter_reset: datetime | None
     checkpointer_start: datetime | None
+    shared_reset: datetime | None  # of archiver and WAL; None: not of both at one moment
     max_connections: int
     reserved_connections: int
     superuser: bool  # of the login that asks
@@ -92,10 +95,10 @@ class Identity:
 
     @property
     def epoch(self) -> str:
-        """Two moments in UTC; an epoch is over when both have changed (`is_new_epoch`)."""
+        """Three moments in UTC that tell a crash (`is_new_epoch`), '' for one that is not known."""
         return "|".join(
             moment.astimezone(UTC).isoformat() if moment else ""
-            for moment in (self.bgwriter_reset, self.checkpointer_start)
+            for moment in (self.bgwriter_reset, self.checkpointer_start, self.shared_reset)
         )
 
 
@@ -103,19 +106,37 @@ def is_new_epoch(before: str, after: str) -> bool:
     """Return whether all counters started at 0 between two epochs as `Identity` writes them.
 
     A clean restart changes the checkpointer's start alone and keeps counters;
-    `pg_stat_reset_shared` changes the reset alone. A checkpointer that the
-    login may not see (its start is NULL) says nothing. Moments are compared, not
+    `pg_stat_reset_shared` changes resets alone, and at different moments. A checkpointer
+    that the login may not see (its start is NULL) says nothing. Moments are compared, not
     their spelling: what was kept may be in another time zone.
+    """
+    if not may_be_new_epoch(before, after):
+        return False
+    old, new = moments(before)[2:], moments(after)[2:]
+    return not new or (new[0] is not None and new != old)
+
+
+def may_be_new_epoch(before: str, after: str) -> bool:
+    """Return whether both moments of which each alone says nothing have changed.
+
+    Where it is no new epoch either, somebody reset statistics around a restart: whether
+    it was a clean one can't be told.
     """
     if not before or not after:
         return False
-    pairs = zip(moments(before), moments(after), strict=True)
+    pairs = zip(moments(before)[:2], moments(after)[:2], strict=True)
     return all(b != a and b and a for b, a in pairs)
 
 
 def moments(epoch: str) -> list[datetime | None]:
-    """Return the two moments of an epoch, None for one that is not known."""
+    """Return the moments of an epoch, None for one that is not known."""
     return [datetime.fromisoformat(text) if text else None for text in epoch.split("|")]
+
+
+def began_at(epoch: str) -> datetime | None:
+    """Return when an epoch's counters started at 0, on the target's clock; None: not known."""
+    bgwriter, _checkpointer, *shared = moments(epoch)
+    return shared[0] if shared else bgwriter
 
 
 def read_identity(connection: psycopg.Connection, *, with_settings: bool = True) -> Identity:

@@ -65,6 +65,7 @@ class DatabasesSample(Sample):
     gauges = ("numbackends", "next_xid", "xid_age", "mxid_age", "next_mxid")
     facts = ("stats_reset",)
     labels = ("datname", "encoding")
+    reset_fact = "stats_reset"
 
     class Meta:
         abstract = True
