@@ -122,11 +122,13 @@ class Probe:
     crash: then nothing else tells it. Where it is not, everything was reset only where
     the counter of the whole fell too."""
     evicts: bool = False
-    """Whether the counter of the whole counts objects that were thrown out."""
+    """Whether the counter of the whole counts rounds in which objects were thrown out."""
     refine_sql: str = ""
     """Given `%(keys)s` (an array of the key's first column), returns the key and
     the `refined` columns, None where one can't be read now; run for objects of
     which a label changed, and for those whose last refined column was not read yet."""
+    unread_sql: str = ""
+    """The same where a text is in an encoding that the database can't hold; it reads none."""
     refine_changed: bool = False
     """Whether it is run for whatever changed."""
     refine_hourly: bool = False

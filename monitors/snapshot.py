@@ -327,6 +327,7 @@ class Run:
         self.reached = False
         self.broken = ""  # why the target can't be reached; ends the pass
         self.lost = False  # another worker has the lease; ends the pass too
+        self.plain: frozenset[str] = frozenset()  # databases without an encoding, once looked for
         self.results: list[SnapshotResult] = []
         states = ProbeState.objects.filter(target=target)
         self.due: dict[tuple[str, int | None], datetime] = {
@@ -527,7 +528,9 @@ class Run:
                     next_due=next_due,
                     epoch=kept.identity.epoch,
                     holds=self.holds,
-                    refine=refiner(kept.connection, probe, installed) if probe.refine_sql else None,
+                    refine=refiner(kept.connection, probe, installed, self.move_to_plain)
+                    if probe.refine_sql
+                    else None,
                     measure=measurer(kept.connection, probe.measuring, self.left)
                     if probe.measuring
                     else None,
@@ -563,7 +566,9 @@ class Run:
         each time: an extension may be dropped or updated.
         """
         known = self.session.extensions.pop(name, None)
-        for dbname in self.databases_to_search(known[0] if known else self.target.dbname):
+        names = self.databases_to_search(known[0] if known else self.target.dbname)
+        # In databases without an encoding every text can be read.
+        for dbname in sorted(names, key=lambda one: one not in self.plain) if self.plain else names:
             try:
                 kept = self.session.open(self.target, dbname, min(self.left, 5))
             except DatabaseClosed:
@@ -575,6 +580,16 @@ class Run:
                 return dbname, installed
         message = f"The extension {name} is installed in no database that is read."
         raise Unsupported(message)
+
+    def move_to_plain(self, connection: psycopg.Connection) -> bool:
+        """Tell whether an extension may be better read in a database without an encoding.
+
+        Then it is looked for there first, once in a pass.
+        """
+        if self.plain:
+            return False
+        self.plain = frozenset(extensions.plain_databases(connection))
+        return bool(self.plain.intersection(self.databases_to_search(self.target.dbname)))
 
     def databases_to_search(self, first: str) -> Iterator[str]:
         """Yield the databases that are read, one of them first: the others are rarely asked for."""
@@ -700,39 +715,56 @@ def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[st
 
 
 def refiner(
-    connection: psycopg.Connection, probe: Probe, installed: Installed | None
+    connection: psycopg.Connection,
+    probe: Probe,
+    installed: Installed | None,
+    moves: Callable[[psycopg.Connection], bool],
 ) -> store.Refine:
     """Return what reads the refined columns of some objects.
 
     A lock that is not free within the lock_timeout costs them this once, not
-    the snapshot.
+    the snapshot. `moves` is asked where a text is in an encoding that this
+    database can't hold, and tells whether to read all again in another one: then the error
+    is raised. Else the texts are said to be unread.
     """
-    keys, columns = len(probe.sample.key), (*probe.sample.key, *probe.sample.refined)
-    texts = [columns.index(name) for name in probe.sample.redacted if name in columns]
+    keys = len(probe.sample.key)
 
-    def without_literals(row: Row) -> Row:
-        return tuple(text.redact(v) if v and i in texts else v for i, v in enumerate(row))
+    def fetch(statement: str, wanted: list[store.Key]) -> list[Row]:
+        with connection.transaction():
+            return connection.execute(
+                extensions.in_schema(statement, installed),
+                {"keys": [key[0] for key in wanted]},
+                binary=True,
+            ).fetchall()
 
     def refine(wanted: list[store.Key]) -> dict[store.Key, Row]:
         if not wanted:
             return {}
         try:
-            with connection.transaction():
-                rows = connection.execute(
-                    extensions.in_schema(probe.refine_sql, installed),
-                    {"keys": [key[0] for key in wanted]},
-                    binary=True,
-                ).fetchall()
+            found = without_literals(probe, fetch(probe.refine_sql, wanted))
         except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
             return {}
-        except errors.CharacterNotInRepertoire:
-            # One statement in a foreign encoding makes pg_stat_statements refuse all texts.
-            log.warning("%s: no texts, one is in another encoding", probe.name)
-            return {}
-        found = [without_literals(row) if texts else row for row in rows]
+        except (errors.CharacterNotInRepertoire, errors.UntranslatableCharacter):
+            if not probe.unread_sql:
+                return {}
+            if moves(connection):
+                raise
+            asked = set(wanted)
+            found = [row for row in fetch(probe.unread_sql, wanted) if row[:keys] in asked]
         return {row[:keys]: row[keys:] for row in found}
 
     return refine
+
+
+def without_literals(probe: Probe, rows: list[Row]) -> list[Row]:
+    """Return rows of a key and refined columns with their texts redacted."""
+    columns = (*probe.sample.key, *probe.sample.refined)
+    texts = {columns.index(name) for name in probe.sample.redacted if name in columns}
+    if not texts:
+        return rows
+    return [
+        tuple(text.redact(v) if v and i in texts else v for i, v in enumerate(row)) for row in rows
+    ]
 
 
 def measurer(

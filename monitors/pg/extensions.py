@@ -20,6 +20,12 @@ SELECT e.extversion, n.nspname::text
  WHERE e.extname = %(name)s
 """
 
+PLAIN_SQL = """
+SELECT d.datname::text
+  FROM pg_catalog.pg_database AS d
+ WHERE pg_catalog.pg_encoding_to_char(d.encoding) = 'SQL_ASCII'
+   AND d.datallowconn
+"""
 
 STATEMENTS = "pg_stat_statements"
 
@@ -81,6 +87,11 @@ def find(connection: psycopg.Connection, name: str) -> Installed | None:
     """Return how an extension is installed in this database, None if it is not."""
     row = connection.execute(FIND_SQL, {"name": name}).fetchone()
     return Installed(*row) if row else None
+
+
+def plain_databases(connection: psycopg.Connection) -> list[str]:
+    """Return the databases that have no encoding: any text can be read in them."""
+    return [name for (name,) in connection.execute(PLAIN_SQL).fetchall()]
 
 
 def find_reset(connection: psycopg.Connection) -> Reset | None:

@@ -54,7 +54,7 @@ class StatementsSample(Sample):
     facts = ("stats_since",)
     labels = ("usename", "datname", "query_hash", "query")
     redacted = ("query",)
-    refined = ("usename", "datname", "query_hash", "query")
+    refined = ("usename", "datname", "query", "query_hash")
     counts_since = "stats_since"
 
     class Meta:
@@ -113,11 +113,35 @@ SELECT s.queryid,
        pg_catalog.pg_get_userbyid(s.userid)::text AS usename,
        coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')
            AS datname,
-       pg_catalog.md5(s.query) AS query_hash,
-       s.query
+       s.query,
+       pg_catalog.md5(s.query) AS query_hash
   FROM {schema}.pg_stat_statements(true) AS s
  WHERE s.queryid = ANY (%(keys)s)
    AND s.query IS NOT NULL
+"""
+
+# The function gives out all texts or none: one that the database's encoding can't hold costs
+# them all. In a database without an encoding every text passes. The hash stays unknown, so
+# that the text is asked for again.
+UNREAD_SQL = """
+SELECT s.queryid,
+       s.userid,
+       s.dbid,
+       s.toplevel,
+       pg_catalog.pg_get_userbyid(s.userid)::text AS usename,
+       coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')
+           AS datname,
+       '/* not shown: PostgreSQL gives out no text in '
+       || pg_catalog.quote_ident(pg_catalog.current_database())
+       || ' while one of them holds what its encoding can''t; CREATE EXTENSION pg_stat_statements in '
+       || coalesce((SELECT pg_catalog.string_agg(pg_catalog.quote_ident(d.datname), ' or ')
+                      FROM pg_catalog.pg_database AS d
+                     WHERE pg_catalog.pg_encoding_to_char(d.encoding) = 'SQL_ASCII'
+                       AND d.datallowconn), 'a database whose encoding is SQL_ASCII')
+       || ' makes all readable */' AS query,
+       NULL::text AS query_hash
+  FROM {schema}.pg_stat_statements(false) AS s
+ WHERE s.queryid = ANY (%(keys)s)
 """
 
 PROBE = Probe(
@@ -130,6 +154,7 @@ PROBE = Probe(
     reset_is_whole=True,
     evicts=True,
     refine_sql=TEXTS_SQL,
+    unread_sql=UNREAD_SQL,
     refine_at_once=5000,
     needs="CREATE EXTENSION pg_stat_statements;",
 )

@@ -153,3 +153,82 @@ def test_unchanged_statements_write_nothing(
     samples = HISTORY["statements"].samples._default_manager
     latest = HISTORY["statements"].latest._default_manager.filter(query=TEXT).values("queryid")
     assert samples.filter(queryid=latest.get()["queryid"]).count() == 1
+
+
+@pytest.fixture
+def plain(server: Server) -> Iterator[str]:
+    """A database without an encoding, in which a statement with bytes that are no UTF-8 ran."""
+    name = "plain_statements"
+    with server.connect() as setup:
+        setup.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        setup.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with server.connect(dbname=name, client_encoding="SQL_ASCII") as session:
+        session.pgconn.exec_(b'SELECT 1 AS "caf\xe9"')
+    yield name
+    with server.connect(dbname="shop") as cleanup:
+        cleanup.execute("SELECT pg_stat_statements_reset()")
+        cleanup.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def names_of(target: Target, shown: str) -> list[tuple[str, str]]:
+    """Return user and database of the statements whose text holds some words."""
+    latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
+    return list(latest.filter(query__contains=shown).values_list("usename", "datname"))
+
+
+def test_a_text_in_no_encoding_costs_no_names_and_that_is_said(
+    server: Server, shop: psycopg.Connection[Any], watch: Watch, plain: str
+) -> None:
+    target = watch(server, dbname="shop", include=["shop", plain])
+    shop.execute("SELECT 1 AS known_before")
+    take_now(target, ["databases"])
+
+    snap(target)
+
+    unread = names_of(target, "PostgreSQL gives out no text in shop while one of them holds")
+    assert ("postgres", "shop") in unread
+    assert ("postgres", plain) in unread
+    assert names_of(target, f"CREATE EXTENSION pg_stat_statements in {plain} makes all readable")
+    assert names_of(target, "known_before") == []
+
+
+def test_where_a_database_without_an_encoding_has_the_extension_every_text_is_read(
+    server: Server, shop: psycopg.Connection[Any], watch: Watch, plain: str
+) -> None:
+    target = watch(server, dbname="shop", include=["shop", plain])
+    shop.execute("SELECT 1 AS known_before")
+    take_now(target, ["databases"])
+    snap(target)
+    with server.connect(dbname=plain) as entry:
+        entry.execute("CREATE EXTENSION pg_stat_statements")
+
+    snap(target)
+
+    assert names_of(target, "AS known_before") == [("postgres", "shop")]
+    assert names_of(target, 'AS "caf\ufffd"') == [("postgres", plain)]
+    assert names_of(target, "not shown") == []
+    run(shop, 4)
+    snap(target)
+    assert calls_of(target, TEXT)[0] == 4
+
+
+def test_a_text_that_the_entry_database_can_not_hold_costs_no_snapshot(
+    server: Server, shop: psycopg.Connection[Any], watch: Watch
+) -> None:
+    with server.connect() as setup:
+        setup.execute("DROP DATABASE IF EXISTS latin_statements WITH (FORCE)")
+        setup.execute(
+            "CREATE DATABASE latin_statements ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        )
+    try:
+        with server.connect(dbname="latin_statements") as entry:
+            entry.execute("CREATE EXTENSION pg_stat_statements")
+        shop.execute('SELECT 1 AS "\u20ac"')
+        target = watch(server, dbname="latin_statements")
+
+        snap(target)
+
+        assert ("postgres", "shop") in names_of(target, "gives out no text in latin_statements")
+    finally:
+        with server.connect() as cleanup:
+            cleanup.execute("DROP DATABASE latin_statements WITH (FORCE)")
