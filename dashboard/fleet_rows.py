@@ -17,6 +17,7 @@ from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.standing import is_stale
+from monitors.wraparound import is_invalid
 
 COLUMNS = (
     "name",
@@ -45,6 +46,8 @@ COLUMNS = (
 DOWN = frozenset({Snapshot.State.UNREACHABLE})
 WATCHED = "sessions"
 """The probe whose last attempt says whether a target answers."""
+SHOWN = {WATCHED: HISTORY[WATCHED].sample.facts, "databases": ("datconnlimit",)}
+"""Columns beside gauges that a fleet's rows need."""
 
 SAID_BY_FLEET = (unknowns.STATEMENTS, unknowns.COUNTS)
 """What keeps a target with no finding from being called well."""
@@ -62,7 +65,7 @@ def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[
     latest = HISTORY[probe_name].latest._default_manager
     wanted = [target.pk for target in targets]
     names = (*HISTORY[probe_name].sample.key, *HISTORY[probe_name].sample.gauges)
-    facts = HISTORY[probe_name].sample.facts if probe_name == WATCHED else ()
+    facts = SHOWN.get(probe_name, ())
     for row in latest.filter(target_id__in=wanted, gone_at__isnull=True).values(
         "target_id", "database_id", *names, *facts
     ):
@@ -196,7 +199,10 @@ def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -
         "usable_connections": usable,
         "used_pct": 100 * (connections or 0) / usable if known and usable else None,
         "blocked": sum(row["blocked"] or 0 for row in sessions) if sessions else None,
-        "xid_age": max((row["xid_age"] for row in databases if row["xid_age"]), default=None),
+        "xid_age": max(
+            (row["xid_age"] for row in databases if row["xid_age"] and not is_invalid(row)),
+            default=None,
+        ),
         "oldest_xact_start": oldest_start(sessions),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dashboard import table_rows
 from monitors import autovacuum, wraparound
-from monitors.advisor import table_name
+from monitors.advisor import quoted, table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
 from monitors.history.window import Window
@@ -21,8 +21,10 @@ EVENTS = ("forced", "failsafe", "stop")
 HISTORY_DAYS = 30
 """Of which forecasts are replayed."""
 
+DATABASE_STATES = ("datistemplate", "datallowconn", "datconnlimit")
 DATABASE_COLUMNS = (
     "database",
+    *DATABASE_STATES,
     *(
         column
         for kind in KINDS
@@ -94,7 +96,10 @@ def readings_of(target: Target, window: Window) -> dict[str, Reading]:
 
 
 def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]) -> list[Row]:
-    """Return the databases, the greatest share of ids first; keys beside the columns: datid, level."""
+    """Return the databases, the greatest share of ids first; keys beside the columns: datid, invalid, drop.
+
+    An invalid one has no age that counts: the server leaves it out, too.
+    """
     state = ProbeState.objects.filter(target=target, probe="databases").first()
     read_at = state.taken_at if state is not None else None
     rows = [
@@ -104,18 +109,27 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
                 name: value
                 for kind in KINDS
                 for name, value in of_kind(
-                    kind, row[f"{kind}_age"], wraparound.limits_of(target.settings, kind),
+                    kind, age_of(row, kind), wraparound.limits_of(target.settings, kind),
                     readings[kind], window.end,
                 ).items()
             },
             "database": row["datname"],
             "datid": row["datid"],
+            **{name: row[name] for name in DATABASE_STATES},
+            "invalid": wraparound.is_invalid(row),
+            "drop": f"DROP DATABASE {quoted(row['datname'] or '')};",
             "read_at": read_at if window.is_live else row["changed_at"],
         }
         for row in table_rows.rows_at("databases", target, window)
     ]  # fmt: skip
     names = [f"{kind}_{event}" for kind in KINDS for event in EVENTS]
     return [worded(row, names, window.end) for row in sorted(rows, key=lambda row: -share_of(row))]
+
+
+def age_of(row: Row, kind: str) -> int | None:
+    """Return the age of a database, None of an invalid one."""
+    age: int | None = row[f"{kind}_age"]
+    return None if wraparound.is_invalid(row) else age
 
 
 def share_of(row: Row) -> float:

@@ -41,7 +41,7 @@ READS = {
     "bloat": ("bloat",),
     "settings": ("settings",),
 }
-AGES = ("target_id", "datname", "xid_age", "mxid_age", "next_xid")
+AGES = ("target_id", "datname", "datconnlimit", "xid_age", "mxid_age", "next_xid")
 DATED = {"databases", "tables", "horizon"}  # judged by when a vacuum is forced
 UNKNOWN = "no date so far: a worker reckons it after the next reading"
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement

@@ -863,8 +863,12 @@ def note_databases(
     Of those that are dropped, or watched no more, every object leaves the present.
     """
     columns = probe.sample.columns()
-    datid, datname = columns.index("datid"), columns.index("datname")
-    found = {row[datid]: row[datname] for row in reading.rows}
+    rows = (dict(zip(columns, row, strict=True)) for row in reading.rows)
+    found = {
+        row["datid"]: row["datname"]
+        for row in rows
+        if row["datallowconn"] and not row["datistemplate"]
+    }
     left = []
     for database in Database.objects.filter(target=target):
         name = found.pop(database.datid, None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from monitors import autovacuum, autovacuum_queue, vacuum_progress
+from monitors import autovacuum, autovacuum_queue, vacuum_progress, wraparound
 from monitors.advisor import backend_name, is_client, table_name
 from monitors.history import objects, series
 from monitors.history.objects import Objects
@@ -188,11 +188,16 @@ def visited_of(target: Target, at: datetime | None) -> Databases:
     ours = target.databases_at(at)
     return Databases(
         ours=ours,
-        count=max(len(rows), 1),
+        count=max(sum(is_visited(row) for row in rows), 1),
         next_xid=max((row["next_xid"] for row in rows if row["next_xid"]), default=None),
         next_mxid=next((row["next_mxid"] for row in rows if row.get("next_mxid")), None),
         ages={row["datid"]: (row["xid_age"], row["mxid_age"]) for row in rows},
     )
+
+
+def is_visited(row: Row) -> bool:
+    """Tell whether the launcher goes round a database: mostly not a template, never an invalid one."""
+    return not row.get("datistemplate") and not wraparound.is_invalid(row)
 
 
 def workers_of(

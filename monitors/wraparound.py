@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
+from typing import Any
 
 from monitors import autovacuum
 
@@ -131,6 +132,18 @@ def limits_of(
         forced=min(freeze, int(own)) if own is not None else freeze,
         failsafe=max(failsafe, int(freeze * FAILSAFE_FACTOR)),
     )
+
+
+INVALID = -2
+"""`pg_database.datconnlimit` of a database that an interrupted DROP DATABASE left."""
+
+
+def is_invalid(row: Mapping[str, Any]) -> bool:
+    """Tell whether a `databases` row is of an invalid database: the server leaves its age out.
+
+    Nothing can be vacuumed in it, and it holds no transaction id back.
+    """
+    return row.get("datconnlimit") == INVALID
 
 
 def mxid_age(next_mxid: int | None, relminmxid: int | None) -> int | None:

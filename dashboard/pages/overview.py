@@ -55,6 +55,7 @@ def databases_of(target: Target, window: Window) -> list[Row]:
     return [
         database_row(row, grown.get(row["datid"], {}), window, watched=row["datid"] in watched)
         for row in sorted(rows, key=lambda row: row["datname"] or "")
+        if not row["datistemplate"]
     ]
 
 

@@ -146,7 +146,7 @@ def freezing(
     """Return (database, whether freezing keeps up) of those that have used most ids."""
     return [
         (row["database"], wraparound_rows.freezing_of(target, window, row, "xid", readings))
-        for row in databases[:TOLD]
+        for row in [one for one in databases if not one["invalid"]][:TOLD]
     ]
 
 
@@ -159,7 +159,8 @@ def age_chart(
 ) -> dict[str, Any]:
     """Return the chart of the age of the databases that have used most ids."""
     field = f"{kind}_age"
-    ranked = sorted(databases, key=lambda row: -(row[field] or 0))[:TOP]
+    valid = [row for row in databases if not row["invalid"]]
+    ranked = sorted(valid, key=lambda row: -(row[field] or 0))[:TOP]
     lines = [
         (
             row["database"],

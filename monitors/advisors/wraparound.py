@@ -37,7 +37,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         burn = samples.burn.get(kind, wraparound.burn_of([]))
         for row in samples.databases:
             age = row[column]
-            if age is None:
+            if age is None or wraparound.is_invalid(row):
                 continue
             share = wraparound.pct(age) or 0.0
             severity = severity_of(share, thresholds, "pct")

@@ -13,7 +13,7 @@ from monitors.probe import Probe, Sample
 
 
 class DatabasesSample(Sample):
-    """One database that allows connections."""
+    """One database; templates, those that take no connections and invalid ones too: they all have an age."""
 
     datid = models.BigIntegerField()
     numbackends = models.IntegerField()
@@ -41,6 +41,9 @@ class DatabasesSample(Sample):
     stats_reset = models.DateTimeField()
     datname = models.TextField()
     encoding = models.TextField()
+    datistemplate = models.BooleanField()
+    datallowconn = models.BooleanField()
+    datconnlimit = models.IntegerField()  # -1: none, -2: an interrupted DROP DATABASE left it
 
     key = ("datid",)
     counters = (
@@ -64,7 +67,7 @@ class DatabasesSample(Sample):
     )
     gauges = ("numbackends", "next_xid", "xid_age", "mxid_age", "next_mxid")
     facts = ("stats_reset",)
-    labels = ("datname", "encoding")
+    labels = ("datname", "encoding", "datistemplate", "datallowconn", "datconnlimit")
     reset_fact = "stats_reset"
 
     class Meta:
@@ -100,11 +103,12 @@ SELECT d.oid::bigint AS datid,
            AS next_mxid,
        s.stats_reset,
        d.datname::text AS datname,
-       pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding
+       pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding,
+       d.datistemplate,
+       d.datallowconn,
+       d.datconnlimit
   FROM pg_catalog.pg_database AS d
   JOIN pg_catalog.pg_stat_database AS s ON s.datid = d.oid
- WHERE d.datallowconn
-   AND NOT d.datistemplate
 """
 
 PROBE = Probe(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from monitors import wraparound
+from dashboard import fleet_rows, wraparound_rows
+from monitors import review, thresholds, wraparound
+from monitors.advisors.wraparound import ADVISOR
 from monitors.history import series, xids
+from monitors.history.window import Window
 from monitors.models import Database, Target
 from monitors.snapshot import take_now
 from tests.servers import Server
@@ -33,7 +37,11 @@ def test_it_reads_counters_ages_and_the_next_transaction_id(
     assert after["shop"]["next_xid"] - before["shop"]["next_xid"] == 10
     assert after["shop"]["xid_age"] - before["shop"]["xid_age"] == 10
     assert after["shop"]["encoding"] == "UTF8"
-    assert "template1" not in after
+    assert (after["template0"]["datistemplate"], after["template0"]["datallowconn"]) == (
+        True,
+        False,
+    )
+    assert not Database.objects.filter(target=target, datname__startswith="template").exists()
 
 
 def test_a_renamed_database_stays_the_same_one(
@@ -57,6 +65,45 @@ def test_a_renamed_database_stays_the_same_one(
         take_now(target, ["databases"])
         known.refresh_from_db()
         assert known.gone_at is not None
+
+
+def test_the_oldest_age_is_the_servers_own_and_an_invalid_database_is_none_of_it(
+    server: Server, watch: Callable[..., Target], worker_id: str
+) -> None:
+    closed, invalid = f"closed_{worker_id}", f"invalid_{worker_id}"
+    with server.connect() as setup:
+        for name in (closed, invalid):
+            setup.execute(f"DROP DATABASE IF EXISTS {name}")
+            setup.execute(f"CREATE DATABASE {name}")
+        setup.execute(f"ALTER DATABASE {closed} ALLOW_CONNECTIONS false")
+        # what an interrupted DROP DATABASE leaves
+        setup.execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = %s", [invalid])
+        try:
+            setup.execute("UPDATE pg_database SET datfrozenxid = '3' WHERE datname = %s", [invalid])
+            target = watch(server, include=["shop"])
+            take_now(target, ["databases"])
+            oldest = setup.execute(
+                "SELECT max(age(datfrozenxid)) FROM pg_database WHERE datconnlimit <> -2"
+            ).fetchone()
+        finally:
+            setup.execute(f"DROP DATABASE {invalid}")
+            setup.execute(f"DROP DATABASE {closed}")
+
+    window = Window.last("1h", timezone.now())
+    readings = wraparound_rows.readings_of(target, window)
+    rows = {row["database"]: row for row in wraparound_rows.databases_of(target, window, readings)}
+    assert rows[invalid]["invalid"]
+    assert rows[invalid]["drop"] == f"DROP DATABASE {invalid};"
+    assert rows[invalid]["xid_age"] is None
+    ages = [row["xid_age"] for row in rows.values() if row["xid_age"] is not None]
+    assert [max(ages)] == list(oldest or ())
+    assert rows[closed]["xid_age"] is not None
+    assert fleet_rows.fleet_of([target], window)[0]["xid_age"] == max(ages)
+    samples = review.samples_of([target], thresholds.the_fleet())[target.pk]
+    near = replace(samples, settings={"autovacuum_freeze_max_age": "1"})
+    told = {one.object_name for one in ADVISOR.advise(near, ADVISOR.defaults)}
+    assert "shop" in told
+    assert invalid not in told
 
 
 def test_the_burn_is_exactly_what_was_used_up(server: Server, watch: Callable[..., Target]) -> None:
