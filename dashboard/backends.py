@@ -18,8 +18,6 @@ LONG_SECONDS = 5
 """An active statement that runs longer is marked."""
 
 CLIENT = "client backend"
-OUR_NAME = "howdah"
-"""How the application_name of Howdah's own sessions begins."""
 IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 COLUMNS = (
@@ -111,8 +109,8 @@ class Backend:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a session of Howdah's."""
-        return bool((self.row.get("application_name") or "").startswith(OUR_NAME))
+        """Whether it is a session of Howdah's, as `marked` found."""
+        return bool(self.row.get("ours"))
 
     @property
     def is_running(self) -> bool:
@@ -135,6 +133,11 @@ class Backend:
         if self.blocked_by or (self.is_hidden and self.is_client):
             return False
         return self.row.get("state") == "idle" or not self.row.get("query_start")
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is outside a transaction and waits for its client."""
+        return bool(self.row.get("state") == "idle")
 
     @property
     def is_long(self) -> bool:
@@ -163,9 +166,14 @@ class Backend:
         """Return the arguments that name this very backend in this very state.
 
         Spelled as an action keeps its arguments: UTC with microseconds. Of a transaction that runs nothing
-        its start and the last change of state stand for the statement's start.
+        its start and the last change of state stand for the statement's start, of what is idle
+        outside of one that change alone.
         """
-        names = ("xact_start", "state_change") if self.is_in_transaction else ("query_start",)
+        names: tuple[str, ...] = ("query_start",)
+        if self.is_in_transaction:
+            names = ("xact_start", "state_change")
+        elif self.rests:
+            names = ("state_change",)
         times = {name: self.row.get(name) for name in ("backend_start", *names)}
         spelled = {name: moment_text(at) for name, at in times.items() if at}
         return {"pid": str(self.pid), **spelled}

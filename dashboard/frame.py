@@ -259,7 +259,8 @@ def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) 
     if not is_live:
         return "This page shows the past. Go back to now to act."
     if action not in may:
-        return f"Your role on {target.name} does not include {action}. A DBA can grant it."
+        roles = access.roles_with(action)
+        return f"Your role on {target.name} does not include {action}. Ask an admin for {roles}."
     if not target.operator_user:
         return f"{target.name} has no operator login. Add one on its Targets page."
     if not target.enabled:

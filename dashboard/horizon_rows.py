@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard.table_rows import rows_at
 from monitors import horizon
+from monitors.advisor import marked
 from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
@@ -47,10 +48,11 @@ def holders_of(target: Target, window: Window) -> list[Row]:
     name, sessions' `action` and `arguments` ('' and {} where no action helps).
     """
     now = window.end
-    holders = horizon.oldest_first(rows_at("horizon", target, window))
+    holders = marked(horizon.oldest_first(rows_at("horizon", target, window)), target.logins)
     known = xids.dated([(target.pk, row["horizon_xid"]) for row in holders], now)
     backends = {
-        (row["pid"], row["backend_start"]): row for row in rows_at("activity", target, window)
+        (row["pid"], row["backend_start"]): row
+        for row in marked(rows_at("activity", target, window), target.logins)
     }
     state = ProbeState.objects.filter(target=target, probe="horizon").first()
     read_at = state.taken_at if state is not None else None

@@ -98,6 +98,11 @@ def get_managed_target(user: Person, name: str) -> Target:
     return managed_targets(user).get(name=name)
 
 
+def roles_with(permission: str) -> str:
+    """Return the roles that include a permission, as `operator or dba`."""
+    return " or ".join(role for role, names in ROLES.items() if permission in names)
+
+
 def require(
     user: Person, permission: str, target: Target | None = None, *, source: str = ""
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
@@ -229,10 +229,30 @@ def table_name(row: Row) -> str:
     return f"{quoted(row['schemaname'])}.{quoted(row['relname'])}"
 
 
+def is_ours(application_name: str | None, usename: str | None, logins: Collection[str]) -> bool:
+    """Tell whether a session is Howdah's: one of its own logins, under its name.
+
+    The name alone says nothing, since whoever connects chooses it.
+    """
+    return usename in logins and (application_name or "").startswith(OUR_APPLICATION)
+
+
+def marked(rows: Iterable[Row], logins: Collection[str]) -> list[dict[str, Any]]:
+    """Return rows of sessions or of holders with `ours`: whether they are Howdah's."""
+    return [
+        {
+            **row,
+            "ours": is_ours(
+                row.get("application_name"), row.get("usename", row.get("who")), logins
+            ),
+        }
+        for row in rows
+    ]
+
+
 def is_client(row: Row) -> bool:
-    """Tell whether an activity row is a client's backend, and not one of Howdah's."""
-    name = row.get("application_name") or ""
-    return row.get("backend_type") == "client backend" and not name.startswith(OUR_APPLICATION)
+    """Tell whether a marked activity row is a client's backend, and not one of Howdah's."""
+    return row.get("backend_type") == "client backend" and not row.get("ours")
 
 
 def backend_name(row: Row) -> str:

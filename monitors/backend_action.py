@@ -18,6 +18,7 @@ from monitors.action import (
     Parameter,
     Refused,
 )
+from monitors.advisor import is_ours
 from monitors.pg import backends
 from monitors.pg.backends import Backend
 from monitors.pg.text import redact
@@ -42,7 +43,9 @@ def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, A
     return dict(arguments)
 
 
-def same_backend(connection: psycopg.Connection, arguments: Arguments) -> Backend:
+def same_backend(
+    connection: psycopg.Connection, arguments: Arguments, identity: Identity
+) -> Backend:
     """Return the backend that was asked for; raises Changed, or Refused where a rule forbids."""
     pid = int(arguments["pid"])
     backend = backends.find(connection, pid)
@@ -58,6 +61,9 @@ def same_backend(connection: psycopg.Connection, arguments: Arguments) -> Backen
     if backend.backend_start != backends.moment(arguments["backend_start"]):
         message = f"pid {pid} is no longer the same backend: nothing was sent."
         raise Changed(message)
+    if is_ours(backend.application_name, backend.usename, identity.get("logins", ())):
+        message = "This is one of Howdah's own backends."
+        raise Refused(message)
     reason = backends.reason_not_to_signal(backend, me)
     if reason:
         raise Refused(reason)
@@ -86,6 +92,14 @@ def same_transaction(backend: Backend, arguments: Arguments) -> None:
             f"The backend is no longer idle in that transaction but {backend.state}:"
             " nothing was sent."
         )
+        raise Changed(message)
+
+
+def same_idleness(backend: Backend, arguments: Arguments) -> None:
+    """Raise Changed unless the backend has been idle since the moment that was asked for."""
+    since = backends.moment(arguments["state_change"])
+    if backend.state != "idle" or backend.state_change != since:
+        message = "The backend is no longer idle since then: nothing was sent."
         raise Changed(message)
 
 

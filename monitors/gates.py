@@ -143,6 +143,6 @@ def load_of(target: Target, without: Collection[int] = ()) -> Load:
     )
     try:
         with connect.deadline(connection, 5):
-            return load.read_load(connection, without)
+            return load.read_load(connection, target.logins, without)
     finally:
         connection.close()

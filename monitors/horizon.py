@@ -17,7 +17,6 @@ from typing import Any
 from monitors.advisor import (
     HOUR,
     IDLE_IN_TRANSACTION,
-    OUR_APPLICATION,
     Row,
     duration,
     remedy_of,
@@ -90,8 +89,8 @@ def scope_of(row: Row) -> str:
 
 
 def is_ours(row: Row) -> bool:
-    """Tell whether a holder is one of Howdah's own sessions."""
-    return row["kind"] == SESSION and (row["application_name"] or "").startswith(OUR_APPLICATION)
+    """Tell whether a marked holder is one of Howdah's own sessions."""
+    return row["kind"] == SESSION and bool(row.get("ours"))
 
 
 def name_of(row: Row, now: datetime | None = None) -> str:

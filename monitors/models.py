@@ -137,6 +137,11 @@ class Target(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def logins(self) -> frozenset[str]:
+        """The roles by which Howdah itself comes."""
+        return frozenset({self.user, self.operator_user} - {""})
+
     @cached_property
     def databases_by_id(self) -> dict[int, Database]:
         """Its databases by our own id, dropped ones too, as they were when first asked for."""

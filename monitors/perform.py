@@ -148,13 +148,22 @@ def looked_at(
     """
     with connect.deadline(connection, 30):
         identity = acting.check_server(connection, target, spec)
-        spec.guard(connection, row.arguments, row.identity)
+        guarded_now(connection, row, spec)
         statement = spec.statement(row.arguments, row.identity, identity.server_version)
         if text_of(statement) != row.sql:
             message = "The statement would no longer be the one that was asked for."
             raise Changed(message)
         note(row, before=spec.measure(connection, row.identity, None))
     return statement
+
+
+def guarded_now(connection: psycopg.Connection, row: Action, spec: Spec) -> Guarded:
+    """Run an action's guard, which learns from the identity by which `logins` Howdah comes.
+
+    Raises Refused, Changed or psycopg.Error.
+    """
+    logins = row.target.logins if row.target is not None else frozenset()
+    return spec.guard(connection, row.arguments, {**row.identity, "logins": logins})
 
 
 def keep_the_last(target: Target, spec: Spec) -> None:
@@ -243,7 +252,7 @@ def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) ->
     rows, _ = acting.send(hand, statement, spec)
     matched, signalled = rows[0]
     if not matched:
-        spec.guard(hand, row.arguments, row.identity)  # says what has changed, if it can
+        guarded_now(hand, row, spec)  # says what has changed, if it can
         message = "The backend had finished or changed: nothing was sent."
         raise Changed(message)
     if not signalled:
@@ -585,7 +594,7 @@ def look(
     with connect.deadline(eye, 10):
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
-        guarded = spec.guard(eye, row.arguments, row.identity)
+        guarded = guarded_now(eye, row, spec)
         row.sql = text_of(spec.statement(row.arguments, row.identity, server.server_version))
     preview |= shown(guarded)
     preview |= {

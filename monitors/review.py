@@ -14,7 +14,18 @@ from django.utils import timezone
 
 from monitors import recent, thresholds, unknowns, wraparound
 from monitors.actions import ACTIONS
-from monitors.advisor import Advisor, Finding, Hurt, Quiet, Rates, Row, Samples, Severity, counted
+from monitors.advisor import (
+    Advisor,
+    Finding,
+    Hurt,
+    Quiet,
+    Rates,
+    Row,
+    Samples,
+    Severity,
+    counted,
+    marked,
+)
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
@@ -268,10 +279,10 @@ def samples_of(
             now=moments.get(target.pk) or timezone.now(),
             **facts_of(target, names),
             tables=tables.get(target.pk, ()),
-            activity=activity.get(target.pk, ()),
+            activity=marked(activity.get(target.pk, ()), target.logins),
             sessions=sessions.get(target.pk, ()),
             progress=progress.get(target.pk, ()),
-            horizon=holders.get(target.pk, ()),
+            horizon=marked(holders.get(target.pk, ()), target.logins),
             databases=databases.get(target.pk, ()),
             burn=burns.get(target.pk, {}),
             next_xid=next_xid(databases.get(target.pk, ())),
@@ -339,10 +350,12 @@ def samples_at(target: Target, at: datetime) -> Samples:
         now=at + skew,
         **facts_of(target, names),
         tables=[row for row in tables if row["database_id"] in names[target.pk]],
-        activity=series.at("activity", target.pk, at),
+        activity=marked(series.at("activity", target.pk, at), target.logins),
         sessions=series.at("sessions", target.pk, at),
         progress=series.at("progress", target.pk, at),
-        horizon=held({target.pk: [*series.at("horizon", target.pk, at)]}, at)[target.pk],
+        horizon=held({target.pk: marked(series.at("horizon", target.pk, at), target.logins)}, at)[
+            target.pk
+        ],
         databases=databases,
         burn=burn_at(target, at),
         next_xid=next_xid(databases),
@@ -462,7 +475,7 @@ def old_enough(now: datetime, seconds: float) -> Q:
     return Q(xmin_age__gt=0) & (begun | Q(xmin_age__gt=OLD_XIDS))
 
 
-def held(holders: Rows, until: datetime) -> Rows:
+def held(holders: Mapping[int, Sequence[Row]], until: datetime) -> Rows:
     """Return holders of the horizon with `held`: since when, None where that is not known."""
     wanted = [
         (target_id, row["horizon_xid"]) for target_id, rows in holders.items() for row in rows

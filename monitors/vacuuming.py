@@ -11,7 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from monitors import autovacuum, autovacuum_queue, vacuum_progress, wraparound
-from monitors.advisor import backend_name, is_client, table_name
+from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.history import objects, series
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
@@ -466,7 +466,7 @@ def running_of(target: Target, at: datetime | None, settings: Mapping[str, str])
     names = names_of(target, rows)
     samples = samples_of(target, rows, at)
     workers = len({row["pid"] for row in rows if row["autovacuum"] and row["command"] == "VACUUM"})
-    open_ones = rows_at("activity", target, at)
+    open_ones = marked(rows_at("activity", target, at), target.logins)
     clock = (at or timezone.now()) - skew_of(target)
     lines = []
     for row in rows:

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
+from dashboard import frame
 from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.options import kept_arguments, option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page
@@ -257,6 +258,7 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         "notices": row.after.get("notices") or row.progress.get("notices") or [],
         "seconds": seconds_of(row),
         "effect": row.effect if adds(row) else "",
+        **escalation_of(row, may),
         "is_signal": row.name in SIGNALS,
         "judged_later": row.name in verdict.LATER and row.state == Action.State.SUCCEEDED,
         "option_groups": option_groups(kind, row.arguments, target) if kind else [],
@@ -265,6 +267,19 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         and row.state == Action.State.DRAFT
         and bool(row.preview.get("ready")),
         "form_id": f"options-{row.pk}",
+    }
+
+
+def escalation_of(row: Action, may: frozenset[str]) -> dict[str, Any]:
+    """Return the button that ends a session whose cancel was sent and had no effect, else {}."""
+    if row.name != "cancel_backend" or row.state != Action.State.FAILED or not row.after:
+        return {}
+    if row.target is None:
+        return {}
+    return {
+        "terminates": row.arguments,
+        "terminate_text": f"Terminate {row.arguments['pid']}…",
+        "terminate_why": frame.why_not(row.target, "terminate_backend", may, is_live=True),
     }
 
 

@@ -24,6 +24,7 @@ from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, live, review, unknowns
+from monitors.advisor import marked
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Action, ProbeState, Target
@@ -117,7 +118,7 @@ def seen_at(
     is_live: bool = False,
 ) -> Now:
     """Return backends and lock tree of some rows at a moment of the target's clock."""
-    backends = backends_of(rows, moment, texts)
+    backends = backends_of(marked(rows, target.logins), moment, texts)
     answer(target, backends)
     return Now(backends, lock_tree(backends, moment), is_live)
 

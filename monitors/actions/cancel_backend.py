@@ -50,7 +50,7 @@ SELECT (SELECT count(*) FROM target) AS matched,
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
     """Raise Changed unless the same backend runs the same statement."""
-    backend = backend_action.same_backend(connection, arguments)
+    backend = backend_action.same_backend(connection, arguments, identity)
     if backend.state.startswith("idle in transaction"):
         message = "The session is idle in transaction, there is nothing to cancel: terminate it."
         raise Refused(message)

@@ -45,25 +45,50 @@ SQL_IDLE_IN_TRANSACTION = """WITH target AS MATERIALIZED (
 SELECT (SELECT count(*) FROM target) AS matched,
        (SELECT pg_catalog.pg_terminate_backend(target.pid) FROM target) AS signalled"""
 
+SQL_IDLE = """WITH target AS MATERIALIZED (
+  SELECT a.pid
+    FROM pg_catalog.pg_stat_activity AS a
+   WHERE a.pid = {pid}
+     AND a.backend_start = {backend_start}
+     AND a.state_change = {state_change}
+     AND a.state = 'idle'
+     AND a.backend_type = 'client backend'
+     AND a.pid <> pg_catalog.pg_backend_pid())
+SELECT (SELECT count(*) FROM target) AS matched,
+       (SELECT pg_catalog.pg_terminate_backend(target.pid) FROM target) AS signalled"""
+
+STATEMENTS = {
+    frozenset({"query_start"}): SQL_ACTIVE,
+    frozenset({"xact_start", "state_change"}): SQL_IDLE_IN_TRANSACTION,
+    frozenset({"state_change"}): SQL_IDLE,
+}
+"""By the times that say what the session does; pid and backend_start are always given."""
+
+
+def times_in(arguments: Arguments) -> frozenset[str]:
+    """Return the names of the times that say what the session does."""
+    return frozenset(arguments) - {"pid", "backend_start"}
+
 
 def rule(arguments: Arguments) -> None:
-    """Raise InvalidArguments unless the statement or the idle transaction is named."""
-    transaction = {"xact_start", "state_change"} & set(arguments)
-    if ("query_start" in arguments) == bool(transaction) or len(transaction) == 1:
+    """Raise InvalidArguments unless what the session does is named in one way."""
+    if times_in(arguments) not in STATEMENTS:
         message = (
-            "Give query_start for a backend that runs a statement, or xact_start and"
-            " state_change for one that is idle in transaction."
+            "Give query_start for a backend that runs a statement, xact_start and state_change"
+            " for one that is idle in transaction, or state_change for one that is idle."
         )
         raise InvalidArguments(message)
 
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
     """Raise Changed unless the same backend runs the same statement or idles in the same way."""
-    backend = backend_action.same_backend(connection, arguments)
+    backend = backend_action.same_backend(connection, arguments, identity)
     if "query_start" in arguments:
         backend_action.same_statement(backend, arguments)
-    else:
+    elif "xact_start" in arguments:
         backend_action.same_transaction(backend, arguments)
+    else:
+        backend_action.same_idleness(backend, arguments)
     return backend_action.seen(connection, backend)
 
 
@@ -74,8 +99,9 @@ def statement(arguments: Arguments, identity: Identity, server_version: int) -> 
         for name, text in arguments.items()
         if name not in {"pid"}
     }
-    text = SQL_ACTIVE if "query_start" in arguments else SQL_IDLE_IN_TRANSACTION
-    return sql.SQL(text).format(pid=sql.Literal(int(arguments["pid"])), **times)
+    return sql.SQL(STATEMENTS[times_in(arguments)]).format(
+        pid=sql.Literal(int(arguments["pid"])), **times
+    )
 
 
 def settled(connection: psycopg.Connection, identity: Identity) -> str:
@@ -105,7 +131,7 @@ ACTION = Action(
         Parameter(
             name="state_change",
             kind=Kind.TIMESTAMP,
-            help="since when it is idle in transaction",
+            help="since when it is idle, in a transaction or outside",
         ),
     ),
     queue="signals",

@@ -15,7 +15,6 @@ from psycopg.rows import class_row
 
 from monitors.pg.text import redact
 
-OURS = "howdah"
 MINUTE = 60  # seconds, as an hour has minutes
 
 # In autocommit each statement sees the present; inside a transaction the view
@@ -151,9 +150,9 @@ def myself(connection: psycopg.Connection) -> Myself:
 
 
 def reason_not_to_signal(backend: Backend, me: Myself) -> str:  # noqa: PLR0911 - one a rule
-    """Return why a backend is never signalled, '' where it may be."""
-    if backend.pid == me.pid or backend.application_name.startswith(OURS):
-        return "This is one of Howdah's own backends."
+    """Return why a client's or server's backend is never signalled, '' where it may be."""
+    if backend.pid == me.pid:
+        return "This is the backend that asks."
     if backend.backend_type == "walsender":
         return "This is a walsender: replication would break."
     if backend.backend_type == "autovacuum worker":

@@ -18,7 +18,8 @@ SELECT (SELECT count(*)
          WHERE a.state = 'active'
            AND a.backend_type = 'client backend'
            AND a.pid <> pg_catalog.pg_backend_pid()
-           AND a.application_name NOT LIKE 'howdah%%') AS active_backends,
+           AND NOT (a.application_name LIKE 'howdah%%'
+                    AND a.usename = ANY (%(logins)s::name[]))) AS active_backends,
        (SELECT count(*)
           FROM pg_catalog.pg_stat_progress_vacuum AS v
          WHERE v.pid <> ALL (%(without)s::int[])) AS running_vacuums,
@@ -42,9 +43,16 @@ class Load:
     replay_lag_bytes: int | None  # of the standby that is furthest behind; None: there is none
 
 
-def read_load(connection: psycopg.Connection, without: Collection[int] = ()) -> Load:
-    """Ask a server how busy it is, vacuums of some pids left out; one short read."""
+def read_load(
+    connection: psycopg.Connection, logins: Collection[str], without: Collection[int] = ()
+) -> Load:
+    """Ask a server how busy it is, vacuums of some pids left out; one short read.
+
+    `logins` are those by which Howdah comes.
+    """
     with connection.cursor(row_factory=class_row(Load)) as cursor:
-        found = cursor.execute(LOAD_SQL, {"without": list(without)}, binary=True).fetchone()
+        found = cursor.execute(
+            LOAD_SQL, {"logins": list(logins), "without": list(without)}, binary=True
+        ).fetchone()
     assert found is not None  # noqa: S101 - a SELECT without FROM has one row
     return found

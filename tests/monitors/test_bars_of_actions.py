@@ -199,6 +199,27 @@ def test_superusers_and_our_own_sessions_are_left_alone(  # noqa: PLR0917 - fixt
     assert refusal(person("dba"), target, server, name, arguments) == says
 
 
+@pytest.mark.parametrize("name", ["howdahX", "howdah:collector:fast", "howdah:action:4711"])
+def test_nobody_is_immune_by_taking_our_name(
+    server: Server,
+    target: Target,
+    person: Callable[..., User],
+    sleeping: Callable[..., Session],
+    active: Callable[[int], dict[str, str]],
+    name: str,
+) -> None:
+    """Whoever connects chooses his application_name; own is the target's own login as well."""
+    victim = sleeping(application_name=name)
+
+    row = run.ask(
+        person("operator"), target, "cancel_backend", active(victim.info.backend_pid), source="test"
+    )
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert (row.state, row.effect) == ("succeeded", "cancelled")
+
+
 @pytest.fixture(scope="module")
 def exhausted() -> Iterator[Server]:
     """A server whose autovacuum works slowly on a table, to prevent wraparound."""

@@ -61,7 +61,7 @@ def test_who_blocks_what(row, own, other, scope):
             "backend 4321 (billing_rw, idle in transaction since 23 Nov 10:42 UTC)",
         ),
         (
-            holder(application_name="howdah:operator", state="active"),
+            holder(application_name="howdah:operator", state="active", ours=True),
             "backend 4321 (one of Howdah's own, active since 08:42 UTC)",
         ),
         (PREPARED, "prepared transaction 'it''s' of 08:42 UTC"),
@@ -108,9 +108,9 @@ def test_a_session_that_is_unknown_to_activity_has_no_button():
 
 
 def test_howdahs_own_session_is_left_alone():
-    ours = holder(application_name="howdah:collector:slow")
+    ours = holder(application_name="howdah:collector:slow", ours=True)
 
-    found = horizon.remedy(ours, backend(application_name="howdah:collector:slow"), 180004)
+    found = horizon.remedy(ours, backend(ours=True), 180004)
 
     assert found.action == ""
     assert horizon.is_ours(ours)

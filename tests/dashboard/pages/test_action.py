@@ -70,8 +70,9 @@ def sleeper(embedded, live, eventually):
     def runs():
         with embedded.connect() as connection:
             row = connection.execute(
-                "SELECT state = 'active' AND query LIKE '%%pg_sleep%%' FROM pg_stat_activity"
-                " WHERE pid = %s",
+                "SELECT state = 'active' AND query LIKE '%%pg_sleep%%'"
+                " AND query_start < clock_timestamp() - interval '0.3 s'"
+                " FROM pg_stat_activity WHERE pid = %s",
                 [pid],
             ).fetchone()
         return row and row[0]
@@ -383,3 +384,68 @@ def test_without_an_option_set_autovacuum_shows_its_form_open(dba, table):
     assert 'name="autovacuum_vacuum_scale_factor"' in page
     assert 'name="toast.autovacuum_enabled"' in page
     assert f'action="/actions/{row.pk}/request/"' not in page
+
+
+STUBBORN = """
+DO $$ BEGIN
+  PERFORM pg_sleep(60);
+EXCEPTION WHEN query_canceled THEN
+  PERFORM pg_sleep(60);
+END $$
+"""
+"""Goes on when it is cancelled."""
+
+
+def test_what_does_not_react_to_a_cancel_can_be_terminated_from_there(
+    embedded, dba, target, live, background_of, eventually
+):
+    session = live(embedded, user="owner", dbname="shop")
+    background_of(session, STUBBORN)
+    pid = session.info.backend_pid
+    with embedded.connect() as eye:
+        old = (
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+            " AND query_start < clock_timestamp() - interval '0.3 s'"
+        )
+        eventually(lambda: eye.execute(old, [pid]).fetchone())
+    times = times_of(embedded, pid)
+    html = dba.post("/targets/shop-1/actions/cancel_backend/", times, headers=OUTCOME)
+    assert "terminate_backend" not in html.content.decode()
+    row = Action.objects.get()
+
+    perform.perform(str(row.pk))
+
+    row.refresh_from_db()
+    assert (row.state, row.outcome) == (
+        "failed",
+        "The signal was sent, but the backend has not reacted in 5 s: terminate it.",
+    )
+    for headers in ({}, OUTCOME):
+        text = dba.get(f"/actions/{row.pk}/", headers=headers).content.decode()
+        form = text[text.index("actions/terminate_backend/") :]
+        assert f'name="query_start" value="{row.arguments["query_start"]}"' in form
+        assert f"Terminate {pid}…" in form
+    operator = browser_of(person("operator", "operator", target=target))
+    text = operator.get(f"/actions/{row.pk}/").content.decode()
+    assert "does not include terminate_backend. Ask an admin for dba." in text
+    assert "actions/terminate_backend/" not in text
+    with embedded.connect() as eye:
+        eye.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+@pytest.fixture
+def background_of():
+    """Run a statement in a thread; its session is ended by the test."""
+
+    def start(session, text):
+        def execute():
+            with suppress(psycopg.Error):
+                session.execute(text)
+
+        threads.append(threading.Thread(target=execute))
+        threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    yield start
+    for thread in threads:
+        thread.join(10)

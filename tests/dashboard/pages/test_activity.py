@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -169,6 +170,7 @@ def test_cancel_carries_the_microseconds_and_a_key_of_its_own(target, dba):
 def test_buttons_are_disabled_with_the_reason_for_who_may_not(target, role, cancels, terminates):
     keep(target, 1)
     keep(target, 2, state="idle in transaction")
+    keep(target, 3, state="idle")
 
     html = page(browser_of(person("somebody", role, target=target)))
 
@@ -188,13 +190,43 @@ def test_without_an_operator_login_nothing_can_be_pressed(target, dba):
     assert "has no operator login" in html
 
 
-def test_howdahs_own_and_the_servers_backends_have_no_button(target, dba):
+def forms(html, action):
+    """Return what the buttons of an action post: {pid: its inputs' names}."""
+    found = {}
+    for rest in html.split(f"actions/{action}/")[1:]:
+        values = dict(re.findall(r'name="(\w+)" value="([^"]*)"', rest.partition("</form>")[0]))
+        found[int(values["pid"])] = set(values) - {"pid", "back", "csrfmiddlewaretoken"}
+    return found
+
+
+def test_active_and_idle_sessions_can_be_terminated(target, dba):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+    keep(target, 3, state="idle")
+
+    assert forms(page(dba, "?filter=all"), "terminate_backend") == {
+        1: {"backend_start", "query_start"},
+        2: {"backend_start", "xact_start", "state_change"},
+        3: {"backend_start", "state_change"},
+    }
+    assert set(forms(page(dba), "terminate_backend")) == {1, 2}
+    assert "filter=all#backends" in page(dba)
+
+
+def test_a_client_that_takes_our_name_is_none_of_ours(target, dba):
     keep(target, 1, application_name="howdah:collector:fast")
+
+    assert set(forms(page(dba), "terminate_backend")) == {1}
+
+
+def test_howdahs_own_and_the_servers_backends_have_no_button(target, dba):
+    keep(target, 1, application_name="howdah:collector:fast", usename="collector")
     keep(target, 2, backend_type="autovacuum worker")
 
     html = page(dba)
 
     assert "actions/cancel_backend/" not in html
+    assert "actions/terminate_backend/" not in html
     assert "own" in html
 
 

@@ -17,10 +17,10 @@ Session = psycopg.Connection[Any]
 Times = Callable[[int], dict[str, str]]
 
 
-def guard(server: Server, arguments: dict[str, str], user: str = "operator") -> Any:
+def guard(server: Server, arguments: dict[str, str], user: str = "operator", **more: Any) -> Any:
     cleaned = ACTION.clean(arguments)
     with server.connect(user=user) as connection:
-        return ACTION.guard(connection, cleaned, cleaned)
+        return ACTION.guard(connection, cleaned, {**cleaned, **more})
 
 
 def test_it_refuses_what_idles_in_a_transaction_and_offers_terminate(
@@ -78,9 +78,11 @@ def test_it_refuses_our_own_backends(
 ) -> None:
     """AC-03."""
     session = sleeping(application_name="howdah:collector:fast")
+    arguments = active(session.info.backend_pid)
 
     with pytest.raises(Refused, match="own backends"):
-        guard(server, active(session.info.backend_pid))
+        guard(server, arguments, logins={"owner"})
+    guard(server, arguments, logins={"collector"})
 
 
 def test_it_refuses_what_is_no_client(server: Server) -> None:
@@ -128,12 +130,12 @@ def test_a_statement_that_just_began_is_left_alone(
     with server.connect(user="operator") as hand:
         while True:  # until we were quick enough for it to be young all the while
             thread = background(session, "SELECT pg_sleep(0.4)")
-            arguments = races.seen(hand, session.info.backend_pid)
-            if arguments is not None:
-                said = reason(hand, arguments)
-                row = hand.execute(ACTION.statement(arguments, arguments, 0)).fetchone()
-                if races.age_ms(hand, arguments) < YOUNG_MS:
-                    break
+            while (arguments := races.seen(hand, session.info.backend_pid)) is None:
+                assert thread.is_alive()
+            said = reason(hand, arguments)
+            row = hand.execute(ACTION.statement(arguments, arguments, 0)).fetchone()
+            if races.age_ms(hand, arguments) < YOUNG_MS:
+                break
             thread.join()
         thread.join()
 

@@ -30,10 +30,10 @@ def send(server: Server, arguments: dict[str, str]) -> Any:
         {},
         {"query_start": MOMENT, "xact_start": MOMENT, "state_change": MOMENT},
         {"xact_start": MOMENT},
-        {"state_change": MOMENT},
+        {"query_start": MOMENT, "state_change": MOMENT},
     ],
 )
-def test_it_needs_either_the_statement_or_the_idle_transaction(given: dict[str, str]) -> None:
+def test_it_needs_what_the_session_does_named_in_one_way(given: dict[str, str]) -> None:
     with pytest.raises(InvalidArguments, match="query_start"):
         ACTION.clean({"pid": "1", "backend_start": MOMENT, **given})
 
@@ -55,6 +55,44 @@ def test_it_leaves_a_session_that_did_something_since(
     with pytest.raises(Changed, match="no longer idle in that transaction"):
         send(server, arguments)
 
+    assert session.execute("SELECT 3").fetchone() == (3,)
+
+
+def idle_since(server: Server, pid: int) -> dict[str, str]:
+    """Return the arguments that name an idle session."""
+    with server.connect() as eye:
+        while True:
+            row = eye.execute(
+                "SELECT pid::text, backend_start::text, state_change::text FROM pg_stat_activity"
+                " WHERE pid = %s AND state = 'idle'",
+                [pid],
+            ).fetchone()
+            if row:
+                return dict(zip(("pid", "backend_start", "state_change"), row, strict=True))
+
+
+def test_it_ends_an_idle_session(server: Server, live: Callable[..., Session]) -> None:
+    session = live(server, user="owner", dbname="shop")
+    session.execute("SELECT 1")
+
+    assert send(server, idle_since(server, session.info.backend_pid)) == (1, True)
+
+
+def test_it_leaves_an_idle_session_that_did_something_since(
+    server: Server, live: Callable[..., Session]
+) -> None:
+    session = live(server, user="owner", dbname="shop")
+    session.execute("SELECT 1")
+    arguments = ACTION.clean(idle_since(server, session.info.backend_pid))
+    session.execute("SELECT 2")
+    idle_since(server, session.info.backend_pid)
+
+    with pytest.raises(Changed, match="no longer idle"):
+        send(server, arguments)
+    with server.connect(user="operator") as connection:
+        row = connection.execute(ACTION.statement(arguments, arguments, 180000)).fetchone()
+
+    assert row == (0, None)
     assert session.execute("SELECT 3").fetchone() == (3,)
 
 

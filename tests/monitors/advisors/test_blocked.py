@@ -90,7 +90,7 @@ def test_a_prepared_transaction_is_a_root_without_a_backend():
 
 def test_it_offers_nothing_against_autovacuum_and_howdah_itself():
     worker = backend(1, backend_type="autovacuum worker", application_name="")
-    ours = backend(3, application_name="howdah:action:1")
+    ours = backend(3, ours=True)
 
     found = advise(ADVISOR, activity=[worker, waiting(2, [1]), ours, waiting(4, [3])])
 

@@ -44,7 +44,7 @@ def test_it_offers_to_cancel_that_very_statement():
         backend(query_start=ago(9000), state="idle"),
         backend(query_start=ago(9000), backend_type="walsender"),
         backend(query_start=ago(9000), backend_type="parallel worker"),
-        backend(query_start=ago(9000), application_name="howdah:action:1"),
+        backend(query_start=ago(9000), ours=True),
         backend(query_start=ago(9000), application_name="pg_dump"),
         backend(query_start=None),
         waiting(4321, [1], seconds=9000),
