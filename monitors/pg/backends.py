@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
-from monitors.pg.text import redact
+from monitors.pg.text import decoded, redact
 
 MINUTE = 60  # seconds, as an hour has minutes
 
 # In autocommit each statement sees the present; inside a transaction the view
-# would keep its first answer.
+# would keep its first answer. A statement of another database may be in another
+# encoding: as bytes it fails nothing.
 BACKEND_SQL = """
 SELECT a.pid,
        a.backend_start,
@@ -32,7 +33,7 @@ SELECT a.pid,
        coalesce(a.datname::text, '') AS datname,
        coalesce(a.wait_event_type, '') AS wait_event_type,
        coalesce(a.wait_event, '') AS wait_event,
-       pg_catalog.left(coalesce(a.query, ''), 4000) AS query,
+       pg_catalog.textsend(coalesce(a.query, '')) AS query,
        coalesce(r.rolsuper, false) AS superuser,
        pg_catalog.clock_timestamp() AS read_at
   FROM pg_catalog.pg_stat_activity AS a
@@ -62,7 +63,7 @@ DESCRIBED_SQL = """
 SELECT a.pid,
        coalesce(a.usename::text, '') AS usename,
        coalesce(a.application_name, '') AS application_name,
-       pg_catalog.left(coalesce(a.query, ''), 4000) AS query,
+       pg_catalog.textsend(coalesce(a.query, '')) AS query,
        extract(epoch FROM pg_catalog.clock_timestamp()
                - coalesce(a.xact_start, a.query_start, a.backend_start))::float8 AS seconds
   FROM pg_catalog.pg_stat_activity AS a
@@ -137,8 +138,9 @@ class Myself:
 
 def find(connection: psycopg.Connection, pid: int) -> Backend | None:
     """Return the backend that has a pid now, None for nobody."""
-    with connection.cursor(row_factory=class_row(Backend)) as cursor:
-        return cursor.execute(BACKEND_SQL, {"pid": pid}).fetchone()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(BACKEND_SQL, {"pid": pid}).fetchone()
+    return Backend(**{**row, "query": decoded(row["query"])}) if row else None
 
 
 def myself(connection: psycopg.Connection) -> Myself:
@@ -197,7 +199,7 @@ def describe(connection: psycopg.Connection, pids: Iterable[int]) -> list[dict[s
             "pid": pid,
             "usename": usename,
             "application_name": application_name,
-            "query": redact(query)[:500],
+            "query": redact(decoded(query))[:500],
             "seconds": seconds,
         }
         for pid, usename, application_name, query, seconds in rows

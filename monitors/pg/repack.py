@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row, dict_row
 
 from monitors.pg.relations import Relation
-from monitors.pg.text import redact
+from monitors.pg.text import decoded, redact
 
 # Postmaster's own children and clients take no slot of a background worker.
 STATE_SQL = """
@@ -51,7 +51,7 @@ WRITERS_SQL = """
 SELECT a.pid,
        coalesce(a.usename::text, '') AS usename,
        coalesce(a.application_name, '') AS application_name,
-       pg_catalog.left(coalesce(a.query, ''), 4000) AS query,
+       pg_catalog.textsend(coalesce(a.query, '')) AS query,
        extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::float8 AS seconds
   FROM pg_catalog.pg_stat_activity AS a
  WHERE a.backend_xid IS NOT NULL
@@ -156,7 +156,7 @@ def writers(connection: psycopg.Connection) -> list[dict[str, Any]]:
     """Return the transactions of the server that have written, described, oldest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(WRITERS_SQL).fetchall()
-    return [{**one, "query": redact(one["query"])[:500]} for one in found]
+    return [{**one, "query": redact(decoded(one["query"]))[:500]} for one in found]
 
 
 def prepared(connection: psycopg.Connection) -> list[tuple[str, str]]:

@@ -31,6 +31,11 @@ FOLDED = b"/*, ... */"
 WHITESPACE = b" \t\n\r\f\v"
 
 
+def decoded(data: Buffer) -> str:
+    """Return UTF-8 as text; bytes that are none become U+FFFD."""
+    return bytes(data).decode("utf-8", "replace")
+
+
 class TolerantText(Loader):
     """Decode text as UTF-8 and replace what is not.
 
@@ -41,7 +46,7 @@ class TolerantText(Loader):
 
     def load(self, data: Buffer) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD."""
-        return bytes(data).decode("utf-8", "replace")
+        return decoded(data)
 
 
 class TolerantBinaryText(TolerantText):

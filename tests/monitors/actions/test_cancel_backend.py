@@ -10,6 +10,7 @@ import pytest
 
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.cancel_backend import ACTION, YOUNG_MS
+from monitors.pg import backends
 from tests import races
 from tests.servers import Server
 
@@ -96,6 +97,30 @@ def test_it_refuses_what_is_no_client(server: Server) -> None:
 
     with pytest.raises(Refused, match="checkpointer"):
         guard(server, {"pid": row[0], "backend_start": row[1], "query_start": row[1]})
+
+
+def test_a_statement_in_another_encoding_is_cancelled_like_any(
+    server: Server,
+    live: Callable[..., Session],
+    active: Times,
+    eventually: Callable[..., None],
+) -> None:
+    name = "plain_cancelled"
+    with server.connect() as setup:
+        setup.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        setup.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        session = live(server, user="owner", dbname=name, client_encoding="SQL_ASCII")
+        session.pgconn.send_query(b"SELECT 'canary\xe9' AS \"caf\xe9\", pg_sleep(30)")
+        pid = session.info.backend_pid
+        running = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'"
+        eventually(lambda: setup.execute(running, [pid]).fetchone())
+
+        guard(server, active(pid))  # raises nothing
+        with server.connect(user="operator") as connection:
+            [told] = backends.describe(connection, [pid])
+        setup.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    assert told["query"] == 'SELECT ? AS "caf\ufffd", pg_sleep(?)'
 
 
 def test_it_says_which_right_is_missing(
