@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dashboard.states import State, sentence
+from dashboard.states import State, denied, sentence
 from monitors.history.freshness import freshness
 from monitors.models import HISTORY, Snapshot, Target
 
@@ -81,21 +81,6 @@ def quoted(text: str) -> str:
     """Return a text as PostgreSQL writes a literal."""
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
-
-
-def denied(target: Target, reason: str) -> State:
-    """Return the grant that the collector login lacks."""
-    login = '"{}"'.format(target.user.replace('"', '""'))
-    schema = reason.partition("schema ")[2].split(" ")[0].strip(".\"'")
-    if "permission denied for schema" in reason and schema:
-        named = '"{}"'.format(schema.replace('"', '""'))
-        code = f"GRANT USAGE ON SCHEMA {named} TO {login};"
-    elif "function" in reason:
-        code = f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {login};"
-    else:
-        code = f"GRANT pg_monitor TO {login};"
-    text = f"{sentence(reason)} {PRIVATE}, in the database that has the extension:"
-    return State("warning", "stuck", f"{target.user} may not read this", text, code=code)
 
 
 def not_tracked() -> State:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Max
 from django.utils import timezone
 
 from dashboard.charts import duration_words
@@ -14,7 +16,7 @@ from monitors import vacuuming
 from monitors.history import partitions
 from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
-from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.models import ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
 
 
@@ -86,7 +88,7 @@ def unread(target: Target, probe_name: str, window: Window) -> State:
     fresh = freshness(target, probe_name)
     return (
         down(target)
-        or failed(target, fresh, probe_name)
+        or failed(target, fresh)
         or nothing(probe_name, fresh)
         or State(
             "notice",
@@ -101,7 +103,11 @@ def unread(target: Target, probe_name: str, window: Window) -> State:
 
 def down(target: Target) -> State | None:
     """Return since when a target can't be reached, why and what to check; None where it can."""
-    tried = ProbeState.objects.filter(target=target, state__in=UNREACHABLE)
+    known = ProbeState.objects.filter(target=target)
+    tried = known.filter(state__in=UNREACHABLE)
+    answered_at = known.aggregate(last=Max("taken_at"))["last"]
+    if answered_at is not None:  # what failed before that is read again within a minute
+        tried = tried.filter(failing_since__gt=answered_at)
     row = tried.order_by("failing_since").first()
     if row is None:
         return None
@@ -133,11 +139,11 @@ def nothing(probe_name: str, fresh: Freshness) -> State | None:
     return State("good", "good", title, text)
 
 
-def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
+def failed(target: Target, fresh: Freshness) -> State | None:
     """Return why the last attempt of a probe failed, None where it didn't or there was none."""
     reason = sentence(fresh.reason)
     if fresh.state == Snapshot.State.DENIED:
-        return denied(target, fresh, probe_name)
+        return denied(target, fresh.reason)
     if fresh.state == Snapshot.State.UNSUPPORTED:
         text = f"{reason} PostgreSQL {OLDEST_MAJOR} is the oldest that is read."
         return State("notice", "notice", "Not on this version", text)
@@ -146,13 +152,20 @@ def failed(target: Target, fresh: Freshness, probe_name: str) -> State | None:
     return None
 
 
-def denied(target: Target, fresh: Freshness, probe_name: str) -> State:
-    """Return the statement that gives the login the right that is missing."""
-    code = HISTORY[probe_name].probe.needs or f'GRANT pg_monitor TO "{target.user}"'
-    text = f"{sentence(fresh.reason)} Run this on the target as a superuser:"
-    return State(
-        "warning", "stuck", f"{target.user} may not read this", text, code=f"{code};", helps="check"
-    )
+GRANT = re.compile(r"^(.*?)(?: In the database (.+))?: (GRANT .+;)$", re.DOTALL)
+"""A reason that ends in the statement which helps, and where to run it."""
+
+
+def denied(target: Target, reason: str) -> State:
+    """Return which right a login lacks, with the statement that gives it where the reason has it."""
+    told = GRANT.match(reason)
+    title = f"{target.user} may not read this"
+    if told is None:
+        return State("warning", "stuck", title, sentence(reason), helps="check")
+    said, dbname, code = told.groups()
+    where = f", in the database {dbname}" if dbname else ""
+    text = f"{sentence(said)} Run this on the target as a superuser{where}:"
+    return State("warning", "stuck", title, text, code=code, helps="check")
 
 
 def clock_words(target: Target) -> str:

@@ -172,6 +172,8 @@ class Hands:
             connection.close()
             raise
         finally:
+            if address.dbname != connect.MAINTENANCE:
+                connection.close()  # it would be in the way of whoever drops or renames that one
             if not connection.closed:
                 self._keep(row.target_id or 0, address, connection)
 
@@ -254,6 +256,12 @@ def check_server(connection: psycopg.Connection, target: Target, spec: Spec) -> 
     Raises Refused unless it is the target's server and may be acted on in this way.
     """
     identity = read_identity(connection, with_settings=False)
+    if identity.system_identifier is None:
+        message = (
+            "Which server answers is not known, so nothing is done to it."
+            f" {identity.unknown['system_identifier']}"
+        )
+        raise Refused(message)
     if target.system_identifier and identity.system_identifier != target.system_identifier:
         message = (
             f"Another server answers at {target.address}: its system identifier is"

@@ -45,8 +45,8 @@ class Home:
 
     dbname: str
     installed: Installed
-    broken: str
-    """Why its probe's SQL does not run there, '' where it does."""
+    broken: tuple[str, str]
+    """Why its probe's SQL does not run there and the GRANT that helps, '' where it does."""
     reset: Reset | None
 
 
@@ -61,8 +61,8 @@ class Seen:
     """Of tables that it can't maintain for want of membership -> is a superuser; before 17."""
     strangers: dict[str, bool]
     """Owners of tables whose options it can't set -> is a superuser; of an operator alone."""
-    broken: dict[str, str]
-    """Probe -> why its SQL does not run, '' where it does."""
+    broken: dict[str, tuple[str, str]]
+    """Probe -> why its SQL does not run and the GRANT that helps, '' where it does."""
     statements: Home | None
     """None where no database that is read has it."""
 
@@ -88,7 +88,7 @@ def check(
         "version": seen.server.server_version,
         "version_text": seen.server.version_text,
         "in_recovery": seen.server.in_recovery,
-        "system_identifier": seen.server.system_identifier,
+        "system_identifier": seen.server.system_identifier or "",
         "roles": {
             Login.COLLECTOR.value: sorted(seen.rights.roles),
             Login.OPERATOR.value: sorted(operator.rights.roles) if operator else [],
@@ -129,7 +129,7 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
             probe.name: broken(connection, probe, server) for probe in PROBES if not probe.extension
         }
     home = find_statements(address, databases_of(target, found), server)
-    problems[STATEMENTS.name] = home.broken if home else NOT_INSTALLED
+    problems[STATEMENTS.name] = home.broken if home else (NOT_INSTALLED, "")
     owners = all_foreign_owners(address, target, found) if acts else {}
     kept: dict[str, bool] = {}
     if not found.has("pg_maintain"):
@@ -207,12 +207,12 @@ def broken(
     probe: Probe,
     server: Identity,
     installed: Installed | None = None,
-) -> str:
-    """Return why a probe's SQL can't run, '' where it can."""
+) -> tuple[str, str]:
+    """Return why a probe's SQL can't run and the GRANT that helps, '' where it can."""
     version = installed.version if installed else ""
     text = probe.sql_for(server.server_version, version)
     if text is None:
-        return snapshot.too_old(probe, server, version)
+        return snapshot.too_old(probe, server, version), ""
     return rights.reason_not_to_read(connection, extensions.in_schema(text, installed))
 
 
@@ -232,8 +232,10 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
     """Return {name, works, needs, reason} of a probe; needs is the statement that helps."""
     user = quoted(seen.rights.rolname)
     grant = probe.needs.replace("<collector>", user) or f"GRANT pg_monitor TO {user};"
-    reason = seen.broken[probe.name]
-    if probe.extension and seen.statements is not None:
+    reason, missing = seen.broken[probe.name]
+    if missing:
+        grant = missing
+    elif probe.extension and seen.statements is not None:
         grant = statements_need(seen.statements, user, reason)
     hides = probe.needs_all_statistics and not seen.server.reads_all_stats
     if not reason and hides:
@@ -359,6 +361,10 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
         )
     if seen.server.in_recovery:
         said.append("This is a standby: it is read; what would change it is done on its primary.")
+    said += [
+        f"Not known of this server: {name.replace('_', ' ')}. {reason}"
+        for name, reason in seen.server.unknown.items()
+    ]
     user = quoted(seen.rights.rolname)
     said += [
         f"No statistics of {row['datname']}: GRANT CONNECT ON DATABASE {quoted(row['datname'])}"

@@ -122,6 +122,12 @@ def release(lease: Lease, now: datetime, *, reached: bool, due_at: datetime | No
     )
 
 
+def wake(target_id: int, now: datetime) -> None:
+    """Try the leases at once that a target which answers again had failed."""
+    waiting = Lease.objects.filter(target_id=target_id, failures__gt=0, due_at__gt=now)
+    waiting.update(due_at=now, failures=0)
+
+
 def next_turn(target: Target, kind: str, now: datetime) -> datetime:
     """Return the next turn of a lease's most frequent probe."""
     shortest = min(interval_of(target, probe.name) for probe in probes_of(kind))

@@ -8,10 +8,10 @@ database is one transaction of its own, so one that fails costs no other.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -44,8 +44,9 @@ from monitors.models import (
     Target,
     TargetSecret,
 )
-from monitors.pg import connect, extensions, text
-from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
+from monitors.pg import connect, doors, extensions, rights, text
+from monitors.pg.doors import Door
+from monitors.pg.errors import DatabaseClosed, Full, Unreachable, reason_of
 from monitors.pg.extensions import Installed
 from monitors.pg.identity import Identity, is_new_epoch, oid_of_database, read_identity
 from monitors.pg.relations import quoted
@@ -56,24 +57,17 @@ log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_MS = 500
 IDENTITY_AGAIN_SECONDS = 60
-KEPT_AT_MOST = {Lease.Kind.FAST: 1, Lease.Kind.SLOW: 2}
+CONNECTION_SECONDS = 900
+"""A connection that is older is opened anew: a backend's memory grows with what it has read."""
+ENOUGH_CONNECTIONS = 3
+"""Of a login: one for each lease and one for a check; with fewer none is kept."""
+FULL_AGAIN_SECONDS = 0.25
 LIVE_TEXT_SECONDS = 30
 LIVE_SECONDS = 3.0
 MEASURE_MARGIN = 2.0
 """Seconds of a round that measuring leaves to what comes after it."""
 MEASURE_TIMEOUT_MS = 5000
 """For one object."""
-SKIPPED = (
-    errors.LockNotAvailable,
-    errors.QueryCanceled,
-    errors.UndefinedTable,  # dropped since it was picked
-    errors.UndefinedObject,
-    errors.ObjectNotInPrerequisiteState,  # an index that is not valid
-    errors.FeatureNotSupported,
-    errors.DataCorrupted,
-    errors.IndexCorrupted,
-)
-"""What costs an object its measurement this once."""
 PUT_OFF = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED})
 EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
 
@@ -100,41 +94,45 @@ class SnapshotResult:
 class Kept:
     """An open connection to one database of a target."""
 
+    dbname: str
     connection: psycopg.Connection
     datid: int  # the database's oid: another one may have its name by now
     identity: Identity
+    opened_at: float  # monotonic
     identity_at: float  # monotonic
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it is open, and no older than what is kept that long."""
+        return not self.connection.closed and time.monotonic() - self.opened_at < CONNECTION_SECONDS
 
 
 @dataclass
 class Session:
-    """The kept connections of one lease; used by one task at a time."""
+    """The connection of one lease; used by one task at a time.
+
+    One connection at a time, whatever there is to read: a login may have no more.
+    """
 
     kind: str
     fingerprint: tuple[object, ...] = ()
     address: connect.Address | None = None
-    kept: OrderedDict[str, Kept] = field(default_factory=OrderedDict)
+    kept: Kept | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     extensions: dict[str, tuple[str, Installed]] = field(default_factory=dict)
     """Where each extension was found: (database, version and schema)."""
 
     def open(self, target: Target, dbname: str, seconds: float) -> Kept:
-        """Return the connection to a database, opened when it is not kept; raises Unreachable."""
-        found = self.kept.pop(dbname, None)
-        if found is not None and not found.connection.closed:
-            self.kept[dbname] = found
-            return found
+        """Return the connection to a database, opened instead of another one's.
+
+        Raises Unreachable, psycopg.Error.
+        """
+        if self.kept is not None and self.kept.dbname == dbname and self.kept.is_fit:
+            return self.kept
+        self.close()
         assert self.address is not None  # noqa: S101 - set by `prepare`
-        while len(self.kept) >= KEPT_AT_MOST[Lease.Kind(self.kind)]:
-            _, oldest = self.kept.popitem(last=False)
-            oldest.connection.close()
-        connection = connect.open_target(
-            self.address.in_database(dbname),
-            purpose=f"collector:{self.kind}",
-            statement_timeout_ms=5000,
-            lock_timeout_ms=LOCK_TIMEOUT_MS,
-            read_only=True,
-            deadline_seconds=seconds,
+        connection = open_patiently(
+            self.address.in_database(dbname), f"collector:{self.kind}", seconds
         )
         try:
             with connect.deadline(connection, seconds):
@@ -143,9 +141,12 @@ class Session:
         except (psycopg.Error, Unreachable):
             connection.close()
             raise
-        self.kept[dbname] = Kept(connection, datid, identity, time.monotonic())
+        now = time.monotonic()
+        self.kept = Kept(dbname, connection, datid, identity, opened_at=now, identity_at=now)
         note_identity(target, identity)
-        return self.kept[dbname]
+        if target.frozen_reason:
+            raise Unreachable(target.frozen_reason)
+        return self.kept
 
     def prepare(self, target: Target) -> None:
         """Read the login; connections of a former address or password are closed."""
@@ -157,9 +158,60 @@ class Session:
             self.fingerprint = fingerprint
 
     def close(self) -> None:
-        """Close every connection."""
-        while self.kept:
-            self.kept.popitem()[1].connection.close()
+        """Close the connection."""
+        if self.kept is not None:
+            self.kept.connection.close()
+            self.kept = None
+
+    def drop_dead(self, seconds: float) -> None:
+        """Close a kept connection that the other side has closed; raises Unreachable.
+
+        Found out before anything is read: a restart, an idle_session_timeout or somebody who
+        ended the session costs no snapshot.
+        """
+        if self.kept is None:
+            return
+        try:
+            with connect.deadline(self.kept.connection, seconds):
+                self.kept.connection.execute("SELECT 1")
+        except psycopg.Error:
+            self.close()
+
+    def let_go(self) -> None:
+        """Close the connection unless nobody misses what it takes.
+
+        A session in a database makes its DROP, its RENAME and its use as a template fail, and a
+        login or database of few connections needs them for the other lease.
+        """
+        if self.kept is None:
+            return
+        limit = self.kept.identity.connection_limit
+        if self.kept.dbname != connect.MAINTENANCE or (
+            limit is not None and limit < ENOUGH_CONNECTIONS
+        ):
+            self.close()
+
+
+def open_patiently(address: connect.Address, purpose: str, seconds: float) -> psycopg.Connection:
+    """Open a connection that reads; waits while others have all of the login's connections.
+
+    Raises Unreachable: Full where none became free in time.
+    """
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return connect.open_target(
+                address,
+                purpose=purpose,
+                statement_timeout_ms=5000,
+                lock_timeout_ms=LOCK_TIMEOUT_MS,
+                read_only=True,
+                deadline_seconds=max(ends - time.monotonic(), 0),
+            )
+        except Full:
+            if time.monotonic() + FULL_AGAIN_SECONDS > ends:
+                raise
+            time.sleep(FULL_AGAIN_SECONDS)
 
 
 def fingerprint_of(target: Target) -> tuple[object, ...]:
@@ -254,6 +306,8 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
     names = {probe.name for probe in probes}
     due = [moment for (name, _), moment in run.due.items() if name in names]
     schedule.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
+    if run.reached:
+        schedule.wake(lease.target_id, timezone.now())
     return good(run.results)
 
 
@@ -274,26 +328,39 @@ def read_live(target_id: int) -> None:
     probe = HISTORY["activity"].probe
     try:
         with SESSIONS.use(target_id, Lease.Kind.FAST) as session:
-            run = Run(target, session, LIVE_SECONDS)
-            session.prepare(target)
-            kept = session.open(target, target.dbname, run.left)
-            statement = probe.sql_for(kept.identity.server_version)
-            if statement is None or not kept.identity.reads_all_stats:
-                return
-            with connect.deadline(kept.connection, run.left):
-                try:
-                    with kept.connection.transaction():
-                        reading = read(kept.connection, probe, statement)
-                except connect.ENCODING_ERRORS:
-                    connect.read_any_bytes(kept.connection)
-                    return  # the next second's read takes any bytes
+            reading = read_now(target, session, probe)
     except Busy:
         return
     except (Unreachable, psycopg.Error, secrets.SecretUnreadable) as error:
         log.warning("%s is not read live: %s", target.name, reason_of(error))
         return
+    if reading is None:
+        return
     redacted, texts = redact(probe, reading)
     publish(target_id, probe.sample, redacted.rows, texts, reading.target_at)
+
+
+def read_now(target: Target, session: Session, probe: Probe) -> store.Reading | None:
+    """Read a probe of the whole server, None where the login sees too little.
+
+    Raises Unreachable, psycopg.Error, secrets.SecretUnreadable.
+    """
+    ends = time.monotonic() + LIVE_SECONDS
+    session.prepare(target)
+    try:
+        kept = session.open(target, target.dbname, LIVE_SECONDS)
+        statement = probe.sql_for(kept.identity.server_version)
+        if statement is None or not kept.identity.reads_all_stats:
+            return None
+        with connect.deadline(kept.connection, max(ends - time.monotonic(), 0.1)):
+            try:
+                with kept.connection.transaction():
+                    return read(kept.connection, probe, statement)
+            except connect.ENCODING_ERRORS:
+                connect.read_any_bytes(kept.connection)
+                return None  # the next second's read takes any bytes
+    finally:
+        session.let_go()
 
 
 def take_now(
@@ -328,6 +395,9 @@ class Run:
         self.broken = ""  # why the target can't be reached; ends the pass
         self.lost = False  # another worker has the lease; ends the pass too
         self.plain: frozenset[str] = frozenset()  # databases without an encoding, once looked for
+        self.closed: dict[str, str] = {}
+        """Databases that were tried in this pass and can't be entered, with the reason."""
+        self.doors: dict[int, Door] | None = None  # by oid; read when the first one is entered
         self.results: list[SnapshotResult] = []
         states = ProbeState.objects.filter(target=target)
         self.due: dict[tuple[str, int | None], datetime] = {
@@ -345,25 +415,36 @@ class Run:
         return self.ends - time.monotonic()
 
     def take(self, probes: list[Probe], *, only_due: bool) -> None:
-        """Take each probe on the server or on each database."""
+        """Take the probes of the whole server, then those of each database, one after another."""
+        self.reach()
+        try:
+            for database in itertools.chain([None], self.databases(probes)):
+                self.take_in(
+                    database,
+                    [
+                        probe
+                        for probe in probes
+                        if probe.per_database == (database is not None)
+                        and (not only_due or self.is_due(probe, database))
+                    ],
+                )
+        finally:
+            self.session.let_go()
+        if self.broken:
+            log.warning("%s: %s", self.target.name, self.broken)
+            self.session.close()
+
+    def reach(self) -> None:
+        """Connect and look who answers; what can't be reached is `broken`."""
         try:
             self.session.prepare(self.target)
-            self.session.open(self.target, self.target.dbname, self.left)
+            self.session.drop_dead(min(self.left, 5))
             self.refresh_identity()
             self.reached = True
         except secrets.SecretUnreadable as error:
             self.broken = str(error)
         except (Unreachable, psycopg.Error) as error:
             self.broken = reason_of(error)
-        if self.target.frozen_reason:
-            self.broken = self.target.frozen_reason
-        for probe in probes:
-            for database in self.databases_of(probe):
-                if not self.lost and (not only_due or self.is_due(probe, database)):
-                    self.attempt_at(probe, database)
-        if self.broken:
-            log.warning("%s: %s", self.target.name, self.broken)
-            self.session.close()
 
     def is_due(self, probe: Probe, database: Database | None) -> bool:
         """Return whether a probe's turn on the server or a database has come."""
@@ -378,20 +459,24 @@ class Run:
                 kept.identity = read_identity(kept.connection)
             kept.identity_at = time.monotonic()
             note_identity(self.target, kept.identity)
+            if self.target.frozen_reason:
+                raise Unreachable(self.target.frozen_reason)
 
-    def databases_of(self, probe: Probe) -> list[Database | None]:
-        """Return the databases that a probe is read in; [None] for the whole server."""
-        if not probe.per_database:
-            return [None]
-        return list(
-            Database.objects.filter(target=self.target, included=True, gone_at__isnull=True)
-        )
+    def databases(self, probes: list[Probe]) -> Iterator[Database]:
+        """Yield the databases that are read, as they are known when the first one's turn comes."""
+        if any(probe.per_database for probe in probes):
+            yield from Database.objects.filter(
+                target=self.target, included=True, gone_at__isnull=True
+            )
 
-    def attempt_at(self, probe: Probe, database: Database | None) -> None:
-        """Take one snapshot; where the database is another one by now, the list of them."""
+    def take_in(self, database: Database | None, probes: list[Probe]) -> None:
+        """Take probes in one database; where it is gone by now, read the list of them instead."""
         try:
-            self.attempt(probe, database)
+            for probe in probes:
+                if not self.lost:
+                    self.attempt(probe, database)
         except Replaced:
+            self.doors = None
             self.attempt(HISTORY["databases"].probe, None)
 
     def attempt(self, probe: Probe, database: Database | None) -> None:
@@ -408,22 +493,23 @@ class Run:
         reason = self.broken
         if not self.broken and self.left <= 0:
             state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
+            due = self.soon(probe, taken_at)
         elif not self.broken:
             try:
                 snapshot = self.read_any(probe, database, place, after, next_due=due, **rhythm)
             except Hidden:
                 # Not put off for an hour: it sends nothing, and a GRANT is seen within a minute.
-                state, reason = Snapshot.State.DENIED, HIDDEN
-            except (psycopg.Error, Unreachable, UnknownColumns, Unsupported) as error:
+                state = Snapshot.State.DENIED
+                reason = f"{HIDDEN[:-1]}: GRANT pg_monitor TO {quoted(self.target.user)};"
+            except (psycopg.Error, Unreachable, UnknownColumns, Unsupported, Denied) as error:
                 state, reason = self.classify(error)
-                if isinstance(error, DatabaseClosed) and database is not None:
-                    login = f"{quoted(database.datname)} TO {quoted(self.target.user)}"
-                    reason = reason.replace("… TO it", login)
-                if state in PUT_OFF:
+                if state in PUT_OFF and not isinstance(error, DatabaseClosed):
                     due = max(due, taken_at + schedule.DENIED_AGAIN)
             else:
                 self.note(snapshot, database, due)
                 return
+        if self.broken:
+            due = self.soon(probe, taken_at)
         snapshot = store.record_failure(
             place,
             state=state,
@@ -435,6 +521,11 @@ class Run:
         )
         self.note(snapshot, database, due)
 
+    def soon(self, probe: Probe, now: datetime) -> datetime:
+        """Return the next turn of a probe's lease: what cost the target costs no whole interval."""
+        kind = Lease.Kind.FAST if probe.fast else Lease.Kind.SLOW
+        return schedule.next_turn(self.target, kind, now)
+
     def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
         """Remember how an attempt went and when its next turn is."""
         if snapshot.state == Snapshot.State.SUPERSEDED:
@@ -445,19 +536,21 @@ class Run:
 
     def classify(self, error: Exception) -> tuple[str, str]:
         """Return an attempt's state and reason; a broken connection ends the pass."""
+        if isinstance(error, DatabaseClosed | Denied):
+            return Snapshot.State.DENIED, str(error)
         reason = reason_of(error)
-        if isinstance(error, DatabaseClosed):
-            return Snapshot.State.DENIED, reason
         if isinstance(error, Unreachable):
             self.broken = reason
             return Snapshot.State.UNREACHABLE, reason
+        kept = self.session.kept
+        if isinstance(error, psycopg.Error) and (kept is None or kept.connection.closed):
+            self.broken = reason
+            return Snapshot.State.UNREACHABLE, reason
+        if isinstance(error, errors.InsufficientPrivilege) and kept is not None:
+            reason = rights.reason_with_remedy(kept.connection, error)
         for kinds, state in FAILURES:
             if isinstance(error, kinds):
                 return state, reason
-        broken = any(kept.connection.broken for kept in self.session.kept.values())
-        if broken or isinstance(error, errors.AdminShutdown):
-            self.broken = reason
-            return Snapshot.State.UNREACHABLE, reason
         return Snapshot.State.FAILED, reason
 
     def read_any(
@@ -467,24 +560,61 @@ class Run:
         try:
             return self.read_and_store(probe, database, place, after, **rhythm)
         except connect.ENCODING_ERRORS:
-            for kept in self.session.kept.values():
-                connect.read_any_bytes(kept.connection)
+            if self.session.kept is not None:
+                connect.read_any_bytes(self.session.kept.connection)
             return self.read_and_store(probe, database, place, after, **rhythm)
+
+    def enter(self, dbname: str) -> Kept:
+        """Open a database, the one that is read.
+
+        Raises DatabaseClosed where it alone can't be entered, Unreachable where nothing answers.
+        """
+        if dbname in self.closed:
+            raise DatabaseClosed(self.closed[dbname])
+        try:
+            return self.session.open(self.target, dbname, min(self.left, 5))
+        except Unreachable as error:
+            if dbname == self.target.dbname:
+                raise
+            self.session.open(self.target, self.target.dbname, min(self.left, 5))
+            self.closed[dbname] = str(error)
+            raise DatabaseClosed(str(error)) from None
+
+    def enter_database(self, database: Database) -> Kept:
+        """Open a database under the name that it has now; raises as `enter` does.
+
+        The server is asked first: one that is being dropped or copied lets nobody in and
+        answers nothing, and each try would leave a backend that waits there. Raises Replaced
+        where it is gone, or another one has its name by now.
+        """
+        if self.doors is None:
+            entry = self.enter(self.target.dbname)
+            with connect.deadline(entry.connection, max(self.left, 0.1)):
+                self.doors = doors.read_doors(entry.connection)
+        door = self.doors.get(database.datid)
+        if door is None:
+            raise Replaced
+        if door.reason:
+            raise DatabaseClosed(door.reason)
+        kept = self.enter(door.datname)
+        if kept.datid != database.datid:
+            raise Replaced
+        return kept
 
     def open_for(
         self, probe: Probe, database: Database | None
     ) -> tuple[Kept, Installed | None, str]:
         """Return where to read a probe, its extension and its text.
 
-        Raises Unsupported, Hidden, and Replaced where another database has the name by now.
+        Raises Unsupported, Hidden, Denied, Replaced, and as `enter` does.
         """
-        dbname = database.datname if database is not None else self.target.dbname
         installed = None
         if probe.extension:
-            dbname, installed = self.find_extension(probe.extension)
-        kept = self.session.open(self.target, dbname, min(self.left, 5))
-        if database is not None and database.datid != kept.datid:
-            raise Replaced
+            kept, installed = self.find_extension(probe.extension)
+        elif database is not None:
+            kept = self.enter_database(database)
+        else:
+            kept = self.enter(self.target.dbname)
         version = installed.version if installed else ""
         statement = probe.sql_for(kept.identity.server_version, version)
         if statement is None:
@@ -541,9 +671,10 @@ class Run:
             if snapshot is None:
                 raise
             # What was read is kept; only the end of the target's transaction was cut off.
-            self.broken = reason_of(error)
+            log.warning("%s: after %s: %s", self.target.name, probe.name, reason_of(error))
+            self.session.close()
         if snapshot.state == Snapshot.State.OK:
-            self.note_read(place, reading, snapshot, seen, kept.connection.info.dbname)
+            self.note_read(place, reading, snapshot, seen, kept.dbname)
         return snapshot
 
     def note_read(
@@ -559,25 +690,28 @@ class Run:
         if snapshot.probe == "databases":
             note_databases(self.target, place.history.probe, reading, snapshot.taken_at)
 
-    def find_extension(self, name: str) -> tuple[str, Installed]:
-        """Return the first database that has an extension, the entry database first.
+    def find_extension(self, name: str) -> tuple[Kept, Installed]:
+        """Enter the first database that has an extension, the entry database first.
 
-        Raises Unsupported where none has it. What was found is looked up again
-        each time: an extension may be dropped or updated.
+        Raises Unsupported where none has it, Denied where its schema may not be used. What
+        was found is looked up again each time: an extension may be dropped or updated.
         """
         known = self.session.extensions.pop(name, None)
         names = self.databases_to_search(known[0] if known else self.target.dbname)
         # In databases without an encoding every text can be read.
         for dbname in sorted(names, key=lambda one: one not in self.plain) if self.plain else names:
             try:
-                kept = self.session.open(self.target, dbname, min(self.left, 5))
+                kept = self.enter(dbname)
             except DatabaseClosed:
                 continue
             with connect.deadline(kept.connection, max(self.left, 0.1)):
                 installed = extensions.find(kept.connection, name)
-            if installed is not None:
-                self.session.extensions[name] = (dbname, installed)
-                return dbname, installed
+            if installed is None:
+                continue
+            self.session.extensions[name] = (dbname, installed)
+            if not installed.usage:
+                raise Denied(extensions.no_usage(name, installed, dbname, self.target.user))
+            return kept, installed
         message = f"The extension {name} is installed in no database that is read."
         raise Unsupported(message)
 
@@ -604,7 +738,11 @@ class Unsupported(Exception):
 
 
 class Replaced(Exception):
-    """A database was dropped and another one has its name: the list of databases is read again."""
+    """A database was dropped, another one may have its name: the list of them is read again."""
+
+
+class Denied(Exception):
+    """A right is missing; its text says which one and the GRANT."""
 
 
 class Hidden(Exception):
@@ -799,7 +937,11 @@ def measure_some(
             seen = measure_one(connection, measuring, installed, relid, relkind)
         except errors.InsufficientPrivilege:
             break
-        except SKIPPED:
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            # It costs this object its measurement: locked, dropped, damaged, its file missing.
+            log.warning("Object %s is not measured: %s", relid, reason_of(error))
             continue
         if seen is not None:
             found[relid,] = (relkind, seen)
@@ -913,15 +1055,17 @@ def note_identity(target: Target, identity: Identity) -> None:
             }.get(Mark.Kind(kind))
             ago = identity.target_at - began if began else timedelta(0)
             Mark.objects.create(target=known, at=timezone.now() - ago, kind=kind, text=words)
-        if known.system_identifier not in {"", identity.system_identifier}:
+        answers = identity.system_identifier
+        if answers and known.system_identifier not in {"", answers}:
             known.frozen_reason = (
                 "Another server answers at this address: its system identifier is "
-                f"{identity.system_identifier}, it was {known.system_identifier}. "
+                f"{answers}, it was {known.system_identifier}. "
                 "An administrator has to confirm the change by editing the target."
             )
         else:
             for name in KEPT_OF_IDENTITY:
-                setattr(known, name, getattr(identity, name))
+                if getattr(identity, name) is not None:  # else what was known before stands
+                    setattr(known, name, getattr(identity, name))
         known.save()
     target.refresh_from_db()
 
@@ -949,9 +1093,9 @@ def events_between(known: Target, identity: Identity) -> list[Event]:
     events: list[Event] = []
     if is_new_epoch(known.epoch, identity.epoch):
         events.append((Mark.Kind.CRASH, "The server crashed and restarted: counters are 0."))
-    elif identity.started_at != known.started_at:
+    elif identity.started_at and identity.started_at != known.started_at:
         events.append((Mark.Kind.RESTART, "The server was restarted."))
-    if known.timeline is not None and identity.timeline > known.timeline:
+    if known.timeline is not None and (identity.timeline or 0) > known.timeline:
         events.append((Mark.Kind.PROMOTION, f"Promoted: timeline {identity.timeline}."))
     if known.version_text and known.version_text != identity.version_text:
         events.append((Mark.Kind.UPGRADE, f"Now PostgreSQL {identity.version_text}."))

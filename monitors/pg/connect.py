@@ -26,6 +26,8 @@ from monitors.pg.errors import Unreachable, reason_of
 CONNECT_TIMEOUT_SECONDS = 3
 UNSAFE_ENVIRONMENT = ("PG", "KRB5")
 NO_PASSWORDS = "/nonexistent/howdah-knows-no-passwords"  # else libpq reads ~/.pgpass
+MAINTENANCE = "postgres"
+"""The database that nobody drops, renames or copies: a session may stay in it."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

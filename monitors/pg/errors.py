@@ -18,6 +18,10 @@ class DatabaseClosed(Unreachable):
     """The server answers, but does not let this login into this one database."""
 
 
+class Full(DatabaseClosed):
+    """Login or database have as many connections as they may have; one may be free in a moment."""
+
+
 REFUSED = re.compile(
     r"failed:\s+[^:\n]+:\s+(?P<sqlstate>[0-9A-Z]{5}):\s+(?P<text>[^\n]*)"
     r"(?:.*\n[^:\n]+:\s+(?P<routine>\w+), [\w.-]+:\d+)?\s*$",
@@ -38,9 +42,9 @@ REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
      "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."),
     ("55000", "", DatabaseClosed,
      "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"),
-    ("53300", "CheckMyDatabase", DatabaseClosed,
+    ("53300", "CheckMyDatabase", Full,
      "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"),
-    ("53300", "InitializeSessionUserId", Unreachable,
+    ("53300", "InitializeSessionUserId", Full,
      "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"),
     ("53300", "", Unreachable, "Too many connections: the server has no slot left for this login."),
     ("28000", "ClientAuthentication", DatabaseClosed, HBA),

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from monitors.pg.relations import quoted
 
 FIND_SQL = """
-SELECT e.extversion, n.nspname::text
+SELECT e.extversion, n.nspname::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   FROM pg_catalog.pg_extension AS e
   JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace
  WHERE e.extname = %(name)s
@@ -81,6 +81,16 @@ class Installed:
 
     version: str  # 1.11
     schema: str
+    usage: bool = True  # of its schema, by the login
+
+
+def no_usage(name: str, installed: Installed, dbname: str, user: str) -> str:
+    """Say that an extension's schema may not be used, and the GRANT that helps."""
+    schema = quoted(installed.schema)
+    return (
+        f"The schema {schema} of {name} may not be used."
+        f" In the database {dbname}: GRANT USAGE ON SCHEMA {schema} TO {quoted(user)};"
+    )
 
 
 def find(connection: psycopg.Connection, name: str) -> Installed | None:

@@ -5,32 +5,48 @@ Source: https://www.postgresql.org/docs/current/functions-info.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
-# A crash starts all statistics at 0, at one moment that the shared ones then carry, to the
-# microsecond; resets by hand give each of them a moment of its own.
-IDENTITY_SQL = """
+from monitors.pg import rights
+
+# What no right can be taken from; psycopg knows the version itself.
+ALWAYS_SQL = """
 SELECT current_setting('server_version') AS version_text,
-       (SELECT c.system_identifier::text FROM pg_catalog.pg_control_system() AS c) AS system_identifier,
-       (SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k) AS timeline,
-       pg_catalog.pg_is_in_recovery() AS in_recovery,
-       pg_catalog.pg_postmaster_start_time() AS started_at,
-       (SELECT b.stats_reset FROM pg_catalog.pg_stat_bgwriter AS b) AS bgwriter_reset,
-       (SELECT min(a.backend_start) FROM pg_catalog.pg_stat_activity AS a
-         WHERE a.backend_type = 'checkpointer') AS checkpointer_start,
-       (SELECT v.stats_reset FROM pg_catalog.pg_stat_archiver AS v
-          JOIN pg_catalog.pg_stat_wal AS w ON w.stats_reset = v.stats_reset) AS shared_reset,
+       current_setting('in_hot_standby')::boolean AS in_recovery,
+       current_setting('is_superuser')::boolean AS superuser,
        current_setting('max_connections')::integer AS max_connections,
        current_setting('superuser_reserved_connections')::integer
            + coalesce(current_setting('reserved_connections', true)::integer, 0) AS reserved_connections,
-       (SELECT r.rolsuper FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user) AS superuser,
-       pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS reads_all_stats,
        pg_catalog.clock_timestamp() AS target_at
 """
+# A crash starts all statistics at 0, at one moment that the shared ones then carry, to the
+# microsecond; resets by hand give each of them a moment of its own.
+PARTS: Mapping[str, LiteralString] = {
+    "system_identifier": """
+(SELECT c.system_identifier::text FROM pg_catalog.pg_control_system() AS c)""",
+    "timeline": "(SELECT k.timeline_id FROM pg_catalog.pg_control_checkpoint() AS k)",
+    "started_at": "pg_catalog.pg_postmaster_start_time()",
+    "bgwriter_reset": "(SELECT b.stats_reset FROM pg_catalog.pg_stat_bgwriter AS b)",
+    "checkpointer_start": """
+(SELECT min(a.backend_start) FROM pg_catalog.pg_stat_activity AS a
+  WHERE a.backend_type = 'checkpointer')""",
+    "shared_reset": """
+(SELECT v.stats_reset FROM pg_catalog.pg_stat_archiver AS v
+   JOIN pg_catalog.pg_stat_wal AS w ON w.stats_reset = v.stats_reset)""",
+    "reads_all_stats": "pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')",
+    "connection_limit": """
+(SELECT least(nullif(r.rolconnlimit, -1), nullif(d.datconnlimit, -1))
+   FROM pg_catalog.pg_roles AS r, pg_catalog.pg_database AS d
+  WHERE r.rolname = current_user AND d.datname = pg_catalog.current_database()
+    AND NOT r.rolsuper)""",
+}
+"""What a right can be taken from, each for itself: read together, one by one where that fails."""
 
 SETTINGS = (
     "autovacuum",
@@ -67,6 +83,8 @@ SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS aw
     OR s.pending_restart
  ORDER BY s.name
 """
+REFUSED = (psycopg.ProgrammingError, psycopg.NotSupportedError)
+"""What a part raises that the login may not read, or that a server does not have."""
 AWAITING = "pending_restart"
 """The name under which the settings that await a restart stand beside those of SETTINGS."""
 
@@ -77,21 +95,21 @@ class Identity:
 
     server_version: int  # 180004
     version_text: str
-    system_identifier: str
-    timeline: int
     in_recovery: bool
-    started_at: datetime
+    superuser: bool  # of the login that asks
+    max_connections: int
+    reserved_connections: int
+    target_at: datetime
+    system_identifier: str | None
+    timeline: int | None
+    started_at: datetime | None
     bgwriter_reset: datetime | None
     checkpointer_start: datetime | None
     shared_reset: datetime | None  # of archiver and WAL; None: not of both at one moment
-    max_connections: int
-    reserved_connections: int
-    superuser: bool  # of the login that asks
-    reads_all_stats: bool  # else other roles' sessions and statements are hidden from it
-    target_at: datetime
-    settings: dict[
-        str, str
-    ]  # of SETTINGS, those that are known, in their own units; AWAITING -> names
+    reads_all_stats: bool | None  # else other roles' sessions and statements are hidden from it
+    connection_limit: int | None  # of the login and its database, the lower one; None: no limit
+    settings: dict[str, str] | None  # of SETTINGS, in their own units; AWAITING -> names
+    unknown: dict[str, str]  # what the login may not read -> why, and the GRANT that helps
 
     @property
     def epoch(self) -> str:
@@ -140,18 +158,17 @@ def began_at(epoch: str) -> datetime | None:
 
 
 def read_identity(connection: psycopg.Connection, *, with_settings: bool = True) -> Identity:
-    """Ask a server who it is; two short reads, no lock.
+    """Ask a server who it is; three short reads, no lock.
 
-    Without settings it costs a tenth: pg_settings works out every setting there is.
+    What the login has no right to is None, and `unknown` says why. Without settings
+    it costs a tenth: pg_settings works out every setting there is.
     """
-    row = connection.execute(IDENTITY_SQL, binary=True).fetchone()
-    settings: dict[str, str] = {}
-    if with_settings:
-        rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
-        settings = {name: text for name, text, _awaits in rows if name in SETTINGS}
-        settings[AWAITING] = ",".join(name for name, _text, awaits in rows if awaits)
+    row = connection.execute(ALWAYS_SQL, binary=True).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    values: tuple[Any, ...] = (*row, settings)
+    unknown: dict[str, str] = {}
+    parts = read_parts(connection, unknown)
+    settings = read_settings(connection, unknown) if with_settings else None
+    values: tuple[Any, ...] = (*row, *parts, settings, unknown)
     return Identity(connection.info.server_version, *values)
 
 
@@ -163,3 +180,38 @@ def oid_of_database(connection: psycopg.Connection) -> int:
     ).fetchone()
     assert row is not None  # noqa: S101 - nobody drops a database that a connection is in
     return int(row[0])
+
+
+def read_parts(connection: psycopg.Connection, unknown: dict[str, str]) -> tuple[Any, ...]:
+    """Return the values of PARTS; None for one that can't be read, its reason in `unknown`."""
+    parts = [sql.SQL(text) for text in PARTS.values()]
+    try:
+        return select(connection, parts)
+    except REFUSED:
+        values: list[Any] = []
+    for name, part in zip(PARTS, parts, strict=True):
+        try:
+            values += select(connection, [part])
+        except REFUSED as error:
+            values.append(None)
+            unknown[name] = rights.reason_with_remedy(connection, error)
+    return tuple(values)
+
+
+def select(connection: psycopg.Connection, parts: Sequence[sql.SQL]) -> tuple[Any, ...]:
+    """Return the values of some expressions; raises psycopg.Error."""
+    text = sql.SQL("SELECT {}").format(sql.SQL(", ").join(parts))
+    row: tuple[Any, ...] | None = connection.execute(text, binary=True).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    return row
+
+
+def read_settings(connection: psycopg.Connection, unknown: dict[str, str]) -> dict[str, str] | None:
+    """Return SETTINGS and what awaits a restart; None with its reason in `unknown`."""
+    try:
+        rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
+    except REFUSED as error:
+        unknown["settings"] = rights.reason_with_remedy(connection, error)
+        return None
+    settings = {name: text for name, text, _awaits in rows if name in SETTINGS}
+    return settings | {AWAITING: ",".join(name for name, _text, awaits in rows if awaits)}

@@ -10,9 +10,11 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import dict_row
 
 from monitors.pg.errors import reason_of
+from monitors.pg.relations import quoted
 
 PREDEFINED = (
     "pg_monitor",
@@ -113,14 +115,63 @@ def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:
         return cursor.execute(EXTENSIONS_SQL).fetchall()
 
 
-def reason_not_to_read(connection: psycopg.Connection, text: sql.Composable) -> str:
-    """Return why a probe's SQL can't run here, '' where it can; it reads no row.
+# The server's words end in the object's name, in any language.
+REMEDY_SQL = """
+SELECT g.statement
+  FROM (SELECT 1 AS place,
+               'GRANT USAGE ON SCHEMA ' || pg_catalog.quote_ident(n.nspname) AS statement,
+               n.nspname AS name
+          FROM pg_catalog.pg_namespace AS n
+         WHERE NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+         UNION ALL
+        SELECT 2, 'GRANT EXECUTE ON FUNCTION ' || p.oid::regprocedure::text, p.proname
+          FROM pg_catalog.pg_proc AS p
+         WHERE NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+         UNION ALL
+        SELECT 3, 'GRANT SELECT ON ' || c.oid::regclass::text, c.relname
+          FROM pg_catalog.pg_class AS c
+         WHERE c.relkind IN ('r', 'v', 'm', 'p')
+           AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')) AS g
+ WHERE pg_catalog.right(%(words)s, pg_catalog.length(g.name::text) + 1) = ' ' || g.name::text
+ ORDER BY pg_catalog.length(g.name::text) DESC, g.place, g.statement
+ LIMIT 1
+"""
 
-    Columns and the right to call functions are checked before the first row.
+
+def remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
+    """Return the GRANT that a refused read lacks, in the connection's database; '' if unknown.
+
+    For a connection outside of a transaction. A schema comes first: what is in it can't be
+    told before it may be used.
+    """
+    words = error.diag.message_primary or ""
+    if not isinstance(error, InsufficientPrivilege) or connection.closed:
+        return ""
+    try:
+        row = connection.execute(REMEDY_SQL, {"words": words}).fetchone()
+        login = connection.execute("SELECT current_user::text").fetchone()
+    except psycopg.Error:
+        return ""
+    return f"{row[0]} TO {quoted(login[0])};" if row and login else ""
+
+
+def reason_with_remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
+    """Return why a read was refused and, where it is known, the GRANT that helps."""
+    reason, grant = reason_of(error), remedy(connection, error)
+    if not grant:
+        return reason
+    where = connection.info.dbname
+    return f"{reason.rstrip('.')}. In the database {where}: {grant}"
+
+
+def reason_not_to_read(connection: psycopg.Connection, text: sql.Composable) -> tuple[str, str]:
+    """Return why a probe's SQL can't run here and the GRANT that helps, '' where it can.
+
+    It reads no row: columns and the right to call functions are checked before the first one.
     """
     probing = sql.SQL("SELECT * FROM ({}) AS probed LIMIT 0").format(text)
     try:
         connection.execute(probing, {})
     except psycopg.Error as error:
-        return reason_of(error)
-    return ""
+        return reason_of(error), remedy(connection, error)
+    return "", ""

@@ -100,6 +100,13 @@ class Floor:
         return wide.cpu_ms(self.pid) - backend, (time.thread_time() - client) * 1000
 
 
+class Staying(Session):
+    """A session whose backend stays after a round, so that its CPU time can be read."""
+
+    def let_go(self) -> None:
+        """Keep the connection."""
+
+
 class Ours:
     """Howdah's full snapshot over kept connections: fast and slow probes together.
 
@@ -109,7 +116,7 @@ class Ours:
     def __init__(self, target: Target, *, sizes: bool = True) -> None:
         self.target = target
         self.sizes = sizes
-        self.session = Session(Lease.Kind.SLOW)
+        self.session = Staying(Lease.Kind.SLOW)
 
     def run(self, *names: str) -> tuple[float, float]:
         """Return (backend, client) CPU in ms."""
@@ -128,8 +135,9 @@ class Ours:
         return sum(after.values()) - sum(before.get(pid, 0) for pid in after), spent
 
     def backends(self) -> dict[int, float]:
-        pids = [kept.connection.info.backend_pid for kept in self.session.kept.values()]
-        return {pid: wide.cpu_ms(pid) for pid in pids}
+        assert self.session.kept is not None
+        pid = self.session.kept.connection.info.backend_pid
+        return {pid: wide.cpu_ms(pid)}
 
 
 FULL = ("activity", "sessions", "progress", "databases", "statements", "tables", "indexes")

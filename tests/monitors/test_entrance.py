@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from django.utils import timezone
 
+from dashboard import states
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
 from monitors import check
 from monitors.check import CheckFailed
-from monitors.models import Target
+from monitors.models import Lease, ProbeState, Target
+from monitors.snapshot import SESSIONS
 from tests import servers
 from tests.conftest import missing
+from tests.leases import take_lease
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
@@ -65,6 +70,37 @@ def rules(cluster: Cluster, *lines: str) -> Iterator[None]:
             yield
         finally:
             set_to(before)
+
+
+def test_after_a_restart_everything_is_read_within_a_minute(
+    door: tuple[Cluster, Server], watch: Watch
+) -> None:
+    cluster, server = door
+    target = watch(server)
+    for kind in (Lease.Kind.FAST, Lease.Kind.SLOW):
+        take_lease(target, kind)
+    cluster.stop()
+    try:
+        for _ in range(4):  # so that both leases are tried ever more rarely
+            for kind in (Lease.Kind.SLOW, Lease.Kind.FAST):
+                take_lease(target, kind)
+    finally:
+        cluster.start(server.port)
+        cluster.wait()
+    now = timezone.now()
+    failed = ProbeState.objects.filter(target=target, state="unreachable")
+    assert failed.count() == ProbeState.objects.filter(target=target).count()
+    assert max(failed.values_list("due_at", flat=True)) <= now + timedelta(seconds=60)
+    assert states.down(target) is not None
+
+    take_lease(target, Lease.Kind.FAST)
+
+    slow = Lease.objects.get(target=target, kind=Lease.Kind.SLOW)
+    assert (slow.failures, slow.due_at <= timezone.now()) == (0, True)
+    assert states.down(target) is None  # the tables' last attempt failed, the target answers
+    take_lease(target, Lease.Kind.SLOW)
+    assert not failed.exists()
+    SESSIONS.forget(set())
 
 
 def refusal(server: Server, watch: Watch, **fields: object) -> str:

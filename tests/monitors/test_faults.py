@@ -79,7 +79,7 @@ def test_a_database_that_is_closed_to_the_login_costs_no_other(embedded, watch, 
     assert found[closed].state == Snapshot.State.DENIED
     assert found[closed].error == (
         "The login may not connect to this database:"
-        f" GRANT CONNECT ON DATABASE {closed} TO collector."
+        f" GRANT CONNECT ON DATABASE {closed} TO collector;"
     )
     assert found["shop"].state == Snapshot.State.OK
 

@@ -602,6 +602,25 @@ def test_another_server_at_the_address_is_refused(
     assert "VACUUM" not in server.log_text(since=since)
 
 
+def test_nothing_is_done_to_a_server_that_does_not_say_which_it_is(
+    target: Target, server: Server, person: Person, table: Callable[..., str], requested: Asked
+) -> None:
+    row = requested(person("operator"), target, "vacuum", table=table(server))
+    right = "EXECUTE ON FUNCTION pg_control_system()"
+    with server.connect(dbname="shop") as setup:
+        setup.execute(f"REVOKE {right} FROM PUBLIC")
+        try:
+            since = server.log_size()
+            perform.perform(str(row.pk))
+        finally:
+            setup.execute(f"GRANT {right} TO PUBLIC")
+
+    row.refresh_from_db()
+    assert row.state == "refused"
+    assert f"In the database shop: GRANT {right} TO operator;" in row.outcome
+    assert "VACUUM" not in server.log_text(since=since)
+
+
 def test_a_standby_is_refused_before_anything_is_sent(
     standby: Server, watch: Watch, person: Person, previewed: Asked
 ) -> None:

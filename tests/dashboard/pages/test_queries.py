@@ -281,9 +281,14 @@ def test_an_old_extension_shows_its_update(read, target):
 
 
 def test_a_missing_right_shows_its_grant(read, target):
-    refuse(target, "denied", "permission denied for schema Stats")
+    grant = 'GRANT USAGE ON SCHEMA "Stats" TO collector;'
+    said = 'The schema "Stats" of pg_stat_statements may not be used.'
+    refuse(target, "denied", f"{said} In the database shop: {grant}")
 
-    assert code(read()) == 'GRANT USAGE ON SCHEMA "Stats" TO "collector";'
+    text = read()
+
+    assert code(text) == grant
+    assert "Run this on the target as a superuser, in the database shop:" in text
 
 
 def test_tracking_switched_off_is_said_above_what_was_counted(read, statements, target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -246,6 +247,28 @@ def test_a_locked_table_delays_nothing_and_costs_itself_alone(
     assert rows["held"]["size_bytes"] > 1_000_000
     assert "canceling statement due to lock timeout" not in server.log_text(since=since)
     assert read(target)["held"]["method"] == "approx"
+
+
+def test_an_object_whose_file_is_missing_costs_itself_alone(
+    server: Server, watch: Callable[..., Target], seeded: str, reader: str
+) -> None:
+    """As every unlogged table's is on a standby."""
+    with server.connect(dbname=seeded) as setup:
+        setup.execute("CREATE EXTENSION pgstattuple")
+        setup.execute("CREATE TABLE lost AS SELECT g AS id FROM generate_series(1, 20000) AS g")
+        setup.execute("ANALYZE lost")
+        setup.execute("CHECKPOINT")
+        row = setup.execute(
+            "SELECT current_setting('data_directory') || '/' || pg_relation_filepath('lost')"
+        ).fetchone()
+    assert row is not None
+    Path(row[0]).unlink()
+    target = watch(server, user=reader, dbname=seeded, include=[seeded])
+
+    rows = read(target)
+
+    assert {row["method"] for name, row in rows.items() if name != "lost"} >= {"approx"}
+    assert rows["lost"]["method"] == "estimate"
 
 
 def test_it_measures_no_more_than_its_budget_what_wastes_most_first(

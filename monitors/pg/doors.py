@@ -1,0 +1,86 @@
+"""Which databases let a login in now: asked in another one, since trying costs more.
+
+Source: https://www.postgresql.org/docs/current/catalog-pg-database.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+from monitors.pg.relations import quoted
+
+# A new session takes a RowExclusiveLock on its database: it waits for whoever holds, or waits
+# for, a lock that conflicts with that, and no time limit of ours is in force before it has it.
+DOORS_SQL = """
+SELECT d.oid::bigint AS datid,
+       d.datname::text AS datname,
+       d.datallowconn AS allows,
+       d.datconnlimit AS connection_limit,
+       pg_catalog.has_database_privilege(d.oid, 'CONNECT') AS may_connect,
+       current_setting('is_superuser')::boolean AS superuser,
+       current_user::text AS rolname,
+       EXISTS (SELECT 1
+                 FROM pg_catalog.pg_locks AS l
+                WHERE l.locktype = 'object'
+                  AND l.classid = 'pg_catalog.pg_database'::regclass
+                  AND l.objid = d.oid
+                  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                                 'AccessExclusiveLock')) AS locked
+  FROM pg_catalog.pg_database AS d
+"""
+
+INVALID = -2
+"""What an interrupted DROP DATABASE leaves as the connection limit."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """One database as a login finds it."""
+
+    datid: int
+    datname: str
+    allows: bool
+    connection_limit: int  # -1: none
+    may_connect: bool
+    superuser: bool
+    rolname: str
+    locked: bool
+
+    @property
+    def reason(self) -> str:
+        """Why nobody gets in and what helps, '' where the login does."""
+        name, login = quoted(self.datname), quoted(self.rolname)
+        reasons = (
+            (
+                self.connection_limit == INVALID,
+                f"The database is invalid, its DROP was interrupted: DROP DATABASE {name};",
+            ),
+            (
+                not self.allows,
+                f"The database takes no connections: ALTER DATABASE {name} ALLOW_CONNECTIONS true;",
+            ),
+            (
+                self.locked,
+                "The database is being dropped, renamed or copied: nobody gets in until then.",
+            ),
+            (
+                not (self.may_connect or self.superuser),
+                "The login may not connect to this database:"
+                f" GRANT CONNECT ON DATABASE {name} TO {login};",
+            ),
+            (
+                self.connection_limit == 0 and not self.superuser,
+                "The database's own CONNECTION LIMIT is 0:"
+                f" ALTER DATABASE {name} CONNECTION LIMIT -1;",
+            ),
+        )
+        return next((reason for holds, reason in reasons if holds), "")
+
+
+def read_doors(connection: psycopg.Connection) -> dict[int, Door]:
+    """Return every database of the server by its oid; raises psycopg.Error."""
+    with connection.cursor(row_factory=class_row(Door)) as cursor:
+        return {door.datid: door for door in cursor.execute(DOORS_SQL)}
