@@ -13,6 +13,7 @@ LABELS = {
     "n_live_tup": "Live rows",
     "n_mod_since_analyze": "Changes since analyze",
     "n_ins_since_vacuum": "Inserts since vacuum",
+    "reltuples": "Rows that the planner assumes",
     "relpages": "Pages",
     "relallvisible": "All-visible pages",
     "size_bytes": "Size",
@@ -25,7 +26,7 @@ LABELS = {
     "xid_age": "XID age",
 }
 
-NEUTRAL = frozenset({"n_live_tup", "relallvisible"})
+NEUTRAL = frozenset({"n_live_tup", "relallvisible", "reltuples"})
 """Metrics of which less is not better."""
 COUNTS = frozenset({"vacuum_count", "autovacuum_count", "analyze_count", "autoanalyze_count"})
 """Metrics that only tell that the server has counted the action."""

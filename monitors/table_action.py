@@ -103,6 +103,12 @@ def same_table(
 
 def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guarded:
     """Return what a person should know of a table before it is maintained."""
+    if relation.relkind == "f":
+        return Guarded(
+            facts=[("Table", relation.name), ("Database", relation.database)],
+            conflicts=relations.holders(connection, relation.relid, lock),
+            warnings=["This is a foreign table: rows of it are fetched from where they are."],
+        )
     numbers = relations.measure(connection, relation.relid)
     facts = [
         ("Table", relation.name),

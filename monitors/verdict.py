@@ -79,11 +79,20 @@ def of_vacuum(before: Numbers, after: Numbers) -> Verdict | None:
 def of_analyze(before: Numbers, after: Numbers) -> Verdict | None:
     """Judge by the rows that changed since the planner's statistics were made."""
     old, new = before.get("n_mod_since_analyze"), after.get("n_mod_since_analyze")
+    if old is not None and new is not None and old > new:
+        return Verdict(Word.HELPED, f"rows changed since the statistics {old:,} → {new:,}")
+    if "reltuples" in after:  # no rows of its own: nobody counts what has changed since
+        rows = before.get("reltuples"), after["reltuples"]
+        return Verdict(Word.HELPED, rows_assumed(*rows)) if rows[0] != rows[1] else None
     if old is None or new is None:
         return None
-    if old > new:
-        return Verdict(Word.HELPED, f"rows changed since the statistics {old:,} → {new:,}")
     return Verdict(Word.NO_CHANGE, "the statistics were up to date")
+
+
+def rows_assumed(before: int | None, after: int | None) -> str:
+    """Return `rows that the planner assumes unknown → 1,000`."""
+    words = ["unknown" if rows is None else f"{rows:,}" for rows in (before, after)]
+    return f"rows that the planner assumes {' → '.join(words)}"
 
 
 def of_rebuild(before: Numbers, after: Numbers) -> Verdict | None:

@@ -144,7 +144,10 @@ def confirmation_of(row: Action) -> str:
     kind = kind_of(row)
     if kind is None or not kind.destructive:
         return ""
-    return str(row.arguments.get("pid") or row.identity.get("relname") or row.target_name)
+    name = str(row.arguments.get("pid") or row.identity.get("relname") or row.target_name)
+    # What a page shows otherwise than it is (blanks, control characters) nobody can type.
+    is_plain = name.isprintable() and " ".join(name.split()) == name
+    return name if is_plain else str(row.identity["relid"])
 
 
 def kind_of(row: Action) -> Kind | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, verdict
 from monitors.action import (
     Action,
     Arguments,
@@ -22,6 +22,9 @@ from monitors.action import (
 from monitors.pg import relations
 
 LOCK = "ShareUpdateExclusiveLock"
+ANALYZED = relations.MAINTAINED | {"f"}
+WITHOUT_ROWS = "pf"
+"""Kinds of relations without rows of their own: what ANALYZE changes is what the planner assumes."""
 ONLY = Parameter(
     name="only",
     kind=Kind.BOOL,
@@ -36,7 +39,7 @@ SKIP_LOCKED = Parameter(
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
     """Raise Changed unless the oid is still the same table, Refused for an option it lacks."""
-    relation = table_action.same_table(connection, identity)
+    relation = table_action.same_table(connection, identity, ANALYZED)
     if arguments.get("only") == "true":
         table_action.known_here(connection, [ONLY])
         if relation.relkind != "p":
@@ -57,18 +60,28 @@ def statement(arguments: Arguments, identity: Identity, server_version: int) -> 
 def measure(
     connection: psycopg.Connection, identity: Identity, before: Measured | None
 ) -> Measured:
-    """Return rows, vacuum counts and size."""
+    """Return rows, vacuum counts and size; of what has no rows of its own also `reltuples`."""
+    relid, kind = identity["relid"], identity["relkind"]
+    if kind == "f":  # the server counts nothing of it
+        return {"reltuples": relations.reltuples(connection, relid)}
     if before is None:
-        return relations.measure(connection, identity["relid"])
-    return relations.measure_after(connection, identity["relid"], before, "analyze_count")
+        found = relations.measure(connection, relid)
+    else:
+        found = relations.measure_after(connection, relid, before, "analyze_count")
+    if kind in WITHOUT_ROWS:
+        found["reltuples"] = relations.reltuples(connection, relid)
+    return found
 
 
 def effect(before: Measured, after: Measured) -> str:
-    """Return what became of the rows changed since the last ANALYZE."""
-    if before.get("n_mod_since_analyze") is None or after.get("n_mod_since_analyze") is None:
-        return ""
-    changes = f"{before['n_mod_since_analyze']:,} → {after['n_mod_since_analyze']:,}"
-    return f"rows changed since the last analyze {changes}"
+    """Return what became of the rows changed since, and of those that the planner assumes."""
+    parts = []
+    if before.get("n_mod_since_analyze") is not None and "n_mod_since_analyze" in after:
+        changes = f"{before['n_mod_since_analyze']:,} → {after['n_mod_since_analyze']:,}"
+        parts.append(f"rows changed since the last analyze {changes}")
+    if "reltuples" in before and "reltuples" in after:
+        parts.append(verdict.rows_assumed(before["reltuples"], after["reltuples"]))
+    return ", ".join(parts)
 
 
 ACTION = Action(

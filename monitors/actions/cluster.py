@@ -76,6 +76,10 @@ def reason_not_by(index: indexes.Index | None, identity: Identity) -> str:
         return f"The index {name} is gone or another one. Nothing was sent."
     if not index.valid:
         return f"The index {name} is invalid: rebuild it first."
+    if index.partial:
+        return f"The index {name} is partial and orders only some of the rows: choose another one."
+    if not index.clusterable:
+        return f"The index {name} has no order to follow: choose a btree or GiST index."
     return ""
 
 

@@ -75,7 +75,10 @@ SELECT i.indexrelid::bigint AS indexrelid,
                      AND l.mode = 'ShareUpdateExclusiveLock'
                      AND l.pid <> pg_catalog.pg_backend_pid()) AS building,
        EXISTS (SELECT 1 FROM pg_catalog.pg_constraint AS k WHERE k.conindid = i.indexrelid)
-           AS constrains
+           AS constrains,
+       i.indpred IS NOT NULL AS partial,
+       coalesce(pg_catalog.pg_index_has_property(i.indexrelid, 'clusterable'), false)
+           AS clusterable
   FROM pg_catalog.pg_index AS i
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -156,6 +159,8 @@ class Index:
     transient: bool  # named as REINDEX CONCURRENTLY names what it works on
     building: bool  # somebody works on it now
     constrains: bool
+    partial: bool
+    clusterable: bool  # whether its access method has an order
 
     @property
     def leftover(self) -> bool:

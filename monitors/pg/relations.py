@@ -266,6 +266,19 @@ def measure(connection: psycopg.Connection, relid: int) -> dict[str, Any]:
     return {**rows, "size_bytes": size[0] if size else None}
 
 
+RELTUPLES_SQL = """
+SELECT c.reltuples::bigint
+  FROM pg_catalog.pg_class AS c
+ WHERE c.oid = %(relid)s::oid
+"""
+
+
+def reltuples(connection: psycopg.Connection, relid: int) -> int | None:
+    """Return how many rows the planner assumes, None where it was never told."""
+    row = connection.execute(RELTUPLES_SQL, {"relid": relid}).fetchone()
+    return row[0] if row and row[0] >= 0 else None
+
+
 def measure_after(
     connection: psycopg.Connection, relid: int, before: dict[str, Any], counter: str
 ) -> dict[str, Any]:

@@ -386,6 +386,34 @@ def test_without_an_option_set_autovacuum_shows_its_form_open(dba, table):
     assert f'action="/actions/{row.pk}/request/"' not in page
 
 
+@pytest.mark.parametrize("blank", [" ", " led", "two  blanks", "tab\there", "plain"])
+def test_every_table_can_be_confirmed_by_what_is_shown(target, dba, embedded, worker_id, blank):
+    """A word of blanks nobody sees, and one that a page shows otherwise nobody can type."""
+    schema = f"odd_{worker_id}"
+    with embedded.connect(dbname="shop") as setup:
+        setup.execute(f"CREATE SCHEMA {schema} AUTHORIZATION owner")
+        made = sql.Identifier(schema, blank)
+        setup.execute(sql.SQL("CREATE TABLE {} (id bigint)").format(made))
+        setup.execute(sql.SQL("ALTER TABLE {} OWNER TO owner").format(made))
+        relid = setup.execute("SELECT %s::regclass::oid::bigint", [f'{schema}."{blank}"'])
+        [(oid,)] = relid.fetchall()
+    try:
+        row = previewed(dba, "vacuum_full", {"database": "shop", "relid": str(oid)})
+        word = "plain" if blank == "plain" else str(oid)
+        text = dba.get(f"/actions/{row.pk}/").content.decode()
+        assert f'data-confirm="{word}"' in text
+        for wrong in ("", " "):
+            answer = dba.post(f"/actions/{row.pk}/request/", {"confirm": wrong}, follow=True)
+            assert "nothing was sent" in answer.content.decode()
+        dba.post(f"/actions/{row.pk}/request/", {"confirm": word})
+    finally:
+        with embedded.connect(dbname="shop") as cleanup:
+            cleanup.execute(f"DROP SCHEMA {schema} CASCADE")
+
+    row.refresh_from_db()
+    assert row.state == "queued"
+
+
 STUBBORN = """
 DO $$ BEGIN
   PERFORM pg_sleep(60);

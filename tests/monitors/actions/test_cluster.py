@@ -75,6 +75,38 @@ def test_it_takes_the_named_index_and_then_that_of_last_time(
     assert again.sql == f'CLUSTER "public"."{name.split(".")[1]}" USING "{index}"'
 
 
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("(id) WHERE id > 10", "is partial and orders only some of the rows"),
+        ("USING hash (id)", "has no order to follow: choose a btree or GiST index"),
+        ("USING brin (id)", "has no order to follow: choose a btree or GiST index"),
+    ],
+    ids=["partial", "hash", "brin"],
+)
+def test_an_index_that_gives_no_order_is_refused_as_the_server_would(  # noqa: PLR0917 - fixtures
+    server: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    indexed: Callable[[Server], str],
+    previewed: Callable[..., Action],
+    how: str,
+    says: str,
+) -> None:
+    name = indexed(server)
+    index = f"{name.split('.')[1]}_odd"
+    with server.connect(user="owner", dbname="shop") as owner:
+        owner.execute(f"CREATE INDEX {index} ON {name} {how}")
+        with pytest.raises(psycopg.Error):
+            owner.execute(f"CLUSTER {name} USING {index}")
+
+    draft = previewed(
+        person("dba"), watch(server, operator_user="operator"), "cluster", table=name, using=index
+    )
+
+    assert says in draft.preview["refused"]
+
+
 def test_without_the_right_nothing_is_done_and_the_grant_is_said(
     server: Server,
     watch: Callable[..., Target],
