@@ -8,6 +8,7 @@ database is one transaction of its own, so one that fails costs no other.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import logging
 import threading
@@ -895,14 +896,23 @@ def refiner(
 
 
 def without_literals(probe: Probe, rows: list[Row]) -> list[Row]:
-    """Return rows of a key and refined columns with their texts redacted."""
+    """Return rows of a key and refined columns with their texts redacted, and hashes of those.
+
+    A hash of the text itself would tell a password to who tries many.
+    """
     columns = (*probe.sample.key, *probe.sample.refined)
-    texts = {columns.index(name) for name in probe.sample.redacted if name in columns}
+    texts = [columns.index(name) for name in probe.sample.redacted if name in columns]
     if not texts:
         return rows
-    return [
-        tuple(text.redact(v) if v and i in texts else v for i, v in enumerate(row)) for row in rows
-    ]
+    hashes = [columns.index(f"{columns[place]}_hash") for place in texts]
+    found = []
+    for row in rows:
+        values = list(row)
+        for place, hashed in zip(texts, hashes, strict=True):
+            values[place] = text.redact(values[place])
+            values[hashed] = hashlib.md5(values[place].encode(), usedforsecurity=False).hexdigest()
+        found.append(tuple(values))
+    return found
 
 
 def measurer(

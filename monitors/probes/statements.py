@@ -35,7 +35,7 @@ class StatementsSample(Sample):
     stats_since = models.DateTimeField()  # 17+ (extension 1.11)
     usename = models.TextField()
     datname = models.TextField()
-    query_hash = models.CharField(max_length=32)  # of the text as the extension normalised it
+    query_hash = models.CharField(max_length=32)  # of the text as it is kept
     query = models.TextField()
 
     key = ("queryid", "userid", "dbid", "toplevel")
@@ -114,7 +114,7 @@ SELECT s.queryid,
        coalesce((SELECT d.datname::text FROM pg_catalog.pg_database AS d WHERE d.oid = s.dbid), '')
            AS datname,
        s.query,
-       pg_catalog.md5(s.query) AS query_hash
+       NULL::text AS query_hash
   FROM {schema}.pg_stat_statements(true) AS s
  WHERE s.queryid = ANY (%(keys)s)
    AND s.query IS NOT NULL
