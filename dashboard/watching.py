@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -66,7 +66,7 @@ def total_ms(rows: Sequence[Row]) -> float:
 
 def watching_of(target: Target, window: Window, rows: Sequence[Row], *, with_own: bool) -> Watching:
     """Tell Howdah's own statements from others and leave them out unless they are wanted."""
-    used = logins_of(target) & {row["usename"] for row in rows}
+    used = target.logins & {row["usename"] for row in rows}
     shared = shared_of(target, window, used) if used else []
     own_logins = used.difference(shared)
     own = [row for row in rows if row["usename"] in own_logins]
@@ -78,21 +78,15 @@ def watching_of(target: Target, window: Window, rows: Sequence[Row], *, with_own
     return Watching(shared_anew(others), own, shared, is_shown=False, key=key)
 
 
-def logins_of(target: Target) -> set[str]:
-    """Return the logins that a target is read and acted on by."""
-    return {target.user, target.operator_user} - {""}
-
-
 def own_userids(target: Target, window: Window) -> set[int]:
     """Return the roles, by oid, whose statements are Howdah's own."""
-    logins = logins_of(target)
-    own = logins.difference(shared_of(target, window, logins))
+    own = target.logins.difference(shared_of(target, window, target.logins))
     latest = HISTORY["statements"].latest._default_manager
     rows = latest.filter(target_id=target.pk, usename__in=own)
     return set(rows.values_list("userid", flat=True).distinct())
 
 
-def shared_of(target: Target, window: Window, logins: set[str]) -> list[str]:
+def shared_of(target: Target, window: Window, logins: Collection[str]) -> list[str]:
     """Return which of some logins somebody else was seen with, late in a window."""
     history = HISTORY["activity"]
     begins = max(window.start, window.end - LOOKED_BACK)

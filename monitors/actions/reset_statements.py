@@ -77,7 +77,7 @@ def identity_of(found: Reset) -> dict[str, Any]:
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
     """Raise Changed where the extension is another one, Refused where a right is missing."""
     found = extensions.find_reset(connection)
-    if found is None or identity_of(found) != dict(identity):
+    if found is None or not identity_of(found).items() <= identity.items():
         message = f"{STATEMENTS} was dropped, moved or updated meanwhile: nothing was sent."
         raise Changed(message)
     if found.needs:
