@@ -51,8 +51,9 @@ NEAR_PCT = 80
 SHORT = timedelta(hours=6)
 """Windows up to this are searched sample by sample, longer ones by their hours."""
 
-SHOWN_KINDS = due.KINDS
-"""Ordinary tables and materialized views; TOAST tables are shown with their tables."""
+PARTITIONED = "p"
+SHOWN_KINDS = due.KINDS | {PARTITIONED}
+"""Tables and materialized views; TOAST tables are shown with their tables."""
 
 Row = dict[str, Any]
 
@@ -188,6 +189,9 @@ def table_row(
     row["table"] = shown_name(row)
     row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
     row["autovacuum_enabled"] = autovacuum.is_enabled(target.settings, row["reloptions"])
+    if row["relkind"] == PARTITIONED:
+        row["autovacuum_enabled"] = None  # it never comes for the whole, only for partitions
+        row["size_bytes"] = None
     row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
     row["read_at"] = read_at.get(row["database_id"])
     return row
@@ -198,8 +202,9 @@ def add_limits(target: Target, rows: Iterable[Row]) -> None:
     for row in rows:
         limits = autovacuum.threshold_of(row, target.settings, target.server_version)
         dead = row["n_dead_tup"]
-        row["vacuum_threshold"] = limits.vacuum
-        row["insert_threshold"] = limits.insert
+        comes = row["relkind"] != PARTITIONED
+        row["vacuum_threshold"] = limits.vacuum if comes else None
+        row["insert_threshold"] = limits.insert if comes else None
         row["analyze_threshold"] = limits.analyze
         row["threshold_pct"] = None if dead is None else 100 * dead / max(limits.vacuum, 1)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard import table_rows
-from monitors import autovacuum, wraparound
+from monitors import autovacuum, due, wraparound
 from monitors.advisor import quoted, table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
@@ -222,7 +222,10 @@ def is_shown(target: Target, window: Window) -> Term:
     """Return the condition of what a list shows: tables and TOAST tables of databases that we know."""
     return objects.all_of(
         objects.among("database_id", sorted(table_rows.databases_of(target, window))),
-        objects.any_of(objects.present("relname"), objects.among("relkind", ["t"])),
+        objects.any_of(
+            objects.all_of(objects.present("relname"), objects.among("relkind", sorted(due.KINDS))),
+            objects.among("relkind", ["t"]),
+        ),
     )
 
 
@@ -253,7 +256,7 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         database = databases.get(row["database_id"])
         main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else row
-        if database is None or main is None or not main["relname"]:
+        if database is None or main is None or not main["relname"] or main["relkind"] == "p":
             continue
         # A TOAST table without options follows its main table's, as the server does.
         options = row["reloptions"] or main["reloptions"]

@@ -149,6 +149,7 @@ class Samples:
     # For the advisors that are `kept`.
     updated: Sequence[Row] = ()  # tables with what their counters grew by in the last day
     passes: Sequence[Row] = ()  # vacuums of the last day that read their indexes more than once
+    partitioned: Sequence[Row] = ()  # partitioned tables with the sums of their partitions
     workers: Sequence[int] = ()  # autovacuum workers at each reading of the last 15 minutes
     xids_per_second: float | None = None  # over the last day
 

@@ -76,7 +76,8 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
 
     `reltuples` is -1 before the first vacuum or analyze and counts as 0 then.
     `reloptions` are `name=value` texts. Of a TOAST table (`relkind` t) without options
-    the caller passes its main table's, as the server does. A missing setting or
+    the caller passes its main table's, as the server does. Autovacuum never comes for a
+    partitioned table (p), only for its partitions. A missing setting or
     server_version counts as the default and as the newest version.
     """
     options = parse_options(reloptions) if reloptions else {}
@@ -102,8 +103,8 @@ def threshold(  # noqa: PLR0913 - the columns that the server looks at, by name
             if number("autovacuum_vacuum_insert_threshold") >= 0
             else None
         ),
-        analyze=None if relkind == "t" else trigger("analyze"),
-        enabled=is_enabled(settings, reloptions),
+        analyze=None if relkind in {"t", "p"} else trigger("analyze"),
+        enabled=relkind != "p" and is_enabled(settings, reloptions),
     )
 
 

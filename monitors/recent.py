@@ -48,6 +48,7 @@ def facts(target: Target, names: Mapping[int, str], limits: Limits, now: datetim
     return {
         "updated": updated(target, names, limits[hot_ratio_low.ADVISOR.name], now),
         "passes": passes(target, now),
+        "partitioned": partitioned(target, names),
         "workers": workers(target, now),
         "next_xid": next_xid,
         "xids_per_second": rate,
@@ -96,6 +97,30 @@ def updated(
         for row in tables
         if (place := (row["database_id"], row["relid"])) in grown
     ]
+
+
+PARTITION = (*NAMED, "parentrelid", "n_live_tup", "reltuples", "last_analyze")
+
+
+def partitioned(target: Target, names: Mapping[int, str]) -> list[Row]:
+    """Return the partitioned tables: PARTITION, how many `partitions` hold rows, and their `rows`."""
+    found = HISTORY["tables"].latest._default_manager.filter(
+        Q(relkind="p") | Q(parentrelid__isnull=False),
+        target_id=target.pk,
+        database_id__in=list(names),
+        gone_at=None,
+    )
+    rows = {(row["database_id"], row["relid"]): dict(row) for row in found.values(*PARTITION)}
+    parents = {place: row for place, row in rows.items() if row["relkind"] == "p"}
+    for row in parents.values():
+        row |= {"partitions": 0, "rows": 0}
+    for row in rows.values():
+        above = parents.get((row["database_id"], row["parentrelid"]))
+        while above is not None and row["relkind"] != "p":
+            above["partitions"] += 1
+            above["rows"] += row["n_live_tup"] or 0
+            above = parents.get((above["database_id"], above["parentrelid"]))
+    return list(parents.values())
 
 
 def index_names(target: Target, relids: Sequence[int]) -> dict[tuple[int, int], list[str]]:

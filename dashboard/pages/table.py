@@ -15,6 +15,7 @@ from dashboard import (
     charts,
     index_rows,
     mention_rows,
+    partition_rows,
     run_rows,
     table_rows,
 )
@@ -64,7 +65,7 @@ def found(
     key = {"database_id": database.pk, "relid": relid}
     tables = table_rows.tables_of(target, window, findings, key)
     if tables:
-        return tables[0]
+        return whole(target, window, tables[0])
     last = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk, database_id=database.pk, relid=relid
     )
@@ -74,7 +75,21 @@ def found(
     row = table_rows.table_row(kept, database, target, {}, None)
     table_rows.add_limits(target, [row])
     row["level"] = table_rows.level_of(row["threshold_pct"], row["n_dead_tup"])
-    return row
+    return whole(target, window, row)
+
+
+def whole(target: Target, window: Window, row: Row) -> Row:
+    """Return a table's row; of a partitioned one with the sums and the list of its `partitions`."""
+    if row["relkind"] != table_rows.PARTITIONED:
+        return row
+    partitions = partition_rows.partitions_of(target, window, row)
+    return {**partition_rows.summed(row, partitions), "partitions": partitions}
+
+
+def relids_of(row: Row) -> list[int]:
+    """Return the tables that hold a table's rows: itself, or its partitions."""
+    leaves = partition_rows.leaves_of(row.get("partitions", ()))
+    return [one["relid"] for one in leaves] or [row["relid"]]
 
 
 def page(
@@ -88,7 +103,7 @@ def page(
         if (one.database_id, one.relid) == (row["database_id"], row["relid"])
     ]
     key = {"relid": row["relid"]}
-    where = {"database_id": row["database_id"], "key": key}
+    where = {"database_id": row["database_id"], "key": {"relid": relids_of(row)}}
     gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
     rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
     runs = run_rows.runs_of_table(target, window, row)
@@ -115,6 +130,7 @@ def page(
         "has_last_scan": index_rows.has_last_scan(target),
         "actions": actions_on(target, row),
         "autovacuum": autovacuum_rows.explained(target, window, row, toast),
+        "leaves": len(relids_of(row)),
         "toast": toast,
         "may": access.permissions_of(request.user, target),
     }

@@ -88,7 +88,7 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
         count=counts["count"],
         with_dead=counts["with_dead"],
         need=need,
-        off=[row for row in optioned if not row["autovacuum_enabled"]],
+        off=[row for row in optioned if row["autovacuum_enabled"] is False],
         all_off=not autovacuum.server_enabled(target.settings),
         oldest=next(iter(oldest), None),
         findings=findings,

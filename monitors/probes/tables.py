@@ -18,7 +18,10 @@ from monitors.probe import Probe, Sample
 
 
 class TablesSample(Sample):
-    """One ordinary or TOAST table or materialized view of a database."""
+    """One ordinary, TOAST or partitioned table or materialized view of a database.
+
+    Of a partitioned one (relkind p) only scans and analyzes are its own: it has no rows.
+    """
 
     relid = models.BigIntegerField()
     seq_scan = models.BigIntegerField()
@@ -58,6 +61,7 @@ class TablesSample(Sample):
     relname = models.TextField()
     relkind = models.CharField(max_length=1)
     toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
+    parentrelid = models.BigIntegerField()  # the partitioned table that it is a partition of
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
     pg_class_ctid = models.CharField(max_length=20)  # where autovacuum finds it: "(12,3)"
@@ -107,6 +111,7 @@ class TablesSample(Sample):
         "relname",
         "relkind",
         "toastrelid",
+        "parentrelid",
         "relpersistence",
         "reloptions",
         "pg_class_ctid",
@@ -145,10 +150,10 @@ SELECT c.oid AS relid,
        pg_catalog.pg_stat_get_blocks_fetched(c.oid)
            - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_read,
        pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit,
-       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
-       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
-       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
-       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_live_tuples(c.oid) END AS n_live_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_dead_tuples(c.oid) END AS n_dead_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_mod_since_analyze(c.oid) END AS n_mod_since_analyze,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) END AS n_ins_since_vacuum,
        c.relpages,
        c.reltuples,
        c.relallvisible,
@@ -162,12 +167,15 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       CASE WHEN c.relispartition
+            THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
+       END AS parentrelid,
        c.relpersistence,
        c.reloptions,
        c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 't', 'm')
+ WHERE c.relkind IN ('r', 't', 'm', 'p')
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -190,10 +198,10 @@ SELECT c.oid AS relid,
        pg_catalog.pg_stat_get_blocks_fetched(c.oid)
            - pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_read,
        pg_catalog.pg_stat_get_blocks_hit(c.oid) AS heap_blks_hit,
-       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
-       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
-       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
-       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_live_tuples(c.oid) END AS n_live_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_dead_tuples(c.oid) END AS n_dead_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_mod_since_analyze(c.oid) END AS n_mod_since_analyze,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) END AS n_ins_since_vacuum,
        c.relpages,
        c.reltuples,
        c.relallvisible,
@@ -208,12 +216,15 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       CASE WHEN c.relispartition
+            THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
+       END AS parentrelid,
        c.relpersistence,
        c.reloptions,
        c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 't', 'm')
+ WHERE c.relkind IN ('r', 't', 'm', 'p')
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -240,10 +251,10 @@ SELECT c.oid AS relid,
        pg_catalog.pg_stat_get_total_autovacuum_time(c.oid) AS total_autovacuum_time,
        pg_catalog.pg_stat_get_total_analyze_time(c.oid) AS total_analyze_time,
        pg_catalog.pg_stat_get_total_autoanalyze_time(c.oid) AS total_autoanalyze_time,
-       pg_catalog.pg_stat_get_live_tuples(c.oid) AS n_live_tup,
-       pg_catalog.pg_stat_get_dead_tuples(c.oid) AS n_dead_tup,
-       pg_catalog.pg_stat_get_mod_since_analyze(c.oid) AS n_mod_since_analyze,
-       pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) AS n_ins_since_vacuum,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_live_tuples(c.oid) END AS n_live_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_dead_tuples(c.oid) END AS n_dead_tup,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_mod_since_analyze(c.oid) END AS n_mod_since_analyze,
+       CASE WHEN c.relkind <> 'p' THEN pg_catalog.pg_stat_get_ins_since_vacuum(c.oid) END AS n_ins_since_vacuum,
        c.relpages,
        c.reltuples,
        c.relallvisible,
@@ -258,13 +269,16 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       CASE WHEN c.relispartition
+            THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
+       END AS parentrelid,
        c.relpersistence,
        c.reloptions,
        c.relallfrozen,
        c.ctid::text AS pg_class_ctid
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 't', 'm')
+ WHERE c.relkind IN ('r', 't', 'm', 'p')
    AND c.relpersistence <> 't'
    AND c.oid >= 16384
    AND n.nspname NOT IN ('pg_catalog', 'information_schema')
