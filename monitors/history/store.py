@@ -21,7 +21,7 @@ from psycopg import sql
 
 from monitors.history import partitions, settle
 from monitors.models import Database, Mark, ProbeState, Snapshot
-from monitors.pg.identity import began_at, is_new_epoch, may_be_new_epoch
+from monitors.pg.identity import began_at, is_new_epoch, is_untold_epoch
 from monitors.probe import Probe, Row, Sample
 from monitors.samples import Change, History
 
@@ -359,7 +359,7 @@ def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verd
     ]
     ended_at = state.ended_at or state.target_at
     early = ended_at is not None and any(one <= ended_at for one in moments if one is not None)
-    untold = not outlives and not new_epoch and may_be_new_epoch(state.epoch, epoch)
+    untold = not outlives and is_untold_epoch(state.epoch, epoch)
     return Verdict(
         first=state.taken_at is None,
         new_epoch=new_epoch,

@@ -128,22 +128,25 @@ def is_new_epoch(before: str, after: str) -> bool:
     that the login may not see (its start is NULL) says nothing. Moments are compared, not
     their spelling: what was kept may be in another time zone.
     """
-    if not may_be_new_epoch(before, after):
-        return False
-    old, new = moments(before)[2:], moments(after)[2:]
-    return not new or (new[0] is not None and new != old)
+    return has_crashed(before, after) is True
 
 
-def may_be_new_epoch(before: str, after: str) -> bool:
-    """Return whether both moments of which each alone says nothing have changed.
+def is_untold_epoch(before: str, after: str) -> bool:
+    """Return whether nobody can tell a crash between two epochs from resets beside a clean restart."""
+    return has_crashed(before, after) is None
 
-    Where it is no new epoch either, somebody reset statistics around a restart: whether
-    it was a clean one can't be told.
-    """
+
+def has_crashed(before: str, after: str) -> bool | None:
+    """Return whether a server crashed between two epochs, None where that can't be told."""
     if not before or not after:
         return False
-    pairs = zip(moments(before)[:2], moments(after)[:2], strict=True)
-    return all(b != a and b and a for b, a in pairs)
+    old, new = moments(before), moments(after)
+    if any(b == a or b is None or a is None for b, a in zip(old[:2], new[:2], strict=True)):
+        return False
+    shared = new[2:]
+    if not shared:
+        return True
+    return None if shared[0] is None else shared != old[2:]
 
 
 def moments(epoch: str) -> list[datetime | None]:

@@ -14,12 +14,35 @@ import pytest
 from django.core.management import call_command
 from psycopg import sql
 
+from dashboard.embedded.postgres import Cluster
+from tests import servers
+from tests.conftest import missing
 from tests.servers import Server
 
 if TYPE_CHECKING:  # this file is read before Django is set up
     from django.contrib.auth.models import User
 
     from monitors.models import Action, Target
+
+
+@pytest.fixture(params=servers.MAJORS, ids=str)
+def own_server(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Server]]:
+    """A server that the test may stop, crash, and overfill with statements; of each version."""
+    try:
+        programs = servers.fleet_programs(request.param)
+    except servers.Missing as error:
+        missing(str(error))
+        raise
+    usual = {
+        "log_statement": "none",
+        "restart_after_crash": "on",
+        "pg_stat_statements.max": "100",
+    }
+    with (
+        servers.home() as folder,
+        servers.stoppable(request.param, programs, folder, **usual) as own,
+    ):
+        yield own
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,21 +31,6 @@ Own = tuple[Cluster, Server]
 TEXT = "UPDATE counted SET n = n + 1 WHERE id = 1"
 NORMAL = "UPDATE counted SET n = n + $1 WHERE id = $2"
 PROBES = ["databases", "statements", "tables", "indexes"]
-
-
-@pytest.fixture(params=servers.MAJORS, ids=str)
-def own_server(request: pytest.FixtureRequest) -> Iterator[Own]:
-    """A server that a test may stop and crash."""
-    try:
-        programs = servers.fleet_programs(request.param)
-    except servers.Missing as error:
-        pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
-    usual = {"log_statement": "none", "restart_after_crash": "on"}
-    with (
-        servers.home() as folder,
-        servers.stoppable(request.param, programs, folder, **usual) as own,
-    ):
-        yield own
 
 
 @contextmanager

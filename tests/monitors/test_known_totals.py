@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,41 +20,16 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Grant, Target
 from monitors.snapshot import take_now
-from tests import servers
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet, pytest.mark.slow]
 
 FLOOD = 400  # distinct statements; the server below remembers 100
-
-
-@pytest.fixture(params=servers.MAJORS, ids=str)
-def own_server(request: pytest.FixtureRequest) -> Iterator[tuple[Cluster, Server]]:
-    """A server that the test may stop, crash, and overfill with statements."""
-    try:
-        programs = servers.fleet_programs(request.param)
-    except servers.Missing as error:
-        pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
-    settings = {
-        **servers.SETTINGS,
-        "log_statement": "none",
-        "restart_after_crash": "on",
-        "pg_stat_statements.max": "100",
-    }
-    with servers.home() as folder:
-        cluster = Cluster("own", folder / "own", programs, "secret-of-own", settings)
-        cluster.initialized(cluster.initialize())
-        cluster.start(processes.free_port())
-        cluster.wait()
-        servers.create_roles(cluster, request.param)
-        yield cluster, Server(request.param, cluster.port, cluster.password, str(cluster.log))
-        cluster.stop()
 
 
 class Workload:
