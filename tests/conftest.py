@@ -19,7 +19,7 @@ from nacl.public import PrivateKey
 from dashboard.embedded.databases import HISTORY_SETTINGS
 from dashboard.embedded.postgres import embedded_programs
 from dashboard.embedded.processes import ROOT
-from tests import servers
+from tests import german, servers
 from tests.servers import Blocked, Server
 
 SERVERS = "HOWDAH_TEST_SERVERS"
@@ -208,7 +208,10 @@ def fleet() -> Iterator[Callable[[int], Server]]:
         def get(major: int) -> Server:
             if major not in started:
                 programs = servers.fleet_programs(major)
-                started[major] = running.enter_context(servers.running(major, programs, folder))
+                spoken = running.enter_context(german.spoken(folder)) if german.WANTED else {}
+                started[major] = running.enter_context(
+                    servers.running(major, programs, folder, **spoken)
+                )
             return started[major]
 
         yield get

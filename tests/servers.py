@@ -22,7 +22,7 @@ from psycopg import sql
 
 from dashboard.embedded import assets, postgres, processes, valkey
 from dashboard.embedded.postgres import Cluster
-from tests import debian
+from tests import debian, german
 
 MAJORS = (14, 15, 16, 17, 18)
 """Versions that every run has: a missing one is a failure under CI."""
@@ -288,6 +288,8 @@ def fleet_programs(major: int) -> Path:
 
     Raises Missing where npm, the package or this machine's build is missing, or 19 unprepared.
     """
+    if german.WANTED:
+        return german.programs(major)
     if major == PREPARED:
         return debian.found(f"postgresql-{major}")
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
