@@ -158,7 +158,7 @@ def test_a_refusal_of_the_server_is_told_with_its_detail_and_no_value(
         owner.execute(sql.SQL("DROP FUNCTION {} CASCADE").format(key))
 
     assert row.state == "failed"
-    assert row.outcome.endswith("_key(id))=(…) is duplicated.")
+    assert "_key(id))=(…) " in row.outcome  # and that it is duplicated, in any language
     assert "canary" not in row.outcome
 
 
@@ -359,7 +359,7 @@ def test_what_a_stopped_rebuild_left_is_dropped_or_named(  # noqa: PLR0917 - fix
             assert f"It left {name}_id_ccnew, which was dropped." in row.outcome
             assert f"{name.split('.')[1]}_id_ccnew" not in left
         else:
-            assert "Must be owner of index" in row.outcome
+            assert "and could not be dropped (" in row.outcome  # its owner may
             assert "DROP INDEX CONCURRENTLY" in row.outcome
             assert not left[f"{name.split('.')[1]}_id_ccnew"]
         old.rollback()
