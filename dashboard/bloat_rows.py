@@ -10,7 +10,7 @@ from django.db.models import Q
 
 from dashboard.table_rows import databases_of, rows_at
 from monitors.advisor import Finding, quoted
-from monitors.bloat import MEASURED
+from monitors.bloat import MEASURED, is_doubtful
 from monitors.history import objects, series
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
@@ -31,6 +31,7 @@ COLUMNS = (
     "measured_at",
     "estimate_bytes",
     "stats_at",
+    "vacuumed_at",
     "not_estimated",
     "fillfactor",
     "reltuples",
@@ -56,6 +57,13 @@ METHODS = {
     "estimate": ("estimate", "By statistics, good to about 6 points where they are fresh."),
 }
 """A method's word and what it means, the most reliable first."""
+
+DOUBTFUL = (
+    "estimate, doubtful",
+    "VACUUM ran after the last ANALYZE and extrapolated the number of rows: this may be 16 points"
+    " off. ANALYZE it, or measure it.",
+)
+"""The same of an estimate that is not to be relied on."""
 
 WHY_NOT = {
     "never_analyzed": "It was never vacuumed or analyzed, so its rows were never counted.",
@@ -89,6 +97,7 @@ ORDERS = {
             "measured_at",
             "estimate_bytes",
             "stats_at",
+            "vacuumed_at",
             "fillfactor",
             "reltuples",
             "relfilenode",
@@ -195,6 +204,8 @@ def bloat_row(
     word, means = METHODS.get(row["method"] or "", ("", ""))
     if row["relkind"] == "i" and row["method"] == "approx":
         means = "By pgstatindex, which read every page."
+    if is_doubtful(row):
+        word, means = DOUBTFUL
     large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
     row["database"] = database.datname
     row["datid"] = database.datid

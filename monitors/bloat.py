@@ -169,6 +169,21 @@ def figures(
     }
 
 
+DOUBTED = 4
+"""How many times sooner an object is measured whose estimate is doubtful."""
+
+
+def is_doubtful(row: Figures) -> bool:
+    """Tell whether a table's estimate rests on rows that were extrapolated and not counted.
+
+    A VACUUM that skips pages takes these to be as densely filled as all were before; only
+    ANALYZE puts it right. Such an estimate was seen 16 points off.
+    """
+    if row["method"] != ESTIMATE or row["relkind"] == "i" or row["vacuumed_at"] is None:
+        return False
+    return row["stats_at"] is None or bool(row["vacuumed_at"] > row["stats_at"])
+
+
 def urgency(known: Figures, now: Figures, at: datetime) -> float:
     """Return how much an object wants to be measured: its waste times the age of its measurement."""
     when = known["measured_at"] if known["method"] in MEASURED else None
@@ -179,4 +194,5 @@ def urgency(known: Figures, now: Figures, at: datetime) -> float:
     waste = known["bloat_bytes"]
     if waste is None:
         waste = size // 2
-    return float(age * max(waste, size // 100, 1))
+    sooner = DOUBTED if is_doubtful({**now, "method": known["method"]}) else 1
+    return float(sooner * age * max(waste, size // 100, 1))

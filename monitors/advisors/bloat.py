@@ -23,7 +23,7 @@ from monitors.advisor import (
     quoted,
     table_name,
 )
-from monitors.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT
+from monitors.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT, is_doubtful
 from monitors.wraparound import FAR
 
 DEFAULTS = {
@@ -39,6 +39,11 @@ CONFIDENCE = {
     EXACT: "Measured exactly by pgstattuple.",
     AFTER_REWRITE: "By the bytes a row that it had after its last rewrite.",
 }
+
+DOUBT = (
+    "That is an estimate by a number of rows that VACUUM extrapolated after the last ANALYZE, and "
+    "may be 16 points off: measure it before you rewrite anything."
+)
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
@@ -57,6 +62,8 @@ def severity_of(row: Row, thresholds: Thresholds) -> Severity | None:
     if waste is None or share is None or row["method"] not in CONFIDENCE:
         return None
     for severity in (Severity.WARNING, Severity.NOTICE):
+        if severity == Severity.WARNING and is_doubtful(row):
+            continue
         name = severity.name.lower()
         if waste >= thresholds[f"{name}_bytes"] and share >= thresholds[f"{name}_pct"]:
             return severity
@@ -103,7 +110,8 @@ def finding_of(
     helps = "REINDEX CONCURRENTLY gives it back" if is_index else "Only a rewrite gives it back"
     locks = "" if is_index else ", and VACUUM FULL locks everybody out meanwhile"
     rows = "entries" if is_index else "rows"
-    why = f"{CONFIDENCE[row['method']]} New {rows} fill it again. {helps}{locks}."
+    sure = DOUBT if is_doubtful(row) else CONFIDENCE[row["method"]]
+    why = f"{sure} New {rows} fill it again. {helps}{locks}."
     name = subject_of(row)
     return Finding(
         advisor="bloat",

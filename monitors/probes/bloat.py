@@ -29,6 +29,7 @@ class BloatSample(Sample):
     method = models.CharField(max_length=13)  # estimate, approx, exact, after-rewrite
     measured_at = models.DateTimeField()  # when the figure was first known
     stats_at = models.DateTimeField()  # last analyze of the table
+    vacuumed_at = models.DateTimeField()  # last vacuum of the table
     relfilenode = models.BigIntegerField()
     schemaname = models.TextField()
     relname = models.TextField()  # the table, also of an index or TOAST table
@@ -51,7 +52,7 @@ class BloatSample(Sample):
         "bloat_bytes",
         "bloat_pct",
     )
-    facts = ("stats_at", "relfilenode", "method", "measured_at")
+    facts = ("stats_at", "vacuumed_at", "relfilenode", "method", "measured_at")
     labels = (
         "schemaname",
         "relname",
@@ -104,14 +105,17 @@ rel AS MATERIALIZED (
      AND c.relpersistence <> 't'
      AND c.oid >= 16384
      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-     AND (c.relkind <> 't' OR c.relpages > 0)
+     AND (c.relkind <> 't' OR c.relpages > 0
+          OR pg_catalog.pg_stat_get_tuples_inserted(c.oid) > 0)
      AND (c.relkind <> 'i' OR n.nspname <> 'pg_toast')),
 main AS MATERIALIZED (
   SELECT t.oid, t.relname, t.nspname, t.reltuples, t.reltoastrelid,
          pg_catalog.has_any_column_privilege(t.oid, 'SELECT')
              AND NOT pg_catalog.row_security_active(t.oid) AS readable,
          greatest(pg_catalog.pg_stat_get_last_analyze_time(t.oid),
-                  pg_catalog.pg_stat_get_last_autoanalyze_time(t.oid)) AS stats_at
+                  pg_catalog.pg_stat_get_last_autoanalyze_time(t.oid)) AS stats_at,
+         greatest(pg_catalog.pg_stat_get_last_vacuum_time(t.oid),
+                  pg_catalog.pg_stat_get_last_autovacuum_time(t.oid)) AS vacuumed_at
     FROM rel AS t
    WHERE t.relkind IN ('r', 'm')),
 known AS MATERIALIZED (
@@ -290,6 +294,7 @@ SELECT r.oid::bigint AS relid,
             WHEN r.relpages = 0 THEN 0
             ELSE greatest(0, r.relpages - d.pages) * b.bytes END::bigint AS estimate_bytes,
        m.stats_at,
+       m.vacuumed_at,
        r.relfilenode::bigint AS relfilenode,
        m.nspname::text AS schemaname,
        m.relname::text AS relname,

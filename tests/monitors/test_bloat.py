@@ -31,6 +31,9 @@ def now(**columns):
         "estimate_bytes": 10 * MB,
         "relfilenode": 1,
         "fillfactor": 100,
+        "relkind": "r",
+        "stats_at": NOW,
+        "vacuumed_at": None,
     }
     return row | columns
 
@@ -175,3 +178,22 @@ def test_what_was_never_measured_is_more_urgent_than_what_was_and_waste_than_ord
     assert bloat.urgency(much, now(), later + timedelta(hours=2)) > bloat.urgency(
         much, now(), later
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "doubtful"),
+    [
+        ({}, False),
+        ({"vacuumed_at": NOW - timedelta(seconds=1)}, False),
+        ({"vacuumed_at": NOW + timedelta(seconds=1)}, True),
+        ({"vacuumed_at": NOW, "stats_at": None}, True),
+        ({"vacuumed_at": NOW + timedelta(seconds=1), "relkind": "i"}, False),
+    ],
+)
+def test_an_estimate_is_doubtful_where_vacuum_counted_after_analyze(columns, doubtful):
+    row, known = now(**columns), {**UNKNOWN, "method": "estimate", "bloat_bytes": 10 * MB}
+
+    assert bloat.is_doubtful(row | known) == doubtful
+    assert not bloat.is_doubtful(row | known | {"method": "approx"})
+    sure = bloat.urgency(known, now(), NOW)
+    assert bloat.urgency(known, row, NOW) == (bloat.DOUBTED if doubtful else 1) * sure

@@ -62,6 +62,9 @@ FOUND: dict[str, dict[str, Any]] = {
     },
     "toast_trouble": {"tables": [table(toastrelid=16403), TOAST]},
     "stale_statistics": {"tables": [DUE]},
+    "partitioned_unanalyzed": {
+        "partitioned": [table(relkind="p", reltuples=-1.0, rows=20_000, partitions=4)],
+    },
     "multi_pass_vacuum": {
         "tables": [DUE],
         "passes": [{"datname": "shop", "relid": 16400, "started_at": ago(60), "passes": 2,
@@ -76,6 +79,7 @@ FOUND: dict[str, dict[str, Any]] = {
             table(
                 indexrelname=None, tablerelid=16400, size_bytes=2**30, bloat_bytes=2**29 - 1,
                 bloat_pct=49.9, method="approx", measured_at=NOW, stats_at=None,
+                vacuumed_at=None,
             )
         ],
     },

@@ -26,6 +26,7 @@ def bloated(**columns):
         "method": "approx",
         "measured_at": ago(60),
         "stats_at": ago(3600),
+        "vacuumed_at": ago(7200),
     }
     return row | columns
 
@@ -141,3 +142,15 @@ def test_a_warning_hurts_already():
     [one] = advise(ADVISOR, bloat=[bloated()])
 
     assert (one.hurts_already, one.hurts_at) == (True, None)
+
+
+def test_an_estimate_by_extrapolated_rows_is_no_warning_and_says_so():
+    row = bloated(method="estimate", vacuumed_at=ago(60))
+
+    [finding] = advise(ADVISOR, bloat=[row])
+
+    assert finding.severity == Severity.NOTICE
+    assert "extrapolated after the last ANALYZE" in finding.why
+    assert finding.action == "measure_bloat"
+    [measured] = advise(ADVISOR, bloat=[row | {"method": "approx"}])
+    assert measured.severity == Severity.WARNING

@@ -405,3 +405,57 @@ def test_what_does_not_change_writes_nothing(
 
     # Up to 14 an analyze reaches the statistics some time after it is done.
     eventually(lambda: [r.stored for r in take_now(target, ["bloat"])] == [0])
+
+
+def test_an_estimate_that_vacuum_made_doubtful_is_until_the_next_analyze(
+    server: Server,
+    watch: Callable[..., Target],
+    reader: str,
+    place: str,
+    eventually: Callable[..., None],
+) -> None:
+    target = watch(server, user=reader, dbname=place, include=[place])
+
+    def is_told(*, doubtful: bool) -> bool:
+        row = read(target)["filled"]
+        return row["method"] == "estimate" and bloat.is_doubtful(row) == doubtful
+
+    with server.connect(dbname=place) as session:
+        session.execute("CREATE TABLE filled AS SELECT generate_series(1, 50000) AS id")
+        session.execute("ANALYZE filled")
+        eventually(lambda: is_told(doubtful=False))  # 14's collector takes its time
+
+        session.execute("VACUUM filled")
+        eventually(lambda: is_told(doubtful=True))
+
+        session.execute("ANALYZE filled")
+        eventually(lambda: is_told(doubtful=False))
+
+
+def test_a_toast_table_that_was_never_vacuumed_is_told(
+    server: Server, watch: Callable[..., Target], reader: str, place: str
+) -> None:
+    target = watch(server, user=reader, dbname=place, include=[place])
+    with server.connect(dbname=place) as setup:
+        setup.execute("CREATE TABLE wide (id int, body text)")
+        setup.execute("ALTER TABLE wide ALTER body SET STORAGE EXTERNAL")
+        setup.execute(
+            "INSERT INTO wide SELECT g, repeat(md5(g::text), 190) FROM generate_series(1, 600) AS g"
+        )
+        setup.execute("DELETE FROM wide WHERE id % 4 <> 0")
+        setup.execute("CREATE TABLE narrow (id int, body text)")
+        setup.execute("INSERT INTO narrow VALUES (1, 'x')")
+
+    rows = read(target)
+    assert rows["toast of wide"]["bloat_bytes"] is None
+    assert rows["toast of wide"]["not_estimated"] == "never_analyzed"
+    assert "toast of narrow" not in rows  # nothing is in it
+
+    with server.connect(dbname=place) as setup:
+        setup.execute("CREATE EXTENSION pgstattuple")
+        [(size,)] = setup.execute(
+            "SELECT pg_relation_size(reltoastrelid) FROM pg_class WHERE relname = 'wide'"
+        )
+    measured = read(target)["toast of wide"]
+    assert measured["size_bytes"] == size
+    assert 65 < measured["bloat_pct"] < 80
