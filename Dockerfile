@@ -19,4 +19,4 @@ COPY --from=build /app /app
 ENV PATH=/opt/howdah/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER howdah
 EXPOSE 8000
-CMD ["granian", "dashboard.wsgi:application", "--interface", "wsgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "1", "--blocking-threads", "4", "--no-ws"]
+CMD ["granian", "dashboard.wsgi:application", "--interface", "wsgi", "--host", "0.0.0.0", "--port", "8000", "--workers", "1", "--blocking-threads", "4", "--no-ws", "--log-config", "dashboard/granian.json", "--static-path-route", "/healthz/live", "--static-path-mount", "dashboard/health", "--static-path-dir-to-file", "live.json", "--static-path-expires", "0"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from celery import current_app
 from django.core.cache import cache
+
+from monitors import room
 
 # The transport knows its driver's exceptions; the web imports no driver.
 BROKER_ERRORS: tuple[type[Exception], ...] = (
@@ -29,3 +32,17 @@ def broker_answers() -> bool:
         return bool(cache.get("health") == "ok")
     except BROKER_ERRORS:
         return False
+
+
+def told_full(error: BaseException | None) -> None:
+    """Keep that the history found no room on its disk, where the broker answers."""
+    with suppress(*BROKER_ERRORS):
+        room.note(error)
+
+
+def seconds_since_full() -> int | None:
+    """Return how long ago the history found no room, None where it did not or nobody can say."""
+    try:
+        return room.seconds_since_full()
+    except BROKER_ERRORS:
+        return None

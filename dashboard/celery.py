@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 
+from dashboard import messages
+
+messages.use()
+logging.captureWarnings(capture=True)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 app = Celery("howdah")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -38,3 +43,16 @@ class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 app.steps["worker"].add(SignOfLife)
+
+
+@signals.task_failure.connect  # type: ignore[untyped-decorator]
+def note_full_disk(exception: BaseException | None = None, **_: object) -> None:
+    """Say to whoever asks for health that our own database has no room left."""
+    from monitors import room  # noqa: PLC0415 - after the fixup has set Django up
+
+    room.note(exception)
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def keep_our_logging(**_: object) -> None:
+    """Let what Django has set up stand: by this being here Celery sets up nothing of its own."""

@@ -9,8 +9,10 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 
+from dashboard.broker import told_full
+from monitors import room
+
 RETRY_SECONDS = 10
-DISK_FULL = "53100"  # the SQLSTATE
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -30,8 +32,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """
     error = sys.exc_info()[1]
     away = isinstance(error, OperationalError | InterfaceError)
-    cause = error.__cause__ if error else None
-    full = away and getattr(cause, "sqlstate", None) == DISK_FULL
+    full = away and room.is_full(error)
+    if full:
+        told_full(error)
     status = 503 if away else 500
     if request.GET.get("format") in {"json", "csv"}:
         reason = "The history database does not answer." if away else "Howdah failed to answer."

@@ -12,15 +12,14 @@ from typing import Any
 
 from django.http import StreamingHttpResponse
 
+from monitors.plain import harmless
+
 Row = Mapping[str, Any]
 
 ID_KEYS = frozenset(
     {"queryid", "query_id", "backend_xid", "backend_xmin", "xmin", "system_identifier"}
 )
 """64-bit identifiers: strings, because JavaScript rounds numbers beyond 2^53."""
-
-# A spreadsheet runs a cell that begins so; names and statements come from targets.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Echo:
@@ -68,9 +67,7 @@ def cell(key: str, value: Any) -> str | int | float:
         return "true" if value else "false"
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value  # type: ignore[no-any-return]
+    return harmless(value) if isinstance(value, str) else value
 
 
 def json_lines(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[str]:

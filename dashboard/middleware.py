@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlencode, urlsplit
 
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.urls import Resolver404, resolve, reverse
 
@@ -14,6 +15,38 @@ PUBLIC = frozenset({"login", "healthz-live", "healthz-ready"})
 EXPORTS = frozenset({"json", "csv"})
 
 Handler = Callable[[HttpRequest], HttpResponse]
+
+
+def same_origin_resources(get_response: Handler) -> Handler:
+    """Django middleware: no page of another site may embed anything of this one."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return response
+
+    return middleware
+
+
+def words_of(request: HttpRequest) -> Iterator[str]:
+    """Yield every text that a request brings but its headers: names and values."""
+    yield request.path_info
+    for given in (request.GET, request.POST):
+        for name, values in given.lists():
+            yield from (name, *values)
+    yield from request.COOKIES.values()  # `"\\000"` in quotes is one character there
+
+
+def no_null_characters(get_response: Handler) -> Handler:
+    """Django middleware: 400 for a NUL, which neither PostgreSQL's texts nor a name can hold."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if any("\0" in word for word in words_of(request)):
+            message = "A null character has no place in an address or a form. Leave it out."
+            raise BadRequest(message)
+        return get_response(request)
+
+    return middleware
 
 
 def is_public(request: HttpRequest) -> bool:
@@ -31,13 +64,20 @@ def refuse(request: HttpRequest) -> HttpResponse:
         return JsonResponse({"error": "Log in first."}, status=401)
     if request.headers.get("HX-Request") == "true":
         # A login page swapped into a table cell would help nobody.
-        seen = urlsplit(request.headers.get("HX-Current-URL", ""))
-        here = f"{seen.path}?{seen.query}" if seen.query else seen.path
         response = HttpResponse(status=401)
-        response["HX-Redirect"] = login_url(here)
+        response["HX-Redirect"] = login_url(shown_page(request))
         return response
     here = request.get_full_path() if request.method in {"GET", "HEAD"} else ""
     return HttpResponseRedirect(login_url(here))
+
+
+def shown_page(request: HttpRequest) -> str:
+    """Return the path and query of the page that HTMX asks from, '' where it names none."""
+    try:
+        seen = urlsplit(request.headers.get("HX-Current-URL", ""))
+    except ValueError:  # what a browser never sends, such as http://[
+        return ""
+    return f"{seen.path}?{seen.query}" if seen.query else seen.path
 
 
 def login_url(here: str) -> str:

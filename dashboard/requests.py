@@ -16,12 +16,15 @@ from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
 
 from dashboard import export, frame
-from monitors import access
+from dashboard.source import source_of
+from monitors import access, audit
 from monitors.advisor import Finding
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target
 
 DEFAULT_WINDOW = "1h"
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+"""Beyond these a window can't be reckoned with."""
 
 
 class PageRequest(HttpRequest):
@@ -57,7 +60,11 @@ def moment_of(text: str) -> datetime:
     except (ValueError, OverflowError, OSError):
         message = f"{text[:40]!r} is not a time. Write it as 2026-03-01T12:30Z."
         raise BadRequest(message) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not EARLIEST <= moment <= LATEST:
+        message = f"{text[:40]!r} is no time of any history."
+        raise BadRequest(message)
+    return moment
 
 
 def window_of(request: HttpRequest, default: str = DEFAULT_WINDOW) -> Window:
@@ -133,7 +140,7 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
 def table_response(
     request: HttpRequest, name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> HttpResponse | StreamingHttpResponse | None:
-    """Answer `format=json` or `format=csv` with all rows; None for any other request.
+    """Answer `format=json` or `format=csv` with all rows, audited; None for any other request.
 
     `columns` are the keys in order; a row may have more, which are left out.
     Raises BadRequest for another format.
@@ -141,9 +148,23 @@ def table_response(
     wanted = request.GET.get("format", "")
     if not wanted or wanted == "html":
         return None
-    if wanted == "json":
-        return export.json_response(name, columns, rows)
-    if wanted == "csv":
-        return export.csv_response(name, columns, rows)
-    message = "A format is json or csv."
-    raise BadRequest(message)
+    if wanted not in {"json", "csv"}:
+        message = "A format is json or csv."
+        raise BadRequest(message)
+    if request.method == "GET":
+        note_export(request, name)
+    write = export.json_response if wanted == "json" else export.csv_response
+    return write(name, columns, rows)
+
+
+def note_export(request: HttpRequest, name: str) -> None:
+    """Write down who took which rows; what can't be audited is not handed out."""
+    match = request.resolver_match
+    audit.event(
+        "export",
+        request.user.get_username(),
+        source_of(request),
+        target_name=match.kwargs.get("name", "") if match else "",
+        object_name=name,
+        query=request.META.get("QUERY_STRING", "")[:500],
+    )

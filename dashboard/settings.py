@@ -6,6 +6,7 @@ contains NAME's value. A value that is missing or malformed stops the start.
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def secret(name: str, default: str = "") -> str:
     return Path(path).read_text(encoding="utf-8").strip() if path else env.str(name, default)
 
 
-# Safe where nothing is set: commands that need no secret run without one.
-SECRET_KEY = secret("SECRET_KEY", "unset-and-refused-by-the-web-server")
+# Commands and workers sign nothing and run without one; the web server refuses it.
+PUBLIC_SECRET_KEY = "unset-and-refused-by-the-web-server"  # noqa: S105 - that is what it says
+SECRET_KEY = secret("SECRET_KEY") or PUBLIC_SECRET_KEY
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
@@ -48,9 +50,11 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "dashboard.middleware.same_origin_resources",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "dashboard.patience.bounded",
+    "dashboard.middleware.no_null_characters",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -223,7 +227,7 @@ if TLS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = ["^healthz/"]
-    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_SECONDS = 2 * 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
@@ -246,7 +250,16 @@ CONTENT_SECURITY_POLICY = {
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "person": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
+        "program": {"()": "dashboard.logs.JSONFormatter"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "person" if sys.stderr.isatty() else "program",
+        }
+    },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
+    "loggers": {"celery": {"level": "WARNING"}},  # a line for each task would be one a second
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.urls import include, path, register_converter
+from django.urls.converters import IntConverter
 
 from dashboard.pages import (
     account,
@@ -35,6 +36,20 @@ from dashboard.pages import (
     wraparound,
 )
 
+
+class IdConverter(IntConverter):
+    """A number that PostgreSQL's bigint holds; a greater one names nothing, which is a 404."""
+
+    def to_python(self, value: str) -> int:
+        """Return the number; raises ValueError, by which no address matches."""
+        number = int(value)
+        if number >= 2**63:
+            raise ValueError(value)
+        return number
+
+
+register_converter(IdConverter, "id")
+
 OF_TARGET = [
     path("", overview.overview, name="overview"),
     path("activity/", activity.activity, name="activity"),
@@ -43,16 +58,16 @@ OF_TARGET = [
     path("wraparound/", wraparound.wraparound, name="wraparound"),
     path("vacuum/queue/", vacuum_queue.vacuum_queue, name="vacuum-queue"),
     path("vacuum/runs/", vacuum_runs.vacuum_runs, name="vacuum-runs"),
-    path("databases/<int:datid>/tables/<int:relid>/", table.table, name="table"),
+    path("databases/<id:datid>/tables/<id:relid>/", table.table, name="table"),
     path(
-        "databases/<int:datid>/tables/<int:relid>/what-if/",
+        "databases/<id:datid>/tables/<id:relid>/what-if/",
         what_if.what_if,
         name="table-what-if",
     ),
     path("bloat/", bloat.bloat, name="bloat"),
-    path("databases/<int:datid>/indexes/<int:indexrelid>/", index.index, name="index"),
+    path("databases/<id:datid>/indexes/<id:indexrelid>/", index.index, name="index"),
     path("queries/", queries.queries, name="queries"),
-    path("queries/<int:query_id>/", query.query, name="query"),
+    path("queries/<id:query_id>/", query.query, name="query"),
     path("settings/", settings.settings, name="settings"),
     path("findings/", findings.target_findings, name="target-findings"),
     path("actions/", action_log.target_actions, name="target-actions"),
@@ -88,23 +103,21 @@ urlpatterns = [
     path("batches/<uuid:batch_id>/request/", batch.request, name="batch-request"),
     path("batches/<uuid:batch_id>/stop/", batch.stop, name="batch-stop"),
     path("findings/", findings.findings, name="findings"),
-    path("findings/<int:finding_id>/", findings.finding, name="finding"),
-    path(
-        "findings/<int:finding_id>/acknowledge/", findings.acknowledge, name="finding-acknowledge"
-    ),
-    path("findings/<int:finding_id>/snooze/", findings.snooze, name="finding-snooze"),
-    path("findings/<int:finding_id>/reopen/", findings.reopen, name="finding-reopen"),
+    path("findings/<id:finding_id>/", findings.finding, name="finding"),
+    path("findings/<id:finding_id>/acknowledge/", findings.acknowledge, name="finding-acknowledge"),
+    path("findings/<id:finding_id>/snooze/", findings.snooze, name="finding-snooze"),
+    path("findings/<id:finding_id>/reopen/", findings.reopen, name="finding-reopen"),
     path("thresholds/", thresholds.thresholds, name="thresholds"),
     path("find/", find.find, name="find"),
     path("people/", people.people, name="people"),
     path("people/grants/", people.give, name="grant-give"),
-    path("people/grants/<int:grant_id>/take/", people.take, name="grant-take"),
-    path("people/<int:person_id>/", people.person, name="person"),
-    path("people/<int:person_id>/password/", people.password, name="person-password"),
-    path("people/<int:person_id>/deactivate/", people.deactivate, name="person-deactivate"),
-    path("people/<int:person_id>/activate/", people.activate, name="person-activate"),
-    path("people/<int:person_id>/join/", people.join, name="person-join"),
-    path("people/<int:person_id>/leave/<int:group_id>/", people.leave, name="person-leave"),
+    path("people/grants/<id:grant_id>/take/", people.take, name="grant-take"),
+    path("people/<id:person_id>/", people.person, name="person"),
+    path("people/<id:person_id>/password/", people.password, name="person-password"),
+    path("people/<id:person_id>/deactivate/", people.deactivate, name="person-deactivate"),
+    path("people/<id:person_id>/activate/", people.activate, name="person-activate"),
+    path("people/<id:person_id>/join/", people.join, name="person-join"),
+    path("people/<id:person_id>/leave/<id:group_id>/", people.leave, name="person-leave"),
     path("login/", account.Login.as_view(), name="login"),
     path("logout/", account.Logout.as_view(), name="logout"),
     path("account/", account.account, name="account"),

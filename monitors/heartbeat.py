@@ -7,11 +7,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 from django.db import DatabaseError, connection
 from django.utils import timezone
+from redis import RedisError
 
+from monitors import room
 from monitors.models import WorkerBeat
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,12 @@ def beat(role: str, slot: int | None = None) -> None:
         name=name, defaults={"role": role, "slot": slot, "beat_at": now}
     )
     WorkerBeat.objects.filter(beat_at__lt=now - FORGET_AFTER).delete()
+
+
+def note_full(error: DatabaseError) -> None:
+    """Say that there is no room; a broker that is away as well is told by its own link."""
+    with suppress(RedisError):
+        room.note(error)
 
 
 class Heartbeat(threading.Thread):
@@ -48,6 +57,7 @@ class Heartbeat(threading.Thread):
                 self.tidy()
             except DatabaseError as error:
                 log.warning("No sign of life written: %s", type(error).__name__)
+                note_full(error)
                 connection.close()
             self.stopped.wait(EVERY_SECONDS)
         connection.close()

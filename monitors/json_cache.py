@@ -17,8 +17,11 @@ class JSON:
         return json.dumps(value, default=as_text, separators=(",", ":")).encode()
 
     def loads(self, data: bytes) -> Any:
-        """Return what was stored."""
-        return json.loads(data)
+        """Return what was stored; None, as where nothing was, for what is no JSON."""
+        try:
+            return json.loads(data)
+        except ValueError:
+            return None
 
 
 def as_text(value: object) -> str:

@@ -70,7 +70,8 @@ def test_every_command_runs_a_program_that_exists(name: str) -> None:
     command = SERVICES[name]["command"]
     if command[0] == "celery":
         assert option(SERVICES[name], "-A") == "dashboard"
-        assert command[3] in {"worker", "beat"}
+        assert command[3] == "-q"
+        assert command[4] in {"worker", "beat"}
     else:
         assert command[:2] == ["python", "-m"]
         assert (ROOT / f"{command[2].replace('.', '/')}.py").is_file()

@@ -8,14 +8,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -289,15 +292,144 @@ def test_killed_it_leaves_nothing_behind_and_starts_again(
     assert again.process.wait(STOP_SECONDS) == 0
 
 
-def test_a_child_that_dies_stops_all_and_its_log_is_named(spare: Path) -> None:
+def test_what_dies_is_started_again_and_said(spare: Path, eventually: Callable[..., None]) -> None:
     up = start(spare, "--no-demo")
-    beat = next(pid for pid, line in processes_of(spare).items() if " beat " in line)
-    os.kill(beat, signal.SIGKILL)
+    try:
+        for name, words in DYING.items():
+            (pid, *_) = [p for p, line in processes_of(spare).items() if words in line]
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda n=name: f"{n} is started again" in up.output.read_text(), seconds=60)
+        eventually(lambda: is_ready(up.known["url"]), seconds=90)
+        said = up.output.read_text()
+        running_now = processes_of(spare)
+    finally:
+        up.process.terminate()
+        assert up.process.wait(STOP_SECONDS) == 0
 
-    assert up.process.wait(STOP_SECONDS) == 1
-    assert "beat ended" in up.output.read_text()
-    assert "logs/beat.log" in up.output.read_text()
+    for name in DYING:
+        assert f"{name} ended with status -9. It is started again in 1 s" in said
+        assert f"{name}.log says why" in said
+    assert len([line for line in running_now.values() if "granian" in line]) == 2
     assert processes_of(spare) == {}
+
+
+DYING = {
+    "beat": " beat ",
+    "web": "granian",
+    "worker-signals": " signals@",
+    "valkey": "valkey-server",
+    "history": "/postgres -D",
+}
+"""{part: what its command line holds}; of several processes the first is the parent."""
+
+
+def is_ready(url: str) -> bool:
+    """Whether the whole chain works."""
+    with suppress(OSError):
+        return bool(urllib.request.urlopen(f"{url}healthz/ready", timeout=10).status == 200)
+    return False
+
+
+def test_a_web_server_that_is_killed_by_hand_takes_its_child_along(
+    embedded: Server, eventually: Callable[..., None]
+) -> None:
+    port = processes.free_port()
+    argv = [str(Path(sys.executable).parent / "granian"), "dashboard.wsgi:application"]
+    words = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-ws"]
+    with subprocess.Popen([*argv, *words], cwd=ROOT, env=os.environ.copy()) as server:
+        eventually(lambda: not processes.port_is_free(port), seconds=30)
+        eventually(lambda: children_of(server.pid), seconds=30)
+        (child,) = children_of(server.pid)
+        eventually(lambda: answers(port), seconds=60)
+        server.kill()
+
+    eventually(lambda: not processes.alive(child), seconds=10)
+    assert processes.port_is_free(port)
+
+
+def answers(port: int) -> bool:
+    """Whether a web server says that it lives."""
+    with suppress(OSError):
+        url = f"http://127.0.0.1:{port}/healthz/live"
+        return bool(urllib.request.urlopen(url, timeout=5).status == 200)
+    return False
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started, but Python's own tracker of resources."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(c) for c in children if "resource_tracker" not in processes.command_of(int(c))]
+
+
+@contextmanager
+def disk(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own, for as long as the context lasts."""
+    folder.mkdir(mode=0o755)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False)
+    if done.returncode:
+        pytest.skip("No right to mount a small file system here.")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("size=1m,ro", "Read-only file system"), ("size=64k", "No space left"), ("size=8m", "")],
+)
+def test_a_state_folder_without_room_or_read_only_is_a_sentence(options: str, words: str) -> None:
+    with servers.home() as home, disk(home / "state", f"mode=0711,{options}") as state:
+        done = up(state, "--once", "--no-demo")
+        left = processes_of(state)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert str(state) in done.stderr
+    assert left == {}
+
+
+def test_a_state_of_another_version_is_a_sentence(spare: Path) -> None:
+    was = (spare / "history" / "data" / "PG_VERSION").read_text()
+    (spare / "history" / "data" / "PG_VERSION").write_text("12\n")
+    other_server = up(spare, "--once", "--no-demo")
+    (spare / "history" / "data" / "PG_VERSION").write_text(was)
+    for name in ("prepared.json", "running.json"):
+        (spare / name).write_text('{"of": "another version"}')
+    other_files = up(spare, "--once", "--no-demo")
+    secrets = (spare / "secrets.json").read_text()
+    (spare / "secrets.json").write_text("[]]")
+    no_secrets = up(spare, "--once", "--no-demo")
+    (spare / "secrets.json").write_text(secrets)
+
+    assert (other_server.returncode, other_files.returncode, no_secrets.returncode) == (1, 0, 1)
+    assert "was made by PostgreSQL 12" in other_server.stderr
+    assert "restore it from a backup" in no_secrets.stderr
+    assert "Traceback" not in other_server.stderr + no_secrets.stderr
+    assert processes_of(spare) == {}
+
+
+def test_a_history_of_a_newer_version_is_a_sentence() -> None:
+    with servers.home() as home:
+        state = home / "state"
+        stack = start(state, "--no-demo")
+        url = stack.known["environment"]["MIGRATE_DATABASE_URL"]
+        with psycopg.connect(url, autocommit=True) as session:
+            session.execute(
+                "INSERT INTO django_migrations (app, name, applied)"
+                " VALUES ('monitors', '9999_of_tomorrow', now())"
+            )
+        stack.process.terminate()
+        assert stack.process.wait(STOP_SECONDS) == 0
+        (state / "prepared.json").unlink()
+
+        done = up(state, "--once", "--no-demo")
+
+        assert done.returncode == 1
+        assert "another version of Howdah, whose 9999_of_tomorrow" in done.stderr
+        assert "Applying" not in done.stderr  # what an earlier start logged
+        assert processes_of(state) == {}
 
 
 def test_a_busy_port_that_was_asked_for_is_an_error(tmp_path: Path, embedded: Server) -> None:

@@ -136,8 +136,9 @@ class Cluster:
         """The superuser's password, for initdb alone and only while it runs."""
         return self.folder / "password"
 
-    def start(self, port: int) -> None:
-        """Start the server; `wait` for it before its first use."""
+    def start(self, port: int) -> Child:
+        """Start the server; `wait` for it before its first use. Raises StartFailed (`check_version`)."""
+        self.check_version()
         self.end_left_over()
         self.port = port
         settings = {
@@ -156,6 +157,21 @@ class Cluster:
             account=processes.unprivileged(),
             stop_signal=signal.SIGINT,
         )
+        return self.child
+
+    def check_version(self) -> None:
+        """Raise StartFailed where another major version of PostgreSQL made the data directory."""
+        made_by = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
+        told = subprocess.run(
+            [self.programs / "postgres", "--version"], capture_output=True, text=True, check=True
+        )
+        major = told.stdout.split()[-1].partition(".")[0]
+        if made_by != major:
+            message = (
+                f"{self.data} was made by PostgreSQL {made_by}, and this Howdah brings {major}. Start the"
+                " Howdah that made it, or set HOWDAH_STATE_DIR to another folder."
+            )
+            raise StartFailed(message)
 
     def end_left_over(self) -> None:
         """Stop a server that an earlier start left on this data directory.

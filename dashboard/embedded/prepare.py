@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import django
 from django.core.management import call_command
@@ -53,11 +54,15 @@ def migrations() -> str:
 
 
 def read(file: Path) -> Prepared | None:
-    """Return what the last start found, None before the first."""
+    """Return what the last start found, None before the first or after another version's."""
     if not file.exists():
         return None
-    prepared: Prepared = json.loads(file.read_text(encoding="utf-8"))
-    return prepared
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    known = isinstance(told, dict) and Prepared.__required_keys__ <= told.keys()
+    return cast("Prepared", told) if known else None
 
 
 def main() -> None:
@@ -68,7 +73,7 @@ def main() -> None:
     file = Path(os.environ["HOWDAH_PREPARED"]) if "HOWDAH_PREPARED" in os.environ else None
     before = read(file) if file else None
     if before is None or before["migrations"] != migrations():
-        call_command("migrate", interactive=False)
+        migrate()
     login = first_account(secret("HOWDAH_ADMIN_PASSWORD"))
     targets: list[Known] = json.loads(os.environ.get("HOWDAH_TARGETS", "[]"))
     show_demo(registered={known["name"] for known in targets})
@@ -77,6 +82,30 @@ def main() -> None:
     if file:
         found = Prepared(login=login, migrations=migrations(), targets=targets)
         write_private(file, json.dumps(found))
+
+
+def migrate() -> None:
+    """Migrate; ends with a sentence where another version's history can't become this one's."""
+    from django.db import connection  # noqa: PLC0415 - after django.setup()
+    from django.db.migrations.exceptions import InconsistentMigrationHistory  # noqa: PLC0415
+    from django.db.migrations.loader import MigrationLoader  # noqa: PLC0415
+
+    loader = MigrationLoader(connection)
+    newer = sorted(set(loader.applied_migrations) - set(loader.disk_migrations))
+    ours = [name for app, name in newer if app == "monitors"]
+    if ours:
+        sys.exit(
+            f"The history was made by another version of Howdah, whose {', '.join(ours)} this one does"
+            " not know. Start that version or a newer one, or give this one a database of its own"
+            " (HOWDAH_STATE_DIR, DATABASE_URL)."
+        )
+    try:
+        call_command("migrate", interactive=False)
+    except InconsistentMigrationHistory as error:
+        sys.exit(
+            f"The history was made between two versions of Howdah and can't be migrated: {error}"
+            " Give this one a database of its own (HOWDAH_STATE_DIR, DATABASE_URL)."
+        )
 
 
 def first_account(password: str) -> str | None:

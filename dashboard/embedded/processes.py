@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    log_begin: int = 0
+    """How many bytes the log had before."""
 
     @property
     def died(self) -> bool:
@@ -55,14 +58,18 @@ class Child:
         return self.process.poll() is not None
 
     def stop(self, seconds: float = 8) -> None:
-        """Ask it to end, wait, and kill its whole session when it has not ended."""
+        """Ask it to end, wait, and kill whatever of its group has not ended then."""
         if not self.died:
             self.process.send_signal(self.stop_signal)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        self.end_group()
+
+    def end_group(self) -> None:
+        """Kill what a process leaves behind: a web server's child would keep its port."""
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.process.wait()
 
 
 def start(
@@ -88,6 +95,7 @@ def start(
                 os._exit(1)
 
     with log.open("ab") as output:
+        log_begin = output.tell()
         process = subprocess.Popen(
             [str(part) for part in argv],
             stdin=subprocess.DEVNULL,
@@ -101,14 +109,21 @@ def start(
             group=account.gid if account else None,
             extra_groups=[] if account else None,
         )
-    return Child(name, process, log, stop_signal)
+    return Child(name, process, log, stop_signal, log_begin)
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    """Return the end of a log, empty when there is none."""
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it ends, on Linux."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def last_lines(log: Path, count: int = 15, begin: int = 0) -> str:
+    """Return the end of a log, of what came after so many bytes; empty when there is none."""
     if not log.exists():
         return ""
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+    text = log.read_bytes()[begin:].decode(errors="replace")
+    return "\n".join(text.splitlines()[-count:])
 
 
 def alive(pid: int) -> bool:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from dashboard.embedded import processes, state
 
@@ -39,11 +39,14 @@ def forget(folder: Path) -> None:
 
 
 def read(folder: Path) -> Running | None:
-    """Return the stack that runs, None when none does or the file is a dead one's."""
+    """Return the stack that runs, None when none does or the file is a dead one's or another version's."""
     try:
-        stack: Running = json.loads(file_of(folder).read_text(encoding="utf-8"))
-    except (FileNotFoundError, PermissionError, json.JSONDecodeError):
+        told = json.loads(file_of(folder).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError):
         return None
+    if not isinstance(told, dict) or not Running.__required_keys__ <= told.keys():
+        return None
+    stack = cast("Running", told)
     runs = processes.alive(stack["pid"]) and "up" in processes.command_of(stack["pid"]).split()
     return stack if runs else None
 

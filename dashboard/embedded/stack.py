@@ -9,8 +9,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dashboard.embedded import (
@@ -26,6 +28,7 @@ from dashboard.embedded import (
 from dashboard.embedded.postgres import Cluster
 from dashboard.embedded.processes import ROOT, Child, StartFailed, last_lines
 from dashboard.embedded.running import Running
+from dashboard.embedded.watched import Watched
 
 WEB_PORT = 8000
 HISTORY_PORT = 54329
@@ -57,8 +60,9 @@ class Stack:
     options: Options
     folder: Path
     clusters: list[Cluster] = field(default_factory=list)
-    broker: Child | None = None
-    children: list[Child] = field(default_factory=list)
+    broker: Watched | None = None
+    servers: list[Watched] = field(default_factory=list)
+    children: list[Watched] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -152,10 +156,10 @@ class Stack:
             self.clusters.append(demo)
         self.start_clusters()
         broker_port = processes.free_port(BROKER_PORT)
-        self.broker = valkey.start(self.folder, broker_port, passwords["broker"])
+        self.broker = watched(lambda: valkey.start(self.folder, broker_port, passwords["broker"]))
         for cluster in self.clusters:
             cluster.wait()
-        valkey.wait(self.broker, broker_port, passwords["broker"])
+        valkey.wait(self.broker.child, broker_port, passwords["broker"])
         self.prepare_databases()
         address = f"127.0.0.1:{history.port}/howdah"
         self.environment |= {
@@ -181,7 +185,8 @@ class Stack:
             cluster.initialized(process)
         usual = {"history": HISTORY_PORT, "demo": DEMO_PORT}
         for cluster in self.clusters:
-            cluster.start(processes.free_port(usual[cluster.name]))
+            port = processes.free_port(usual[cluster.name])
+            self.servers.append(watched(partial(cluster.start, port)))
 
     def prepare_databases(self) -> None:
         """Make roles and databases at the first start of a cluster."""
@@ -259,26 +264,31 @@ class Stack:
         if not processes.wait_until(lambda: child.died, seconds=seconds):
             child.stop()
         if child.process.returncode != 0:
-            message = f"{child.name} failed ({child.log}):\n{last_lines(child.log)}"
+            told = last_lines(child.log, begin=child.log_begin)
+            message = f"{child.name} failed ({child.log}):\n{told}"
             raise StartFailed(message)
 
     def start_howdah(self, port: int) -> None:
         """Start web, workers and beat."""
         programs = Path(sys.executable).parent
-        celery: list[str | Path] = [sys.executable, "-m", "celery", "-A", "dashboard"]
+        celery: list[str | Path] = [sys.executable, "-m", "celery", "-q", "-A", "dashboard"]
         web: list[str | Path] = [programs / "granian", "dashboard.wsgi:application"]
         web += ["--interface", "wsgi", "--host", self.options.bind, "--port", str(port)]
-        web += ["--workers", "1", "--blocking-threads", "4", "--log-level", "warning", "--no-ws"]
-        self.children.append(self.process("web", web))
+        web += ["--workers", "1", "--blocking-threads", "4", "--no-ws"]
+        web += ["--log-config", "dashboard/granian.json"]
+        # Answered beside Python's threads, so that it waits behind no page.
+        web += ["--static-path-route", "/healthz/live", "--static-path-mount", "dashboard/health"]
+        web += ["--static-path-dir-to-file", "live.json", "--static-path-expires", "0"]
+        self.keep("web", web)
         for role, (queues, threads) in WORKERS.items():
             argv = [*celery, "worker", "-P", "threads", "-c", str(threads), "-Q", queues]
             argv += ["-n", f"{role}@%h", "--loglevel", "WARNING"]
             argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
             environment = {"HOWDAH_ROLE": role, "HOWDAH_SLOT": "0"}
-            self.children.append(self.process(f"worker-{role}", argv, environment))
+            self.keep(f"worker-{role}", argv, environment)
         schedule = self.folder / "beat-schedule"
         argv = [*celery, "beat", "-s", schedule, "--pidfile", "", "--loglevel", "WARNING"]
-        self.children.append(self.process("beat", argv))
+        self.keep("beat", argv)
 
     def start_demo(self, port: int) -> None:
         """Start the demonstration's workload."""
@@ -291,7 +301,13 @@ class Stack:
             "PGDATABASE": "shop",
         }
         argv = [sys.executable, "-m", "dashboard.embedded.demo"]
-        self.children.append(self.process("demo-workload", list(argv), environment))
+        self.keep("demo-workload", list(argv), environment)
+
+    def keep(
+        self, name: str, argv: list[str | Path], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start one of our own processes that shall run as long as we do."""
+        self.children.append(watched(partial(self.process, name, argv, environment)))
 
     def wait_until_healthy(self, port: int) -> None:
         """Poll until a tick went through beat, broker, worker and database."""
@@ -304,21 +320,26 @@ class Stack:
                 raise StartFailed(message)
             time.sleep(0.15)
 
+    @property
+    def parts(self) -> list[Watched]:
+        """Everything that runs, in the order in which it was started."""
+        return [*self.servers, *([self.broker] if self.broker else []), *self.children]
+
     def check_children(self) -> None:
-        """Raise StartFailed where a process that should run has ended."""
-        servers = [cluster.child for cluster in self.clusters]
-        for child in (*servers, self.broker, *self.children):
-            if child is not None and child.died:
+        """Raise StartFailed where a process that should run has ended before all was healthy."""
+        for child in (part.child for part in self.parts):
+            if child.died:
                 message = (
                     f"{child.name} ended with status {child.process.returncode}, so all stops. "
-                    f"The end of {child.log}:\n{last_lines(child.log)}"
+                    f"The end of {child.log}:\n{last_lines(child.log, begin=child.log_begin)}"
                 )
                 raise StartFailed(message)
 
     def watch(self) -> None:
-        """Wait until a process dies or somebody stops us."""
+        """Start again what dies, until somebody stops us."""
         while True:
-            self.check_children()
+            for part in self.parts:
+                part.look(self.say)
             time.sleep(0.25)
 
     def description(self, port: int) -> Running:
@@ -358,18 +379,21 @@ class Stack:
 
     def say(self, text: str) -> None:
         """Print a line for people: on standard error where the output is for a script."""
-        print(text, file=sys.stderr if self.options.once else sys.stdout, flush=True)
+        with suppress(BrokenPipeError):  # who read it has gone, and all goes on
+            print(text, file=sys.stderr if self.options.once else sys.stdout, flush=True)
 
     def stop(self) -> None:
         """Stop in order: what writes, then what it writes to."""
-        running.forget(self.folder)
-        for child in self.children:
+        with suppress(OSError):  # a folder that became read only: nobody takes a dead pid for us
+            running.forget(self.folder)
+        ours = [part.child for part in self.children]
+        for child in ours:
             if not child.died:
                 child.process.send_signal(child.stop_signal)
-        for child in self.children:
+        for child in ours:
             child.stop()
         if self.broker is not None:
-            self.broker.stop()
+            self.broker.child.stop()
         for cluster in self.clusters:
             cluster.stop()
 
@@ -389,6 +413,11 @@ SHARED = frozenset(
     }
 )
 """What commands in another shell need."""
+
+
+def watched(begin: Callable[[], Child]) -> Watched:
+    """Start a part, and remember how."""
+    return Watched(begin(), begin)
 
 
 def is_set(environment: Mapping[str, str], name: str) -> bool:

@@ -71,7 +71,14 @@ def passwords(folder: Path) -> dict[str, str]:
     file = folder / "secrets.json"
     known: dict[str, str] = {}
     if file.exists():
-        known = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            known = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            message = (
+                f"{file} is not what Howdah wrote, and without its passwords nothing in {folder} opens:"
+                " restore it from a backup, or remove the folder to begin anew."
+            )
+            raise StartFailed(message) from None
     made = {name: secrets.token_urlsafe(24) for name in PASSWORDS if name not in known}
     if "private_key" not in known:
         key = PrivateKey.generate()

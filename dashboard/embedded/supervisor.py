@@ -1,4 +1,4 @@
-"""Start the stack, watch it, and stop all when a part dies or somebody says so."""
+"""Start the stack, watch over it, and stop all when somebody says so."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+
+import psycopg
 
 from dashboard.embedded import running, state
 from dashboard.embedded.processes import StartFailed
@@ -33,9 +35,23 @@ def run(options: Options) -> int:
         lock = state.lock(folder)
         if lock is None:
             return say_it_runs(folder, options)
-    except (Refusal, StartFailed) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return BAD_USE if isinstance(error, Refusal) else 1
+        try:
+            run_in(folder, options)
+        finally:
+            os.close(lock)
+    except Refusal as error:
+        return end_with(str(error), BAD_USE)
+    except StartFailed as error:
+        return end_with(str(error))
+    except OSError as error:
+        return end_with(unusable(state.path(), error))
+    except psycopg.Error as error:
+        return end_with(f"The embedded server refused what Howdah needs: {error}")
+    return 0
+
+
+def run_in(folder: Path, options: Options) -> None:
+    """Run the stack of a state directory until somebody stops it."""
     # Shells start background jobs with SIGINT ignored: ask for it again.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
@@ -47,20 +63,30 @@ def run(options: Options) -> int:
             stack.watch()
     except Stopped:
         stack.say("Stopping.")
-    except StartFailed as error:
-        print(error, file=sys.stderr, flush=True)  # noqa: T201
-        return 1
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         stack.stop()
-        os.close(lock)
-    return 0
+
+
+def end_with(sentence: str, status: int = 1) -> int:
+    """Say why it ends; return the exit status."""
+    print(sentence, file=sys.stderr, flush=True)  # noqa: T201
+    return status
 
 
 def stop(_number: int, _frame: FrameType | None) -> None:
     """Leave whatever we are doing; the way out stops the children."""
     raise Stopped
+
+
+def unusable(folder: Path, error: OSError) -> str:
+    """Return the sentence for a state folder that is read only, full, or no folder."""
+    where = f"{error.filename}: " if error.filename else ""
+    return (
+        f"Howdah can't work in {folder} ({where}{error.strerror or error}). Make that folder writable"
+        " and give its disk room, or set HOWDAH_STATE_DIR to another one."
+    )
 
 
 def check_bind(options: Options) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
-from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, UsernameField
 from django.contrib.auth.views import LoginView, LogoutView
+from django.forms import TextInput
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -95,6 +96,9 @@ def safe_next(request: HttpRequest) -> str:
 
 class LoginForm(AuthenticationForm):
     """Name and password; its errors never say which of the two was wrong."""
+
+    # Django's own field says its limit to the browser alone; longer ones would be stored by axes.
+    username = UsernameField(max_length=150, widget=TextInput(attrs={"autofocus": True}))
 
     error_messages = {
         "invalid_login": "The name or the password is wrong. Both are case-sensitive.",

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from dashboard.broker import broker_answers
+from dashboard.broker import broker_answers, seconds_since_full
 from dashboard.patience import at_most
 from monitors.models import WorkerBeat
 
@@ -45,6 +45,11 @@ def chain_reasons() -> dict[str, str]:
     reasons = {}
     if not broker_answers():
         reasons["broker"] = "The broker does not answer within 2 s; check REDIS_URL."
+    elif (seconds := seconds_since_full()) is not None:
+        reasons["room"] = (
+            f"The history database had no room left on its disk {seconds} s ago: what is read is not"
+            " kept. Give it room."
+        )
     try:
         with at_most(DATABASE_SECONDS):
             connection.ensure_connection()

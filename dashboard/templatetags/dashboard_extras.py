@@ -10,6 +10,7 @@ from typing import Any
 
 from django import template
 from django.core.serializers.json import DjangoJSONEncoder
+from django.http import QueryDict
 from django.template import Context
 from django.template.loader import render_to_string
 from django.templatetags.static import static
@@ -71,6 +72,12 @@ STATE_LEVELS = {
 def unit(number: str, name: str) -> SafeString:
     """Return a number with its unit set off."""
     return format_html('{}<span class="unit">{}</span>', number, name)
+
+
+@register.filter
+def pairs(query: QueryDict) -> list[tuple[str, Any]]:
+    """Return a query's words with their values: `query.items` is a word's value where one is called so."""
+    return list(query.items())
 
 
 @register.filter(name="bytes")

@@ -10,6 +10,7 @@ import argparse
 import getpass
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,10 +21,12 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db import OperationalError
 
 from monitors.models import Target
+from monitors.plain import one_line
 
 FAILURE = 1
 BAD_USE = 2
 SOURCE = "command"
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CommandFailed(CommandError):
@@ -38,7 +41,7 @@ class Parser(CommandParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and leave with status 2."""
-        self.exit(BAD_USE, f"{' '.join(message.split())} See {self.prog} --help.\n")
+        self.exit(BAD_USE, f"{one_line(' '.join(message.split()))} See {self.prog} --help.\n")
 
 
 class Command(BaseCommand):
@@ -54,6 +57,8 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> Any:
         """Run the command; turn what it raises into one line and an exit status."""
+        if not is_text(options):
+            self.leave("An argument is not valid UTF-8: write it in that encoding.", BAD_USE)
         try:
             return super().execute(*args, **options)
         except BrokenPipeError:  # `| head` has seen enough
@@ -73,16 +78,28 @@ class Command(BaseCommand):
 
     def leave(self, message: str, status: int) -> NoReturn:
         """Print one line to standard error and exit."""
-        self.stderr.write(" ".join(message.split()), self.style.ERROR)
+        self.stderr.write(one_line(" ".join(message.split())), self.style.ERROR)
         sys.exit(status)
 
     def say(self, text: str) -> None:
-        """Print for people, to standard output."""
-        self.stdout.write(text)
+        """Print a line for people, to standard output: names of targets end it nowhere."""
+        self.stdout.write(one_line(text))
+
+    def warn(self, text: str) -> None:
+        """Print a line for people, to standard error."""
+        self.stderr.write(one_line(text))
 
     def print_json(self, value: Any) -> None:
         """Print one line of JSON."""
         self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False))
+
+
+def is_text(options: dict[str, Any]) -> bool:
+    """Whether every option is one: a byte that is no UTF-8 comes as half of a surrogate pair."""
+    given = [value if isinstance(value, list) else [value] for value in options.values()]
+    return not any(
+        SURROGATE.search(text) for texts in given for text in texts if isinstance(text, str)
+    )
 
 
 def failure(message: str) -> CommandFailed:

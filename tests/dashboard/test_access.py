@@ -12,7 +12,17 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from monitors.models import HISTORY, Action, Batch, Database, FindingRecord, Grant, Job, TargetCheck
+from monitors.models import (
+    HISTORY,
+    Action,
+    AuditEntry,
+    Batch,
+    Database,
+    FindingRecord,
+    Grant,
+    Job,
+    TargetCheck,
+)
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
 
@@ -354,3 +364,24 @@ def test_an_action_of_another_target_is_not_found(addresses, browse, people, wat
     assert client.get(addresses["action"]).status_code == 404
     assert client.get(reverse("action", args=[uuid.uuid4()])).status_code == 404
     assert client.post(addresses["action-stop"]).status_code == 404
+
+
+@pytest.mark.parametrize("wanted", ["json", "csv"])
+def test_an_export_is_in_the_audit(wanted, addresses, browse, people):
+    query = {"format": wanted, "q": "a"}
+
+    assert browse("viewer").get(addresses["vacuum"], query).status_code == 200
+
+    entry = AuditEntry.objects.get(what="export")
+    assert (entry.who, entry.target_name, entry.object_name) == ("viewer", "shop-1", "vacuum")
+    assert entry.detail == {"query": f"format={wanted}&q=a"}
+
+
+def test_a_page_or_a_refused_export_is_not(addresses, browse):
+    browse("viewer").get(addresses["vacuum"])
+    browse("viewer").head(addresses["vacuum"], {"format": "csv"})
+    browse("viewer").get(addresses["vacuum"], {"format": "xlsx"})
+    browse("anonymous").get(addresses["vacuum"], {"format": "csv"})
+    browse("stranger").get(addresses["vacuum"], {"format": "csv"})
+
+    assert not AuditEntry.objects.filter(what="export").exists()

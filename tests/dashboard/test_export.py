@@ -63,7 +63,12 @@ def test_csv_has_a_head_and_reads_back():
     assert line == ['a "b", c', "true", "[1, 2]", "2026-03-01T12:00:00.000001Z", ""]
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+ODD = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx"]
+ODD += [f"{sign}1" for sign in "\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"]
+ODD += [f"{unseen}=1" for unseen in (" ", "\u3000", "\ufeff", "\u200b", "\u202e", "\0", "\n\t")]
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
 def test_a_name_from_a_target_is_never_a_formula(name):
     text = body(csv_response("tables", ["relname"], [{"relname": name}]))
 

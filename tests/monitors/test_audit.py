@@ -203,7 +203,7 @@ def test_the_command_exports_all_entries(capsys: pytest.CaptureFixture[str]) -> 
     call_command("audit", "export", "--format", "csv", "--target", "orders")
     lines = capsys.readouterr().out.splitlines()
 
-    assert [row["what"] for row in listed] == ["login", "logout"]
+    assert [row["what"] for row in listed] == ["login", "logout", "export"]
     assert listed[1]["previous_hash"] == listed[0]["hash"]
     assert len(lines) == 2
     assert ",'=cmd()," in lines[1]  # no formula for a spreadsheet

@@ -12,6 +12,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.utils import timezone
+from psycopg import sql
 from pytest_django import Settings
 
 from monitors import perform
@@ -583,3 +584,40 @@ def test_a_snapshot_by_command_keeps_findings_too(
     said("snapshot", "shop-1", "--probe", "activity")
 
     assert FindingRecord.objects.filter(advisor="blocked", pid=queue.root_pid).exists()
+
+
+@newest
+def test_a_name_ends_no_line_and_moves_no_cursor(
+    said: Said, watch: Watch, server: Server, worker_id: str
+) -> None:
+    name = f"two\nlines\x1b[2J\u202e{worker_id}"
+    database = sql.Identifier(name)
+    with server.connect() as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(database))
+        try:
+            watch(server, include=["two*"])
+            said("snapshot", "shop-1", "--probe", "databases")
+            result = said("snapshot", "shop-1", "--probe", "tables")
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+
+    (line,) = [line for line in result.out.splitlines() if "two" in line]
+    assert f"two\\nlines\\x1b[2J\\u202e{worker_id}: " in line
+    assert all(line.startswith("tables") for line in result.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("snapshot", "\udcff"),
+        ("target", "list", "--environment", "\udcff"),
+        ("audit", "export", "--person", "\udcff"),
+        ("act", "vacuum", "--target", "x", "--set", "table=\udcff"),
+        ("settings", "\udcff"),
+    ],
+)
+def test_a_word_that_is_no_text_is_bad_use(said: Said, words: tuple[str, ...]) -> None:
+    result = said(*words)
+
+    assert result.status == 2
+    assert "\udcff" not in result.one_line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.core.cache import cache
 from django.db import OperationalError, connection
+from django.test import Client
 from django.utils import timezone
 
 from dashboard.embedded import processes
-from monitors import run
+from monitors import room, run, tasks
 from monitors.history import partitions
-from monitors.models import HISTORY, Action, AuditEntry, ProbeState, Target
+from monitors.models import HISTORY, Action, AuditEntry, Lease, ProbeState, Target
 from monitors.snapshot import take_now
 from tests import servers
 from tests.people import browser_of, person as somebody
@@ -126,6 +129,54 @@ def test_a_snapshot_that_finds_no_room_leaves_nothing_half_and_the_next_is_whole
         assert {result.state for result in take_now(target, ["sessions"])} == {"ok"}
     sequence, rows = stored(target)
     assert (sequence, rows != before[1]) == (before[0] + 1, True)
+
+
+def test_a_full_disk_is_not_ready_and_says_so_until_there_is_room(
+    fill: Callable[..., None], embedded: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(embedded)
+    take_now(target, ["sessions"])
+    today = partitions.partition_name("monitors_snapshot", "day", timezone.now())
+    lease = Lease.objects.create(target=target, kind="fast", claim=uuid.uuid4())
+    assert "room" not in reasons_of(Client())
+    fill(f'"{today}"')
+
+    failed = tasks.snapshot.apply(args=[target.pk, "fast", str(lease.claim)])
+
+    assert failed.failed()
+    told = reasons_of(Client())
+    assert "no room left on its disk" in told["room"]
+    cache.delete(room.KEY)  # what time does
+    assert "room" not in reasons_of(Client())
+
+
+def test_a_page_that_finds_no_room_says_so_to_who_asks_for_health(
+    fill: Callable[..., None], embedded: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(embedded, operator_user="operator")
+    browser = browser_of(somebody("full-ready", "operator"))
+    browser.raise_request_exception = False
+    fill("monitors_auditentry")
+
+    browser.post(f"/targets/{target.name}/actions/cancel_backend/", CANCEL)
+
+    assert "no room left on its disk" in reasons_of(Client())["room"]
+
+
+def reasons_of(client: Client) -> dict[str, str]:
+    """Return why the chain is not ready: no worker runs in tests, and there may be more."""
+    answer = client.get("/healthz/ready")
+    assert answer.status_code == 503
+    reasons: dict[str, str] = answer.json()["reasons"]
+    return reasons
+
+
+@pytest.fixture(autouse=True)
+def room_again() -> Iterator[None]:
+    """What a test says of a full disk is no other test's."""
+    cache.delete(room.KEY)
+    yield
+    cache.delete(room.KEY)
 
 
 def test_a_target_without_room_is_read_and_a_rewrite_fails_in_its_words(

@@ -78,7 +78,7 @@ class Command(command.Command):
         row = self.picked_up(row)
         if options["wait"]:
             if row.state == Action.State.WAITING:
-                self.stderr.write("It waits until another person approves it.")
+                self.warn("It waits until another person approves it.")
             row = wait_until(row, lambda found: found.is_final)
         if options["json"]:
             self.print_json(described(row))
@@ -167,7 +167,7 @@ class Command(command.Command):
         draft = run.preview(user, target, name, arguments, source=SOURCE)
         draft = self.previewed(draft)
         for warning in draft.preview.get("warnings", []):
-            self.stderr.write(f"Warning: {warning}")
+            self.warn(f"Warning: {warning}")
         if draft.preview.get("unreachable"):
             raise failure(draft.preview["refused"])
         return run.request(user, draft, reason=options["reason"], source=SOURCE)

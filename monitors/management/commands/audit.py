@@ -14,8 +14,9 @@ from django.utils.dateparse import parse_datetime
 
 from monitors import audit
 from monitors.management import command
-from monitors.management.command import add_json, bad_use, failure
+from monitors.management.command import SOURCE, add_json, bad_use, failure, person
 from monitors.models import AuditEntry
+from monitors.plain import harmless
 
 COLUMNS = (
     "id",
@@ -34,7 +35,6 @@ COLUMNS = (
     "previous_hash",
     "hash",
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Command(command.Command):
@@ -76,7 +76,9 @@ class Command(command.Command):
             self.say(f"The audit is whole: {AuditEntry.objects.count()} entries{hash_text}.")
 
     def export(self, options: dict[str, Any]) -> None:
-        """Print the entries as a list on one line of JSON, or as CSV with a header."""
+        """Print the entries as a list on one line of JSON, or as CSV with a header; it is one too."""
+        narrowed = {name: options[name] or "" for name in ("target", "since")}
+        audit.event("export", person(), SOURCE, object_name="audit", **narrowed)
         entries = AuditEntry.objects.order_by("id")
         if options["target"]:
             entries = entries.filter(target_name=options["target"])
@@ -101,7 +103,7 @@ class Command(command.Command):
         writer = csv.writer(Lines(self))
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([harmless(row[name]) for name in COLUMNS])
+            writer.writerow([cell(row[name]) for name in COLUMNS])
 
 
 class Lines:
@@ -121,10 +123,10 @@ def row_of(entry: AuditEntry) -> dict[str, Any]:
     return row | {"at": entry.at.isoformat(timespec="microseconds"), "id": str(entry.pk)}
 
 
-def harmless(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """Return a cell that does not begin like a formula."""
     text = DjangoJSONEncoder().encode(value) if isinstance(value, dict) else value
-    return f"'{text}" if isinstance(text, str) and text.startswith(FORMULA) else text
+    return harmless(text) if isinstance(text, str) else text
 
 
 def moment(text: str) -> datetime:

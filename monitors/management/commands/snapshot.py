@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from dataclasses import asdict
 
@@ -38,10 +37,10 @@ class Command(OneLine):
         results = take_now(target, probe)
         findings.keep(target.pk, good(results))
         if options["json"]:
-            self.stdout.write(json.dumps([asdict(result) for result in results]))
+            self.print_json([asdict(result) for result in results])
         else:
             for result in results:
-                self.stdout.write(line_of(result))
+                self.say(line_of(result))
         fine = {Snapshot.State.OK, Snapshot.State.SUPERSEDED}
         if any(result.state not in fine for result in results):
             raise SystemExit(1)

@@ -121,7 +121,7 @@ class Command(command.Command):
         for login, user in logins.items():
             if user and login not in stored:
                 option = "--password-file" if login == "collector" else "--operator-password-file"
-                self.stderr.write(f"No password is stored for {user}: give it with {option}.")
+                self.warn(f"No password is stored for {user}: give it with {option}.")
 
     def enable(self, options: dict[str, Any]) -> None:
         """Watch a target again."""
@@ -214,7 +214,7 @@ class Command(command.Command):
                 state = "works" if row["works"] else f"needs: {row['needs']}"
                 self.say(f"  {row['name']}: {state}")
         for text in result["warnings"]:
-            self.stderr.write(f"Warning: {text}")
+            self.warn(f"Warning: {text}")
 
 
 def add_fields(parser: argparse.ArgumentParser, *, required: bool) -> None:

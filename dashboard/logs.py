@@ -1,0 +1,23 @@
+"""Logs as lines of JSON: a name or a traceback with line breaks in it makes no second entry."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes {"at", "level", "logger", "message"} and, of an exception, "traceback"; `at` is UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
