@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
@@ -59,6 +60,9 @@ VALUES = (
 
 EVERYTHING = os.environ.get("HOWDAH_FUZZ") == "all"
 """Minutes instead of seconds, when a person asks."""
+
+MOST_PAGES = 4
+"""Where a word is tried: the window's own are every page's, and read in one place."""
 
 HEADERS = ("HX-Current-URL", "HX-Target", "HX-Trigger", "HX-Prompt", "Referer", "Cookie", "Host")
 
@@ -148,12 +152,13 @@ def turn_of(name: str, word: str) -> int:
 def test_no_parameter_of_a_query_is_a_500(
     addresses: dict[str, str], admin: Client, asked: set[str]
 ) -> None:
-    failed = set()
+    failed, seen = set(), Counter[str]()
     for name, address in addresses.items():
         asked.clear()
         for query in ("", "format=json", "format=csv", "window=1h"):
             failure_of(admin, "GET", f"{address}?{query}")
-        for word in sorted(asked | {"unknown"}):
+        seen.update(asked)
+        for word in sorted(word for word in asked if EVERYTHING or seen[word] <= MOST_PAGES):
             for query in words_for(word, turn_of(name, word)):
                 if reason := failure_of(admin, "GET", f"{address}?{query}"):
                     failed.add(f"{name}?{query[:80]}: {reason}")
