@@ -6,8 +6,10 @@ length. The parser does not: it recurses as deep as a text nests, so it sees sho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import postgast
@@ -16,6 +18,10 @@ from postgast import pg_query_pb2 as pg
 
 MAX_PARSED = 1000
 """Tokens of a statement that is parsed: each may cost a level of the C stack, all less than 1 MB."""
+
+LONG_RUN = re.compile(r"[-+*/<>=~!@#%^&|`?]{1000}")
+OPENING = re.compile(r"/\*")
+MAX_COMMENTS = 1000
 
 DOT = pg.ASCII_46
 NAMES = frozenset({pg.IDENT, pg.UIDENT})
@@ -53,7 +59,9 @@ def scan(sql: str) -> Scan:
     """Return the tokens of a statement; of one that breaks off, those before the break."""
     text = sql.encode(errors="replace")
     sql = text.decode()
-    problem = ""
+    cheap = sql[: end_of_cheap(sql)]
+    problem = "" if cheap == sql else "too costly to read"
+    sql = cheap
     while sql:
         try:
             found = postgast.scan(sql)
@@ -65,6 +73,17 @@ def scan(sql: str) -> Scan:
         else:
             return Scan(text, found.tokens, len(sql.encode()), problem)
     return Scan(text, [], 0, problem)
+
+
+def end_of_cheap(sql: str) -> int:
+    """Return where a text begins to take the scanner long, its length where it does nowhere.
+
+    Long runs of operators and comments in comments cost it the square of their length.
+    """
+    run = LONG_RUN.search(sql)
+    comments = islice(OPENING.finditer(sql), MAX_COMMENTS, None)
+    ends = [found.start() for found in (run, next(comments, None)) if found]
+    return min(ends, default=len(sql))
 
 
 class Table(NamedTuple):
