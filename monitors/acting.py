@@ -136,6 +136,7 @@ def open_hand(address: connect.Address, row: Action, spec: Spec) -> psycopg.Conn
         lock_timeout_ms=spec.lock_timeout_ms,
         read_only=False,
         client_connection_check=True,
+        counted=spec.settled is None,
     )
 
 

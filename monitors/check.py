@@ -121,7 +121,7 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
         require_auth=target.require_auth,
         password=password or None,
     )
-    with opened(address) as connection:
+    with opened(address, counted=acts) as connection:
         server = read_identity(connection)
         found = rights.read_rights(connection)
         installed = rights.read_extensions(connection)
@@ -139,7 +139,7 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
 
 
 @contextlib.contextmanager
-def opened(address: connect.Address) -> Iterator[psycopg.Connection]:
+def opened(address: connect.Address, *, counted: bool = False) -> Iterator[psycopg.Connection]:
     """Open a read-only connection for a few short reads; raises Unreachable."""
     connection = connect.open_target(
         address,
@@ -148,6 +148,7 @@ def opened(address: connect.Address) -> Iterator[psycopg.Connection]:
         lock_timeout_ms=500,
         read_only=True,
         deadline_seconds=SECONDS,
+        counted=counted,
     )
     try:
         with connect.deadline(connection, SECONDS):

@@ -72,12 +72,14 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
     read_only: bool,
     deadline_seconds: float = 8,
     client_connection_check: bool = False,
+    counted: bool = False,
 ) -> psycopg.Connection:
     """Return a new autocommit connection that returns tuples.
 
     `purpose` ends in its application_name, `howdah:<purpose>`. A server that
     vanishes from under a statement of ours ends that statement when
-    `client_connection_check` is on (PostgreSQL 14+, Linux). Raises Unreachable.
+    `client_connection_check` is on (PostgreSQL 14+, Linux). `counted` refuses a
+    login whose work leaves no trace in the statistics. Raises Unreachable.
     """
     wanted = {
         "statement_timeout": str(statement_timeout_ms),
@@ -118,7 +120,7 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
                 connection,
                 wanted,
                 lambda: another(parameters, deadline_seconds / 2),
-                acts=not read_only,
+                counted=counted,
             )
             prepare(connection, client_connection_check=client_connection_check)
     except Unreachable:

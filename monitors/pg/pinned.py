@@ -106,7 +106,7 @@ def pin(
     wanted: Mapping[str, str],
     another: Callable[[], AbstractContextManager[psycopg.Connection]],
     *,
-    acts: bool,
+    counted: bool,
 ) -> None:
     """Make sure that a new session is set to what is wanted, and to LATER.
 
@@ -125,7 +125,7 @@ def pin(
         set_session(connection, settable)
         missing = differences(read_back(connection, wanted), wanted)
     # Only a superuser may set it, so it can't be pinned.
-    if acts and seen.get("track_counts") == "off":
+    if counted and seen.get("track_counts") == "off":
         raise Unreachable(UNCOUNTED)
     if missing:
         what = "The pooler there" if pooled else "What answers there"
