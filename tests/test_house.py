@@ -35,6 +35,7 @@ LAYOUT = {
     "bin",
     "docs",
     ".ci",
+    "findings",
 }
 
 
