@@ -45,7 +45,7 @@ from monitors.models import (
     Target,
     TargetSecret,
 )
-from monitors.pg import connect, doors, extensions, rights, text
+from monitors.pg import connect, doors, extensions, pinned, rights, text
 from monitors.pg.doors import Door
 from monitors.pg.errors import DatabaseClosed, Full, Unreachable, reason_of
 from monitors.pg.extensions import Installed
@@ -174,7 +174,7 @@ class Session:
             return
         try:
             with connect.deadline(self.kept.connection, seconds):
-                self.kept.connection.execute("SELECT 1")
+                pinned.pid_of(self.kept.connection)
         except psycopg.Error:
             self.close()
 
