@@ -195,6 +195,8 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "registration/locked.html"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
+ADDRESS_FAILURE_LIMIT = 50
+"""Failed logins from one address within AXES_COOLOFF_TIME, whatever the names."""
 
 LANGUAGE_CODE = "en"
 USE_TZ = True

@@ -15,7 +15,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from monitors import batch as batches, due, gates, jobs, queue, recurrence
+from monitors import batch as batches, due, gates, jobs, queue, recurrence, run
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, Batch, Job, JobRun, Target
 
@@ -81,7 +81,7 @@ def hold(job: Job, opened: JobRun, now: datetime) -> None:
             job.tables or due_now(job.target),
             job.options,
             due=not job.tables,
-            source=f"job:{job.name}",
+            source=f"{run.OF_A_JOB}{job.name}",
         )
     except (Refused, InvalidArguments, PermissionDenied) as error:
         idle = not job.tables and not due_now(job.target)

@@ -330,6 +330,7 @@ def ask_check(
     subject = draft_target(draft) if draft is not None else target
     if subject is None:
         raise ValidationError({"target": "Name a target or give an address."})
+    within_limit(user)
     sealed = {}
     for login, password in (passwords or {}).items():
         if password:
@@ -352,6 +353,22 @@ def ask_check(
         check.done_at = timezone.now()
         check.save()
     return check
+
+
+CHECKS_AT_MOST = 10
+"""So many checks one person may ask for within a minute."""
+
+
+def within_limit(user: User) -> None:
+    """Raise ValidationError where a person asked for too many checks: each logs in somewhere."""
+    since = timezone.now() - timedelta(minutes=1)
+    asked = TargetCheck.objects.filter(asked_by=user, asked_at__gt=since).count()
+    if asked >= CHECKS_AT_MOST:
+        message = (
+            f"You asked for {asked} checks within a minute, and {CHECKS_AT_MOST} is the limit:"
+            " wait a minute."
+        )
+        raise ValidationError(message)
 
 
 def draft_target(draft: Mapping[str, Any]) -> Target:

@@ -20,12 +20,20 @@ from django.utils import timezone
 from monitors import access, audit, queue
 from monitors.action import Action as Spec, InvalidArguments, Refused, text_of
 from monitors.actions import ACTIONS
-from monitors.models import Action, Target
+from monitors.models import Action, AuditEntry, Batch, Target
 
 PREVIEW_LIFE = timedelta(minutes=10)
 """A preview that is older says nothing about now."""
 APPROVAL_LIFE = timedelta(hours=24)
 PREVIEW_EXPIRES_SECONDS = 15
+ASKED_AT_MOST = 30
+"""So many actions, previews among them, and batches one person may ask for within a minute."""
+A_MINUTE = timedelta(minutes=1)
+
+
+class TooMany(Refused):
+    """A person asked too often; its text says for how long to wait."""
+
 
 State = Action.State
 QUEUED, WAITING, RUNNING, DRAFT = State.QUEUED, State.WAITING, State.RUNNING, State.DRAFT
@@ -41,6 +49,7 @@ def preview(
     """
     spec = spec_of(name)
     check(user, target, spec, source)
+    within_limit(user, source)
     draft = build(user, target, spec, spec.clean(arguments), source=source)
     draft.preview = {"ready": False, "refused": ""}
     draft.save(force_insert=True)
@@ -102,6 +111,7 @@ def ask(  # noqa: PLR0913 - one keyword a column
     if known is not None:
         return known
     check(user, target, spec, source)
+    within_limit(user, source)
     row = build(user, target, spec, cleaned, source=source)
     row.identity = dict(cleaned)
     row.sql = text_of(spec.statement(cleaned, row.identity, target.server_version or 0))
@@ -234,6 +244,34 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
             result="refused",
         )
         raise Refused(reason)
+
+
+def within_limit(user: User, source: str) -> None:
+    """Raise TooMany where a person asked too often; the first time in a minute it is audited."""
+    since, name = timezone.now() - A_MINUTE, user.get_username()
+    asked = (
+        Action.objects.filter(asked_by=user, batch=None, created_at__gt=since).count()
+        + Batch.objects.filter(asked_by=user, created_at__gt=since)
+        .exclude(asked_from__startswith=OF_A_JOB)
+        .count()
+    )
+    if asked < ASKED_AT_MOST:
+        return
+    message = (
+        f"You asked for {asked} actions within a minute, and {ASKED_AT_MOST} is the limit:"
+        " nothing was sent. Wait a minute; several tables can be one batch."
+    )
+    lately = AuditEntry.objects.order_by("-id")[:AUDIT_REACH].values("who", "what", "at")
+    if not any((row["who"], row["what"]) == (name, LIMIT) and row["at"] > since for row in lately):
+        audit.event(LIMIT, name, source, reason=message, result="refused")
+    raise TooMany(message)
+
+
+OF_A_JOB = "job:"
+"""How the source of what a recurring job asks for begins."""
+LIMIT = "actions.limit"
+AUDIT_REACH = 200
+"""Entries that are looked through for the one that says it already."""
 
 
 def reason_not_to_act(target: Target, spec: Spec) -> str:  # noqa: PLR0911 - one a rule

@@ -172,9 +172,9 @@
       (one("[autofocus]", dialog) ?? one("[data-close]", dialog))?.focus();
     });
   };
-  /* A refusal (409) is an answer for people, too. */
+  /* A refusal (409, 429) is an answer for people, too. */
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.xhr.status === 409) { event.detail.shouldSwap = true; event.detail.isError = false; }
+    if ([409, 429].includes(event.detail.xhr.status)) { event.detail.shouldSwap = true; event.detail.isError = false; }
   });
 
   document.addEventListener("click", (event) => {

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_client_ip_address, get_lockout_response
+from axes.models import AccessAttempt
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import update_session_auth_hash
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, UsernameField
+from django.contrib.auth.signals import user_login_failed
 from django.contrib.auth.views import LoginView, LogoutView
+from django.db.models import Sum
 from django.forms import TextInput
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
@@ -31,6 +38,10 @@ THEME_SECONDS = 365 * 24 * 3600
 @require_http_methods(["GET", "HEAD", "POST"])
 def account(request: PageRequest) -> HttpResponse:
     """Show who is logged in with which rights; POST changes the password."""
+    credentials = {"username": request.user.get_username()}
+    if request.method == "POST" and not AxesProxyHandler.is_allowed(request, credentials):
+        locked: HttpResponse = get_lockout_response(request, credentials)
+        return locked
     form = PasswordChangeForm(request.user, request.POST or None)
     form.fields["old_password"].widget.attrs.pop("autofocus")
     if request.method == "POST" and form.is_valid():
@@ -39,6 +50,10 @@ def account(request: PageRequest) -> HttpResponse:
         audit.event("password.change", request.user.get_username(), source_of(request))
         messages.success(request, "Your password is changed; other sessions of yours are ended.")
         return redirect("account")
+    if "old_password" in form.errors and request.POST.get("old_password"):
+        # A guess as at the login: it counts towards the same lock.
+        audit.event("password.failed", request.user.get_username(), source_of(request))
+        user_login_failed.send(sender=__name__, credentials=credentials, request=request)
     context = {
         "form": form,
         "rights": rights_of(request),
@@ -94,6 +109,15 @@ def safe_next(request: HttpRequest) -> str:
     return address if safe else reverse("account")
 
 
+def failures_from(request: HttpRequest) -> int:
+    """Return how many logins failed lately from a request's address."""
+    attempts = AccessAttempt.objects.filter(
+        ip_address=get_client_ip_address(request),
+        attempt_time__gt=timezone.now() - settings.AXES_COOLOFF_TIME,
+    )
+    return attempts.aggregate(total=Sum("failures_since_start"))["total"] or 0
+
+
 class LoginForm(AuthenticationForm):
     """Name and password; its errors never say which of the two was wrong."""
 
@@ -113,6 +137,17 @@ class Login(LoginView):
     template_name = "registration/login.html"
     redirect_authenticated_user = True
     http_method_names = ["get", "head", "post"]
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Read no password from an address that gave too many wrong ones, under whatever names."""
+        if failures_from(request) >= settings.ADDRESS_FAILURE_LIMIT:
+            context = {
+                "username": "Every name",
+                "cooloff_timedelta": settings.AXES_COOLOFF_TIME,
+                "failure_limit": settings.ADDRESS_FAILURE_LIMIT,
+            }
+            return render(request, settings.AXES_LOCKOUT_TEMPLATE, context, status=429)
+        return super().post(request, *args, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Log in, leave the event."""

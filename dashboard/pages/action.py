@@ -27,6 +27,7 @@ from monitors.models import Action, Target
 BACKS = "action_backs"
 """Session key: {action id: address of the page that its button stood on}."""
 KEPT_BACKS = 50
+CONFLICT, TOO_MANY = 409, 429  # HTTP
 
 
 @require_POST
@@ -51,7 +52,8 @@ def new(request: PageRequest, name: str, action: str) -> HttpResponse:
         else:
             made = run.preview(request.user, target, action, arguments, source=source)
     except (InvalidArguments, Refused) as error:
-        return refused(request, target, str(error))
+        status = TOO_MANY if isinstance(error, run.TooMany) else CONFLICT
+        return refused(request, target, str(error), status)
     keep_back(request, made)
     return show(request, made) if request.htmx else to_page(made)
 
@@ -176,15 +178,20 @@ def to_page(row: Action) -> HttpResponse:
     return redirect("action", row.pk)
 
 
-def refused(request: PageRequest, target: Target, sentence: str) -> HttpResponse:
-    """Answer 409 with the sentence that says why nothing was sent."""
+def refused(request: PageRequest, target: Target, sentence: str, status: int) -> HttpResponse:
+    """Answer with the sentence that says why nothing was sent."""
     back = posted_back(request) or reverse("overview", args=[target.name])
     on_outcome = (request.htmx.target or "").startswith("outcome")
     context = {"sentence": sentence, "target": target, "back": back, "on_outcome": on_outcome}
     if request.htmx:
-        return render(request, "actions/_refused.html", context, status=409)
+        return render(request, "actions/_refused.html", context, status=status)
     return render_page(
-        request, "actions/refused.html", context, page="target-actions", target=target, status=409
+        request,
+        "actions/refused.html",
+        context,
+        page="target-actions",
+        target=target,
+        status=status,
     )
 
 

@@ -106,7 +106,11 @@ def edit(request: PageRequest, name: str) -> HttpResponse:
     target = get_managed(request, name)
     form = TargetForm(request.POST or None, target=target, initial=initial_of_target(target))
     if "check" in request.POST:
-        asked = registration.ask_check(request.user, target=target, source=source_of(request))
+        try:
+            asked = registration.ask_check(request.user, target=target, source=source_of(request))
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return redirect("target-edit", target.name)
         return redirect("target-check", asked.id)
     if request.method == "POST" and form.is_valid():
         try:

@@ -334,3 +334,15 @@ def test_a_draft_that_may_not_be_connected_to_is_refused(
         registration.ask_check(person("admin"), draft={"host": host, "user": "c"})
 
     assert TargetCheck.objects.count() == 0
+
+
+def test_a_person_may_ask_for_ten_checks_a_minute(person: Callable[..., User]) -> None:
+    user, other = person("admin"), person("admin")
+    draft = {"host": "127.0.0.1", "user": "c"}
+    for _ in range(registration.CHECKS_AT_MOST):
+        registration.ask_check(user, draft=draft)
+
+    with pytest.raises(ValidationError, match="10 is the limit: wait a minute"):
+        registration.ask_check(user, draft=draft)
+
+    assert registration.ask_check(other, draft=draft).asked_by == other

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.utils import timezone
 
-from monitors import perform, run
+from monitors import batch, perform, run
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, AuditEntry, Environment, Target
 from tests.servers import Server
@@ -283,3 +283,28 @@ def test_what_has_no_inverse_is_not_undone(target: Target, person: Person) -> No
 
     with pytest.raises(Refused, match="can't be undone"):
         run.undo(user, row, "test")
+
+
+def test_a_person_who_asks_without_end_waits_and_others_do_not(
+    target: Target, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "ASKED_AT_MOST", 3)
+    user, other, key = person("dba"), person("operator"), uuid.uuid4()
+    vacuum = {"database": "shop", "table": "public.t"}
+    run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="test")
+    for _ in range(2):
+        run.preview(user, target, "vacuum", vacuum, source="test")
+
+    for _ in range(2):
+        with pytest.raises(run.TooMany, match="3 is the limit: nothing was sent"):
+            run.preview(user, target, "vacuum", vacuum, source="test")
+    with pytest.raises(run.TooMany):
+        batch.preview(user, target, "vacuum", [vacuum], {}, source="test")
+    of_a_job = batch.preview(user, target, "vacuum", [vacuum], {}, source="job:nightly")
+    assert of_a_job.asked_by == user
+    same = run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="test")
+    assert same.idempotency_key == key  # the same click again asks for nothing new
+    run.ask(other, target, "cancel_backend", CANCEL, source="test")
+    assert AuditEntry.objects.filter(what=run.LIMIT, who=user.username).count() == 1
+    Action.objects.update(created_at=timezone.now() - timedelta(seconds=61))
+    run.ask(user, target, "cancel_backend", CANCEL, source="test")

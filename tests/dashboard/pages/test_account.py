@@ -127,3 +127,22 @@ def test_targets_with_the_same_rights_share_a_row():
 
     assert page.count(">view</span>") == 2
     assert page.index("shop-1") < page.index("shop-2") < page.index("shop-3")
+
+
+def test_guesses_of_the_old_password_are_audited_and_locked(settings):
+    client = browser_of(person("maren", "viewer"))
+    words = {"new_password1": NEW, "new_password2": NEW}
+
+    answers = [
+        client.post("/account/", {"old_password": f"guess-{number}", **words})
+        for number in range(settings.AXES_FAILURE_LIMIT)
+    ]
+    right = client.post("/account/", {"old_password": PASSWORD, **words})
+
+    assert [answer.status_code for answer in answers[:-1]] == [400] * (len(answers) - 1)
+    assert answers[-1].status_code == right.status_code == 429
+    assert "Too many wrong passwords" in right.content.decode()
+    entries = AuditEntry.objects.filter(what="password.failed", who="maren", source="127.0.0.1")
+    assert entries.count() == settings.AXES_FAILURE_LIMIT
+    assert "guess-" not in str(list(AuditEntry.objects.values()))
+    assert client.get("/account/").status_code == 200

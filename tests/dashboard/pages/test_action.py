@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 from psycopg import sql
 
-from monitors import perform
+from monitors import perform, run
 from monitors.models import Action, AuditEntry, Environment
 from tests.people import HTMX, browser_of, make_target, person
 
@@ -412,6 +412,24 @@ def test_every_table_can_be_confirmed_by_what_is_shown(target, dba, embedded, wo
 
     row.refresh_from_db()
     assert row.state == "queued"
+
+
+def test_who_clicks_without_end_is_told_to_wait(dba, sleeper, monkeypatch):
+    monkeypatch.setattr(run, "ASKED_AT_MOST", 3)
+    address = "/targets/shop-1/actions/cancel_backend/"
+
+    def click(headers=None):
+        key = {"idempotency_key": str(uuid.uuid4())}
+        return dba.post(address, {**sleeper, **key}, headers=headers)
+
+    answers = [click(headers) for headers in (None, None, None, None, OUTCOME)]
+
+    assert [answer.status_code for answer in answers] == [302, 302, 302, 429, 429]
+    for answer in answers[3:]:
+        assert "3 is the limit: nothing was sent." in answer.content.decode()
+    assert Action.objects.count() == 3
+    entry = AuditEntry.objects.get(what="actions.limit")  # once, however often
+    assert (entry.who, entry.result) == ("dba", "refused")
 
 
 STUBBORN = """

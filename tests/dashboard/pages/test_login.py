@@ -80,6 +80,22 @@ def test_it_locks_after_ten_wrong_passwords_even_for_the_right_one(settings):
     assert attempt(client, "maren", PASSWORD).status_code == 429
 
 
+def test_many_names_from_one_address_are_locked_together(settings):
+    """Nobody tries one password on every name; other addresses go on."""
+    settings.ADDRESS_FAILURE_LIMIT = 12
+    person("maren", "viewer")
+    client = Client()
+    for number in range(settings.ADDRESS_FAILURE_LIMIT):
+        assert attempt(client, f"name-{number}", "wrong").status_code == 400
+
+    locked = attempt(client, "maren", PASSWORD)
+    elsewhere = attempt(Client(REMOTE_ADDR="192.0.2.7"), "maren", PASSWORD)
+
+    assert locked.status_code == 429
+    assert b"Every name is locked from this address for 5 min" in locked.content
+    assert elsewhere.status_code == 302
+
+
 def test_it_needs_the_csrf_token():
     person("maren", "viewer")
 
