@@ -391,7 +391,10 @@ def stored_passwords(target: Target) -> dict[str, str | None]:
 
 
 def carry_out(check_id: str) -> None:
-    """Answer a check that the web asked for, once, and forget its passwords."""
+    """Answer a check that the web asked for, once, and forget its passwords.
+
+    Which logins had one stays known: a draft is not saved without them.
+    """
     row = TargetCheck.objects.select_related("target__environment").get(pk=check_id)
     if row.done_at is not None:
         return
@@ -404,7 +407,7 @@ def carry_out(check_id: str) -> None:
     finally:
         if fault := sys.exception():
             row.error = own_fault(fault)[:500]
-        row.sealed = {}
+        row.sealed = dict.fromkeys(row.sealed, "")
         row.done_at = timezone.now()
         row.save()
 

@@ -11,6 +11,10 @@ from monitors import audit, registration
 from monitors.models import Target, TargetCheck, TargetSecret
 
 
+class PasswordsElsewhere(Exception):
+    """The passwords of a draft are kept in the login session that typed them, and there alone."""
+
+
 def save_draft(
     user_name: str, source: str, check: TargetCheck, sealed: Mapping[str, str]
 ) -> Target:
@@ -18,8 +22,11 @@ def save_draft(
 
     `sealed` is what the check held: {login: "key id:base64 box"}. A box names
     the host, port and user that it was sealed for, so it opens for this draft
-    alone. Raises ValidationError with a message for each field.
+    alone. Raises ValidationError with a message for each field, PasswordsElsewhere
+    where a password that was checked is not there.
     """
+    if set(check.sealed) - set(sealed):
+        raise PasswordsElsewhere
     with transaction.atomic():
         target = registration.register(user_name, source, **check.draft)
         for login, text in sealed.items():

@@ -440,7 +440,7 @@ class TargetCheck(models.Model):
     """A connection test that a worker carries out; made by POST, read by GET.
 
     `draft` holds the address and options (never a password); the passwords
-    stand sealed beside it until the check is done.
+    stand sealed beside it until the check is done, and '' in their place after it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -19,7 +20,7 @@ from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from dashboard.target_form import TargetForm, initial_of, initial_of_target
 from monitors import access, registration
-from monitors.drafts import save_draft
+from monitors.drafts import PasswordsElsewhere, save_draft
 from monitors.models import ProbeState, Snapshot, Target, TargetCheck
 from monitors.probes import PROBES
 
@@ -45,6 +46,10 @@ LOCAL = ("localhost", "127.", "::1")
 SEALED = "sealed_drafts"
 """Session key: {check id: boxes that only a worker can open}."""
 KEPT_DRAFTS = 5
+ELSEWHERE = (
+    "Nothing was saved: the password of this draft was typed in another login session, and only"
+    " there it is kept. Type it once more."
+)
 OFF = (Snapshot.State.UNSUPPORTED, Snapshot.State.DENIED)
 
 
@@ -240,6 +245,9 @@ def save(request: PageRequest, row: TargetCheck) -> HttpResponse:
         sealed = request.session.get(SEALED, {}).get(str(row.id), {})
         try:
             save_draft(request.user.get_username(), source_of(request), row, sealed)
+        except PasswordsElsewhere:
+            messages.error(request, ELSEWHERE)
+            return redirect(f"{reverse('target-new')}?draft={row.id}")
         except ValidationError as error:
             for sentence in error.messages:
                 messages.error(request, sentence)

@@ -150,6 +150,24 @@ def test_the_wizard_checks_saves_and_never_shows_the_password(admin, embedded):
     assert embedded.password not in str(list(AuditEntry.objects.values()))
 
 
+def test_a_draft_that_another_login_session_checked_asks_for_its_password_again(admin, embedded):
+    address = {"host": embedded.host, "port": str(embedded.port), "user": "collector"}
+    admin.post("/targets/new/", form(**address, password=embedded.password))
+    row = TargetCheck.objects.get()
+    check.carry_out(str(row.pk))
+    other = Client()
+    other.force_login(row.asked_by)
+
+    asked = other.post(f"/targets/check/{row.pk}/", follow=True)
+
+    assert Target.objects.count() == 0
+    assert "Type it once more" in asked.content.decode()
+    assert asked.redirect_chain[-1][0] == f"/targets/new/?draft={row.pk}"
+    assert f'value="{embedded.port}"' in asked.content.decode()
+    admin.post(f"/targets/check/{row.pk}/")  # the session that has it
+    assert check.stored_passwords(Target.objects.get()) == {"collector": embedded.password}
+
+
 def test_saving_twice_saves_once(admin, embedded):
     address = {"host": embedded.host, "port": str(embedded.port), "user": "collector"}
     admin.post("/targets/new/", form(**address, password=embedded.password))
