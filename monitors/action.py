@@ -153,7 +153,8 @@ class Action:
     queue: str
     """`signals`: quick and never behind anything; `long`: may take hours."""
     right: str
-    """What the operator login needs: `signal`, `maintain`, `own` (to be a member of the table's
+    """What the operator login needs: `signal`, `vacuum`, `maintain` (which the owner of the
+    database alone does not have), `own` (to be a member of the table's
     owner), `superuser`, `reset`, the right to call pg_stat_statements_reset, or `scan`, that to
     call pgstattuple (`pg/rights.py`)."""
     statement_timeout_ms: int

@@ -14,24 +14,30 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from monitors import registration, snapshot
-from monitors.action import Action
-from monitors.actions import ACTIONS
+from monitors.action import Action, Refused
+from monitors.actions import ACTIONS, create_extension
 from monitors.grants import MAINTAIN_MAJOR, grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
-from monitors.pg import connect, extensions, hosts, rights
+from monitors.pg import connect, doors, extensions, hosts, rights
+from monitors.pg.doors import Door
 from monitors.pg.errors import Unreachable, own_fault, reason_of
 from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
 from monitors.pg.relations import quoted
-from monitors.pg.rights import Rights
+from monitors.pg.rights import Owner, Rights
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
+from monitors.probes.bloat import PROBE as BLOAT
 from monitors.probes.statements import PROBE as STATEMENTS
 from monitors.secrets import SecretUnreadable, unseal_password
 
 SECONDS = 15.0
 DATABASES_AT_MOST = 20
 Login = TargetSecret.Login
+PGSTATTUPLE = BLOAT.measuring.extension if BLOAT.measuring else ""
+BLIND = (
+    "Of tables that this login may not read, no bloat is estimated: their statistics are hidden."
+)
 NOT_INSTALLED = "The extension pg_stat_statements is installed in no database that is read."
 
 
@@ -51,20 +57,39 @@ class Home:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """What one login found in one database."""
+
+    owners: list[Owner]
+    blind: bool
+    """Whether it has tables whose statistics the login may not read."""
+    scan: str | None
+    """The GRANT that lets it call pgstattuple, '' where it may, None where that is missing."""
+    statements: Home | None
+    """None where pg_stat_statements is missing."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What one login found."""
 
     server: Identity
     rights: Rights
     extensions: list[dict[str, Any]]
-    foreign_owners: dict[str, bool]
-    """Of tables that it can't maintain for want of membership -> is a superuser; before 17."""
-    strangers: dict[str, bool]
-    """Owners of tables whose options it can't set -> is a superuser; of an operator alone."""
+    install: dict[str, str]
+    """Extension that may be installed from here -> what that needs first, '' where it can be."""
+    inside: dict[str, Inside]
+    """By the name of a database, of those that are read, at most 20."""
+    closed: dict[str, str]
+    """Databases that are read and can't be entered -> why and what helps."""
     broken: dict[str, tuple[str, str]]
     """Probe -> why its SQL does not run and the GRANT that helps, '' where it does."""
-    statements: Home | None
-    """None where no database that is read has it."""
+
+    @property
+    def statements(self) -> Home | None:
+        """Where pg_stat_statements is read, None where no database that is read has it."""
+        homes = (one.statements for one in self.inside.values())
+        return next((home for home in homes if home is not None), None)
 
 
 def check(
@@ -128,14 +153,73 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
         problems = {
             probe.name: broken(connection, probe, server) for probe in PROBES if not probe.extension
         }
-    home = find_statements(address, databases_of(target, found), server)
+        install = {name: install_problem(connection, name) for name in create_extension.ALLOWED}
+        known = doors.read_doors(connection).values()
+    inside, closed = look_inside(address, target, known, server)
+    seen = Seen(server, found, installed, install, inside, closed, problems)
+    home = seen.statements
     problems[STATEMENTS.name] = home.broken if home else (NOT_INSTALLED, "")
-    owners = all_foreign_owners(address, target, found) if acts else {}
-    kept: dict[str, bool] = {}
-    if not found.has("pg_maintain"):
-        own = {row["datname"] for row in found.databases if row["owns"]}
-        kept = merged(seen for name, seen in owners.items() if name not in own)
-    return Seen(server, found, installed, kept, merged(owners.values()), problems, home)
+    return seen
+
+
+def look_inside(
+    address: connect.Address, target: Target, known: Iterable[Door], server: Identity
+) -> tuple[dict[str, Inside], dict[str, str]]:
+    """Return what is in each database that is read, and why the others can't be entered.
+
+    One connection at a time, the entry database first, at most 20.
+    """
+    read = [
+        door
+        for door in known
+        if not door.template and registration.is_included(target, door.datname)
+    ]
+    read += [door for door in known if door.datname == target.dbname and door not in read]
+    inside: dict[str, Inside] = {}
+    closed: dict[str, str] = {}
+    for door in sorted(read, key=lambda one: (one.datname != target.dbname, one.datname)):
+        if door.reason:
+            closed[door.datname] = door.reason
+        elif len(inside) < DATABASES_AT_MOST:
+            try:
+                with opened(address.in_database(door.datname)) as connection:
+                    inside[door.datname] = found_inside(connection, server)
+            except (Unreachable, psycopg.Error) as error:
+                closed[door.datname] = reason_of(error)
+    return inside, closed
+
+
+def found_inside(connection: psycopg.Connection, server: Identity) -> Inside:
+    """Return what a login finds in the database that it is in; raises psycopg.Error."""
+    return Inside(
+        rights.table_owners(connection),
+        rights.is_blind(connection),
+        scan_problem(connection),
+        find_statements(connection, server),
+    )
+
+
+def scan_problem(connection: psycopg.Connection) -> str | None:
+    """Return the GRANT that lets the login call pgstattuple, '' where it may; None without it."""
+    installed = extensions.find(connection, PGSTATTUPLE)
+    if installed is None:
+        return None
+    login = quoted(rights.login_of(connection))
+    if not installed.usage:
+        return f"GRANT USAGE ON SCHEMA {quoted(installed.schema)} TO {login};"
+    may = extensions.may_call(connection, PGSTATTUPLE)
+    return "" if may else f"GRANT pg_stat_scan_tables TO {login};"
+
+
+def install_problem(connection: psycopg.Connection, name: str) -> str:
+    """Return what must come before the login can install an extension here, '' where nothing."""
+    try:
+        facts = create_extension.facts_of(connection, name)
+    except Refused as error:
+        return str(error)
+    statement = f"CREATE EXTENSION {name}"
+    reason = create_extension.reason_not_to_create(facts, name, statement)
+    return f"{statement};" if reason.endswith(f"{statement};") else reason
 
 
 @contextlib.contextmanager
@@ -157,50 +241,13 @@ def opened(address: connect.Address, *, counted: bool = False) -> Iterator[psyco
         connection.close()
 
 
-def all_foreign_owners(
-    address: connect.Address, target: Target, found: Rights
-) -> dict[str, dict[str, bool]]:
-    """Return {database: owners of its tables that a login is no member of -> is a superuser}.
-
-    At most 20 databases are asked. Who owns a database may vacuum all its
-    tables, but not alter them.
-    """
-    asked = [
-        row["datname"]
-        for row in found.databases
-        if row["may_connect"] and registration.is_included(target, row["datname"])
-    ]
-    owners = {}
-    for name in asked[:DATABASES_AT_MOST]:
-        with opened(address.in_database(name)) as connection:
-            owners[name] = rights.foreign_owners(connection)
-    return owners
-
-
-def merged(owners: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
-    """Return the owners of several databases as one dict."""
-    return {name: is_super for found in owners for name, is_super in found.items()}
-
-
-def databases_of(target: Target, found: Rights) -> list[str]:
-    """Return the databases that are read, the entry database first, at most 20."""
-    names = [
-        row["datname"]
-        for row in found.databases
-        if row["may_connect"] and registration.is_included(target, row["datname"])
-    ]
-    return list(dict.fromkeys([target.dbname, *names]))[:DATABASES_AT_MOST]
-
-
-def find_statements(address: connect.Address, names: list[str], server: Identity) -> Home | None:
-    """Return where pg_stat_statements is, None where no database has it."""
-    for name in names:
-        with opened(address.in_database(name)) as connection:
-            installed = extensions.find(connection, STATEMENTS.extension)
-            if installed is not None:
-                problem = broken(connection, STATEMENTS, server, installed)
-                return Home(name, installed, problem, extensions.find_reset(connection))
-    return None
+def find_statements(connection: psycopg.Connection, server: Identity) -> Home | None:
+    """Return how pg_stat_statements is in this database, None where it is not."""
+    installed = extensions.find(connection, STATEMENTS.extension)
+    if installed is None:
+        return None
+    problem = broken(connection, STATEMENTS, server, installed)
+    return Home(connection.info.dbname, installed, problem, extensions.find_reset(connection))
 
 
 def broken(
@@ -238,6 +285,12 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
         grant = missing
     elif probe.extension and seen.statements is not None:
         grant = statements_need(seen.statements, user, reason)
+    if (
+        probe is BLOAT
+        and not reason
+        and any(one.blind and one.scan != "" for one in seen.inside.values())
+    ):
+        reason, grant = BLIND, f"GRANT pg_read_all_data TO {user};"
     hides = probe.needs_all_statistics and not seen.server.reads_all_stats
     if not reason and hides:
         reason = snapshot.HIDDEN
@@ -284,31 +337,49 @@ def signal_needs(seen: Seen) -> str:
     return f"GRANT {', '.join(missing)} TO {user};" if missing else ""
 
 
+def vacuum_needs(seen: Seen) -> str:
+    """Return what lets a login vacuum all tables, '' where it may."""
+    return owners_need(seen, "vacuum")
+
+
 def maintain_needs(seen: Seen) -> str:
-    """Return the GRANT that lets a login vacuum all tables it saw, '' where it may."""
-    if seen.rights.has("pg_maintain"):
-        return ""
-    user = quoted(seen.rights.rolname)
-    if seen.server.server_version >= MAINTAIN_MAJOR * 10000:
-        return f"GRANT pg_maintain TO {user};"
-    owners = [quoted(name) for name, superuser in seen.foreign_owners.items() if not superuser]
-    # Membership in a superuser would give everything: its tables are left out.
-    return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
+    """Return what lets a login reindex and cluster all tables, '' where it may."""
+    return owners_need(seen, "maintain")
 
 
 def own_needs(seen: Seen) -> str:
-    """Return the GRANT that lets a login alter all tables it saw, '' where it may.
+    """Return what lets a login alter all tables, '' where it may: pg_maintain does not."""
+    return owners_need(seen, "own")
 
-    pg_maintain does not: only the owner of a table sets its options.
-    """
-    owners = [quoted(name) for name, superuser in seen.strangers.items() if not superuser]
+
+def owners_need(seen: Seen, right: str) -> str:
+    """Return what gives a right to all tables of the databases that are read, '' where it is there."""
+    owners = [owner for one in seen.inside.values() for owner in one.owners]
+    lacking = [owner for owner in owners if not getattr(owner, right)]
     user = quoted(seen.rights.rolname)
-    return f"GRANT {', '.join(owners)} TO {user};" if owners else ""
+    if right != "own" and seen.server.server_version >= MAINTAIN_MAJOR * 10000:
+        enough = seen.rights.has("pg_maintain") or (owners and not lacking)
+        return "" if enough else f"GRANT pg_maintain TO {user};"
+    lesser = dict.fromkeys(quoted(owner.owner) for owner in lacking if not owner.superuser)
+    grant = f"GRANT {', '.join(lesser)} TO {user};" if lesser else ""
+    # Membership in a superuser would give everything.
+    supers = dict.fromkeys(quoted(owner.owner) for owner in lacking if owner.superuser)
+    if not supers:
+        return grant
+    said = (
+        f"Not the tables of the superuser {', '.join(supers)}:"
+        " ALTER TABLE … OWNER TO a role that is none."
+    )
+    return f"{said} For the others: {grant}" if grant else said
 
 
 def install_needs(seen: Seen) -> str:
-    """Return what a superuser must run, '' where it is installed or the login is one."""
-    return "" if seen.statements or seen.rights.superuser else STATEMENTS.needs
+    """Return what must be run first, '' where the login may install what is missing, if anything."""
+    there = {row["name"] for row in seen.extensions}
+    if seen.statements is not None:
+        there.add(STATEMENTS.extension)
+    missing = [problem for name, problem in seen.install.items() if name not in there]
+    return next((problem for problem in missing if problem), "")
 
 
 def reset_needs(seen: Seen) -> str:
@@ -319,14 +390,16 @@ def reset_needs(seen: Seen) -> str:
 
 
 def scan_needs(seen: Seen) -> str:
-    """Return the GRANT that lets a login call pgstattuple, '' where it may."""
-    user = quoted(seen.rights.rolname)
-    may = seen.rights.has("pg_stat_scan_tables") or seen.rights.has("pg_monitor")
-    return "" if may else f"GRANT pg_stat_scan_tables TO {user};"
+    """Return what lets a login call pgstattuple, '' where it may wherever that is installed."""
+    found = [one.scan for one in seen.inside.values() if one.scan is not None]
+    if not found:
+        return f"CREATE EXTENSION {PGSTATTUPLE};"
+    return next((problem for problem in found if problem), "")
 
 
 NEEDS: dict[str, Callable[[Seen], str]] = {
     "signal": signal_needs,
+    "vacuum": vacuum_needs,
     "maintain": maintain_needs,
     "own": own_needs,
     "superuser": install_needs,
@@ -344,14 +417,6 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
         said.append(f"PostgreSQL {major} is not tested: {OLDEST_MAJOR} to {NEWEST_MAJOR} are.")
     if seen.rights.superuser:
         said.append(f"{target.user} is a superuser: reading statistics needs only pg_monitor.")
-    superusers = [
-        name for name, is_super in (operator.foreign_owners if operator else {}).items() if is_super
-    ]
-    if superusers and seen.server.server_version < MAINTAIN_MAJOR * 10000:
-        said.append(
-            f"Tables of the superuser {superusers[0]} can't be vacuumed from here:"
-            " ALTER TABLE … OWNER TO a role that is none."
-        )
     if operator and operator.rights.superuser:
         said.append(f"{target.operator_user} is a superuser: the actions here need far less.")
     if target.operator_user == target.user:
@@ -366,13 +431,7 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
         f"Not known of this server: {name.replace('_', ' ')}. {reason}"
         for name, reason in seen.server.unknown.items()
     ]
-    user = quoted(seen.rights.rolname)
-    said += [
-        f"No statistics of {row['datname']}: GRANT CONNECT ON DATABASE {quoted(row['datname'])}"
-        f" TO {user};"
-        for row in seen.rights.databases
-        if not row["may_connect"] and registration.is_included(target, row["datname"])
-    ]
+    said += [f"No statistics of {name}: {reason}" for name, reason in seen.closed.items()]
     return said
 
 

@@ -440,7 +440,11 @@ def right_needed(row: Action, spec: Spec) -> str:
     }
     if spec.right in plain:
         return plain[spec.right]
-    if spec.right == "maintain" and row.target and (row.target.major or 0) >= MAINTAIN_MAJOR:
+    if (
+        spec.right in {"vacuum", "maintain"}
+        and row.target
+        and (row.target.major or 0) >= MAINTAIN_MAJOR
+    ):
         return f"Run: GRANT pg_maintain TO {user}."
     owner = row.identity.get("owner")
     if not owner:

@@ -95,7 +95,7 @@ ACTION = Action(
         ONLY,
     ),
     queue="long",
-    right="maintain",
+    right="vacuum",
     statement_timeout_ms=3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,

@@ -154,7 +154,7 @@ ACTION = Action(
         *OPTIONS,
     ),
     queue="long",
-    right="maintain",
+    right="vacuum",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=5000,
     lock=LOCK,

@@ -68,7 +68,7 @@ ACTION = Action(
         ),
     ),
     queue="long",
-    right="maintain",
+    right="vacuum",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=WAIT_SECONDS * 1000,
     lock=LOCK,

@@ -17,6 +17,7 @@ from monitors.pg.relations import quoted
 DOORS_SQL = """
 SELECT d.oid::bigint AS datid,
        d.datname::text AS datname,
+       d.datistemplate AS template,
        d.datallowconn AS allows,
        d.datconnlimit AS connection_limit,
        pg_catalog.has_database_privilege(d.oid, 'CONNECT') AS may_connect,
@@ -42,6 +43,7 @@ class Door:
 
     datid: int
     datname: str
+    template: bool
     allows: bool
     connection_limit: int  # -1: none
     may_connect: bool

@@ -6,6 +6,7 @@ Source: https://www.postgresql.org/docs/current/catalog-pg-extension.html
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -29,14 +30,7 @@ SELECT d.datname::text
 
 STATEMENTS = "pg_stat_statements"
 
-# The extension's own function: one of the same name may be anybody's.
-RESET_SQL = """
-SELECT e.extversion AS version,
-       n.nspname::text AS schema,
-       p.pronargs AS argument_count,
-       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usage,
-       pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AS execute,
-       current_user::text AS rolname
+ITS_FUNCTIONS: LiteralString = """\
   FROM pg_catalog.pg_extension AS e
   JOIN pg_catalog.pg_depend AS d
     ON d.refclassid = 'pg_catalog.pg_extension'::regclass
@@ -44,10 +38,24 @@ SELECT e.extversion AS version,
    AND d.classid = 'pg_catalog.pg_proc'::regclass
    AND d.deptype = 'e'
   JOIN pg_catalog.pg_proc AS p ON p.oid = d.objid
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+"""
+
+# The extension's own function: one of the same name may be anybody's.
+RESET_SQL: LiteralString = (
+    """
+SELECT e.extversion AS version,
+       n.nspname::text AS schema,
+       p.pronargs AS argument_count,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usage,
+       pg_catalog.has_function_privilege(p.oid, 'EXECUTE') AS execute,
+       current_user::text AS rolname
+"""
+    + ITS_FUNCTIONS
+    + """  JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
  WHERE e.extname = %(extension)s
    AND p.proname = 'pg_stat_statements_reset'
 """
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,22 @@ def find_reset(connection: psycopg.Connection) -> Reset | None:
     """Return how pg_stat_statements is reset, None where this database does not have it."""
     with connection.cursor(row_factory=class_row(Reset)) as cursor:
         return cursor.execute(RESET_SQL, {"extension": STATEMENTS}).fetchone()
+
+
+CALLABLE_SQL: LiteralString = (
+    """
+SELECT coalesce(bool_and(pg_catalog.has_function_privilege(p.oid, 'EXECUTE')), false)
+"""
+    + ITS_FUNCTIONS
+    + """ WHERE e.extname = %(name)s
+"""
+)
+
+
+def may_call(connection: psycopg.Connection, name: str) -> bool:
+    """Return whether the login may execute every function of an extension in this database."""
+    row = connection.execute(CALLABLE_SQL, {"name": name}).fetchone()
+    return bool(row and row[0])
 
 
 def in_schema(text: str, installed: Installed | None) -> sql.Composed:

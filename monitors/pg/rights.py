@@ -5,13 +5,14 @@ Source: https://www.postgresql.org/docs/current/predefined-roles.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from monitors.pg.errors import reason_of
 from monitors.pg.relations import quoted
@@ -54,17 +55,44 @@ SELECT d.datname::text AS datname,
  ORDER BY d.datname
 """
 
-OWNERS_SQL = """
-SELECT DISTINCT r.rolname::text AS owner,
-       r.rolsuper AS superuser
-  FROM pg_catalog.pg_class AS c
-  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
- WHERE c.relkind IN ('r', 'm', 'p')
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-   AND NOT pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE')
- ORDER BY owner
+# As the server decides it: who owns a table may do all to it; from 17 on a right of its own lets
+# others maintain it; the owner of the database may vacuum and analyze, and not reindex or cluster.
+OWNERS_SQL: LiteralString = """
+SELECT r.rolname::text AS owner,
+       r.rolsuper AS superuser,
+       bool_and(t.owns) AS own,
+       bool_and(t.maintains) AS maintain,
+       bool_and(t.maintains OR t.owns_database) AS vacuum
+  FROM (SELECT c.relowner,
+               pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE') AS owns,
+               {maintains} AS maintains,
+               pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE') AS owns_database
+          FROM pg_catalog.pg_class AS c
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database()
+         WHERE c.relkind IN ('r', 'm', 'p')
+           AND c.relpersistence <> 't'
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')) AS t
+  JOIN pg_catalog.pg_roles AS r ON r.oid = t.relowner
+ GROUP BY r.rolname, r.rolsuper
+ ORDER BY bool_and(t.owns), r.rolsuper DESC, r.rolname
  LIMIT 20
+"""
+MAINTAINS: Mapping[bool, LiteralString] = {
+    True: "pg_catalog.has_table_privilege(c.oid, 'MAINTAIN')",
+    False: "pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE')",
+}
+"""By whether the server has a right of its own for it (17)."""
+MAINTAIN_SINCE = 170000
+
+BLIND_SQL = """
+SELECT EXISTS (SELECT 1
+                 FROM pg_catalog.pg_class AS c
+                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE c.relkind IN ('r', 'm')
+                  AND c.relpersistence <> 't'
+                  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+                  AND NOT pg_catalog.has_any_column_privilege(c.oid, 'SELECT'))
 """
 
 EXTENSIONS_SQL = """
@@ -101,12 +129,29 @@ def read_rights(connection: psycopg.Connection) -> Rights:
     return Rights(login[0], login[1], login[2], frozenset(roles), databases)
 
 
-def foreign_owners(connection: psycopg.Connection) -> dict[str, bool]:
-    """Return the owners of this database's tables that the login is no member of.
+@dataclass(frozen=True)
+class Owner:
+    """An owner of tables in one database, and what a login may do to all of them."""
 
-    Each with whether it is a superuser, whose rights nobody should be given.
-    """
-    return dict(connection.execute(OWNERS_SQL).fetchall())
+    owner: str
+    superuser: bool  # whose rights nobody should be given
+    own: bool
+    maintain: bool
+    vacuum: bool
+
+
+def table_owners(connection: psycopg.Connection) -> list[Owner]:
+    """Return the owners of this database's tables, at most 20, those of others first."""
+    new = connection.info.server_version >= MAINTAIN_SINCE
+    text = sql.SQL(OWNERS_SQL).format(maintains=sql.SQL(MAINTAINS[new]))
+    with connection.cursor(row_factory=class_row(Owner)) as cursor:
+        return cursor.execute(text).fetchall()
+
+
+def is_blind(connection: psycopg.Connection) -> bool:
+    """Return whether this database has tables whose statistics the login may not read."""
+    row = connection.execute(BLIND_SQL).fetchone()
+    return bool(row and row[0])
 
 
 def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:
@@ -138,6 +183,12 @@ SELECT g.statement
 """
 
 
+def login_of(connection: psycopg.Connection) -> str:
+    """Return the name of the role that a connection acts as."""
+    row = connection.execute("SELECT current_user::text").fetchone()
+    return str(row[0]) if row else ""
+
+
 def remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
     """Return the GRANT that a refused read lacks, in the connection's database; '' if unknown.
 
@@ -149,10 +200,10 @@ def remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
         return ""
     try:
         row = connection.execute(REMEDY_SQL, {"words": words}).fetchone()
-        login = connection.execute("SELECT current_user::text").fetchone()
+        login = login_of(connection)
     except psycopg.Error:
         return ""
-    return f"{row[0]} TO {quoted(login[0])};" if row and login else ""
+    return f"{row[0]} TO {quoted(login)};" if row else ""
 
 
 def reason_with_remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
