@@ -80,6 +80,7 @@ def race(
     tries: int,
     *,
     victims: int = 4,
+    least_signalled: int = 0,
     endless_share: float = 0.05,
     shortest_ms: float = 0,
     longest_ms: float = 5,
@@ -101,7 +102,7 @@ def race(
     counted = Raced()
     asked: set[tuple[int, datetime]] = set()
     with server.connect(user="operator") as hand:
-        while counted.tries < tries:
+        while counted.tries < tries or len(asked) < least_signalled:
             runner = random.choice(runners)
             arguments = seen(hand, runner.session.info.backend_pid)
             if arguments is None:

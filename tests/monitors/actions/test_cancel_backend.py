@@ -179,8 +179,7 @@ def reason(hand: Session, arguments: dict[str, str]) -> str:
 
 def test_no_cancel_hits_the_next_statement(server: Server) -> None:
     """Four sessions with statements of 0 to 5 ms, and some that run until they are cancelled."""
-    raced = races.race(server, 300, endless_share=0.1)
+    raced = races.race(server, 300, endless_share=0.1, least_signalled=8)
 
-    assert raced.signalled, "nothing was old enough to be cancelled"
     assert raced.wrong == 0
     assert raced.cancelled == raced.signalled
