@@ -52,6 +52,22 @@ CREATE INDEX mass_rare ON mass (rare);
 CREATE INDEX mass_pair ON mass (kind, words);
 CREATE INDEX mass_covering ON mass (id) INCLUDE (words);
 CREATE INDEX mass_lower ON mass (lower(words));
+CREATE TABLE mixed AS
+SELECT g AS id, (g * 1.37)::numeric(12, 2) AS price, repeat('x', g % 20) || g AS label,
+       'user' || (g % 5000) AS owner, CASE WHEN g % 2 = 0 THEN g END AS half,
+       CASE WHEN g % 3 <> 0 THEN md5(g::text) END AS words, CASE WHEN g % 3 = 0 THEN g::numeric END AS rare
+  FROM generate_series(1, 60000) AS g;
+CREATE INDEX mixed_price ON mixed (price);
+CREATE INDEX mixed_label ON mixed (label);
+CREATE INDEX mixed_owner_label ON mixed (owner, label);
+CREATE INDEX mixed_half_id ON mixed (half, id);
+CREATE INDEX mixed_id_half ON mixed (id, half);
+CREATE INDEX mixed_words ON mixed (words);
+CREATE INDEX mixed_words_id ON mixed (words, id);
+CREATE INDEX mixed_three ON mixed (half, words, rare);
+CREATE INDEX mixed_coalesce ON mixed (coalesce(half, 0));
+CREATE INDEX mixed_upper ON mixed (upper(label));
+CREATE INDEX mixed_twice ON mixed ((price * 2));
 CREATE UNIQUE INDEX dense_id ON dense (id);
 CREATE INDEX dense_words ON dense (words);
 CREATE INDEX dense_kind ON dense (kind);

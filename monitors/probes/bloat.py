@@ -120,13 +120,14 @@ main AS MATERIALIZED (
    WHERE t.relkind IN ('r', 'm')),
 known AS MATERIALIZED (
   SELECT s.schemaname, s.tablename, s.attname, s.null_frac::float8 AS null_frac,
-         s.avg_width::float8 AS avg_width, s.n_distinct::float8 AS n_distinct
+         s.avg_width::float8 AS avg_width, s.n_distinct::float8 AS n_distinct,
+         s.most_common_freqs
     FROM pg_catalog.pg_stats AS s
    WHERE NOT s.inherited
      AND s.schemaname NOT IN ('pg_catalog', 'information_schema')),
 idx AS MATERIALIZED (
   SELECT x.indexrelid, x.indrelid, x.indkey, x.indnkeyatts,
-         r.reltuples, r.relname AS indexrelname, t.relname, t.nspname, t.reltuples AS table_tuples,
+         r.reltuples, r.relpages, r.relname AS indexrelname, t.relname, t.nspname, t.reltuples AS table_tuples,
          NOT x.indisunique AND x.indnkeyatts = x.indnatts AND r.deduplicates
              AS may_deduplicate,
          x.indclass
@@ -137,7 +138,7 @@ col AS MATERIALIZED (
   SELECT a.attrelid AS oid, a.attnum, a.attlen, a.attalign, a.atttypid, t.nspname,
          t.relname AS tablename, a.attname,
          a.attisdropped OR a.attgenerated = 'v' AS absent,
-         true AS is_key, NULL::float8 AS table_tuples, true AS equal_image
+         true AS is_key, NULL::float8 AS table_tuples, true AS equal_image, false AS is_large
     FROM main AS t
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = t.oid
    WHERE a.attnum > 0
@@ -147,7 +148,8 @@ col AS MATERIALIZED (
          coalesce(t.attname, a.attname),
          false,
          a.attnum <= x.indnkeyatts, x.table_tuples,
-         p.oid IS NOT NULL AND coalesce(l.collisdeterministic, true)
+         p.oid IS NOT NULL AND coalesce(l.collisdeterministic, true),
+         x.relpages >= 128
     FROM idx AS x
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indexrelid
     LEFT JOIN pg_catalog.pg_attribute AS t
@@ -158,20 +160,54 @@ col AS MATERIALIZED (
            ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype
           AND p.amprocrighttype = o.opcintype AND p.amprocnum = 4
     LEFT JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation),
+-- avg_width is cut to a whole number, and rounding up to 8 makes as much as a half of it: the
+-- values that statistics keep tell how wide an entry of large indexes really is.
+sampled AS MATERIALIZED (
+  SELECT s.schemaname, s.tablename, s.attname, v.entry_bytes, v.bytes, v.varies
+    FROM (SELECT DISTINCT c.nspname, c.tablename, c.attname, c.atttypid
+            FROM col AS c
+           WHERE c.is_large AND c.attlen = -1
+             AND c.atttypid IN ('pg_catalog.numeric'::regtype, 'pg_catalog.text'::regtype,
+                                'pg_catalog.varchar'::regtype, 'pg_catalog.bpchar'::regtype)) AS w
+    JOIN pg_catalog.pg_stats AS s
+      ON s.schemaname = w.nspname AND s.tablename = w.tablename AND s.attname = w.attname
+     AND NOT s.inherited
+   CROSS JOIN LATERAL (
+         SELECT avg(ceil((8 + z.bytes) / 8.0) * 8)::float8 AS entry_bytes,
+                avg(z.bytes)::float8 AS bytes,
+                min(z.bytes) <> max(z.bytes) AS varies
+           FROM unnest(coalesce(s.histogram_bounds::text, s.most_common_vals::text)::text[]) AS u (text)
+          CROSS JOIN LATERAL (
+                SELECT CASE WHEN w.atttypid = 'pg_catalog.numeric'::regtype
+                            THEN pg_catalog.pg_column_size(u.text::numeric) - 3
+                            WHEN pg_catalog.octet_length(u.text) <= 126
+                            THEN pg_catalog.octet_length(u.text) + 1
+                            ELSE pg_catalog.octet_length(u.text) + 4 END AS bytes) AS z) AS v),
 width AS MATERIALIZED (
   SELECT c.oid, c.attnum, c.absent, c.atttypid, c.equal_image, s.null_frac, s.avg_width,
+         d.entry_bytes,
+         c.attlen = -1 AND NOT c.absent AND coalesce(d.varies, true) AS varies,
+         cardinality(s.most_common_freqs) AS common_keys,
+         CASE WHEN c.table_tuples IS NOT NULL
+              THEN (SELECT sum(f.share) FROM unnest(s.most_common_freqs) AS f (share)) END
+             AS common_share,
          c.absent OR s.avg_width IS NOT NULL AS has_statistics,
          CASE WHEN c.absent OR c.attlen = -2 OR (c.attlen = -1 AND s.avg_width <= 127) THEN 1
               WHEN c.attalign = 'd' THEN 8 WHEN c.attalign = 'i' THEN 4
               WHEN c.attalign = 's' THEN 2 ELSE 1 END AS alignment,
-         CASE WHEN c.absent OR s.avg_width IS NULL THEN 0 ELSE s.avg_width END AS bytes,
+         CASE WHEN c.absent OR s.avg_width IS NULL THEN 0
+              WHEN c.table_tuples IS NULL THEN s.avg_width
+              ELSE coalesce(d.bytes, s.avg_width) END AS bytes,
          CASE WHEN c.absent THEN 0 ELSE coalesce(s.null_frac, 0) END AS nulls,
          ln(greatest(CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.table_tuples
                           ELSE s.n_distinct END
                      + CASE WHEN s.null_frac > 0 THEN 1 ELSE 0 END, 1)) AS ln_distinct
     FROM col AS c
     LEFT JOIN known AS s
-           ON s.schemaname = c.nspname AND s.tablename = c.tablename AND s.attname = c.attname),
+           ON s.schemaname = c.nspname AND s.tablename = c.tablename AND s.attname = c.attname
+    LEFT JOIN sampled AS d
+           ON d.schemaname = c.nspname AND d.tablename = c.tablename AND d.attname = c.attname
+          AND c.table_tuples IS NOT NULL),
 placed AS (
   SELECT w.oid, w.bytes,
          count(*) FILTER (WHERE w.alignment = 8) OVER before AS eight,
@@ -203,7 +239,11 @@ shape AS MATERIALIZED (
          least(1, sum(w.nulls)) AS null_share,
          avg(w.nulls) AS null_mean,
          bool_and(w.alignment = 8) AS all_eight,
-         sum(w.ln_distinct) AS ln_distinct
+         sum(w.ln_distinct) AS ln_distinct,
+         bool_or(w.varies) AS varies,
+         max(w.entry_bytes) AS entry_bytes,
+         max(w.common_keys) AS common_keys,
+         max(w.common_share) AS common_share
     FROM width AS w GROUP BY w.oid),
 -- A row of a table: 23 bytes and the null bitmap, then the columns, all of it aligned.
 row_of AS MATERIALIZED (
@@ -214,39 +254,66 @@ row_of AS MATERIALIZED (
                    ELSE s.expected_bytes + (a.bytes - s.bytes) * (1 - s.null_mean)
                         + CASE WHEN s.all_eight THEN 0 ELSE 3.5 END END AS bytes
     FROM shape AS s JOIN aligned AS a ON a.oid = s.oid),
--- An entry of an index: 8 bytes, 16 where a column is NULL, then the columns, aligned.
+-- An entry of an index: 8 bytes, 16 where a column is NULL, then the columns, aligned: exactly
+-- where all are as wide as each other, else by 3.5 bytes more in the mean.
 entry AS MATERIALIZED (
-  SELECT x.indexrelid AS oid, x.reltuples::float8 AS reltuples,
-         s.has_statistics, s.has_name,
-         (1 - s.null_share) * ceil((8 + a.bytes) / 8) * 8
-           + s.null_share * (16 + greatest(0, s.expected_bytes - (1 - s.null_share) * s.bytes)
-                                  / nullif(s.null_share, 0)) AS null_bytes,
-         ceil((8 + a.bytes) / 8) * 8 AS bytes,
+  SELECT x.indexrelid AS oid, greatest(x.reltuples::float8, 0) AS reltuples,
+         s.has_statistics, s.has_name, s.attributes,
+         CASE WHEN s.attributes = 1 AND s.entry_bytes IS NOT NULL THEN s.entry_bytes
+              WHEN s.varies THEN greatest(ceil((8 + a.bytes) / 8) * 8, 8 + a.bytes + 3.5)
+              ELSE ceil((8 + a.bytes) / 8) * 8 END AS bytes,
          s.null_share,
+         greatest(0, s.expected_bytes - (1 - s.null_share) * s.bytes)
+             / nullif(s.null_share, 0) AS beside_null,
          x.may_deduplicate AND s.equal_image AS deduplicates,
+         coalesce(s.common_keys, 0) AS common_keys,
+         coalesce(s.common_share, 0) AS common_share,
          exp(least(s.ln_distinct, ln(greatest(x.reltuples::float8, 1)))) AS keys
     FROM idx AS x
     JOIN shape AS s ON s.oid = x.indexrelid
     JOIN aligned AS a ON a.oid = x.indexrelid),
--- Equal keys share an entry with a list of 6 bytes a row, at most a tenth of a page long.
-leaf AS MATERIALIZED (
-  SELECT e.oid, e.has_statistics, e.has_name, e.reltuples, f.bytes,
-         CASE WHEN NOT l.shared THEN f.bytes + 4
-              WHEN l.rows > l.most THEN floor(b.bytes / 80) * 8 + 4
-              ELSE l.bytes END AS item_bytes,
-         CASE WHEN NOT l.shared THEN 1 ELSE least(l.rows, l.most) END AS item_rows
+-- Rows that are alike: of one column NULL, the most common values and the rest, of several all.
+-- Of a rest beside a very common value n_distinct is told much too low: it counts as unshared.
+part AS MATERIALIZED (
+  SELECT e.oid, e.deduplicates AND NOT (p.is_rest AND e.common_share > 0.25 AND p.rows < 3 * p.keys)
+             AS deduplicates,
+         p.bytes, p.rows, greatest(p.rows / greatest(p.keys, 1), 1) AS per_key
     FROM entry AS e
+   CROSS JOIN LATERAL (
+         VALUES (e.attributes = 1, false, 16, e.reltuples * e.null_share, 1),
+                (e.attributes = 1, false, e.bytes, e.reltuples * e.common_share, e.common_keys),
+                (e.attributes = 1, true, e.bytes,
+                 e.reltuples * greatest(0, 1 - e.null_share - e.common_share),
+                 e.keys - e.common_keys - CASE WHEN e.null_share > 0 THEN 1 ELSE 0 END),
+                (e.attributes > 1, false,
+                 (1 - e.null_share) * e.bytes
+                     + e.null_share * (16 + coalesce(e.beside_null, 0)
+                                       + CASE WHEN e.beside_null > 0 THEN 3.5 ELSE 0 END),
+                 e.reltuples, e.keys)) AS p (counts, is_rest, bytes, rows, keys)
+   WHERE p.counts AND p.rows > 0),
+-- Equal keys share an entry with a list of 6 bytes a row, at most a tenth of a page long.
+item AS MATERIALIZED (
+  SELECT p.oid, p.rows,
+         CASE WHEN NOT l.shared THEN p.bytes + 4
+              WHEN p.per_key > m.most THEN floor(b.bytes / 80) * 8 + 4
+              ELSE l.bytes END AS item_bytes,
+         CASE WHEN NOT l.shared THEN 1 ELSE least(p.per_key, m.most) END AS item_rows
+    FROM part AS p
    CROSS JOIN block AS b
-    JOIN LATERAL (SELECT CASE WHEN e.null_share > 0 THEN e.null_bytes ELSE e.bytes END AS bytes,
-                         greatest(e.reltuples / greatest(e.keys, 1), 1) AS rows)
-         AS f ON true
-    JOIN LATERAL (SELECT f.rows,
-                         greatest(floor((b.bytes / 10 - 4 - f.bytes) / 6), 1) AS most,
-                         ceil((f.bytes + 6 * f.rows) / 8) * 8 + 4 AS bytes,
-                         e.deduplicates
-                           AND ceil((f.bytes + 6 * f.rows) / 8) * 8 + 4 < f.rows * (f.bytes + 4)
-                           AS shared)
-         AS l ON true),
+    JOIN LATERAL (SELECT greatest(floor((b.bytes / 10 - 4 - p.bytes) / 6), 1) AS most) AS m ON true
+    JOIN LATERAL (SELECT ceil((p.bytes + 6 * p.per_key) / 8) * 8 + 4 AS bytes,
+                         p.deduplicates
+                           AND ceil((p.bytes + 6 * p.per_key) / 8) * 8 + 4
+                               < p.per_key * (p.bytes + 4) AS shared) AS l ON true),
+leaves AS MATERIALIZED (
+  SELECT i.oid,
+         ceil(sum(i.rows / (i.item_rows * greatest(1, floor(u.usable / i.item_bytes))))) AS pages
+    FROM item AS i
+    JOIN rel AS r ON r.oid = i.oid
+   CROSS JOIN block AS b
+    JOIN LATERAL (SELECT b.bytes - 40 - floor(b.bytes * (100 - coalesce(r.own_fillfactor, 90)) / 100)
+                         AS usable) AS u ON true
+   GROUP BY i.oid),
 table_pages AS (
   SELECT r.oid,
          ceil(t.reltuples::float8
@@ -257,17 +324,13 @@ table_pages AS (
    CROSS JOIN block AS b
    WHERE r.has_statistics AND NOT r.has_name AND t.relkind <> 'i'),
 index_pages AS (
-  SELECT l.oid,
-         1 + greatest(1, g.leaves) + ceil(g.leaves * (l.bytes + 4) / (b.bytes * 0.7)) AS pages
-    FROM leaf AS l
-    JOIN rel AS r ON r.oid = l.oid
+  SELECT e.oid,
+         1 + greatest(1, coalesce(l.pages, 0))
+           + ceil(coalesce(l.pages, 0) * (e.bytes + 4) / (b.bytes * 0.7)) AS pages
+    FROM entry AS e
+    LEFT JOIN leaves AS l ON l.oid = e.oid
    CROSS JOIN block AS b
-    JOIN LATERAL (SELECT b.bytes - 40 - floor(b.bytes * (100 - coalesce(r.own_fillfactor, 90)) / 100)
-                         AS usable) AS u ON true
-    JOIN LATERAL (SELECT ceil(l.reltuples
-                              / (l.item_rows * greatest(1, floor(u.usable / l.item_bytes))))
-                         AS leaves) AS g ON true
-   WHERE l.has_statistics AND NOT l.has_name),
+   WHERE e.has_statistics AND NOT e.has_name),
 told AS (
   SELECT r.oid, coalesce(m.oid, t.oid, x.indrelid) AS tablerelid, p.pages,
          CASE WHEN r.reltuples < 0 THEN 'never_analyzed'
