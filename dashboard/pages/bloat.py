@@ -26,7 +26,7 @@ from dashboard.listing import (
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.table_rows import databases_of
 from monitors import access, review
-from monitors.actions import ACTIONS
+from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.history import objects, series
 from monitors.history.window import Window
@@ -204,7 +204,7 @@ def page(
         "tiles": tiles(target, window, facts, total),
         "chart": chart_of(target, window, charted) if known else None,
         "rows": shown.rows if tab == "schemas" else sparked(target, window, shown.rows),
-        "offers": frozenset(ACTIONS),
+        "offers": offered(target.major),
         "may": access.permissions_of(request.user, target),
     }
     return render_page(

@@ -22,6 +22,7 @@ from dashboard import (
 from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors import access, review, unknowns
+from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
@@ -129,6 +130,7 @@ def page(
         "named": mention_rows.statements_naming(target, window, row),
         "has_last_scan": index_rows.has_last_scan(target),
         "actions": actions_on(target, row),
+        "offers": offered(target.major),
         "autovacuum": autovacuum_rows.explained(target, window, row, toast),
         "leaves": len(relids_of(row)),
         "toast": toast,

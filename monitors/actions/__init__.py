@@ -37,3 +37,8 @@ ACTIONS: dict[str, Action] = {
         reset_statements.ACTION,
     )
 }
+
+
+def offered(major: int | None) -> frozenset[str]:
+    """Return the names of the actions that a server of a major version has commands for."""
+    return frozenset(name for name, one in ACTIONS.items() if one.since <= (major or 0))

@@ -6,6 +6,7 @@ Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FO
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 
 from monitors import hurt
@@ -32,6 +33,9 @@ DEFAULTS = {
     "warning_pct": 50,
     "warning_bytes": 1024**3,
 }
+REPACK_MAJOR = 19  # rewrites a table while it is used
+OPEN_MEANWHILE = "rt"
+"""Kinds of relations that it can do so: ordinary tables and with them their TOAST tables."""
 CONFIDENCE = {
     ESTIMATE: "That is an estimate by statistics, good to about 6 points where they are fresh: "
     "measure it before you rewrite anything.",
@@ -53,7 +57,8 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         if severity is not None:
             database = samples.database_names.get(row["database_id"], "")
             hurts = hurt_of(row, severity, samples, thresholds)
-            yield finding_of(row, database, severity, thresholds, hurts)
+            remedy = remedy_of(row, samples.server_version or 0)
+            yield finding_of(row, database, severity, thresholds, hurts, remedy)
 
 
 def severity_of(row: Row, thresholds: Thresholds) -> Severity | None:
@@ -101,17 +106,36 @@ def hurt_of(row: Row, severity: Severity, samples: Samples, thresholds: Threshol
     return Hurt(f"{then}, at {more}", at=samples.now + timedelta(seconds=max(seconds, 0)))
 
 
+@dataclass(frozen=True)
+class Remedy:
+    """What gives the room back: a sentence, and the action that may be offered, '' for none."""
+
+    helps: str
+    action: str
+    relid: int  # of what it acts on: a TOAST table is rewritten with its table
+
+
+def remedy_of(row: Row, server_version: int) -> Remedy:
+    """Return the remedy that keeps the fewest from working."""
+    if row["indexrelname"]:
+        return Remedy("REINDEX CONCURRENTLY gives it back.", "reindex", row["relid"])
+    if server_version // 10000 >= REPACK_MAJOR and row["relkind"] in OPEN_MEANWHILE:
+        helps = "REPACK (CONCURRENTLY) gives it back while the table is used."
+        return Remedy(helps, "repack", row["tablerelid"])
+    helps = "Only a rewrite gives it back, and VACUUM FULL locks everybody out meanwhile."
+    return Remedy(helps, "", row["relid"])
+
+
 def finding_of(
-    row: Row, database: str, severity: Severity, thresholds: Thresholds, hurts: Hurt
+    row: Row, database: str, severity: Severity, thresholds: Thresholds, hurts: Hurt, remedy: Remedy
 ) -> Finding:
     """Say what is wasted, how that is known, and what would help or tell more."""
     is_index = bool(row["indexrelname"])
     estimated = row["method"] == ESTIMATE
-    helps = "REINDEX CONCURRENTLY gives it back" if is_index else "Only a rewrite gives it back"
-    locks = "" if is_index else ", and VACUUM FULL locks everybody out meanwhile"
     rows = "entries" if is_index else "rows"
     sure = DOUBT if is_doubtful(row) else CONFIDENCE[row["method"]]
-    why = f"{sure} New {rows} fill it again. {helps}{locks}."
+    why = f"{sure} New {rows} fill it again. {remedy.helps}"
+    action, relid = ("measure_bloat", row["relid"]) if estimated else (remedy.action, remedy.relid)
     name = subject_of(row)
     return Finding(
         advisor="bloat",
@@ -124,18 +148,18 @@ def finding_of(
         database_id=row["database_id"],
         relid=row["tablerelid"],
         evidence=evidence_of(row),
-        action="measure_bloat" if estimated else "reindex" if is_index else "",
-        arguments=arguments_of(row, database) if estimated or is_index else {},
+        action=action,
+        arguments=arguments_of(row, database, relid) if action else {},
         score=row["bloat_bytes"] / thresholds["notice_bytes"],
     )
 
 
-def arguments_of(row: Row, database: str) -> dict[str, str]:
+def arguments_of(row: Row, database: str, relid: int) -> dict[str, str]:
     """Return the arguments that name the object."""
     if row["indexrelname"]:
         name = f"{quoted(row['schemaname'])}.{quoted(row['indexrelname'])}"
         return {"database": database, "index": name}
-    return {"database": database, "relid": str(row["relid"])}
+    return {"database": database, "relid": str(relid)}
 
 
 def evidence_of(row: Row) -> tuple[Evidence, ...]:

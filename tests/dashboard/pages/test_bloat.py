@@ -221,3 +221,12 @@ def test_a_measured_target_says_how_it_is_known(embedded, shop, read):
 
     assert "By pgstattuple" in text
     assert "pg_read_all_data" not in text
+
+
+@pytest.mark.parametrize(("version", "offered"), [(180004, False), (190000, True)])
+def test_from_19_on_a_table_can_be_repacked_from_here(shop, read, objects, version, offered):
+    objects(1, bloat_bytes=30 * MB)
+    shop.server_version = version
+    shop.save()
+
+    assert ("<span>Repack<" in read()) is offered

@@ -179,3 +179,12 @@ def test_the_last_scan_is_shown_where_the_server_says_it(read, indexes, shop, ve
     Target.objects.filter(pk=shop.pk).update(server_version=version)
 
     assert ("Last scan" in read()) is shown
+
+
+@pytest.mark.parametrize(("version", "offered"), [(180004, False), (190000, True)])
+def test_from_19_on_it_can_be_repacked_while_it_is_used(shop, read, place, version, offered):
+    shop.server_version = version
+    shop.save()
+    address = reverse("action-new", args=[place["name"], "repack"])
+
+    assert (f'action="{address}"' in read()) is offered

@@ -42,6 +42,23 @@ def test_it_names_the_waste_its_share_and_how_it_is_known():
 
 
 @pytest.mark.parametrize(
+    ("version", "columns", "action", "relid"),
+    [
+        (180004, {}, "", None),
+        (190000, {}, "repack", "16400"),
+        (190000, {"relkind": "t", "relid": 16403}, "repack", "16400"),
+        (190000, {"relkind": "m"}, "", None),
+        (190000, {"method": "estimate"}, "measure_bloat", "16400"),
+    ],
+)
+def test_from_19_on_a_table_is_to_be_repacked_while_it_is_used(version, columns, action, relid):
+    [finding] = advise(ADVISOR, bloat=[bloated(**columns)], server_version=version)
+
+    assert (finding.action, finding.arguments.get("relid")) == (action, relid)
+    assert ("VACUUM FULL locks everybody out" in finding.why) == ("REPACK" not in finding.why)
+
+
+@pytest.mark.parametrize(
     ("waste", "share", "severity"),
     [
         (100 * MB, 30.0, Severity.NOTICE),
