@@ -16,18 +16,20 @@ SELECT h.kind, h.holder, h.datname, h.who, h.application_name, h.state, h.since,
        greatest(pg_catalog.age(h.xid), 0)::bigint AS xmin_age
   FROM (
 SELECT 'session'::text AS kind,
-       a.pid::text AS holder,
+       coalesce(l.pid, a.pid)::text AS holder,
        a.datname::text AS datname,
-       coalesce(a.usename::text, a.backend_type) AS who,
-       a.application_name,
-       a.state,
-       a.xact_start AS since,
+       coalesce(l.usename::text, a.usename::text, a.backend_type) AS who,
+       coalesce(l.application_name, a.application_name) AS application_name,
+       coalesce(l.state, a.state) AS state,
+       coalesce(l.xact_start, a.xact_start) AS since,
        NULL::boolean AS active,
        CASE WHEN pg_catalog.age(a.backend_xid) > coalesce(pg_catalog.age(a.backend_xmin), -1)
             THEN a.backend_xid
             ELSE coalesce(a.backend_xmin, a.backend_xid)
        END AS xid
   FROM pg_catalog.pg_stat_activity AS a
+  LEFT JOIN pg_catalog.pg_stat_activity AS l
+         ON l.pid = a.leader_pid AND a.backend_type = 'REPACK decoding worker'  -- 19
  WHERE a.datname = pg_catalog.current_database()
    AND a.pid <> pg_catalog.pg_backend_pid()
    AND a.backend_type NOT IN ('walsender', 'parallel worker')

@@ -232,3 +232,81 @@ def test_only_the_twenty_oldest_of_a_database_are_read(
     assert str(sessions[0].info.backend_pid) in found
     assert str(sessions[-1].info.backend_pid) not in found
     assert len(found) <= 20
+
+
+@pytest.mark.pg(">=19")
+def test_a_repack_with_its_worker_and_slot_is_one_holder(
+    server: Server,
+    watch: Callable[..., Target],
+    live: Live,
+    background: Callable[..., Any],
+    eventually: Callable[..., None],
+    worker_id: str,
+) -> None:
+    target, name = watch(server), f"repacked_{worker_id}"
+    setup = live(server, user="owner", dbname="shop")
+    setup.execute(f"DROP TABLE IF EXISTS {name}")
+    setup.execute(f"CREATE TABLE {name} (id int PRIMARY KEY)")
+    reader = live(server, user="owner", dbname="shop", autocommit=False)
+    reader.execute(f"SELECT FROM {name}")  # its swap waits for this
+    session = live(server, user="owner", dbname="shop", application_name="repacking")
+    background(session, f"REPACK (CONCURRENTLY) {name}")
+    watching = live(server)
+    eventually(
+        lambda: watching.execute(
+            "SELECT 1 FROM pg_stat_progress_repack WHERE phase = 'catch-up'"
+        ).fetchone()
+    )
+    burn(server, 5)
+
+    found = holders(target)
+    [oldest] = watching.execute(
+        "SELECT max(age(catalog_xmin)) FROM pg_replication_slots WHERE plugin = 'pgrepack'"
+    ).fetchone() or [None]
+    reader.rollback()
+
+    assert set(found) == {("session", str(session.info.backend_pid))}
+    [row] = found.values()
+    assert (row["application_name"], row["xmin_age"]) == ("repacking", oldest)
+
+
+def test_a_parallel_query_and_its_workers_are_one_holder(
+    server: Server,
+    watch: Callable[..., Target],
+    live: Live,
+    background: Callable[..., Any],
+    eventually: Callable[..., None],
+) -> None:
+    target = watch(server)
+    session = live(server, user="owner", dbname="shop")
+    for setting in ("parallel_setup_cost = 0", "parallel_tuple_cost = 0"):
+        session.execute(f"SET {setting}")
+    session.execute("SET min_parallel_table_scan_size = 0")
+    session.execute("DROP TABLE IF EXISTS parallel_held")
+    session.execute(
+        "CREATE TABLE parallel_held AS SELECT g AS id FROM generate_series(1, 20000) AS g"
+    )
+    session.execute("ANALYZE parallel_held")
+    watching = live(server)
+    background(
+        session,
+        "SELECT count(*) FROM parallel_held AS a, parallel_held AS b WHERE sqrt(a.id + b.id) < 0",
+    )
+    eventually(
+        lambda: watching.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE leader_pid = %s", [session.info.backend_pid]
+        ).fetchone(),
+        seconds=30,
+    )
+    burn(server, 5)
+
+    found = holders(target)
+    workers = watching.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE leader_pid = %s AND backend_xmin IS NOT NULL",
+        [session.info.backend_pid],
+    ).fetchone()
+    watching.execute("SELECT pg_cancel_backend(%s)", [session.info.backend_pid])
+
+    assert workers is not None
+    assert workers[0] > 0
+    assert set(found) == {("session", str(session.info.backend_pid))}
