@@ -143,6 +143,8 @@ class Samples:
     databases: Sequence[Row] = ()
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
     bloat: Sequence[Row] = ()
+    logins: Sequence[Row] = ()  # roles whose password expires
+    roles: Mapping[str, str] = field(default_factory=dict)  # {collector, operator: rolname}
     next_xid: int | None = None  # 64 bit
     # What takes hours of history is read by workers alone (monitors/recent.py).
     rates: Rates = field(default_factory=dict)

@@ -274,6 +274,7 @@ def samples_of(
     long_ago = old_enough(now, shortest(targets, fleet))
     holders = held(latest("horizon", ids, long_ago), now) if "horizon" in probes else {}
     bloated = bloat_of(targets, names, fleet) if "bloat" in probes else {}
+    logins = latest("logins", ids) if "logins" in probes else {}
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
@@ -287,6 +288,7 @@ def samples_of(
             burn=burns.get(target.pk, {}),
             next_xid=next_xid(databases.get(target.pk, ())),
             bloat=bloated.get(target.pk, ()),
+            logins=logins.get(target.pk, ()),
         )
         for target in targets
     }
@@ -359,6 +361,7 @@ def samples_at(target: Target, at: datetime) -> Samples:
         databases=databases,
         burn=burn_at(target, at),
         next_xid=next_xid(databases),
+        logins=series.at("logins", target.pk, at),
         bloat=[
             row
             for row in series.at("bloat", target.pk, at)
@@ -383,6 +386,11 @@ def facts_of(target: Target, names: Mapping[int, Mapping[int, str]]) -> dict[str
         "reserved_connections": target.reserved_connections,
         "in_recovery": target.in_recovery,
         "database_names": names.get(target.pk, {}),
+        "roles": {
+            use: role
+            for use, role in (("collector", target.user), ("operator", target.operator_user))
+            if role
+        },
     }
 
 

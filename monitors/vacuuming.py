@@ -15,6 +15,7 @@ from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.history import objects, series
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
+from monitors.pg.relations import FIRST_USER_OID
 
 QUEUE_COLUMNS = (
     "position",
@@ -141,7 +142,8 @@ def state_of(target: Target, at: datetime | None = None) -> State:
     databases = visited_of(target, at)
     tables = Objects("tables", target.pk, at)
     workers = workers_of(target, at, settings, running, databases)
-    rows = near_due(tables, settings, target.server_version, databases)
+    catalogs = Objects("catalogs", target.pk, at)
+    rows = near_due(tables, catalogs, settings, target.server_version, databases)
     watched = [row for row in rows if row["database_id"] in databases.ours]
     left = autovacuum_queue.left_of(watched, settings, target.server_version)
     queue = queue_of(
@@ -287,11 +289,12 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
 
 def near_due(
     tables: Objects,
+    catalogs: Objects,
     settings: Mapping[str, str],
     server_version: int | None,
     databases: Databases,
 ) -> list[Line]:
-    """Return the tables that may be due, TOAST tables with their main tables.
+    """Return the tables and catalogs that may be due, TOAST tables with their main tables.
 
     Of ten thousand tables most are far from due, and the database leaves them out.
     """
@@ -307,9 +310,14 @@ def near_due(
     if toast:
         rows = tables.rows(objects.among_keys(toast), without=NOT_NEEDED)
         found += [row for row in rows if (row["database_id"], row["relid"]) not in known]
+    beside = catalogs.rows(near)
+    listed = {(row["database_id"], row["relid"]) for row in found}
+    found += [row for row in beside if (row["database_id"], row["relid"]) not in listed]
     alone = [(row["database_id"], row["relid"]) for row in found if row["relkind"] == "t"]
     if alone:
         mains = tables.rows(objects.among_keys(alone, "toastrelid"), without=NOT_NEEDED)
+        mains += catalogs.rows(objects.among_keys(alone, "toastrelid"))
+        known = {(row["database_id"], row["relid"]) for row in found}
         found += [row for row in mains if (row["database_id"], row["relid"]) not in known]
     return found
 
@@ -426,6 +434,7 @@ def line_of(
         "table": table_name(row) if row["relname"] else str(row["relid"]),
         "toast_of": table_name(main) if main else None,
         "main_relid": main["relid"] if main else row["relid"],
+        "is_catalog": is_catalog(row),
         "state": "running" if work else "waiting",
         "does": " and ".join(
             word
@@ -453,6 +462,12 @@ def line_of(
         "expected_start_at": None,
         "expected_seconds": None if None in parts else sum(part or 0.0 for part in parts),
     }
+
+
+def is_catalog(row: Row) -> bool:
+    """Tell whether a table is the server's own: it has no page."""
+    own = row["schemaname"] in {"pg_catalog", "information_schema"}
+    return own or row["relid"] < FIRST_USER_OID
 
 
 def running_of(target: Target, at: datetime | None, settings: Mapping[str, str]) -> list[Line]:

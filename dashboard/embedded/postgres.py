@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -165,7 +166,8 @@ class Cluster:
         told = subprocess.run(
             [self.programs / "postgres", "--version"], capture_output=True, text=True, check=True
         )
-        major = told.stdout.split()[-1].partition(".")[0]
+        # postgres (PostgreSQL) 18.6, or 19rc1 (Debian 19~rc1-1)
+        [major] = re.findall(r"\(PostgreSQL\) (\d+)", told.stdout)
         if made_by != major:
             message = (
                 f"{self.data} was made by PostgreSQL {made_by}, and this Howdah brings {major}. Start the"

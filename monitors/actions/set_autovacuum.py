@@ -66,20 +66,21 @@ def whole(name: str, low: int, high: int, text: str, *, since: int = 0) -> Param
     )
 
 
-def decimal(name: str, text: str) -> Parameter:
-    """Return a storage option from 0 to 100 with decimals."""
+def decimal(name: str, text: str, *, high: int = 100, since: int = 0) -> Parameter:
+    """Return a storage option from 0 to 100 or less with decimals."""
     return Parameter(
         name=name,
         kind=Kind.NUMBER,
         minimum=0,
-        maximum=100,
+        maximum=high,
         help=text,
         resets=True,
         option=True,
+        since=since,
     )
 
 
-# PostgreSQL's own bounds: src/backend/access/common/reloptions.c of 14 to 18.
+# PostgreSQL's own bounds: src/backend/access/common/reloptions.c of 14 to 19.
 SHARED = (
     switch(
         "autovacuum_enabled", "whether autovacuum works on it; against wraparound it always does"
@@ -124,11 +125,31 @@ SHARED = (
         option=True,
     ),
     switch("vacuum_truncate", "whether a vacuum gives empty pages at the end back to the disk"),
+    decimal(
+        "vacuum_max_eager_freeze_failure_rate",
+        "share of all-visible pages that may be read in vain to freeze them early; 0: none is read",
+        high=1,
+        since=18,
+    ),
 )
 """Options of a table and of its TOAST table."""
 OWN = (
     whole("autovacuum_analyze_threshold", 0, INT_MAX, "changed rows, before the share is added"),
     decimal("autovacuum_analyze_scale_factor", "changed rows as a share of all"),
+    whole(
+        "autovacuum_parallel_workers",
+        -1,
+        1024,
+        "workers for its indexes, of autovacuum_max_parallel_workers; \N{MINUS SIGN}1: as the server says",
+        since=19,
+    ),
+    whole(
+        "log_autoanalyze_min_duration",
+        -1,
+        INT_MAX,
+        "log analyzes that took so many ms, \N{MINUS SIGN}1: none",
+        since=19,
+    ),
     whole("fillfactor", 10, 100, "how full new pages get, in percent"),
 )
 TOAST = tuple(

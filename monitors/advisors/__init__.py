@@ -17,6 +17,7 @@ from monitors.advisors import (
     long_running,
     multi_pass_vacuum,
     partitioned_unanalyzed,
+    password_expires,
     pending_restart,
     stale_statistics,
     toast_trouble,
@@ -44,5 +45,6 @@ ADVISORS: tuple[Advisor, ...] = (
     hot_ratio_low.ADVISOR,
     bloat.ADVISOR,
     fsync_off.ADVISOR,
+    password_expires.ADVISOR,
     pending_restart.ADVISOR,
 )

@@ -6,9 +6,11 @@ from monitors.probe import Probe
 from monitors.probes import (
     activity,
     bloat,
+    catalogs,
     databases,
     horizon,
     indexes,
+    logins,
     progress,
     sessions,
     settings,
@@ -27,4 +29,6 @@ PROBES: tuple[Probe, ...] = (
     indexes.PROBE,
     bloat.PROBE,
     settings.PROBE,
+    logins.PROBE,
+    catalogs.PROBE,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
-from monitors import autovacuum_queue
+from monitors import autovacuum_queue, vacuuming
 from monitors.autovacuum_queue import Visited
 from monitors.models import HISTORY
 from monitors.snapshot import take_now
@@ -367,3 +368,53 @@ def test_our_scores_are_those_of_the_reference_sql(server, watch, eventually):
 def max_of(mains, toast):
     """Return the oid of a TOAST table's main table, which is in its name."""
     return mains[toast]["relid"]
+
+
+CHURN = """
+DO $$ BEGIN FOR i IN 1..1500 LOOP
+  CREATE FUNCTION due() RETURNS int LANGUAGE sql AS 'SELECT 1';
+  DROP FUNCTION due();
+END LOOP; END $$
+"""
+BURN = "DO $$ BEGIN FOR i IN 1..100100 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+
+
+@pytest.mark.fleet
+@pytest.mark.django_db
+def test_catalogs_and_empty_toast_tables_are_in_the_queue(server, watch):
+    """What the server takes beside the tables; 19 says itself what that is."""
+    with server.connect(dbname="shop") as session:
+        session.execute("DROP TABLE IF EXISTS aged")
+        session.execute("CREATE TABLE aged (body text)")
+        session.execute("ALTER TABLE aged SET (toast.autovacuum_freeze_max_age = 100000)")
+        session.execute(CHURN)
+        session.execute(BURN)
+        session.execute("ANALYZE aged")
+        if server.major >= 15:
+            session.execute("SELECT pg_stat_force_next_flush()")
+        [toast] = session.execute(
+            "SELECT reltoastrelid::bigint FROM pg_class WHERE oid = 'aged'::regclass"
+        ).fetchone()
+        target = watch(server)
+        take_now(target)
+        target.refresh_from_db()
+        due = {line["relid"]: line for line in vacuuming.state_of(target).queue}
+        past = {line["relid"] for line in vacuuming.state_of(target, timezone.now()).queue}
+        scores = {}
+        if server.major >= 19:
+            scores = dict(
+                session.execute(
+                    "SELECT relid::bigint, score FROM pg_stat_autovacuum_scores"
+                    " WHERE do_vacuum OR do_analyze"
+                ).fetchall()
+            )
+        session.execute("DROP TABLE aged")
+
+    catalogs = [line for line in due.values() if line["schemaname"] == "pg_catalog"]
+    assert "pg_proc" in {line["relname"] for line in catalogs}
+    assert all(line["is_catalog"] for line in catalogs)
+    assert (due[toast]["toast_of"], due[toast]["for_wraparound"]) == ("public.aged", True)
+    assert not due[toast]["is_catalog"]
+    assert set(due) == past
+    for relid, score in scores.items():
+        assert due[relid]["score"] == pytest.approx(score, rel=0.05, abs=0.05), due[relid]["table"]

@@ -84,6 +84,10 @@ FOUND: dict[str, dict[str, Any]] = {
         ],
     },
     "fsync_off": {"settings": {"fsync": "off"}},
+    "password_expires": {
+        "logins": [{"rolname": "watcher", "rolvaliduntil": later(24)}],
+        "roles": {"collector": "watcher"},
+    },
     "pending_restart": {"settings": {"pending_restart": "wal_level"}},
 }  # fmt: skip
 """Facts in which each advisor finds something."""
@@ -132,7 +136,11 @@ def test_every_finding_says_when_it_hurts_or_why_that_is_not_told(advisor, histo
 @pytest.mark.parametrize("per_second", [-1, 0])
 def test_without_growth_no_date_lies_ahead(advisor, per_second):
     told = {**facts_at(per_second, 10**6), **FOUND[advisor.name]}
-    by_the_clock = {"idle_in_transaction", "long_running"}  # they know it without a rate
+    by_the_clock = {
+        "idle_in_transaction",
+        "long_running",
+        "password_expires",
+    }  # they know it without a rate
 
     for one in advisor.advise(samples(**told), advisor.defaults):
         ahead = one.hurts_at is not None and one.hurts_at > NOW

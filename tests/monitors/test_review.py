@@ -154,7 +154,7 @@ def test_the_same_is_found_for_many_targets_with_as_many_queries(
     take_now(target)
     take_now(other)
 
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         found = review.findings_of([target, other])
 
     assert len(about(found[target.pk], neglected)) == 1

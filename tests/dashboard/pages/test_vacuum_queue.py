@@ -38,6 +38,7 @@ def tables(shop, place):
         "database_id", "relfrozenxid", "relminmxid", "since_at", "changed_at"
     )[0]
     latest.filter(target_id=shop.pk).exclude(relid=place["relid"]).delete()
+    HISTORY["catalogs"].latest._default_manager.filter(target_id=shop.pk).delete()
 
     def add(relid: int, **fields):
         values = {
@@ -244,3 +245,24 @@ def test_it_draws_the_busy_workers_beside_how_many_there_may_be(queue, vacuuming
     [limit] = chart["lines"]
     assert limit["value"] == int(shop.settings["autovacuum_max_workers"])
     assert limit["always"] is True
+
+
+def test_a_catalog_is_queued_without_a_page(queue, tables, shop, place):
+    """Nobody vacuums it by hand: it stands in the queue, and leads nowhere."""
+    tables(1, n_dead_tup=900)
+    like = (
+        HISTORY["tables"]
+        .latest._default_manager.filter(relid=place["relid"])
+        .values("database_id", "relfrozenxid", "relminmxid", "since_at", "changed_at")[0]
+    )
+    HISTORY["catalogs"].latest._default_manager.create(
+        target_id=shop.pk, relid=1255, schemaname="pg_catalog", relname="pg_proc", relkind="r",
+        reltuples=1000.0, relpages=10, n_dead_tup=900, n_ins_since_vacuum=0, toastrelid=0,
+        n_mod_since_analyze=0, pg_class_ctid="(0,0)", **like,
+    )  # fmt: skip
+
+    text = queue()
+
+    assert '<span class="name">pg_catalog.pg_proc</span>' in text
+    assert text.index("pg_catalog.pg_proc") < text.index("public.t1")
+    assert f"/databases/{place['datid']}/tables/1255/" not in text

@@ -105,7 +105,11 @@ def test_a_toast_table_comes_with_its_main_table(shop: Target) -> None:
     settings = {"autovacuum_vacuum_threshold": "-1", "autovacuum_vacuum_scale_factor": "0"}
 
     rows = vacuuming.near_due(
-        tables, settings, shop.server_version, vacuuming.visited_of(shop, None)
+        tables,
+        Objects("catalogs", shop.pk),
+        settings,
+        shop.server_version,
+        vacuuming.visited_of(shop, None),
     )
 
     [main] = [one for one in rows if one["relname"] == "Half 50%"]
