@@ -309,16 +309,17 @@ def clean_timestamp(name: str, text: str) -> str:
     without its zone would never match, or match the wrong one.
     """
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        given = datetime.fromisoformat(text)
+        moment = given.astimezone(UTC) if given.tzinfo else None
+    except (ValueError, OverflowError):  # the last hours of the year 9999 are no date in UTC
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None:
         message = (
             f"{name} is a time as the server writes it, with microseconds and zone"
             f" (2026-01-31 09:30:00.123456+00), not {text[:40]!r}."
         )
         raise InvalidArguments(message)
-    return moment.astimezone(UTC).isoformat(" ", "microseconds")
+    return moment.isoformat(" ", "microseconds")
 
 
 CLEAN: dict[Kind, Callable[[str, str], str]] = {

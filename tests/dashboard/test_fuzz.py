@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -126,10 +127,12 @@ def undone() -> Iterator[None]:
 
 def failure_of(client: Client, method: str, address: str, body: str = "", **more: Any) -> str:
     """Ask, and return what failed; '' for every answer but 500."""
+    kept = copy(client.cookies)  # logging out is undone too
     with undone():
         answer = client.generic(
             method, address, body, content_type="application/x-www-form-urlencoded", **more
         )
+        client.cookies = kept
         if answer.status_code != 500:
             return ""
         error = answer.exc_info[1]  # type: ignore[attr-defined]
@@ -169,12 +172,15 @@ def test_no_parameter_of_a_query_is_a_500(
 def test_no_field_of_a_form_is_a_500(
     addresses: dict[str, str], admin: Client, asked: set[str]
 ) -> None:
-    failed = set()
+    failed, seen = set(), Counter[str]()
     for address, fields in every_form(addresses, admin).items():
         asked.clear()
         failure_of(admin, "POST", address)
         failure_of(admin, "POST", address, urlencode(fields, doseq=True))
+        seen.update(asked | set(fields))
         for word in sorted(asked | set(fields)):
+            if seen[word] > MOST_PAGES and not EVERYTHING:
+                continue
             rest = urlencode({key: fields[key] for key in fields if key != word}, doseq=True)
             for query in words_for(word, turn_of(address, word)):
                 if reason := failure_of(admin, "POST", address, f"{rest}&{query}"):
