@@ -23,6 +23,8 @@ FAILURES_TO_OPEN = 3
 BACK_OFF_MINUTES = (1, 2, 4, 8, 15)
 DENIED_AGAIN = timedelta(hours=1)
 AT_ONCE = 200
+FAILING_A_SLOT = 4
+"""So many leases of targets that did not answer, or never yet, are tried at once by a worker of 16 threads."""
 
 
 def budget_of(kind: str) -> float:
@@ -56,13 +58,16 @@ def claim_due(now: datetime) -> list[Lease]:
 
     A lease that another worker holds is due again only when its claim has
     expired. One stays with the worker that has its connections; where that
-    worker is gone another takes it over.
+    worker is gone another takes it over. Of targets whose last read failed, or
+    that were never reached, only a few are tried at a time: each may take a thread for seconds.
     """
     slots = live_slots(now)
     if not slots:
         return []
+    failed = Lease.objects.filter(failures__gt=0).values("target_id")
+    failing = Q(target__in=failed) | Q(target__server_version__isnull=True)
     with transaction.atomic():
-        leases = list(
+        due = (
             Lease.objects.select_for_update(skip_locked=True, of=("self",))
             .filter(
                 Q(claim__isnull=True) | Q(expires_at__lt=now),
@@ -72,8 +77,11 @@ def claim_due(now: datetime) -> list[Lease]:
                 target__kind=Target.Kind.POSTGRES,
             )
             .select_related("target")
-            .order_by("due_at")[:AT_ONCE]
+            .order_by("due_at")
         )
+        tried = Lease.objects.filter(failing, claim__isnull=False, expires_at__gte=now).count()
+        room = max(FAILING_A_SLOT * len(slots) - tried, 0)
+        leases = [*due.exclude(failing)[:AT_ONCE], *due.filter(failing)[:room]]
         for lease in leases:
             lease.claim = uuid.uuid4()
             lease.expires_at = now + timedelta(seconds=budget_of(lease.kind)) + GRACE

@@ -19,7 +19,14 @@ def make_targets(count: int, **fields: object) -> list[Target]:
     environment, _ = Environment.objects.get_or_create(name="development")
     return [
         Target.objects.create(
-            name=f"t-{number}", host="127.0.0.1", user="c", environment=environment, **fields
+            **{
+                "name": f"t-{number}",
+                "host": "127.0.0.1",
+                "user": "c",
+                "environment": environment,
+                "server_version": 180004,
+                **fields,
+            }
         )
         for number in range(count)
     ]
@@ -114,6 +121,27 @@ def test_two_beats_at_once_claim_each_lease_once() -> None:
         thread.join()
 
     assert sorted(claimed) == sorted(Lease.objects.values_list("pk", flat=True))
+
+
+@pytest.mark.django_db
+def test_targets_that_do_not_answer_leave_the_threads_to_the_others() -> None:
+    alive()
+    targets = ready(30)
+    dead = {target.pk for target in targets[:20]}
+    # One lease has failed, the other one of the same target would too; or nobody ever answered.
+    Lease.objects.filter(target_id__in=[*dead][:10], kind="fast").update(failures=1)
+    Target.objects.filter(pk__in=[*dead][10:]).update(server_version=None)
+    Lease.objects.filter(target_id__in=dead).update(due_at=NOW - timedelta(seconds=5))
+
+    first = schedule.claim_due(NOW)
+    again = schedule.claim_due(NOW)
+
+    assert len([lease for lease in first if lease.target_id not in dead]) == 20
+    tried = [lease for lease in first if lease.target_id in dead]
+    assert len(tried) == schedule.FAILING_A_SLOT
+    assert again == []
+    schedule.release(tried[0], NOW, reached=False)
+    assert [lease.target_id in dead for lease in schedule.claim_due(NOW)] == [True]
 
 
 @pytest.mark.django_db
