@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import logging
 import selectors
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from monitors.pg.errors import Unreachable, refusal
+
+log = logging.getLogger(__name__)
 
 DEFAULT, VERBOSE = 1, 2
 OVER = frozenset({pq.PollingStatus.OK, pq.PollingStatus.FAILED})
@@ -69,21 +72,39 @@ def wait(fileno: int, status: int, seconds: float) -> None:
 
 
 def set_verbosity(pgconn: pq.abc.PGconn, verbosity: int) -> None:
-    """Say how much libpq puts into a connection's messages."""
-    libpq().PQsetErrorVerbosity(pgconn.pgconn_ptr, verbosity)  # type: ignore[attr-defined]
+    """Say how much libpq puts into a connection's messages, where that can be told to it."""
+    library = libpq()
+    if library is not None:
+        library.PQsetErrorVerbosity(pgconn.pgconn_ptr, verbosity)  # type: ignore[attr-defined]
 
 
 @functools.cache
-def libpq() -> ctypes.CDLL:
-    """Return the very library that psycopg uses; raises OSError where it can't be found."""
-    library = ctypes.CDLL(library_path())
+def libpq() -> ctypes.CDLL | None:
+    """Return the very library that psycopg uses, None where it can't be found.
+
+    Then a refusal is told in the server's own words.
+    """
+    try:
+        library = ctypes.CDLL(library_path())
+    except OSError as error:
+        log.warning("libpq is not found, so refusals are told in the server's words: %s", error)
+        return None
     library.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
     return library
 
 
 def library_path() -> str:
-    """Return the file of psycopg's libpq: its wheel's own, else the system's."""
-    found = importlib.util.find_spec("psycopg_binary") if pq.__impl__ == "binary" else None
+    """Return the file of psycopg's libpq: its wheel's own, or the system's where that is used.
+
+    Never another one: it would be given a connection of which it knows nothing.
+    Raises OSError.
+    """
+    if pq.__impl__ != "binary":
+        return str(pq.misc.find_libpq_full_path())
+    found = importlib.util.find_spec("psycopg_binary")
     folder = Path(found.origin).parent if found and found.origin else None
     paths = [path for pattern in LIBRARIES for path in folder.glob(pattern)] if folder else []
-    return str(paths[0]) if paths else str(pq.misc.find_libpq_full_path())
+    if not paths:
+        message = "psycopg's wheel has no libpq of its own where it usually is"
+        raise OSError(message)
+    return str(paths[0])
