@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
 
-from dashboard.table_rows import databases_of, rows_at
+from dashboard.table_rows import databases_of, read_at_of, rows_at
 from monitors.advisor import Finding, quoted
 from monitors.bloat import MEASURED, is_doubtful
 from monitors.history import objects, series
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
 from monitors.history.window import Window
-from monitors.models import HISTORY, Database, ProbeState, Target
+from monitors.models import HISTORY, Database, Target
 
 COLUMNS = (
     "database",
@@ -115,13 +114,6 @@ def objects_of(target: Target, window: Window) -> Objects:
     return Objects("bloat", target.pk, None if window.is_live else window.end)
 
 
-def read_at_of(target: Target) -> dict[int, datetime]:
-    """Return when each database was last read, by our own id."""
-    states = ProbeState.objects.filter(target=target, probe="bloat", database__isnull=False)
-    read = states.values_list("database_id", "taken_at")
-    return {database_id: taken_at for database_id, taken_at in read if taken_at}
-
-
 def growth_of(target: Target, window: Window) -> Grown:
     """Return {(database id, relid): growth} of what changed in a window."""
     return growth("bloat", target.pk, window, "bloat_bytes", by="method")
@@ -155,7 +147,7 @@ def completed(
     not known) and `level`. `measured` are the databases where pgstattuple works.
     """
     databases = databases_of(target, window)
-    read_at = read_at_of(target)
+    read_at = read_at_of(target, window, "bloat")
     levels = levels_of(findings)
     found = [
         bloat_row(row, databases[row["database_id"]], grown, read_at)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from monitors import review, unknowns
 from monitors.advisor import Finding, Severity
 from monitors.history import series
-from monitors.history.freshness import STALE_INTERVALS, interval_of
+from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.standing import is_stale
@@ -112,8 +112,10 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
     called well; '' where it can). What was not read is None.
     """
     states = {
-        state.target_id: state
-        for state in ProbeState.objects.filter(target__in=targets, probe=WATCHED)
+        state.target_id: as_read(state, window)
+        for state in ProbeState.objects.filter(target__in=targets, probe=WATCHED).select_related(
+            "target"
+        )
     }
     sessions = rows_of("sessions", targets, window)
     databases = rows_of("databases", targets, window)
@@ -182,6 +184,14 @@ def level_of(row: Row) -> str:
     return str(row["worst_level"])
 
 
+def as_read(state: ProbeState, window: Window) -> ProbeState:
+    """Return where the probe stands with the times of its last good read by the window's end."""
+    if not window.is_live:
+        read = clocks(state.target, WATCHED, window.end).get(0)
+        state.taken_at, state.target_at = read or (None, None)
+    return state
+
+
 def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -> Row:
     """Return what is read of one target."""
     usable = usable_connections(target)
@@ -232,7 +242,7 @@ def longest(row: Row, state: ProbeState | None, window: Window) -> float | None:
     start = row["oldest_xact_start"]
     if start is None:
         return None
-    read_at = state.target_at if window.is_live and state else window.end
+    read_at = state.target_at if state else None
     return max(0.0, (read_at - start).total_seconds()) if read_at else None
 
 
@@ -244,7 +254,7 @@ def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
     """
     read_at = state.taken_at if state else None
     if not window.is_live:
-        return {"state": "past", "since": None, "reason": "", "read_at": window.end}
+        return {"state": "past", "since": None, "reason": "", "read_at": read_at}
     if not target.enabled:
         return {"state": "disabled", "since": None, "reason": "", "read_at": read_at}
     if state is None or not state.state:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from dashboard.table_rows import rows_at
+from dashboard.table_rows import read_at_of, rows_at
 from monitors import horizon
 from monitors.advisor import marked
 from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
-from monitors.models import ProbeState, Snapshot, Target
+from monitors.models import Snapshot, Target
 
 COLUMNS = (
     "kind",
@@ -54,8 +54,7 @@ def holders_of(target: Target, window: Window) -> list[Row]:
         (row["pid"], row["backend_start"]): row
         for row in marked(rows_at("activity", target, window), target.logins)
     }
-    state = ProbeState.objects.filter(target=target, probe="horizon").first()
-    read_at = state.taken_at if state is not None else None
+    read_at = read_at_of(target, window, "horizon").get(0)
     return [
         holder_row(
             dict(row),
@@ -64,7 +63,7 @@ def holders_of(target: Target, window: Window) -> list[Row]:
             target,
             now,
         )
-        | {"read_at": read_at if window.is_live else row["changed_at"]}
+        | {"read_at": read_at}
         for row in holders
     ]
 

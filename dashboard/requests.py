@@ -17,7 +17,7 @@ from django_htmx.middleware import HtmxDetails
 
 from dashboard import export, frame
 from dashboard.source import source_of
-from monitors import access, audit
+from monitors import access, audit, past
 from monitors.advisor import Finding
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target
@@ -25,6 +25,7 @@ from monitors.models import Target
 DEFAULT_WINDOW = "1h"
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 """Beyond these a window can't be reckoned with."""
+SAFE = frozenset({"GET", "HEAD"})
 
 
 class PageRequest(HttpRequest):
@@ -37,7 +38,7 @@ class PageRequest(HttpRequest):
 def get_target(request: PageRequest, name: str, permission: str = "view") -> Target:
     """Return the target; raise Http404 where the person may not even know of it.
 
-    Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
+    For a page that shows the past it is the target as it was then. Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
     """
     try:
         if permission == "manage_targets":
@@ -48,7 +49,8 @@ def get_target(request: PageRequest, name: str, permission: str = "view") -> Tar
     if permission != "view":
         source = request.META.get("REMOTE_ADDR", "")
         access.require(request.user, permission, target, source=source)
-    return target
+    window = window_of(request) if request.method in SAFE else None
+    return target if window is None or window.is_live else past.as_of(target, window.end)
 
 
 def moment_of(text: str) -> datetime:

@@ -51,9 +51,12 @@ Row = dict[str, Any]
 
 
 def runs_in(target: Target, window: Window) -> QuerySet[VacuumRun]:
-    """Return the runs that ended in a window, newest first."""
+    """Return the runs that ended in a window and were known at its end, newest first."""
     return VacuumRun.objects.filter(
-        target_id=target.pk, ended_at__gte=window.start, ended_at__lt=window.end
+        target_id=target.pk,
+        ended_at__gte=window.start,
+        ended_at__lt=window.end,
+        seen_at__lte=window.end,
     ).order_by("-ended_at", "-pk")
 
 

@@ -12,9 +12,10 @@ from django.utils import timezone
 
 from dashboard.listing import Row
 from dashboard.requests import PageRequest, get_target, moment_of
+from dashboard.table_rows import read_at_of
 from monitors import configuration, setting
 from monitors.history.window import Window
-from monitors.models import ProbeState, Target
+from monitors.models import Target
 from monitors.review import LEVELS, Verdict
 from monitors.settings_advice import Advice
 
@@ -50,8 +51,7 @@ FILTERS = {
 def settings_at(target: Target, window: Window) -> list[Row]:
     """Return the settings as of a window's end, with what is worked out from each."""
     rows = configuration.settings_of(target, None if window.is_live else window.end)
-    state = ProbeState.objects.filter(target=target, probe="settings").first()
-    read_at = state.taken_at if state and window.is_live else window.end
+    read_at = read_at_of(target, window, "settings").get(0)
     return [row_of(row, read_at) for row in rows]
 
 

@@ -12,9 +12,10 @@ from django.db.models import Max
 from monitors import autovacuum, due
 from monitors.advisor import Finding, table_name
 from monitors.history import objects, series
+from monitors.history.freshness import read_at
 from monitors.history.objects import Objects, Term
 from monitors.history.window import Window
-from monitors.models import HISTORY, Database, ProbeState, Target
+from monitors.models import HISTORY, Database, Target
 
 COLUMNS = (
     "database",
@@ -110,10 +111,10 @@ def completed(
     Keys: `COLUMNS`, the columns of the latest rows, and for the page `datid`, `table` (quoted
     as PostgreSQL would), `level`, and when autovacuum acts on it (`add_limits`).
     """
-    databases, read_at = databases_of(target, window), read_at_of(target)
+    databases, read = databases_of(target, window), read_at_of(target, window)
     next_xid, levels = newest_xid(target, window), levels_of(findings)
     found = [
-        table_row(row, databases[row["database_id"]], target, read_at, next_xid)
+        table_row(row, databases[row["database_id"]], target, read, next_xid)
         for row in rows
         if row["database_id"] in databases
     ]
@@ -124,16 +125,14 @@ def completed(
     return found
 
 
-def read_at_of(target: Target) -> dict[int, datetime]:
-    """Return when each database was last read, by our own id."""
-    states = ProbeState.objects.filter(target=target, probe="tables", database__isnull=False)
-    read = states.values_list("database_id", "taken_at")
-    return {database_id: taken_at for database_id, taken_at in read if taken_at}
+def read_at_of(target: Target, window: Window, probe_name: str = "tables") -> dict[int, datetime]:
+    """Return when each database was last read by the window's end, by our own id."""
+    return read_at(target, probe_name, None if window.is_live else window.end)
 
 
 def orders_of(target: Target, window: Window) -> dict[str, Term]:
     """Return what our database can order tables by."""
-    databases, read_at = databases_of(target, window), read_at_of(target)
+    databases, read = databases_of(target, window), read_at_of(target, window)
     by_name = sorted(databases, key=lambda pk: databases[pk].datname.casefold())
     plain = (
         "relid",
@@ -152,7 +151,7 @@ def orders_of(target: Target, window: Window) -> dict[str, Term]:
         **{name: objects.text_of(name) for name in ("schemaname", "relname")},
         "table": objects.name_of("schemaname", "relname"),
         "database": objects.place_in("database_id", by_name),
-        "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
+        "read_at": objects.place_in("database_id", sorted(read, key=lambda pk: read[pk])),
         "dead_pct": objects.share("n_dead_tup", "n_live_tup"),
         "xid_age": objects.age(
             "relfrozenxid", newest_xid(target, window), autovacuum.FIRST_NORMAL_XID

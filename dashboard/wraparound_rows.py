@@ -13,7 +13,7 @@ from monitors.advisor import quoted, table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
 from monitors.history.window import Window
-from monitors.models import HISTORY, ProbeState, Target
+from monitors.models import HISTORY, Target
 from monitors.wraparound import Burn, Errors, Forecast, Freezing, Limits
 
 KINDS = ("xid", "mxid")
@@ -100,8 +100,7 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
 
     An invalid one has no age that counts: the server leaves it out, too.
     """
-    state = ProbeState.objects.filter(target=target, probe="databases").first()
-    read_at = state.taken_at if state is not None else None
+    read_at = table_rows.read_at_of(target, window, "databases").get(0)
     rows = [
         {
             **{f"{kind}_{word}": value for kind in KINDS for word, value in burn_words(readings[kind])},
@@ -118,7 +117,7 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
             **{name: row[name] for name in DATABASE_STATES},
             "invalid": wraparound.is_invalid(row),
             "drop": f"DROP DATABASE {quoted(row['datname'] or '')};",
-            "read_at": read_at if window.is_live else row["changed_at"],
+            "read_at": read_at,
         }
         for row in table_rows.rows_at("databases", target, window)
     ]  # fmt: skip
@@ -242,7 +241,10 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     as PostgreSQL would), label, own (an option of its own lowers a limit). A TOAST table whose
     main table is not known is left out.
     """
-    databases, read_at = table_rows.databases_of(target, window), table_rows.read_at_of(target)
+    databases, read_at = (
+        table_rows.databases_of(target, window),
+        table_rows.read_at_of(target, window),
+    )
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
     toast = {(row["database_id"], row["relid"]) for row in rows if row["relkind"] == "t"}
     if alone := toast - mains.keys():
@@ -276,7 +278,7 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
             "own": False,
             "last_vacuum": row["last_vacuum"],
             "last_autovacuum": row["last_autovacuum"],
-            "read_at": read_at.get(row["database_id"]) if window.is_live else row["changed_at"],
+            "read_at": read_at.get(row["database_id"]),
         }
         ages = {
             "xid": autovacuum.xid_age(newest["xid"], row["relfrozenxid"]),

@@ -16,7 +16,8 @@ from django.utils import timezone
 from monitors import access, audit, review, thresholds
 from monitors.advisor import Advisor, Finding, Severity, spelled
 from monitors.advisors import ADVISORS
-from monitors.models import FindingRecord, ProbeState, Snapshot, Target
+from monitors.history.freshness import read_at
+from monitors.models import FindingRecord, FindingVersion, ProbeState, Snapshot, Target
 
 BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
 SAID = (
@@ -36,6 +37,7 @@ SAID = (
     "hurts",
 )
 """Columns that are what the finding says."""
+VERSIONED = (*SAID, "severity", "worst", "evidence")
 WRITTEN = (*SAID, "severity", "worst", "evidence", "seen_at", "opened_at")
 SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 SPAN = re.compile(r"([0-9]{1,4})\s*([mhdw])")
@@ -83,11 +85,17 @@ def keep_of(target_id: int, advisors: Sequence[Advisor]) -> None:
 
 
 class Reads:
-    """When each probe of a target was last read well, and where it can't be read now."""
+    """When each probe of a target was last read well, now or by a past moment, and where it can't be."""
 
-    def __init__(self, target: Target, watched: Iterable[int]) -> None:
+    def __init__(self, target: Target, watched: Iterable[int], at: datetime | None = None) -> None:
         self.watched = frozenset(watched)
-        rows = ProbeState.objects.filter(target=target)
+        rows = list(ProbeState.objects.filter(target=target))
+        if at is not None:
+            for probe in {row.probe for row in rows}:
+                read = read_at(target, probe, at)
+                for row in rows:
+                    if row.probe == probe:
+                        row.taken_at = read.get(row.database_id or 0)
         self.states = {(row.probe, row.database_id): row for row in rows}
 
     def of(self, advisor: Advisor, database_id: int | None) -> list[ProbeState]:
@@ -125,10 +133,14 @@ def store(
     names = [advisor.name for advisor in advisors]
     rows = FindingRecord.objects.filter(target=target, resolved_at=None, advisor__in=names)
     known = {(row.advisor, row.object_key): row for row in rows}
-    renewed = []
+    renewed, versions = [], []
     for key in found.keys() & known.keys():
-        renew(known[key], found[key], reads.at(BY_NAME[key[0]], found[key].database_id))
-        renewed.append(known[key])
+        row, before, now = known[key], version_of(known[key]), timezone.now()
+        renew(row, found[key], reads.at(BY_NAME[key[0]], found[key].database_id))
+        renewed.append(row)
+        if says_more(before, row):
+            versions.append(FindingVersion(finding=row, at=now, columns=before))
+    FindingVersion.objects.bulk_create(versions, batch_size=500)
     FindingRecord.objects.bulk_update(renewed, WRITTEN, batch_size=500)
     new = [key for key in found if key not in known]
     former = former_of(target, new)
@@ -164,6 +176,66 @@ def renew(row: FindingRecord, one: Finding, read_at: datetime) -> None:
     lasted = (row.seen_at - row.first_seen_at).total_seconds()
     if row.opened_at is None and lasted >= BY_NAME[one.advisor].opens_after:
         row.opened_at = row.seen_at
+
+
+def version_of(row: FindingRecord) -> dict[str, Any]:
+    """Return what a finding says now, as JSON keeps it."""
+    columns = {name: getattr(row, name) for name in VERSIONED}
+    return {
+        name: spelled(value) if isinstance(value, datetime) else value
+        for name, value in columns.items()
+    }
+
+
+def says_more(before: dict[str, Any], row: FindingRecord) -> bool:
+    """Tell whether a version must be kept: samples don't tell what it said, or how bad it was."""
+    if before["severity"] != row.severity:
+        return True
+    after = version_of(row)
+    return BY_NAME[row.advisor].kept and any(before[name] != after[name] for name in VERSIONED)
+
+
+def as_then(rows: Iterable[FindingRecord], at: datetime) -> list[FindingRecord]:
+    """Return findings, in memory as they were at a past moment: they must not be saved any more.
+
+    What samples tell is judged again; of what is older than the samples, as each ended.
+    """
+    found = list(rows)
+    there = [row for row in found if row.resolved_at is None or row.resolved_at > at]
+    versions: dict[int, FindingVersion] = {}
+    later = FindingVersion.objects.filter(finding__in=there, at__gt=at).order_by("finding", "-at")
+    for version in later:
+        versions[version.finding_id] = version  # the first after the moment comes last
+    targets: dict[int, tuple[dict[tuple[str, str], Finding], Reads]] = {}
+    for row in there:
+        if row.target_id not in targets:
+            names = review.database_names([row.target_id], at)[row.target_id]
+            live = {(one.advisor, one.object_key): one for one in review.findings(row.target, at)}
+            targets[row.target_id] = live, Reads(row.target, names, at)
+        live, reads = targets[row.target_id]
+        take_back(row, versions.get(row.pk), live.get((row.advisor, row.object_key)), reads, at)
+    return found
+
+
+def take_back(
+    row: FindingRecord,
+    version: FindingVersion | None,
+    one: Finding | None,
+    reads: Reads,
+    at: datetime,
+) -> None:
+    """Bring an open finding back to a moment, by what it said and what the samples say of it."""
+    if version is not None:
+        version.take_back(row)
+    if one is not None and not BY_NAME[row.advisor].kept:
+        renew(row, one, row.first_seen_at)
+    row.seen_at = max(reads.at(BY_NAME[row.advisor], row.database_id), row.first_seen_at)
+    row.resolved_at = None
+    for kind in ("acknowledged", "snoozed"):
+        if (getattr(row, f"{kind}_at") or at) > at:
+            for name, value in ASIDE.items():
+                if name.startswith(kind):
+                    setattr(row, name, value)
 
 
 def made(

@@ -8,8 +8,8 @@ from django.core.cache import cache
 from redis.exceptions import RedisError
 
 from monitors import judge, vacuum_runs
-from monitors.history import freshness, partitions, rollup
-from monitors.models import FindingRecord, JobRun
+from monitors.history import freshness, partitions, relabel, rollup
+from monitors.models import FindingRecord, FindingVersion, JobRun
 
 RUNS_KEPT = timedelta(days=365)
 ROLL_UP_EVERY = timedelta(minutes=5)
@@ -31,6 +31,8 @@ def maintain(now: datetime) -> None:
         JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()
         FindingRecord.objects.filter(resolved_at__lt=now - KEEP_FINDINGS).delete()
         vacuum_runs.prune(now)
+        relabel.prune(now)
+        FindingVersion.objects.filter(at__lt=now - partitions.KEEP_SAMPLES).delete()
         freshness.measure_sizes()
 
 

@@ -398,6 +398,52 @@ class SettingChange(models.Model):
         return f"{self.name} of {self.target_id} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
+class TargetFacts(models.Model):
+    """What a target's server said of itself from a moment on, until the next row's."""
+
+    NAMES = (
+        "server_version",
+        "version_text",
+        "in_recovery",
+        "max_connections",
+        "reserved_connections",
+        "settings",
+    )
+
+    target = models.ForeignKey(Target, on_delete=models.CASCADE)
+    at = models.DateTimeField()  # our clock: when it was read first
+    facts = models.JSONField()  # {one of NAMES: the target's column}
+
+    class Meta:
+        indexes = [models.Index(fields=["target", "-at"], name="facts_of_target")]
+
+    def __str__(self) -> str:
+        return f"facts of {self.target_id} from {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class Relabelled(models.Model):
+    """What an object was called, and which options it had, until a snapshot showed others.
+
+    Samples keep numbers; a probe's labels stand in `latest` alone. Kept as long as samples.
+    """
+
+    target_id = models.IntegerField()
+    database_id = models.IntegerField()
+    probe = models.CharField(max_length=30)
+    key = models.BigIntegerField()  # the value of the sample's only key column
+    at = models.DateTimeField()  # our clock: the snapshot that showed others
+    labels = models.JSONField()  # those that changed, as they were before
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["target_id", "probe", "at"], name="relabelled_of_target"),
+            models.Index(fields=["at"], name="relabelled_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.probe} {self.key} of {self.target_id} until {self.at:%Y-%m-%d %H:%M:%S}"
+
+
 class Grant(models.Model):
     """A role of a person or group on one target, one environment or everything."""
 
@@ -724,6 +770,33 @@ class FindingRecord(models.Model):
         return f"{self.advisor} of {self.target_id}: {self.title}"
 
 
+class FindingVersion(models.Model):
+    """What a finding said until a judgement said something else; kept as long as samples.
+
+    Of the advisors that workers alone run each change, of others those of the severity:
+    what they said is judged again from the samples.
+    """
+
+    finding = models.ForeignKey(FindingRecord, on_delete=models.CASCADE, related_name="versions")
+    at = models.DateTimeField()  # our clock: the first moment of what came after
+    columns = models.JSONField()  # of the finding, as they were
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["finding", "at"], name="version_of_finding"),
+            models.Index(fields=["at"], name="version_by_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"finding {self.finding_id} until {self.at:%Y-%m-%d %H:%M:%S}"
+
+    def take_back(self, row: FindingRecord) -> None:
+        """Give a finding in memory the columns that it had."""
+        for name, value in self.columns.items():
+            is_moment = isinstance(FindingRecord._meta.get_field(name), models.DateTimeField)
+            setattr(row, name, datetime.fromisoformat(value) if is_moment and value else value)
+
+
 class VacuumRun(models.Model):
     """Vacuums or analyzes of one table that ran between two snapshots: one of them, or several.
 
@@ -832,6 +905,7 @@ __all__ = [
     "Database",
     "Environment",
     "FindingRecord",
+    "FindingVersion",
     "Fleet",
     "Grant",
     "Job",
@@ -839,10 +913,12 @@ __all__ = [
     "Lease",
     "Mark",
     "ProbeState",
+    "Relabelled",
     "SettingChange",
     "Snapshot",
     "Target",
     "TargetCheck",
+    "TargetFacts",
     "TargetSecret",
     "VacuumRun",
     "WorkerBeat",

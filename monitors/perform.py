@@ -62,18 +62,23 @@ class Ended:
     effect: str = ""
     after: dict[str, Any] = field(default_factory=dict)
     inverse: dict[str, Any] = field(default_factory=dict)
+    read: frozenset[str] = frozenset()  # the probes that were read again
 
 
-def perform(action_id: str) -> None:
-    """Carry out a queued action, unless somebody else did or it has expired."""
+def perform(action_id: str) -> tuple[int, frozenset[str]]:
+    """Carry out a queued action, unless somebody else did or it has expired.
+
+    Returns the target's id and the probes that were read once it was done.
+    """
     rows = Action.objects.select_related("target__environment", "asked_by", "approved_by")
     row = rows.get(pk=action_id)
     spec = spec_for(row)
+    nothing: tuple[int, frozenset[str]] = (row.target_id or 0, frozenset())
     if spec is None or row.state != State.QUEUED:
-        return
+        return nothing
     with acting.slot(spec) as free:
         if not free or not gates.may_begin(row) or not claim(row):
-            return
+            return nothing
         row = rows.get(pk=action_id)  # as it was claimed, with its target and people in one read
         started = time.monotonic()
         ended: Ended | None = None
@@ -84,6 +89,7 @@ def perform(action_id: str) -> None:
             finish(row, ended, seconds=time.monotonic() - started)
             if row.batch_id and row.target_id:
                 batch.advance(row.target_id)
+    return row.target_id or 0, ended.read
 
 
 def unforeseen(row: Action) -> Ended:
@@ -126,7 +132,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
         keep_the_last(target, spec)
         with acting.sending(address, row, spec) as hand:
             ended = maintain(hand, address, row, spec, statement)
-        look_again(target, spec, ended)
+        ended = look_again(row, target, spec, ended)
         keep_result(row, spec, ended)
         return ended
     except Refused as error:
@@ -178,13 +184,16 @@ def keep_the_last(target: Target, spec: Spec) -> None:
         raise Refused(message)
 
 
-def look_again(target: Target, spec: Spec, ended: Ended) -> None:
-    """Read what a statement changed, so that the history shows it at once."""
+def look_again(row: Action, target: Target, spec: Spec, ended: Ended) -> Ended:
+    """Read what a statement changed, so that the history shows it at once; note what was read."""
     if not spec.after or ended.state != State.SUCCEEDED:
-        return
-    for found in snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS):
+        return ended
+    database = str(row.arguments.get("database", ""))
+    read = snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS, database=database)
+    for found in read:
         if found.state != Snapshot.State.OK:
             log.warning("%s: %s after %s: %s", target.name, found.probe, spec.name, found.error)
+    return replace(ended, read=frozenset(snapshot.good(read)))
 
 
 def keep_result(row: Action, spec: Spec, ended: Ended) -> None:

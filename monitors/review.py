@@ -12,7 +12,7 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors import recent, thresholds, unknowns, wraparound
+from monitors import past, recent, thresholds, unknowns, wraparound
 from monitors.actions import ACTIONS
 from monitors.advisor import (
     Advisor,
@@ -28,11 +28,12 @@ from monitors.advisor import (
 )
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.history import series, xids
-from monitors.history.freshness import STALE_INTERVALS, interval_of
+from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.models import (
     HISTORY,
     Database,
     FindingRecord,
+    FindingVersion,
     Fleet,
     ProbeState,
     Snapshot,
@@ -119,11 +120,15 @@ class Verdict:
 def findings(target: Target, at: datetime | None = None) -> list[Finding]:
     """Return a target's findings, worst first; with `at`, those of a past moment.
 
-    The past is judged by the settings and thresholds of today, and nothing of it is quiet.
+    The past is judged by the settings, options and thresholds of then.
     """
     if at is None:
         return findings_of([target])[target.pk]
-    return ranked([*judge(target, samples_at(target, at)), *kept_at(target, at)])
+    past.as_of(target, at)
+    records = records_at(target, at)
+    live = judge(target, samples_at(target, at), fleet=thresholds.the_fleet(at))
+    kept = [finding_of(row) for row in records.values() if row.advisor in KEPT]
+    return ranked(noted_then(one, records, at) for one in (*live, *kept))
 
 
 def findings_of(targets: Iterable[Target]) -> dict[int, list[Finding]]:
@@ -158,10 +163,15 @@ def records_of(ids: Sequence[int]) -> dict[int, Records]:
     return found
 
 
-def kept_at(target: Target, at: datetime) -> list[Finding]:
-    """Return what workers had found by themselves and was open at a past moment."""
-    rows = FindingRecord.objects.filter(target=target, advisor__in=KEPT, opened_at__lte=at)
-    return [finding_of(row) for row in rows.exclude(resolved_at__lte=at)]
+def records_at(target: Target, at: datetime) -> Records:
+    """Return what was kept of the findings that were open at a past moment."""
+    rows = FindingRecord.objects.filter(target=target, opened_at__lte=at, advisor__in=ORDER)
+    found = {(row.advisor, row.object_key): row for row in rows.exclude(resolved_at__lte=at)}
+    by_id = {row.pk: row for row in found.values() if row.advisor in KEPT}
+    later = FindingVersion.objects.filter(finding__in=by_id, at__gt=at)
+    for version in later.order_by("finding", "-at"):  # the first after the moment comes last
+        version.take_back(by_id[version.finding_id])
+    return found
 
 
 def finding_of(row: FindingRecord) -> Finding:
@@ -207,6 +217,14 @@ def noted(one: Finding, records: Records, now: datetime) -> Finding:
     if row.opened_at is None:
         return one
     return replace(one, record_id=row.pk, quiet=quiet_of(row, one.severity, now))
+
+
+def noted_then(one: Finding, records: Records, at: datetime) -> Finding:
+    """Return a finding of a past moment with its row's id, and why it was quiet if it was."""
+    row = records.get((one.advisor, one.object_key))
+    if row is None:
+        return one
+    return replace(one, record_id=row.pk, quiet=quiet_of(row, one.severity, at))
 
 
 def quiet_of(row: FindingRecord, severity: int, now: datetime) -> Quiet | None:
@@ -342,14 +360,11 @@ def with_history(target: Target, samples: Samples, fleet: Fleet) -> Samples:
 def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
     names = database_names([target.pk], at)
-    state = ProbeState.objects.filter(target=target, probe=CLOCK).first()
-    skew = timedelta()
-    if state is not None and state.taken_at and state.target_at:
-        skew = state.target_at - state.taken_at
+    clock = clocks(target, CLOCK, at).get(0)
     tables = series.at("tables", target.pk, at)
     databases = series.at("databases", target.pk, at)
     samples = Samples(
-        now=at + skew,
+        now=clock[1] if clock else at,
         **facts_of(target, names),
         tables=[row for row in tables if row["database_id"] in names[target.pk]],
         activity=marked(series.at("activity", target.pk, at), target.logins),
@@ -582,7 +597,7 @@ def aside(count: int) -> str:
 
 def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetime) -> Verdict:
     """Return the verdict of a past moment: what was found then, or that nothing was read."""
-    foot = "Judged by the settings and thresholds of today."
+    foot = "Judged by the settings and thresholds of then."
     if mine:
         return Verdict(mine[0].level, said(mine), foot, mine[0])
     names = READS.get(page, READS["overview"])

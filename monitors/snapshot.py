@@ -30,9 +30,9 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
-from monitors import schedule, secrets, vacuum_runs
+from monitors import past, schedule, secrets, vacuum_runs
 from monitors.configuration import note_changes
-from monitors.history import settle, store
+from monitors.history import relabel, settle, store
 from monitors.history.freshness import interval_of
 from monitors.live import publish, text_key
 from monitors.models import (
@@ -365,12 +365,19 @@ def read_now(target: Target, session: Session, probe: Probe) -> store.Reading | 
 
 
 def take_now(
-    target: Target, probe_names: list[str] | None = None, *, seconds: float = 60
+    target: Target,
+    probe_names: list[str] | None = None,
+    *,
+    seconds: float = 60,
+    database: str = "",
 ) -> list[SnapshotResult]:
-    """Take snapshots in this process, over connections of its own, due or not."""
+    """Take snapshots in this process, over connections of its own, due or not.
+
+    Of what is read in each database only that one's, where `database` names it.
+    """
     session = Session(Lease.Kind.SLOW)
     try:
-        run = Run(target, session, seconds)
+        run = Run(target, session, seconds, database=database)
         run.take([p for p in PROBES if not probe_names or p.name in probe_names], only_due=False)
     finally:
         session.close()
@@ -386,8 +393,10 @@ class Run:
         session: Session,
         seconds: float,
         holds: Callable[[], bool] = lambda: True,
+        database: str = "",
     ) -> None:
         self.target = target
+        self.database = database  # '': all
         self.holds = holds
         """Asked before anything is stored: whether nobody else has the lease by now."""
         self.session = session
@@ -466,9 +475,10 @@ class Run:
     def databases(self, probes: list[Probe]) -> Iterator[Database]:
         """Yield the databases that are read, as they are known when the first one's turn comes."""
         if any(probe.per_database for probe in probes):
-            yield from Database.objects.filter(
+            watched = Database.objects.filter(
                 target=self.target, included=True, gone_at__isnull=True
             )
+            yield from watched.filter(datname=self.database) if self.database else watched
 
     def take_in(self, database: Database | None, probes: list[Probe]) -> None:
         """Take probes in one database; where it is gone by now, read the list of them instead."""
@@ -665,7 +675,7 @@ class Run:
                     measure=measurer(kept.connection, probe.measuring, self.left)
                     if probe.measuring
                     else None,
-                    note=note_changes if probe.name == "settings" else None,
+                    note=note_changes if probe.name == "settings" else relabel.note,
                     observe=seen.take,
                 )
         except (psycopg.Error, Unreachable) as error:
@@ -1076,6 +1086,7 @@ def note_identity(target: Target, identity: Identity) -> None:
             for name in KEPT_OF_IDENTITY:
                 if getattr(identity, name) is not None:  # else what was known before stands
                     setattr(known, name, getattr(identity, name))
+            past.note_facts(known, timezone.now())
         known.save()
     target.refresh_from_db()
 

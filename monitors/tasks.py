@@ -72,8 +72,8 @@ def preview_batch(batch_id: str) -> None:
 
 @shared_task(name="monitors.tasks.perform")
 def perform_action(action_id: str) -> None:
-    """Carry an action out, once."""
-    perform.perform(action_id)
+    """Carry an action out, once, and judge the target by what was read after it."""
+    findings.keep(*perform.perform(action_id))
 
 
 @shared_task

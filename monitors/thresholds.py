@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -15,7 +16,7 @@ from django.db import transaction
 from monitors import audit
 from monitors.advisor import Advisor
 from monitors.advisors import ADVISORS
-from monitors.models import Environment, Fleet, Target
+from monitors.models import AuditEntry, Environment, Fleet, Target
 
 Scope = Fleet | Environment | Target
 Name = tuple[str, str]
@@ -23,6 +24,7 @@ Name = tuple[str, str]
 
 BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
 MODELS: tuple[type[Scope], ...] = (Fleet, Environment, Target)
+SET, RESET = CHANGES = ("threshold.set", "threshold.reset")
 MOST = 1e15  # beyond it a float no longer counts rows one by one
 
 
@@ -43,9 +45,28 @@ class InForce:
         return f"{self.advisor}.{self.name}"
 
 
-def the_fleet() -> Fleet:
-    """Return what holds for every target; an empty one where nobody said anything."""
-    return Fleet.objects.filter(pk=1).first() or Fleet(pk=1)
+def the_fleet(at: datetime | None = None) -> Fleet:
+    """Return what holds for every target, or held then; an empty one where nobody said anything."""
+    fleet = Fleet.objects.filter(pk=1).first() or Fleet(pk=1)
+    if at is not None:
+        take_back([fleet], at)
+    return fleet
+
+
+def take_back(scopes: Sequence[Scope], at: datetime) -> None:
+    """Bring the thresholds of some scopes to a past moment, in memory: the audit has each change."""
+    by_name = {name_of(scope): scope for scope in scopes}
+    later = AuditEntry.objects.filter(what__in=CHANGES, at__gt=at)
+    for detail, words in later.order_by("-id").values_list("detail", "object_name"):
+        scope = by_name.get(detail.get("scope"))
+        if scope is None:
+            continue
+        advisor, _, name = words.partition(".")
+        said = dict(scope.thresholds.get(advisor) or {})
+        said.pop(name, None)
+        if detail.get("before") is not None:
+            said[name] = detail["before"]
+        scope.thresholds = {**scope.thresholds, advisor: said}
 
 
 def of_target(target: Target, advisor: Advisor, fleet: Fleet | None = None) -> dict[str, float]:
@@ -168,7 +189,7 @@ def tell(
 ) -> None:
     """Write one change down."""
     audit.event(
-        "threshold.reset" if value is None else "threshold.set",
+        RESET if value is None else SET,
         who,
         source,
         target_name=scope.name if isinstance(scope, Target) else "",

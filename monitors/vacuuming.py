@@ -10,7 +10,13 @@ from typing import Any
 
 from django.utils import timezone
 
-from monitors import autovacuum, autovacuum_queue, vacuum_progress, wraparound
+from monitors import (
+    autovacuum,
+    autovacuum_queue,
+    configuration,
+    vacuum_progress,
+    wraparound,
+)
 from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.history import objects, series
 from monitors.history.objects import Objects
@@ -134,9 +140,9 @@ def rows_at(
 def state_of(target: Target, at: datetime | None = None) -> State:
     """Return autovacuum's workers, queue and running vacuums, now or at a past moment.
 
-    The past is told by the settings of today.
+    The past is told by the settings of then.
     """
-    sources = {row["name"]: row for row in series.now("settings", target.pk)}
+    sources = {row["name"]: row for row in configuration.settings_of(target, at)}
     settings = settings_of(target, sources)
     running = running_of(target, at, settings)
     databases = visited_of(target, at)
@@ -255,7 +261,7 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
     )
     mains = {(row["database_id"], row["toastrelid"]): row for row in watched if row["toastrelid"]}
     taken = {(row["datname"], row["relid"]): row for row in running if row["autovacuum"]}
-    lengths = durations(target, due)
+    lengths = durations(target, due, at)
     now, skew = at or timezone.now(), skew_of(target)
     last = last_seen(tables, skew)
     free_at = free_from(now, workers, running)
@@ -388,7 +394,7 @@ def free_from(now: datetime, workers: Workers, running: Sequence[Row]) -> dateti
 
 
 def durations(
-    target: Target, due: Sequence[autovacuum_queue.Due]
+    target: Target, due: Sequence[autovacuum_queue.Due], at: datetime | None
 ) -> dict[tuple[int, int, bool], float]:
     """Return the median seconds of each table's last runs by (database, relid, whether analyze)."""
     if not due:
@@ -398,6 +404,7 @@ def durations(
         relid__in={one.row["relid"] for one in due},
         kind__in=(*VACUUM_KINDS, *ANALYZE_KINDS),
         seconds__isnull=False,
+        seen_at__lte=at or timezone.now(),
     ).order_by("-ended_at")[: 20 * len(due)]
     found: dict[tuple[int, int, bool], list[float]] = {}
     for run in runs:
@@ -491,7 +498,7 @@ def running_of(target: Target, at: datetime | None, settings: Mapping[str, str])
             settings, named.get("reloptions"), autovacuum=bool(row["autovacuum"]), workers=workers
         )
         holder = holder_of(row, open_ones) if row["command"] == "VACUUM" else ""
-        earlier = phases_before(target, named, row) if mine else {}
+        earlier = phases_before(target, named, row, at) if mine else {}
         eta = vacuum_progress.eta_of(mine, after=earlier)
         lines.append(
             {
@@ -563,7 +570,7 @@ def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]
     return found
 
 
-def phases_before(target: Target, named: Row, row: Row) -> dict[str, float]:
+def phases_before(target: Target, named: Row, row: Row, at: datetime | None) -> dict[str, float]:
     """Return the phases of the table's last run that was watched, {} where there is none."""
     if row["command"] != "VACUUM" or "database_id" not in named:
         return {}
@@ -572,6 +579,7 @@ def phases_before(target: Target, named: Row, row: Row) -> dict[str, float]:
         database_id=named["database_id"],
         relid=row["relid"],
         kind__in=VACUUM_KINDS,
+        seen_at__lte=at or timezone.now(),
     )
     phases = runs.exclude(phases={}).values_list("phases", flat=True).first()
     return dict(phases or {})

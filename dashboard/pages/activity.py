@@ -26,8 +26,9 @@ from dashboard.requests import PageRequest, get_target, render_page, table_respo
 from monitors import access, live, review, unknowns
 from monitors.advisor import marked
 from monitors.history import series
+from monitors.history.freshness import clocks
 from monitors.history.window import Window
-from monitors.models import Action, ProbeState, Target
+from monitors.models import Action, Target
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
@@ -97,7 +98,8 @@ def subject_of(verdict: review.Verdict, backends: list[Backend]) -> Backend | No
 def read(request: PageRequest, target: Target, window: Window) -> Now:
     """Return the backends now, or as they were where the window ends in the past."""
     if not window.is_live:
-        return seen_at(target, series.at("activity", target.pk, window.end), window.end, {})
+        moment = read_at(target, window.end) or window.end
+        return seen_at(target, series.at("activity", target.pk, window.end), moment, {})
     live.watch(target.pk)
     shows_text = access.may(request.user, "view_query_text", target)
     shared, stored_at = live.activity(target.pk), read_at(target)
@@ -133,10 +135,10 @@ def answer(target: Target, backends: list[Backend]) -> None:
                 backend.answered = action
 
 
-def read_at(target: Target) -> datetime | None:
-    """Return when the activity was read, by the target's clock."""
-    states = ProbeState.objects.filter(target=target, database=None, probe="activity")
-    return states.values_list("target_at", flat=True).first()
+def read_at(target: Target, at: datetime | None = None) -> datetime | None:
+    """Return when the activity was read last, now or by a past moment, by the target's clock."""
+    read = clocks(target, "activity", at).get(0)
+    return read[1] if read else None
 
 
 def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing:

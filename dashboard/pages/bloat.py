@@ -24,7 +24,7 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.table_rows import databases_of
+from dashboard.table_rows import databases_of, read_at_of
 from monitors import access, review
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
@@ -125,7 +125,7 @@ def listing(
 ) -> Listing:
     """Return the objects that the query asks for; by default what wastes or grew most first."""
     databases = {pk: one.datname for pk, one in databases_of(target, window).items()}
-    read_at = bloat_rows.read_at_of(target)
+    read_at = read_at_of(target, window, "bloat")
     wanted = request.GET.get("database", "")
     conditions = [
         objects.among("database_id", [pk for pk in databases if wanted in {"", databases[pk]}])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,8 +65,14 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     window, filters = window_here(request), filters_of(request, target)
     state = chosen(request, "state", TITLES, "open")
     rows = matching(request, filters, window)
-    shown = rows.filter(state_in(state, window))
-    lines = (kept.described(row, window.end) for row in shown.iterator(chunk_size=1000))
+    shown: Sequence[FindingRecord] | QuerySet[FindingRecord]
+    if window.is_live:
+        rows = rows.filter(words_in(filters.text))
+        shown, states = rows.filter(state_in(state, window)), counted(rows, window)
+    else:
+        then = [row for row in kept.as_then(rows, window.end) if has_words(row, filters.text)]
+        shown, states = in_the_past(then, state, window)
+    lines = (kept.described(row, window.end) for row in read_on(shown))
     if exported := table_response(request, "howdah-findings", kept.COLUMNS, lines):
         return exported
     found = review.findings(target, None if window.is_live else window.end) if target else None
@@ -74,7 +80,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
         "listing": page_here(request, shown, window),
         "filters": filters,
         "state": state,
-        "states": counted(rows, window),
+        "states": states,
         "is_filtered": any(vars(filters_of(request, None)).values()),
         "advisors": [advisor.name for advisor in ADVISORS],
         **choices(request),
@@ -132,12 +138,43 @@ def matching(request: PageRequest, filters: Filters, window: Window) -> QuerySet
         "target__environment__name": filters.environment,
         "advisor": filters.advisor,
     }
-    rows = rows.filter(**{name: value for name, value in exact.items() if value})
-    for word in filters.text.split():
-        rows = rows.filter(
-            Q(title__icontains=word) | Q(object_name__icontains=word) | Q(why__icontains=word)
-        )
-    return rows
+    return rows.filter(**{name: value for name, value in exact.items() if value})
+
+
+def words_in(text: str) -> Q:
+    """Return the condition of findings that name every word of a text."""
+    found = Q()
+    for word in text.split():
+        found &= Q(title__icontains=word) | Q(object_name__icontains=word) | Q(why__icontains=word)
+    return found
+
+
+def has_words(row: FindingRecord, text: str) -> bool:
+    """Tell the same of a finding as it was."""
+    said = f"{row.title}\n{row.object_name}\n{row.why}".casefold()
+    return all(word.casefold() in said for word in text.split())
+
+
+def in_the_past(
+    rows: Sequence[FindingRecord], state: str, window: Window
+) -> tuple[list[FindingRecord], list[tuple[str, str, int]]]:
+    """Return findings as they were that are in a state, in the order of the list, and `counted`."""
+    by_state: dict[str, list[FindingRecord]] = {name: [] for name in TITLES}
+    for row in rows:
+        if row.resolved_at is None or row.resolved_at >= window.start:
+            by_state[kept.state_of(row, window.end)].append(row)
+    shown = sorted(
+        by_state[state],
+        key=lambda row: (-row.severity, -(row.opened_at or row.first_seen_at).timestamp()),
+    )
+    if state == "resolved":
+        shown = by_state[state]  # the last one first already
+    return shown, [(name, title, len(by_state[name])) for name, title in TITLES.items()]
+
+
+def read_on(rows: Sequence[FindingRecord] | QuerySet[FindingRecord]) -> Iterable[FindingRecord]:
+    """Return findings one by one: a list of the present may be long."""
+    return rows.iterator(chunk_size=1000) if isinstance(rows, QuerySet) else rows
 
 
 def state_in(state: str, window: Window) -> Q:
@@ -154,9 +191,11 @@ def counted(rows: QuerySet[FindingRecord], window: Window) -> list[tuple[str, st
     return [(state, title, counts[state]) for state, title in TITLES.items()]
 
 
-def page_here(request: HttpRequest, rows: QuerySet[FindingRecord], window: Window) -> Listing:
+def page_here(
+    request: HttpRequest, rows: Sequence[FindingRecord] | QuerySet[FindingRecord], window: Window
+) -> Listing:
     """Return the page of the list that the query asks for."""
-    count = rows.count()
+    count = rows.count() if isinstance(rows, QuerySet) else len(rows)
     page = page_of(request, count)
     shown = [
         {"row": row, "finding": seen(row, window), **kept.described(row, window.end)}
@@ -183,12 +222,14 @@ def show(
 ) -> HttpResponse:
     """Render a finding around its forms, of which one may have errors."""
     target, window = row.target, window_of(request)
+    if not window.is_live:
+        [row] = kept.as_then([row], window.end)
     advisor = kept.BY_NAME.get(row.advisor)
     may = access.permissions_of(request.user, target)
     context = {
         "row": row,
         "finding": seen(row, window),
-        "line": kept.described(row, timezone.now()),
+        "line": kept.described(row, window.end),
         "sources": advisor.reads if advisor else (),
         "thresholds": [one for one in thresholds.in_force(target) if one.advisor == row.advisor],
         "earlier": [kept.described(one, window.end) for one in kept.earlier(row)[:EARLIER]],

@@ -95,6 +95,7 @@ ACTION = Action(
         ONLY,
     ),
     queue="long",
+    after=("tables",),
     right="vacuum",
     statement_timeout_ms=3600 * 1000,
     lock_timeout_ms=5000,

@@ -107,6 +107,7 @@ ACTION = Action(
     verb="Cluster",
     parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, USING),
     queue="long",
+    after=("tables", "bloat"),
     right="maintain",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=WAIT_SECONDS * 1000,

@@ -190,6 +190,7 @@ ACTION = Action(
         ),
     ),
     queue="long",
+    after=("tables", "bloat"),
     right="maintain",
     statement_timeout_ms=HOURS,
     # A rebuild that gives up while it waits for old transactions leaves an invalid

@@ -176,6 +176,7 @@ ACTION = Action(
     verb="Repack",
     parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, CONCURRENTLY, WAIT),
     queue="long",
+    after=("tables", "bloat"),
     right="maintain",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=SWAP_SECONDS * 1000,

@@ -409,6 +409,7 @@ ACTION = Action(
         *OPTIONS.values(),
     ),
     queue="long",
+    after=("tables",),
     right="own",
     statement_timeout_ms=60_000,
     lock_timeout_ms=WAIT_SECONDS * 1000,

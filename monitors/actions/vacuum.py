@@ -154,6 +154,7 @@ ACTION = Action(
         *OPTIONS,
     ),
     queue="long",
+    after=("tables",),
     right="vacuum",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=5000,

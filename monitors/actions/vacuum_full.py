@@ -68,6 +68,7 @@ ACTION = Action(
         ),
     ),
     queue="long",
+    after=("tables", "bloat"),
     right="vacuum",
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=WAIT_SECONDS * 1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +31,31 @@ class Freshness:
     interval_seconds: float
     stale: bool
     next_at: datetime | None
+
+
+def read_at(target: Target, probe_name: str, at: datetime | None = None) -> dict[int, datetime]:
+    """Return when a probe was last read well, now or by a past moment, by our ids of databases.
+
+    0 is the whole server. Of what is older than the snapshots nothing is known.
+    """
+    return {place: taken_at for place, (taken_at, _) in clocks(target, probe_name, at).items()}
+
+
+def clocks(
+    target: Target, probe_name: str, at: datetime | None = None
+) -> dict[int, tuple[datetime, datetime]]:
+    """Return the same by our clock and by the target's."""
+    rows: Iterable[tuple[int | None, datetime | None, datetime | None]]
+    if at is None:
+        states = ProbeState.objects.filter(target=target, probe=probe_name)
+        rows = states.values_list("database_id", "taken_at", "target_at")
+    else:
+        good = Snapshot.objects.filter(
+            target_id=target.pk, probe=probe_name, state=Snapshot.State.OK, taken_at__lte=at
+        )
+        newest = good.order_by("database_id", "-taken_at").distinct("database_id")
+        rows = newest.values_list("database_id", "taken_at", "target_at")
+    return {place or 0: (ours, theirs) for place, ours, theirs in rows if ours and theirs}
 
 
 def interval_of(target: Target, probe_name: str) -> float:
