@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0017_parentrelid'),
+        ('monitors', '0019_logins_and_catalogs'),
     ]
 
     operations = [
