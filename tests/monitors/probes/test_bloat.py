@@ -433,7 +433,11 @@ def test_an_estimate_that_vacuum_made_doubtful_is_until_the_next_analyze(
 
 
 def test_a_toast_table_that_was_never_vacuumed_is_told(
-    server: Server, watch: Callable[..., Target], reader: str, place: str
+    server: Server,
+    watch: Callable[..., Target],
+    reader: str,
+    place: str,
+    eventually: Callable[..., None],
 ) -> None:
     target = watch(server, user=reader, dbname=place, include=[place])
     with server.connect(dbname=place) as setup:
@@ -446,6 +450,7 @@ def test_a_toast_table_that_was_never_vacuumed_is_told(
         setup.execute("CREATE TABLE narrow (id int, body text)")
         setup.execute("INSERT INTO narrow VALUES (1, 'x')")
 
+    eventually(lambda: "toast of wide" in read(target))  # 14's collector takes its time
     rows = read(target)
     assert rows["toast of wide"]["bloat_bytes"] is None
     assert rows["toast of wide"]["not_estimated"] == "never_analyzed"
