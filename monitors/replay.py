@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 from django.db.models import Sum
 
 from monitors import autovacuum, simulator
+from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
@@ -20,6 +21,8 @@ from monitors.simulator import Candidate, Recording, Step
 LONGEST = timedelta(days=7)
 """Samples are kept so long."""
 FEWEST_STEPS = 3
+FEWEST_READS = 1.0
+DAY_SECONDS = 86400
 UNKNOWN = (Change.BASELINE, Change.RESTARTED, Change.UNKNOWN)
 CHANGEABLE: Mapping[str, tuple[float, float]] = {
     "autovacuum_vacuum_threshold": (0, 2**31 - 1),
@@ -34,6 +37,11 @@ CHANGEABLE: Mapping[str, tuple[float, float]] = {
 }
 """Storage parameters that a replay can change: {name: (least, most)}."""
 WHOLE = frozenset(name for name in CHANGEABLE if name.endswith(("threshold", "limit")))
+
+NOTHING_BETTER = (
+    f"None of {simulator.CHOICES} choices costs clearly less than what is in force,"
+    " without a vacuum at nearly every visit of a worker: keep it."
+)
 
 Row = Mapping[str, Any]
 
@@ -77,6 +85,44 @@ def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str
     )
 
 
+def verdict_of(proof: simulator.Proof) -> tuple[str, str]:
+    """Return how far the replay can be trusted: a level, and what it was checked against."""
+    left = (
+        f" {proof.in_gaps:,} more ended in gaps, which are not replayed." if proof.in_gaps else ""
+    )
+    if not proof.real:
+        return "notice", (
+            "No autovacuum of this table ended in this window"
+            f"{' outside of its gaps' if left else ''},"
+            f" so the replay can't be checked against one.{left}"
+        )
+    said = (
+        f"Autovacuum came {times(proof.real)}, by the server's count; the replay under the"
+        f" parameters in force comes to {proof.predicted:,}. {timed_words(proof)}{left}"
+    )
+    if proof.agrees:
+        return "good", said
+    return "warning", f"{said} It does not predict this table well: don't rely on what it proposes."
+
+
+def timed_words(proof: simulator.Proof) -> str:
+    """Return which of the real autovacuums were met, and of how many that can't be said."""
+    within = f"within {proof.within_seconds:.0f} s"
+    if proof.recall_pct is not None:
+        return f"It has {proof.met:,} of the {proof.real:,} {within}: {proof.recall_pct:.0f} %."
+    if not proof.timed:
+        return "When they ended is not known."
+    return (
+        f"When {proof.timed:,} of them ended is known: it has {proof.met:,} of these {within}."
+        f" Of the other {proof.real - proof.timed:,} only the number is known."
+    )
+
+
+def times(count: int) -> str:
+    """Return how often in words."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def switched_on(options: Mapping[str, str]) -> dict[str, str]:
     """Return the option that switches autovacuum on where a table's own ones have it off."""
     is_on = autovacuum.is_on(options.get("autovacuum_enabled", "on"))
@@ -86,10 +132,13 @@ def switched_on(options: Mapping[str, str]) -> dict[str, str]:
 def trade_off(target: Target, done: Replay) -> list[Candidate]:
     """Return the choices that no other beats, with what the table has otherwise.
 
-    Their options have what switches autovacuum on too, where that is needed.
+    Their options have what switches autovacuum on too, where that is needed; where nothing
+    else is worth it, that alone.
     """
     own = spelled({**done.options, **done.on})
     found = simulator.trade_off(done.recording, target.settings, own)
+    if done.on and not found:
+        found = [Candidate({}, simulator.simulate(done.recording, target.settings, own))]
     return [replace(one, options={**done.on, **one.options}) for one in found]
 
 
@@ -153,6 +202,7 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
         steps=steps,
         server_version=target.server_version,
         index_pages=index_pages_of(place),
+        reads_a_day=reads_a_day(target, place, rows, steps),
     )
 
 
@@ -198,6 +248,7 @@ def step_of(before: Row, row: Row, seconds: float) -> Step:
         visible=row["relallvisible"] or 0,
         frozen=row["relallfrozen"],
         vacuumed=(row["vacuum_count"] or 0) + (row["autovacuum_count"] or 0),
+        autovacuum_count=row["autovacuum_count"] or 0,
         autovacuums=(ran.timestamp(),) if is_new and row["autovacuum_count"] else (),
     )
 
@@ -241,3 +292,37 @@ def index_pages_of(place: Mapping[str, int]) -> int:
     """Return the pages of a table's indexes, as last read."""
     found = HISTORY["indexes"].latest._default_manager.filter(**place, gone_at=None)
     return found.aggregate(pages=Sum("relpages"))["pages"] or 0
+
+
+def reads_a_day(
+    target: Target, place: Mapping[str, int], rows: Sequence[Row], steps: Sequence[Step]
+) -> float:
+    """Return how often a dead row is read in 24 hours: as often as a live one, and once at least.
+
+    A scan meets a row once at most. The one time is that of a backup.
+    """
+    start, end = steps[0].at - steps[0].seconds, steps[-1].at
+    window = Window(
+        datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC), is_live=False
+    )
+    live = max(sum(step.live for step in steps) / len(steps), 1.0)
+
+    def total(counts: Sequence[Row], name: str) -> float:
+        return float(sum(row[name] or 0 for row in counts))
+
+    of_indexes = index_reads(target, place, window)
+    table = min(total(rows[1:], "seq_scan"), total(rows[1:], "seq_tup_read") / live)
+    indexes = min(total(of_indexes, "idx_scan"), total(of_indexes, "idx_tup_fetch") / live)
+    return max(DAY_SECONDS * (table + indexes) / (end - start), FEWEST_READS)
+
+
+def index_reads(target: Target, place: Mapping[str, int], window: Window) -> list[dict[str, Any]]:
+    """Return how often each index of a table was scanned in a window, and rows fetched by it."""
+    latest = HISTORY["indexes"].latest._default_manager.filter(**place)
+    key = {"indexrelid": list(latest.values_list("indexrelid", flat=True))}
+    if not key["indexrelid"]:
+        return []
+    names = ["idx_scan", "idx_tup_fetch"]
+    return series.sums(
+        "indexes", target.pk, window, names, database_id=place["database_id"], key=key
+    )

@@ -14,6 +14,7 @@ computed.
     kept rows   what a real vacuum could not remove, the nearest one of the replay can't
     visits      a worker comes to each database once a naptime
     work        pages read and dirtied at the cost limit's pace, if one is set
+    costs       bytes a day: what vacuums read and write, and what others read of dead rows
 
 Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
 and https://www.postgresql.org/docs/current/storage-hot.html
@@ -24,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from monitors import autovacuum
 
@@ -34,6 +36,8 @@ PRUNING_POWERS = 28  # 1 to 1e-8: from every write pruning the whole table to ne
 NO_DECAY = 1e-12
 STAYED_SHARE = 0.5  # of the dead rows that a vacuum found: with more left it could not clean
 WITHIN_NAPTIMES = 2  # a real autovacuum that the replay has so near was predicted
+COUNT_SLACK = 0.25  # of the real ones: so many more or fewer agree with them
+MET_SHARE = 0.8  # of those whose end is known
 MISS, DIRTY = 2, 20  # vacuum_cost_page_miss and _dirty
 
 
@@ -60,7 +64,8 @@ class Step:
     visible: int  # relallvisible
     frozen: int | None = None  # relallfrozen, 18+
     vacuumed: int = 0  # vacuums that ran between the two, by whomever
-    autovacuums: tuple[float, ...] = ()  # epoch seconds of the ends that are known
+    autovacuum_count: int = 0  # autovacuums that did, by the server's count; in a gap too
+    autovacuums: tuple[float, ...] = ()  # epoch seconds of the ends that are known: the last one's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,14 @@ class Recording:
     steps: Sequence[Step]
     server_version: int | None = None
     index_pages: int = 0
+    reads_a_day: float = 1.0  # how often others read a dead row
+
+    @property
+    def dead_row_bytes(self) -> float:
+        """Return the room that a row takes in the table's pages, at most a page."""
+        pages = sum(step.pages for step in self.steps)
+        rows = sum(step.live + step.dead for step in self.steps)
+        return min(PAGE_BYTES * pages / rows, PAGE_BYTES) if rows else 0.0
 
     @property
     def seconds(self) -> float:
@@ -106,6 +119,9 @@ class Outcome:
     dead: list[tuple[float, float]] = field(default_factory=list)  # (epoch seconds, rows)
     extra_pages: float = 0.0  # that the table had to grow by
     late: int = 0  # visits that found no worker free, since the one before still worked
+    naptime: float = NAPTIME
+    owed_pages: float = 0.0  # of the next vacuum, as far as its threshold came nearer
+    dead_row_bytes_a_day: float = 0.0  # that others read of one dead row
 
     @property
     def vacuums_a_day(self) -> float:
@@ -128,6 +144,34 @@ class Outcome:
         """Bytes that vacuums read and wrote in 24 hours."""
         pages = sum(run.read_pages + run.dirtied_pages for run in self.vacuums)
         return 86400 * PAGE_BYTES * pages / self.seconds if self.seconds else 0.0
+
+    @property
+    def work_bytes_a_day(self) -> float:
+        """As `io_bytes_a_day`, with the share of the next vacuum that is due by the end.
+
+        So parameters under which a window is too short for a vacuum don't get it for nothing.
+        """
+        owed = 86400 * PAGE_BYTES * self.owed_pages / self.seconds if self.seconds else 0.0
+        return max(self.io_bytes_a_day + owed, 0.0)
+
+    @property
+    def dead_bytes_a_day(self) -> float:
+        """Bytes of dead rows that others read in 24 hours, since no vacuum removed them yet."""
+        return self.usual_dead * self.dead_row_bytes_a_day
+
+    @property
+    def total_bytes_a_day(self) -> float:
+        """What dead rows and their removal cost together in 24 hours."""
+        return self.work_bytes_a_day + self.dead_bytes_a_day
+
+    @property
+    def is_pressed(self) -> bool:
+        """Tell whether most vacuums came at the first visit after the one before them.
+
+        Their threshold then decides nothing: the naptime does.
+        """
+        waits = [later.at - run.ends_at for run, later in pairwise(self.vacuums)]
+        return sum(wait < self.naptime + 1e-6 for wait in waits) > len(waits) / 2
 
     @property
     def busy_share(self) -> float:
@@ -167,7 +211,12 @@ def simulate(
     course = list(course_of(recording, pruning))
     kept = [(part.step.at, part.kept) for part in course if part.kept is not None]
     state = state_of(recording.first, 0.0)
-    outcome = Outcome(recording.known_seconds)
+    outcome = Outcome(
+        recording.known_seconds,
+        naptime=naptime,
+        dead_row_bytes_a_day=recording.dead_row_bytes * recording.reads_a_day,
+    )
+    outcome.owed_pages = -owed_pages(state, recording.first, rule)
     busy_until = 0.0
     visit = recording.start + naptime
     before = recording.first
@@ -195,6 +244,7 @@ def simulate(
         advance(state, part, step.at - moment, pruning, outcome)
         outcome.dead.append((step.at, state.dead))
         before = step
+    outcome.owed_pages += owed_pages(state, before, rule)
     return outcome
 
 
@@ -370,6 +420,17 @@ def work(
     return ends_at if by_dead or by_inserts or analyzes else None
 
 
+def owed_pages(state: State, step: Step, rule: Rule) -> float:
+    """Return the pages of the next vacuum, by the share of its threshold that is reached."""
+    limits = rule.limits(state.reltuples, step)
+    if not limits.enabled:
+        return 0.0
+    shares = [state.dead / limits.vacuum if limits.vacuum else 1.0]
+    if limits.insert:
+        shares.append(state.inserted / limits.insert)
+    return min(max(shares), 1.0) * sum(pages_of(state, step, rule.recording.index_pages))
+
+
 def pages_of(state: State, now: Step, index_pages: int) -> tuple[float, float]:
     """Return the pages that a vacuum reads and dirties now.
 
@@ -413,17 +474,34 @@ def cost_a_second(settings: Mapping[str, str], reloptions: Sequence[str] | None)
 
 @dataclass(frozen=True)
 class Proof:
-    """How well the replay under the real parameters met what really ran."""
+    """How well the replay under the real parameters met what really ran.
 
-    real: int  # autovacuums whose time is known
-    met: int  # of them, those that the replay has within two naptimes
+    The server counts every autovacuum, but tells the end of the last one alone: of others
+    that ran between the same two snapshots only the number is known.
+    """
+
+    real: int  # autovacuums in what is replayed, by the server's count
+    timed: int  # of them, those whose end is known
+    met: int  # of these, those that the replay has within two naptimes
     predicted: int  # vacuums of the replay
     within_seconds: float
+    by_hand: int = 0  # vacuums by hand in what is replayed
+    in_gaps: int = 0  # autovacuums in what is not
 
     @property
     def recall_pct(self) -> float | None:
-        """Share of the real ones that were predicted, None without any."""
-        return 100 * self.met / self.real if self.real else None
+        """Share of the real ones that were predicted, None where not all their ends are known."""
+        return 100 * self.met / self.real if self.real and self.timed == self.real else None
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether both number and times are about those of the real ones.
+
+        A vacuum by hand may stand for one of the replay.
+        """
+        slack = 1 + COUNT_SLACK * self.real
+        fewest, most = self.real - slack, self.real + self.by_hand + slack
+        return fewest <= self.predicted <= most and self.met >= MET_SHARE * self.timed
 
 
 def prove(
@@ -436,8 +514,18 @@ def prove(
     within = WITHIN_NAPTIMES * naptime_of(settings)
     run = simulate(recording, settings, reloptions)
     predicted = [one.ends_at for one in run.vacuums]
-    real = sorted(at for step in recording.steps for at in step.autovacuums)
-    return Proof(len(real), len(list(meetings(real, predicted, within))), len(predicted), within)
+    known = [step for step in recording.steps if step.ins is not None]
+    timed = sorted(at for step in known for at in step.autovacuums)
+    real = sum(step.autovacuum_count for step in known)
+    return Proof(
+        real=real,
+        timed=len(timed),
+        met=len(list(meetings(timed, predicted, within))),
+        predicted=len(predicted),
+        within_seconds=within,
+        by_hand=sum(step.vacuumed for step in known) - real,
+        in_gaps=sum(step.autovacuum_count for step in recording.steps if step.ins is None),
+    )
 
 
 def meetings(
@@ -462,24 +550,30 @@ class Candidate:
 
     @property
     def costs(self) -> tuple[float, float]:
-        """Dead rows that are usual, and bytes a day that vacuums read and write."""
-        return self.outcome.usual_dead, self.outcome.io_bytes_a_day
+        """Dead rows that are usual, and bytes a day of vacuums with what they owe."""
+        return self.outcome.usual_dead, self.outcome.work_bytes_a_day
 
 
 SCALE_FACTORS = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.4")
 CLEARLY_LESS = 0.98
+WORTHWHILE = 0.9
+"""Of what the parameters in force cost: a change that saves less is not worth its making."""
 THRESHOLDS = ("50", "1000", "10000", "100000")
+CHOICES = len(SCALE_FACTORS) * len(THRESHOLDS)
 
 
 def trade_off(
     recording: Recording, settings: Mapping[str, str], reloptions: Sequence[str] | None
 ) -> list[Candidate]:
-    """Replay every scale factor with every threshold; returns those that no other beats.
+    """Replay every scale factor with every threshold; returns those that are worth it.
 
-    One beats another that has no fewer dead rows and not clearly less work. Ordered from fewest
-    dead rows and most work to the opposite. Other parameters stay as they are.
+    That is those which cost clearly less than `reloptions` do, dead rows and work together,
+    whose vacuums are not pressed by the naptime, and which no other beats: one beats
+    another that has no fewer dead rows and not clearly less work. Ordered from fewest dead
+    rows and most work to the opposite. Other parameters stay as they are.
     """
     own = autovacuum.parse_options(reloptions)
+    most = WORTHWHILE * simulate(recording, settings, reloptions).total_bytes_a_day
     tried = []
     for factor in SCALE_FACTORS:
         for threshold in THRESHOLDS:
@@ -488,7 +582,9 @@ def trade_off(
                 "autovacuum_vacuum_threshold": threshold,
             }
             options = [f"{name}={value}" for name, value in {**own, **chosen}.items()]
-            tried.append(Candidate(chosen, simulate(recording, settings, options)))
+            outcome = simulate(recording, settings, options)
+            if outcome.total_bytes_a_day < most and not outcome.is_pressed:
+                tried.append(Candidate(chosen, outcome))
     tried.sort(key=lambda one: one.costs)
     best: list[Candidate] = []
     for one in tried:
@@ -498,21 +594,8 @@ def trade_off(
 
 
 def balanced(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the candidate at the knee of a trade-off, None of none.
+    """Return the candidate that costs least in all, None of none.
 
-    Both costs are put on the way from the least to the most, by their logarithms; the
-    knee is where their sum is least.
+    Both costs are bytes a day, so no other candidate changes how two compare.
     """
-    if not candidates:
-        return None
-
-    def place(value: float, values: Sequence[float]) -> float:
-        low, high = math.log1p(min(values)), math.log1p(max(values))
-        return (math.log1p(value) - low) / (high - low) if high > low else 0.0
-
-    dead = [one.costs[0] for one in candidates]
-    work_bytes = [one.costs[1] for one in candidates]
-    return min(
-        candidates,
-        key=lambda one: place(one.costs[0], dead) + place(one.costs[1], work_bytes),
-    )
+    return min(candidates, key=lambda one: one.outcome.total_bytes_a_day, default=None)

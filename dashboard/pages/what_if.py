@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, frame, table_rows
 from dashboard.frame import WINDOW_WORDS
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, replay, simulator
+from monitors import access, autovacuum, replay, simulator
 from monitors.autovacuum import CAP_MAJOR
 from monitors.history import series
 from monitors.history.series import Series
@@ -32,6 +32,10 @@ COLUMNS = (
     "peak_dead_tup",
     "extra_pages",
     "io_bytes_a_day",
+    "work_bytes_a_day",
+    "dead_bytes_a_day",
+    "total_bytes_a_day",
+    "is_pressed",
     "busy_pct",
     "workers_pct",
     "is_balanced",
@@ -101,6 +105,10 @@ def page(
             "tiles": tiles(done, target),
             "chart": chart_of(done, target, window),
             "proof": done.proof,
+            "verdict": replay.verdict_of(done.proof),
+            "choices": simulator.CHOICES,
+            "nothing_better": nothing_better(target),
+            "now": row_of(done.as_is, done.options, {}),
             "by_hand": by_hand(target, window, context["row"]),
             "why_not": why_not(request, target, window),
             "setting": arguments_of(context["row"], tried_of(done, context["changes"])),
@@ -117,17 +125,24 @@ def page(
     )
 
 
+def nothing_better(target: Target) -> str:
+    """Return why no choice is proposed."""
+    if not autovacuum.server_enabled(target.settings):
+        return "Autovacuum is off on this server, so no choice does anything: turn it on first."
+    return replay.NOTHING_BETTER
+
+
 def drawing_of(rows: Sequence[Row]) -> SafeString:
     """Return the trade-off drawn: work across, dead rows up, with what is in force and tried."""
     points = []
     for row in rows:
         kind = "balanced" if row["is_balanced"] else row["kind"]
-        points.append((row["io_bytes_a_day"], row["usual_dead_tup"], kind))
+        points.append((row["work_bytes_a_day"], row["usual_dead_tup"], kind))
     first = rows[0]
     return charts.trade_off(
         points,
-        label="Vacuum I/O a day across, usual dead rows up. In force: "
-        f"{sized(first['io_bytes_a_day'])} a day, {words(first['usual_dead_tup'])} dead rows.",
+        label="Work of vacuums a day across, usual dead rows up. In force: "
+        f"{sized(first['work_bytes_a_day'])} a day, {words(first['usual_dead_tup'])} dead rows.",
     )
 
 
@@ -214,6 +229,10 @@ def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str
         "extra_pages": outcome.extra_pages,
         "extra_bytes": outcome.extra_pages * simulator.PAGE_BYTES,
         "io_bytes_a_day": outcome.io_bytes_a_day,
+        "work_bytes_a_day": outcome.work_bytes_a_day,
+        "dead_bytes_a_day": outcome.dead_bytes_a_day,
+        "total_bytes_a_day": outcome.total_bytes_a_day,
+        "is_pressed": outcome.is_pressed,
         "busy_pct": 100 * outcome.busy_share,
         "is_balanced": False,
         "kind": "",
@@ -248,7 +267,9 @@ def tiles(done: Replay, target: Target) -> list[Row]:
             "title": "Vacuums a day",
             "value": round(shown.vacuums_a_day, 1),
             "kind": "short",
-            "note": note(f"{was.vacuums_a_day:,.1f}"),
+            "level": "warning" if shown.is_pressed else "",
+            "note": note(f"{was.vacuums_a_day:,.1f}")
+            + ("; at nearly every visit of a worker" if shown.is_pressed else ""),
         },
         {
             "title": "Dead rows, usual",

@@ -59,9 +59,14 @@ class Command(OneLine):
             "table": table_name(row),
             "seconds": done.recording.seconds,
             "real_autovacuums": done.proof.real,
+            "timed_autovacuums": done.proof.timed,
+            "autovacuums_in_gaps": done.proof.in_gaps,
+            "predicted": done.proof.predicted,
             "met": done.proof.met,
             "recall_pct": done.proof.recall_pct,
             "within_seconds": done.proof.within_seconds,
+            "agrees": done.proof.agrees if done.proof.real else None,
+            "reads_a_day": round(done.recording.reads_a_day, 1),
             "as_is": told(done.as_is, done.options),
             "tried": told(done.tried, {**done.on, **changes}) if done.tried else None,
             "trade_off": [
@@ -71,13 +76,15 @@ class Command(OneLine):
         if options["json"]:
             self.print_json(said)
             return
-        self.say(proof_words(said))
+        self.say(replay.verdict_of(done.proof)[1])
         self.say(f"as it is: {words(said['as_is'])}")
         if said["tried"]:
             self.say(f"tried:    {words(said['tried'])}")
         for one in said["trade_off"]:
             chosen = ", ".join(replay.spelled(one["parameters"]))
             self.say(f"{'* ' if one['is_balanced'] else '  '}{chosen}: {words(one)}")
+        if options["best"] and not line:
+            self.say(replay.NOTHING_BETTER)
 
 
 def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:
@@ -114,24 +121,20 @@ def told(outcome: Outcome, parameters: dict[str, str] | Any) -> dict[str, Any]:
         "peak_dead_tup": round(outcome.peak_dead),
         "extra_pages": round(outcome.extra_pages),
         "io_bytes_a_day": round(outcome.io_bytes_a_day),
+        "work_bytes_a_day": round(outcome.work_bytes_a_day),
+        "dead_bytes_a_day": round(outcome.dead_bytes_a_day),
+        "total_bytes_a_day": round(outcome.total_bytes_a_day),
         "busy_pct": round(100 * outcome.busy_share, 2),
         "late_visits": outcome.late,
+        "is_pressed": outcome.is_pressed,
     }
-
-
-def proof_words(said: dict[str, Any]) -> str:
-    """Return how well the replay met what ran."""
-    if not said["real_autovacuums"]:
-        return "No real autovacuum ended in this window: the replay can't be checked against one."
-    return (
-        f"The replay met {said['met']} of {said['real_autovacuums']} real autovacuums"
-        f" within {said['within_seconds']:.0f} s ({said['recall_pct']:.0f} %)."
-    )
 
 
 def words(one: dict[str, Any]) -> str:
     """Return an outcome for people."""
     return (
         f"{one['vacuums_a_day']:,.1f} vacuums a day, {one['usual_dead_tup']:,} dead rows usual,"
-        f" {one['peak_dead_tup']:,} at the peak, {one['io_bytes_a_day'] / 1e6:,.1f} MB of I/O a day"
+        f" {one['peak_dead_tup']:,} at the peak, {one['io_bytes_a_day'] / 1e6:,.1f} MB of I/O a day,"
+        f" costs {one['total_bytes_a_day'] / 1e6:,.1f} MB a day in all"
+        f"{', at every visit of a worker' if one['is_pressed'] else ''}"
     )
