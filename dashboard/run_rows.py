@@ -45,6 +45,7 @@ WORDS = {
     VacuumRun.Kind.ANALYZE: "ANALYZE by hand",
     VacuumRun.Kind.AUTOVACUUM: "autovacuum",
     VacuumRun.Kind.AUTOANALYZE: "autoanalyze",
+    VacuumRun.Kind.REWRITE: "written anew",
 }
 
 Row = dict[str, Any]

@@ -164,7 +164,7 @@ def scores_of(
     def passed(count: float | None, limit: float | None) -> bool:
         return limits.enabled and limit is not None and (count or 0) > limit
 
-    dead, inserted = row["n_dead_tup"], row["n_ins_since_vacuum"]
+    dead, inserted = counted_dead(row), row["n_ins_since_vacuum"]
     changed = row["n_mod_since_analyze"]
     return Scores(
         xid=age_score("xid", "vacuum_failsafe_age", age, limits.xid, settings),
@@ -176,6 +176,12 @@ def scores_of(
         do_analyze=passed(changed, limits.analyze),
         for_wraparound=forced,
     )
+
+
+def counted_dead(row: Row) -> int | None:
+    """Return the dead rows as the server counts them, those that a rewrite took away too."""
+    dead: int | None = row["n_dead_tup"]
+    return dead if dead is None else dead + (row.get("rewritten_dead_tup") or 0)
 
 
 def weight_of(name: str, settings: Mapping[str, str]) -> float:
@@ -238,7 +244,7 @@ def left_of(
             row, mains.get((row["database_id"], row["relid"])), settings, server_version
         )
         counts = (
-            (row["n_dead_tup"], limits.vacuum),
+            (counted_dead(row), limits.vacuum),
             (row["n_ins_since_vacuum"], limits.vacuum_insert),
             (row["n_mod_since_analyze"], limits.analyze),
         )

@@ -804,7 +804,7 @@ class VacuumRun(models.Model):
     """
 
     class Kind(models.TextChoices):
-        """What ran, as PostgreSQL counts it; the last three are seen only while they run."""
+        """What ran, as PostgreSQL counts it; the last four it doesn't: they are seen while they run, or by a new file."""
 
         VACUUM = "vacuum", "VACUUM"
         AUTOVACUUM = "autovacuum"
@@ -813,6 +813,7 @@ class VacuumRun(models.Model):
         VACUUM_FULL = "vacuum_full", "VACUUM FULL"
         CLUSTER = "cluster", "CLUSTER"
         REPACK = "repack", "REPACK"
+        REWRITE = "rewrite"  # a new file, by whatever wrote it
 
     class Exactness(models.TextChoices):
         """How it is known."""

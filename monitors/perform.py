@@ -48,6 +48,8 @@ LOST_AT_ONCE = 20
 DATABASES_AT_MOST = 20
 SNAPSHOT_SECONDS = 12.0
 """For the snapshots around a statement; less than SILENT_AFTER."""
+BATCH_AGAIN = timedelta(seconds=60)
+"""So rarely a batch has its database read again while more of it follows."""
 WRITE_AGAIN_SECONDS = (1, 2, 5, 10, 20)
 
 State = Action.State
@@ -184,9 +186,21 @@ def keep_the_last(target: Target, spec: Spec) -> None:
         raise Refused(message)
 
 
+def is_soon_again(row: Action) -> bool:
+    """Tell whether more of a batch follows and its database was just read: hundreds may follow."""
+    if row.batch_id is None:
+        return False
+    others = Action.objects.filter(batch=row.batch_id).exclude(pk=row.pk)
+    just_now = timezone.now() - BATCH_AGAIN
+    return (
+        others.exclude(state__in=Action.FINAL).exists()
+        and others.filter(state=State.SUCCEEDED, finished_at__gt=just_now).exists()
+    )
+
+
 def look_again(row: Action, target: Target, spec: Spec, ended: Ended) -> Ended:
     """Read what a statement changed, so that the history shows it at once; note what was read."""
-    if not spec.after or ended.state != State.SUCCEEDED:
+    if not spec.after or ended.state != State.SUCCEEDED or is_soon_again(row):
         return ended
     database = str(row.arguments.get("database", ""))
     read = snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS, database=database)

@@ -11,12 +11,15 @@ builds four tables from that declaration alone:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import models
+
+Row = tuple[Any, ...]
+"""The values of `Sample.columns()`, in that order."""
 
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 19
@@ -138,6 +141,9 @@ class Probe:
     """For how many objects a snapshot at most."""
     measuring: Measuring | None = None
     """How its refined columns are settled from measurements (`history/settle.py`)."""
+    carry: Callable[[Row | None, Row], Row] | None = None
+    """Given an object's row of the snapshot before (None: it was not there) and the one that was
+    read, returns the one that is kept: of what a server goes on saying though it is over."""
     nested_loops: bool = True
     """False: the planner may not use them, since they would take minutes."""
     extension: str = ""
@@ -164,7 +170,3 @@ class Probe:
             known = int(major or 0) * 100 + int(minor or 0)
         fitting = [version for version in self.sql if version <= known]
         return self.sql[max(fitting)] if fitting else None
-
-
-Row = tuple[Any, ...]
-"""The values of `Sample.columns()`, in that order."""

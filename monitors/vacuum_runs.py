@@ -36,6 +36,7 @@ MANUAL = {
     VacuumRun.Kind.VACUUM_FULL: ("vacuum_full",),
     VacuumRun.Kind.CLUSTER: ("cluster",),
     VacuumRun.Kind.REPACK: ("repack",),
+    VacuumRun.Kind.REWRITE: ("vacuum_full", "cluster", "repack"),
 }
 """Which of our actions does it."""
 COMMANDS = {
@@ -102,8 +103,58 @@ def runs_in_tables(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -
         found += runs_of(place, snapshot, seen, old, dict(zip(names, now, strict=True)))
     if found:
         refine(place, found, datname)
-        name_people(place, [one.run for one in found], datname, snapshot)
-    return [one.run for one in found]
+    rewrites = rewrites_of(place, snapshot, seen, names)
+    runs = [*(one.run for one in found), *rewrites]
+    name_people(place, runs, datname, snapshot)
+    return runs
+
+
+def rewrites_of(
+    place: Place, snapshot: Snapshot, seen: Seen, names: Sequence[str]
+) -> list[VacuumRun]:
+    """Return a row for each table that has a new file and rows, where nobody saw it being written.
+
+    TRUNCATE gives a new file too, and leaves no rows.
+    """
+    file, live = names.index("relfilenode"), names.index("n_live_tup")
+    pairs = [
+        (dict(zip(names, before, strict=True)), dict(zip(names, now, strict=True)))
+        for _, before, now in seen.changed
+        if before and before[file] and now[file] and before[file] != now[file] and now[live]
+    ]
+    pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"}]
+    if not pairs:
+        return []
+    known = VacuumRun.objects.filter(
+        target_id=place.target_id,
+        database_id=place.database_id,
+        relid__in=[now["relid"] for _, now in pairs],
+        kind__in=set(REWRITES.values()),
+        ended_at__gte=seen.before_at or snapshot.taken_at,
+    )
+    written = set(known.values_list("relid", flat=True))
+    return [
+        VacuumRun(
+            target_id=place.target_id,
+            database_id=place.database_id,
+            relid=now["relid"],
+            schemaname=now["schemaname"],
+            relname=now["relname"],
+            relkind=now["relkind"],
+            kind=VacuumRun.Kind.REWRITE,
+            exactness=VacuumRun.Exactness.SEEN,
+            after_at=seen.before_at,
+            ended_at=snapshot.target_at or snapshot.taken_at,
+            wraparound=False,
+            n_dead_before=old["n_dead_tup"],
+            n_dead_after=now["n_dead_tup"],
+            size_before=old["size_bytes"],
+            size_after=now["size_bytes"],
+            seen_at=snapshot.taken_at,
+        )
+        for old, now in pairs
+        if now["relid"] not in written
+    ]
 
 
 @dataclass(frozen=True)
@@ -298,6 +349,8 @@ def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot:
                 and (action["finished_at"] is None or ended_at <= action["finished_at"] + SLACK)
             ):
                 run.by, run.action_id = action["asked_by_name"], action["id"]
+                if run.kind == VacuumRun.Kind.REWRITE:
+                    run.kind = VacuumRun.Kind(action["name"])
                 add_start(run, action)
                 break
 
@@ -345,8 +398,21 @@ def runs_in_progress(
         if mine and mine[-1]["datname"] in databases:
             database_id = databases[mine[-1]["datname"]]
             found.append(rewrite_of(place, database_id, mine, snapshot))
+            forget_unseen(found[-1])
             name_people(place, found[-1:], mine[-1]["datname"], snapshot)
     return found
+
+
+def forget_unseen(run: VacuumRun) -> None:
+    """Remove what a snapshot of tables wrote of a rewrite before its end was seen."""
+    VacuumRun.objects.filter(
+        target_id=run.target_id,
+        database_id=run.database_id,
+        relid=run.relid,
+        kind__in={VacuumRun.Kind.REWRITE, *REWRITES.values()},
+        after_at__lte=run.ended_at,
+        ended_at__gte=run.started_at or run.ended_at,
+    ).delete()
 
 
 def rewrite_of(

@@ -305,7 +305,8 @@ def near_due(
     Of ten thousand tables most are far from due, and the database leaves them out.
     """
     near = may_be_due(settings, server_version, databases.next_xid, databases.next_mxid)
-    found = tables.rows(near, without=NOT_NEEDED)
+    rewritten = objects.present("rewritten_dead_tup")
+    found = tables.rows(objects.any_of(near, rewritten), without=NOT_NEEDED)
     known = {(row["database_id"], row["relid"]) for row in found}
     # A TOAST table without options of its own has those of its main table.
     toast = [

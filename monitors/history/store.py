@@ -147,7 +147,8 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         if previous is None:
             previous = load_latest(place)
         verdict = judge(place.history.probe, state, reading, epoch)
-        comparison = compare(place.history.sample, previous, reading.rows, verdict)
+        rows = carried(place.history.probe, previous, reading.rows)
+        comparison = compare(place.history.sample, previous, rows, verdict)
         if refine is not None:
             hour_began = state.taken_at is None or hour_of(state.taken_at) != hour_of(taken_at)
             apply_refined(place.history.probe, comparison, refine, hour_began=hour_began)
@@ -192,6 +193,14 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     if observe is not None:
         observe(comparison.changed, comparison.gone, before_at)
     return snapshot
+
+
+def carried(probe: Probe, previous: Rows, rows: Sequence[Row]) -> Sequence[Row]:
+    """Return rows as a probe keeps them, beside those of the snapshot before."""
+    if probe.carry is None:
+        return rows
+    keys, carry, none = len(probe.sample.key), probe.carry, (None, ())
+    return [carry(previous.get(row[:keys], none)[0], row) for row in rows]
 
 
 def sequence_of(place: Place) -> int:

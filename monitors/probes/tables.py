@@ -14,7 +14,7 @@ from datetime import timedelta
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
-from monitors.probe import Probe, Sample
+from monitors.probe import Probe, Row, Sample
 
 
 class TablesSample(Sample):
@@ -61,6 +61,8 @@ class TablesSample(Sample):
     relname = models.TextField()
     relkind = models.CharField(max_length=1)
     toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
+    relfilenode = models.BigIntegerField()  # another one: it was rewritten
+    rewritten_dead_tup = models.BigIntegerField()  # counted by the server, gone by a rewrite
     parentrelid = models.BigIntegerField()  # the partitioned table that it is a partition of
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
@@ -105,6 +107,8 @@ class TablesSample(Sample):
         "last_autoanalyze",
         "relfrozenxid",
         "relminmxid",
+        "relfilenode",
+        "rewritten_dead_tup",
     )
     labels = (
         "schemaname",
@@ -167,6 +171,8 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       c.relfilenode::bigint AS relfilenode,
+       NULL::bigint AS rewritten_dead_tup,
        CASE WHEN c.relispartition
             THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
        END AS parentrelid,
@@ -216,6 +222,8 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       c.relfilenode::bigint AS relfilenode,
+       NULL::bigint AS rewritten_dead_tup,
        CASE WHEN c.relispartition
             THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
        END AS parentrelid,
@@ -269,6 +277,8 @@ SELECT c.oid AS relid,
        c.relname,
        c.relkind,
        c.reltoastrelid AS toastrelid,
+       c.relfilenode::bigint AS relfilenode,
+       NULL::bigint AS rewritten_dead_tup,
        CASE WHEN c.relispartition
             THEN (SELECT i.inhparent FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid)
        END AS parentrelid,
@@ -315,6 +325,35 @@ SELECT c.oid::bigint AS relid,
    AND c.reltoastrelid NOT IN (SELECT b.oid FROM barred AS b WHERE b.oid IS NOT NULL)
 """
 
+COLUMNS = TablesSample.columns()
+DEAD, FILE, REWRITTEN = map(COLUMNS.index, ("n_dead_tup", "relfilenode", "rewritten_dead_tup"))
+COUNTED = [
+    COLUMNS.index(name)
+    for name in ("last_vacuum", "last_autovacuum", "last_analyze", "last_autoanalyze")
+]
+"""When the server last counted dead rows itself."""
+
+
+def without_rewritten(before: Row | None, now: Row) -> Row:
+    """Return a table's row without the dead rows that a rewrite took away.
+
+    VACUUM FULL, CLUSTER and whatever else writes a table anew (`relfilenode` is another one)
+    leave `n_dead_tup` as it was, up to the next VACUUM or ANALYZE. What died between a
+    rewrite and the snapshot that sees it is not known and left out too. The server's own
+    number, by which autovacuum comes, is n_dead_tup + rewritten_dead_tup.
+    """
+    if before is None or (before[FILE] == now[FILE] and not before[REWRITTEN]):
+        return now
+    counted = any(before[place] != now[place] for place in COUNTED)
+    is_new = before[FILE] and now[FILE] and before[FILE] != now[FILE]
+    gone = now[DEAD] if is_new else before[REWRITTEN]
+    if counted or not gone or now[DEAD] is None or now[DEAD] < gone:
+        return now
+    row = list(now)
+    row[DEAD], row[REWRITTEN] = now[DEAD] - gone, gone
+    return tuple(row)
+
+
 PROBE = Probe(
     name="tables",
     sample=TablesSample,
@@ -324,4 +363,5 @@ PROBE = Probe(
     reset_sql=RESET_SQL,
     refine_sql=SIZES_SQL,
     refine_changed=True,
+    carry=without_rewritten,
 )

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from django.utils import timezone
 
-from monitors import vacuum_runs
-from monitors.models import HISTORY, Target, VacuumRun
+from monitors import findings, vacuum_runs
+from monitors.models import HISTORY, FindingRecord, Target, VacuumRun
 from monitors.snapshot import take_now
 from tests import servers
 
@@ -313,6 +313,59 @@ def test_a_rewrite_is_recorded_when_it_was_seen_to_run(  # noqa: PLR0917 - fixtu
 
     assert (run.kind, run.exactness, run.by) == (kind, "seen", "owner")
     assert known(run.started_at) < known(run.after_at) < run.ended_at
+
+
+@pytest.mark.parametrize(
+    "statement", ["VACUUM FULL {}", "CLUSTER {} USING {}_id", "ALTER TABLE {} ALTER id TYPE bigint"]
+)
+def test_dead_rows_that_a_rewrite_took_away_are_none(server, watch, eventually, statement):
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DROP TABLE IF EXISTS anew")
+        session.execute("CREATE TABLE anew (id int)")
+        session.execute("INSERT INTO anew SELECT generate_series(1, 5000)")
+        session.execute("CREATE INDEX anew_id ON anew (id)")
+        session.execute("ANALYZE anew")
+        session.execute("DELETE FROM anew WHERE id <= 3000")
+    target = watch(server)
+    take_now(target, ["databases", "activity", "progress"])
+
+    def dead():
+        take_now(target, ["tables"])
+        row = latest().values("n_dead_tup", "rewritten_dead_tup").get()
+        return row["n_dead_tup"], row["rewritten_dead_tup"]
+
+    def latest():
+        return HISTORY["tables"].latest._default_manager.filter(relname="anew", gone_at=None)
+
+    eventually(lambda: dead() == (3000, None), seconds=30)
+    findings.keep(target.pk, {"tables"})
+    record = FindingRecord.objects.get(target=target, advisor="dead_tuples")
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(statement.format("anew", "anew"))
+        [(said,)] = session.execute("SELECT pg_stat_get_dead_tuples('anew'::regclass)")
+
+    assert dead() == ((0, 3000) if said else (0, None))
+    findings.keep(target.pk, {"tables"})
+    record.refresh_from_db()
+    assert record.resolved_at is not None
+    [run] = VacuumRun.objects.filter(relname="anew", kind="rewrite")
+    assert (run.n_dead_before, run.n_dead_after) == (3000, 0)
+
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DELETE FROM anew WHERE id <= 4000")
+    eventually(lambda: dead() == (1000, 3000 if said else None), seconds=30)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("VACUUM anew")
+    eventually(lambda: dead() == (0, None), seconds=30)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("TRUNCATE anew")
+    with server.connect(dbname="shop") as session:  # 14 tells it later than the new file
+        told = "SELECT pg_stat_get_live_tuples('anew'::regclass)"
+        eventually(lambda: list(session.execute(told)) == [(0,)])
+    assert dead() == (0, None)
+    assert VacuumRun.objects.filter(relname="anew", kind="rewrite").count() == 1
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DROP TABLE anew")
 
 
 def test_what_is_older_than_a_year_is_forgotten(recorded, ran):
