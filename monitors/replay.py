@@ -16,7 +16,7 @@ from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 from monitors.samples import Change
-from monitors.simulator import Candidate, Recording, Step
+from monitors.simulator import PAGE_BYTES, Candidate, Recording, Step
 
 LONGEST = timedelta(days=7)
 """Samples are kept so long."""
@@ -249,6 +249,7 @@ def step_of(before: Row, row: Row, seconds: float) -> Step:
         frozen=row["relallfrozen"],
         vacuumed=(row["vacuum_count"] or 0) + (row["autovacuum_count"] or 0),
         autovacuum_count=row["autovacuum_count"] or 0,
+        size_pages=(row["size_bytes"] or 0) // PAGE_BYTES,
         autovacuums=(ran.timestamp(),) if is_new and row["autovacuum_count"] else (),
     )
 
@@ -270,6 +271,7 @@ def unchanged(step: Step, begin: float, end: float) -> Step:
         pages=step.pages,
         visible=step.visible,
         frozen=step.frozen,
+        size_pages=step.size_pages,
     )
 
 

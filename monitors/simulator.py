@@ -65,6 +65,7 @@ class Step:
     frozen: int | None = None  # relallfrozen, 18+
     vacuumed: int = 0  # vacuums that ran between the two, by whomever
     autovacuum_count: int = 0  # autovacuums that did, by the server's count; in a gap too
+    size_pages: int = 0  # of the table with its indexes and TOAST
     autovacuums: tuple[float, ...] = ()  # epoch seconds of the ends that are known: the last one's
 
 
@@ -81,8 +82,11 @@ class Recording:
 
     @property
     def dead_row_bytes(self) -> float:
-        """Return the room that a row takes in the table's pages, at most a page."""
-        pages = sum(step.pages for step in self.steps)
+        """Return the room that a row takes in the table's pages, at most a page.
+
+        Before its first VACUUM or ANALYZE no pages are counted: then in all that belongs to it.
+        """
+        pages = sum(step.pages or step.size_pages for step in self.steps)
         rows = sum(step.live + step.dead for step in self.steps)
         return min(PAGE_BYTES * pages / rows, PAGE_BYTES) if rows else 0.0
 

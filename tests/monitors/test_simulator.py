@@ -204,6 +204,14 @@ def test_what_nobody_reads_is_not_vacuumed_more_often():
     assert best.outcome.total_bytes_a_day < usual.total_bytes_a_day
 
 
+def test_dead_rows_of_a_table_whose_pages_were_never_counted_cost_something_too():
+    counted = recording(*(step(n, dead=60 * n, pages=10) for n in range(1, 10)))
+    fresh = recording(*(step(n, dead=60 * n, pages=0, size_pages=10) for n in range(1, 10)))
+
+    assert fresh.dead_row_bytes == counted.dead_row_bytes > 0
+    assert simulate(fresh, {}, NO_ANALYZE).dead_bytes_a_day > 0
+
+
 def test_what_is_read_often_is_vacuumed_more_often():
     course = steady(reads_a_day=20_000.0)
 
