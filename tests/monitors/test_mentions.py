@@ -46,8 +46,8 @@ from monitors.pg.text import redact
         # What the parser of 18 does not know, and what is too deep or too long for it.
         "REPACK orders; VACUUM orders",
         "SELECT " + " || ".join(["a"] * 300) + " FROM orders",
-        "SELECT " + "+".join(["a"] * 30_000) + " FROM orders",
-        "SELECT 1 FROM orders WHERE id IN (" + ",".join(f"${n}" for n in range(1, 20_000)),
+        "SELECT " + "+".join(["a"] * 600) + " FROM orders",
+        "SELECT 1 FROM orders WHERE id IN (" + ",".join(f"${n}" for n in range(1, 600)),
     ],
     ids=lambda text: text[:60],
 )
