@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -9,8 +10,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -203,12 +204,13 @@ class Stack:
         fetched = assets.install()
         if fetched:
             self.say(f"Fetched {', '.join(fetched)}.")
-        stamp, now = ROOT / "staticfiles" / ".stamp", static_stamp()
-        if stamp.exists() and stamp.read_text(encoding="utf-8") == now:
-            return
-        argv: list[str | Path] = [sys.executable, ROOT / "manage.py", "collectstatic"]
-        self.finish(self.process("collectstatic", [*argv, "--no-input", "--clear"]))
-        stamp.write_text(now, encoding="utf-8")
+        with alone_in(ROOT):
+            stamp, now = ROOT / "staticfiles" / ".stamp", static_stamp()
+            if stamp.exists() and stamp.read_text(encoding="utf-8") == now:
+                return
+            argv: list[str | Path] = [sys.executable, ROOT / "manage.py", "collectstatic"]
+            self.finish(self.process("collectstatic", [*argv, "--no-input", "--clear"]))
+            stamp.write_text(now, encoding="utf-8")
 
     def process(
         self, name: str, argv: list[str | Path], environment: Mapping[str, str] | None = None
@@ -437,6 +439,17 @@ def unready(host: str, port: int) -> str | None:
     finally:
         connection.close()
     return None if response.status == http.client.OK else body
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other stack of the same checkout is inside: they share its static files."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def static_stamp() -> str:

@@ -131,6 +131,8 @@ def no_history_of_rhythms():
 def restored(embedded):
     """Takes back what a test changed on the server."""
     yield
+    with embedded.connect(dbname="shop") as owner:
+        owner.execute("DROP TABLE IF EXISTS another, second")
     with embedded.connect() as superuser:
         superuser.execute("ALTER SYSTEM RESET autovacuum_vacuum_threshold")
         superuser.execute("ALTER SYSTEM RESET autovacuum_vacuum_scale_factor")

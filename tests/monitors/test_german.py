@@ -71,7 +71,7 @@ def refusal(speaker: Server, **changes: str) -> Unreachable:
         ({"dbname": "shut"}, True, "The database takes no connections: "),
         ({"dbname": "half_dropped"}, True, "The database is invalid: "),
         ({"dbname": "private"}, True, "The login may not connect to this database: "),
-        ({"user": "limited"}, False, "The login's own CONNECTION LIMIT is used up: "),
+        ({"user": "limited"}, True, "The login's own CONNECTION LIMIT is used up: "),
         ({"user": "asleep"}, False, "The role may not log in, or does not exist: "),
         ({"password": "wrong"}, False, "Password authentication failed: "),
     ],
