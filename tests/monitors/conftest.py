@@ -267,3 +267,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
         return status, captured.out.strip(), captured.err.strip()
 
     return run
+
+
+@pytest.fixture
+def all_readable(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the collector read whatever tables other tests left: else bloat is blind for them."""
+    name = "server" if "server" in request.fixturenames else "embedded"
+    server: Server = request.getfixturevalue(name)
+    with server.connect() as setup:
+        setup.execute("GRANT pg_read_all_data TO collector")
+        yield
+        setup.execute("REVOKE pg_read_all_data FROM collector")

@@ -48,6 +48,7 @@ def check_as(server: Server, target: Target) -> dict[str, Any]:
     return check.check(target, {"collector": server.password, "operator": server.password})
 
 
+@pytest.mark.usefixtures("all_readable")
 def test_it_says_what_the_server_is_and_that_all_works(server: Server, watch: Watch) -> None:
     result = check_as(server, watch(server, operator_user="operator", include=[]))
 
@@ -63,6 +64,7 @@ def test_it_says_what_the_server_is_and_that_all_works(server: Server, watch: Wa
     json.dumps(result)
 
 
+@pytest.mark.usefixtures("all_readable")
 def test_each_missing_right_is_named_with_its_statement(
     server: Server, watch: Watch, bare: str, table: Callable[..., str]
 ) -> None:
@@ -87,6 +89,7 @@ def test_each_missing_right_is_named_with_its_statement(
     assert {name for name, ok in works(result, "actions").items() if ok} == set()
 
 
+@pytest.mark.usefixtures("all_readable")
 def test_the_statements_that_it_names_do_help(
     server: Server, watch: Watch, bare: str, table: Callable[..., str]
 ) -> None:

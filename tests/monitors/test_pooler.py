@@ -179,6 +179,7 @@ def test_in_transaction_mode_the_check_each_probe_and_each_action_say_so(
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("all_readable")
 def test_in_session_mode_everything_is_read_and_done_as_without_a_pooler(
     pooler: Pooler,
     embedded: Server,
