@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,15 +91,11 @@ def test_one_connection_is_enough_to_read_everything(
     read = Snapshot.objects.filter(target_id=target.pk, probe="tables")
     assert read.values("database_id").distinct().count() == 3
 
-    def hold(seconds: float) -> None:
-        with server.connect(user=name, dbname=entry):
-            time.sleep(seconds)
-
-    holder = threading.Thread(target=hold, args=(1.5,))
-    holder.start()
-    time.sleep(0.5)
+    holder = server.connect(user=name, dbname=entry)
+    leaving = threading.Timer(1, holder.close)
+    leaving.start()
     results = take_now(target)  # waits for its turn
-    holder.join()
+    leaving.join()
     assert not failures(results)
 
 
@@ -253,13 +248,17 @@ def test_outside_of_the_maintenance_database_no_session_stays(
 
 @pytest.mark.django_db(transaction=True)
 def test_databases_are_copied_renamed_and_dropped_while_they_are_read(
-    server: Server, watch: Watch, name: str, run: Callable[..., None]
+    server: Server,
+    watch: Watch,
+    name: str,
+    run: Callable[..., None],
+    eventually: Callable[..., None],
 ) -> None:
     run("CREATE DATABASE {}", name)
     target = watch(server, dbname="shop", include=[f"{name}*", "shop"])
     take_now(target)
     stop = threading.Event()
-    rounds = []
+    rounds: list[int] = []
 
     def read_on() -> None:
         try:
@@ -278,7 +277,8 @@ def test_databases_are_copied_renamed_and_dropped_while_they_are_read(
             run("CREATE DATABASE {} TEMPLATE {}", copy, name)
             run("ALTER DATABASE {} RENAME TO {}", name, now)
             run("ALTER DATABASE {} RENAME TO {}", now, name)
-            time.sleep(0.5)  # the copy is read too
+            before = len(rounds)
+            eventually(lambda before=before: len(rounds) > before, seconds=30)
             run("DROP DATABASE {}", copy)
     finally:
         stop.set()
