@@ -65,7 +65,7 @@ DOUBTFUL = (
 """The same of an estimate that is not to be relied on."""
 
 WHY_NOT = {
-    "never_analyzed": "It was never vacuumed or analyzed, so its rows were never counted.",
+    "never_analyzed": "It had not been vacuumed or analyzed when bloat was last read: its rows were not counted.",
     "toast": "PostgreSQL keeps no statistics of TOAST tables: pgstattuple measures them.",
     "unreadable": "The login may not see its statistics.",
     "name_column": "It has a column of the type name, of which statistics say a false width.",
