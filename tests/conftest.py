@@ -229,6 +229,16 @@ def server(request: pytest.FixtureRequest, fleet: Callable[[int], Server]) -> Se
         raise
 
 
+@pytest.fixture(autouse=True)
+def shop_is_empty_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test finds another one's tables in the database `shop`, whatever the order is."""
+    names = {"server", "embedded"}.intersection(request.fixturenames)
+    used: list[Server] = [request.getfixturevalue(name) for name in names]
+    yield
+    for server in used:
+        servers.empty_shop(server)
+
+
 Live = Callable[..., psycopg.Connection[Any]]
 
 

@@ -174,6 +174,43 @@ def create_roles(cluster: Cluster, major: int) -> None:
         connection.execute("GRANT CREATE ON SCHEMA public TO owner")
 
 
+LEFT = """
+SELECT format('DROP EXTENSION %I CASCADE', extname)
+  FROM pg_extension
+ WHERE extname NOT IN ('plpgsql', 'pg_stat_statements')
+UNION ALL
+SELECT format('DROP SCHEMA %I CASCADE', nspname)
+  FROM pg_namespace AS made
+ WHERE oid >= 16384 AND nspname NOT LIKE 'pg\\_%'
+   AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = made.oid AND deptype = 'e')
+UNION ALL
+SELECT format(
+           'DROP %s IF EXISTS public.%I CASCADE',
+           CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+                        WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
+           relname
+       )
+  FROM pg_class AS made
+ WHERE relnamespace = 'public'::regnamespace
+   AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+   AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = made.oid AND deptype = 'e')
+UNION ALL
+SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure)
+  FROM pg_proc AS made
+ WHERE pronamespace = 'public'::regnamespace
+   AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = made.oid AND deptype = 'e')
+"""
+"""Statements that drop what was made in a database after `create_roles` made it."""
+
+
+def empty_shop(server: Server) -> None:
+    """Drop what a test left in the database `shop`; raises LockNotAvailable where it is in use."""
+    with server.connect(dbname="shop") as cleanup:
+        if left := cleanup.execute(LEFT).fetchall():
+            cleanup.execute("SET lock_timeout = '5s'")
+            cleanup.execute("; ".join(statement for (statement,) in left))
+
+
 @contextmanager
 def running(major: int, programs: Path, folder: Path, **settings: str) -> Iterator[Server]:
     """Run one server below folder for as long as the context lasts; `settings` beside the usual."""

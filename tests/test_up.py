@@ -201,9 +201,12 @@ def test_the_login_that_it_prints_works(stack: Up) -> None:
         "password": known["password"],
         "csrfmiddlewaretoken": token[1],
     }
-    answer = browser.open(
-        f"{known['url']}login/", urllib.parse.urlencode(form).encode(), timeout=10
-    )
+    try:
+        answer = browser.open(
+            f"{known['url']}login/", urllib.parse.urlencode(form).encode(), timeout=10
+        )
+    except urllib.error.HTTPError as refused:
+        pytest.fail(f"{refused.url} answered {refused.code}: {refused.read().decode()}")
 
     assert answer.status == 200
     assert "/login/" not in answer.url
@@ -391,6 +394,7 @@ def test_a_state_folder_without_room_or_read_only_is_a_sentence(options: str, wo
 
 
 def test_a_state_of_another_version_is_a_sentence(spare: Path) -> None:
+    assert up(spare, "--once", "--no-demo").returncode == 0
     was = (spare / "history" / "data" / "PG_VERSION").read_text()
     (spare / "history" / "data" / "PG_VERSION").write_text("12\n")
     other_server = up(spare, "--once", "--no-demo")

@@ -38,8 +38,7 @@ SELECT r.rolname::text AS rolname,
 LOGIN_SQL = """
 SELECT r.rolname::text AS rolname,
        r.rolsuper AS superuser,
-       r.rolconnlimit AS connection_limit,
-       r.rolvaliduntil AS valid_until
+       r.rolconnlimit AS connection_limit
   FROM pg_catalog.pg_roles AS r
  WHERE r.rolname = current_user
 """

@@ -85,7 +85,6 @@ def password_file(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @newest
-@pytest.mark.usefixtures("all_readable")
 def test_a_target_is_checked_before_it_is_saved(
     server: Server, said: Said, password_file: Callable[[str], Path]
 ) -> None:
