@@ -164,9 +164,11 @@ class Action:
     done then, and whoever queues behind it gets through between two tries."""
     lock: str = ""
     """Mode of the lock it takes on the table, '' for none."""
-    late_lock: str = ""
-    """The phase in which it asks for its lock, where that comes after its work: one that is
-    not free costs all of it. '' where the lock comes first."""
+    swap_lock: str = ""
+    """Mode of the stronger lock that it takes at its end, for a moment: one that is not free
+    then costs all its work. '' where `lock` is all it takes."""
+    swap_phase: str = ""
+    """The phase of its progress in which it asks for `swap_lock`."""
     destructive: bool = False
     """Asks for a confirmation."""
     second_person: bool = False

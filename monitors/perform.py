@@ -420,10 +420,12 @@ def not_done(
 def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
     """Return that the table's lock was not free, with whom it waited for."""
     blockers = watch.blockers
+    swaps = bool(spec.swap_lock) and watch.phase == spec.swap_phase
+    lock = spec.swap_lock if swaps else spec.lock
     try:
         eye = watch.open_eye()
-        if spec.lock and not blockers:
-            blockers = relations.holders(eye, row.identity["relid"], spec.lock)
+        if lock and not blockers:
+            blockers = relations.holders(eye, row.identity["relid"], lock)
     except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: blockers unknown: %s", row.pk, type(error).__name__)
     who = ", ".join(
@@ -434,10 +436,10 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
     if spec.tries > 1:
         seconds = f"{spec.tries} times {seconds}"
     what = "The table's lock" if spec.lock else "A lock"
-    if spec.late_lock and watch.phase != spec.late_lock:
+    if spec.swap_lock and not swaps:
         what = "What it waits for before it begins"
     outcome = f"{what} was not free within {seconds}: {who or 'its holder is gone'}."
-    if spec.late_lock and watch.phase == spec.late_lock:
+    if swaps:
         outcome += (
             " All its work was lost, and the table is as before: ask again when nobody holds it"
             " for long, or with more wait_seconds."
@@ -584,6 +586,8 @@ def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
 def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
     """Look for a draft and save what was seen, or why nothing may be done."""
     preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
+    if spec.swap_lock:
+        preview["swap_lock"] = spec.swap_lock
     try:
         look(row, spec, preview, *open_it())
     except (Refused, Changed) as error:

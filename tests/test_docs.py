@@ -116,7 +116,7 @@ def test_the_actions_are_described_as_they_are() -> None:
 
     assert listed == {
         spec.name: [
-            spec.lock,
+            spec.lock + (f", at its end {spec.swap_lock}" if spec.swap_lock else ""),
             spec.queue,
             f"{spec.lock_timeout_ms / 1000:.0f} s",
             f"{spec.statement_timeout_ms / 1000:.0f} s",

@@ -264,6 +264,7 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         and not row.preview.get("refused"),
         "polls": polls_of(row),
         "lock_words": lock_words(lock),
+        "swap_lock_words": lock_words(row.preview.get("swap_lock", "")),
         "waits_for_second": bool(kind and kind.second_person and protected),
         "notices": row.after.get("notices") or row.progress.get("notices") or [],
         "seconds": seconds_of(row),

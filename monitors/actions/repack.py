@@ -18,7 +18,9 @@ from monitors.pg import relations, repack
 from monitors.pg.relations import Relation
 
 MAJOR = 19
-LOCK = "AccessExclusiveLock"
+LOCK = "ShareUpdateExclusiveLock"
+SWAP_LOCK = "AccessExclusiveLock"
+"""For the moment of the swap; one that is not concurrent has it from the first to the last."""
 WAIT_SECONDS = 5
 """For the lock of one that is not concurrent: nothing is lost when it is not free."""
 SWAP_SECONDS = 60
@@ -62,7 +64,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     if not repack.may_maintain(connection, relation.relid):
         message = f"The login has no right to repack {relation.name}: GRANT pg_maintain gives it."
         raise Refused(message)
-    seen = table_action.seen(connection, relation, LOCK)
+    seen = table_action.seen(connection, relation, SWAP_LOCK)
     size = relations.measure(connection, relation.relid)["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
@@ -148,7 +150,13 @@ def named(backends: Sequence[Mapping[str, Any]]) -> str:
 def adapt(spec: Action, arguments: Arguments) -> Action:
     """Wait for the swap as long as was asked: there a lock that is not free costs all the work."""
     if not is_concurrent(arguments):
-        return replace(spec, lock_timeout_ms=WAIT_SECONDS * 1000, late_lock="")
+        return replace(
+            spec,
+            lock=SWAP_LOCK,
+            lock_timeout_ms=WAIT_SECONDS * 1000,
+            swap_lock="",
+            swap_phase="",
+        )
     seconds = int(arguments.get("wait_seconds") or WAIT.default)
     return replace(spec, lock_timeout_ms=seconds * 1000)
 
@@ -181,7 +189,8 @@ ACTION = Action(
     statement_timeout_ms=6 * 3600 * 1000,
     lock_timeout_ms=SWAP_SECONDS * 1000,
     lock=LOCK,
-    late_lock="catch-up",
+    swap_lock=SWAP_LOCK,
+    swap_phase="catch-up",
     adapt=adapt,
     since=MAJOR,
     destructive=True,

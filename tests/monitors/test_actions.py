@@ -26,7 +26,7 @@ def test_it_has_time_limits(action: Action) -> None:
 @every
 def test_it_waits_long_for_a_lock_only_where_nobody_queues_behind_it(action: Action) -> None:
     """Reads and writes don't conflict with this mode, nor with a wait for it."""
-    if action.lock_timeout_ms > 10_000 and not action.late_lock:  # a late one costs all the work
+    if action.lock_timeout_ms > 10_000 and not action.swap_lock:  # a late one costs all the work
         assert action.lock == "ShareUpdateExclusiveLock"
         assert action.name in {"reindex", "drop_leftover_index"}
 

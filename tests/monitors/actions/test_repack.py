@@ -82,7 +82,13 @@ def test_a_server_without_it_says_so(
 
 @pytest.mark.pg(">=19")
 @pytest.mark.django_db
-@pytest.mark.parametrize("concurrently", ["on", "off"])
+@pytest.mark.parametrize(
+    ("concurrently", "lock", "swap_lock"),
+    [
+        ("on", "ShareUpdateExclusiveLock", "AccessExclusiveLock"),
+        ("off", "AccessExclusiveLock", None),
+    ],
+)
 def test_it_gives_the_room_back(  # noqa: PLR0917 - fixtures
     server: Server,
     watch: Callable[..., Target],
@@ -91,6 +97,8 @@ def test_it_gives_the_room_back(  # noqa: PLR0917 - fixtures
     previewed: Callable[..., Action],
     done: Callable[..., Action],
     concurrently: str,
+    lock: str,
+    swap_lock: str | None,
 ) -> None:
     target, user = watch(server, operator_user="operator"), person("dba")
     given = {"table": keyed(server), "concurrently": concurrently}
@@ -99,6 +107,7 @@ def test_it_gives_the_room_back(  # noqa: PLR0917 - fixtures
     row = done(user, target, "repack", **given)
 
     assert "Free disk space needed" in dict(preview["facts"])
+    assert (preview["lock"], preview.get("swap_lock")) == (lock, swap_lock)
     assert (row.state, row.verdict) == ("succeeded", "helped")
     assert row.after["size_bytes"] < row.before["size_bytes"]
 
@@ -227,6 +236,7 @@ def test_it_waits_for_its_swap_and_says_for_whom(  # noqa: PLR0917 - fixtures
     target, name = watch(server, operator_user="operator"), keyed(server)
     reader = live(server, dbname="shop", application_name="reader", autocommit=False)
     reader.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*name.split("."))))
+    look = live(server, dbname="shop")
     row = requested(person("dba"), target, "repack", table=name)
 
     def work() -> None:
@@ -241,10 +251,16 @@ def test_it_waits_for_its_swap_and_says_for_whom(  # noqa: PLR0917 - fixtures
         return f"pid {reader.info.backend_pid} (reader)" in str(row.progress.get("waits_for"))
 
     eventually(lambda: waits() and row.progress.get("elapsed_seconds", 0) > 5, seconds=30)
+    locks = look.execute(
+        "SELECT l.mode, l.granted FROM pg_locks AS l JOIN pg_stat_progress_repack USING (pid)"
+        " WHERE l.relation = %s::regclass AND pid <> %s",
+        [name, reader.info.backend_pid],
+    ).fetchall()
     reader.rollback()
     thread.join()
     row.refresh_from_db()
 
+    assert set(locks) == {(ACTION.lock, True), (ACTION.swap_lock, False)}
     assert row.progress["command"] == "REPACK"
     assert row.state == "succeeded"
 
