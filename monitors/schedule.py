@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 import zlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
@@ -25,6 +26,11 @@ DENIED_AGAIN = timedelta(hours=1)
 AT_ONCE = 200
 FAILING_A_SLOT = 4
 """So many leases of targets that did not answer, or never yet, are tried at once by a worker of 16 threads."""
+LATE = timedelta(seconds=2)
+GIVING_UP = timedelta(minutes=1)
+"""How long it may take to record of hundreds of targets that they do not answer."""
+MANY_LATE = 8
+"""Fast reads that all take longer than LATE: half the threads of a worker wait, or more."""
 
 
 def budget_of(kind: str) -> float:
@@ -64,8 +70,6 @@ def claim_due(now: datetime) -> list[Lease]:
     slots = live_slots(now)
     if not slots:
         return []
-    failed = Lease.objects.filter(failures__gt=0).values("target_id")
-    failing = Q(target__in=failed) | Q(target__server_version__isnull=True)
     with transaction.atomic():
         due = (
             Lease.objects.select_for_update(skip_locked=True, of=("self",))
@@ -79,9 +83,9 @@ def claim_due(now: datetime) -> list[Lease]:
             .select_related("target")
             .order_by("due_at")
         )
-        tried = Lease.objects.filter(failing, claim__isnull=False, expires_at__gte=now).count()
+        tried = Lease.objects.filter(failing(), claim__isnull=False, expires_at__gte=now).count()
         room = max(FAILING_A_SLOT * len(slots) - tried, 0)
-        leases = [*due.exclude(failing)[:AT_ONCE], *due.filter(failing)[:room]]
+        leases = [*due.exclude(failing())[:AT_ONCE], *due.filter(failing())[:room]]
         for lease in leases:
             lease.claim = uuid.uuid4()
             lease.expires_at = now + timedelta(seconds=budget_of(lease.kind)) + GRACE
@@ -89,6 +93,52 @@ def claim_due(now: datetime) -> list[Lease]:
                 lease.slot = slots[lease.target_id % len(slots)]
         Lease.objects.bulk_update(leases, ["claim", "expires_at", "slot"])
     return leases
+
+
+def failing() -> Q:
+    """Return the condition of leases whose target failed its last read, or was never reached."""
+    failed = Lease.objects.filter(failures__gt=0).values("target_id")
+    return Q(target__in=failed) | Q(target__server_version__isnull=True)
+
+
+def doubted(now: datetime) -> list[Target]:
+    """Return the targets of which to find out together who answers at all.
+
+    These are the failing ones that have to wait for their turn, and all others too while many
+    reads are late: when a network goes, its targets fall silent all at once.
+    """
+    watched = Target.objects.filter(
+        enabled=True, deleting_at__isnull=True, kind=Target.Kind.POSTGRES
+    )
+    begun = now + timedelta(seconds=budget_of(Lease.Kind.FAST)) + GRACE - LATE
+    late = Lease.objects.filter(
+        kind=Lease.Kind.FAST, claim__isnull=False, expires_at__gte=now, expires_at__lte=begun
+    )
+    if late.exclude(failing()).count() >= MANY_LATE:
+        return list(watched)
+    waiting = Lease.objects.filter(failing(), claim__isnull=True, due_at__lte=now - LATE)
+    return list(watched.filter(pk__in=waiting.values("target_id")))
+
+
+def take_over(targets: Sequence[Target], now: datetime) -> list[Lease]:
+    """Claim what is due of targets that do not answer, whoever waits for them; all count as failing.
+
+    Whoever had one of these leases finds its claim gone, and stores nothing.
+    """
+    with transaction.atomic():
+        leases = list(
+            Lease.objects.select_for_update(of=("self",))
+            .filter(target__in=targets)
+            .select_related("target")
+        )
+        taken = [lease for lease in leases if lease.claim is not None or lease.due_at <= now]
+        for lease in leases:
+            if lease in taken:
+                lease.claim, lease.expires_at = uuid.uuid4(), now + GIVING_UP
+            else:
+                lease.failures = max(lease.failures, 1)
+        Lease.objects.bulk_update(leases, ["claim", "expires_at", "failures"])
+    return taken
 
 
 def looked_at() -> list[tuple[int, int]]:

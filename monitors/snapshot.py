@@ -45,7 +45,7 @@ from monitors.models import (
     Target,
     TargetSecret,
 )
-from monitors.pg import connect, doors, extensions, pinned, rights, text
+from monitors.pg import connect, doors, extensions, knock, pinned, rights, text
 from monitors.pg.doors import Door
 from monitors.pg.errors import DatabaseClosed, Full, Unreachable, reason_of
 from monitors.pg.extensions import Installed
@@ -312,6 +312,25 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
     return good(run.results)
 
 
+def give_up(now: datetime) -> None:
+    """Find out together who answers of the targets that are doubted, and record that the others don't.
+
+    Each of them would take a thread for seconds to learn the same.
+    """
+    doubted = schedule.doubted(now)
+    closed = knock.unanswered({(target.host, target.port) for target in doubted})
+    silent = [target for target in doubted if (target.host, target.port) in closed]
+    if silent:
+        log.warning("%s targets do not answer", len(silent))
+    for lease in schedule.take_over(silent, timezone.now()):
+        target = lease.target
+        holds = partial(schedule.still_holds, target.pk, lease.kind, str(lease.claim))
+        run = Run(target, Session(lease.kind), schedule.budget_of(lease.kind), holds)
+        run.broken = closed[target.host, target.port]
+        run.take(schedule.probes_of(lease.kind), only_due=True)
+        schedule.release(lease, timezone.now(), reached=False)
+
+
 def good(results: Iterable[SnapshotResult]) -> set[str]:
     """Return the names of the probes that were read well, be it in one database alone."""
     return {result.probe for result in results if result.state == Snapshot.State.OK}
@@ -425,8 +444,12 @@ class Run:
         return self.ends - time.monotonic()
 
     def take(self, probes: list[Probe], *, only_due: bool) -> None:
-        """Take the probes of the whole server, then those of each database, one after another."""
-        self.reach()
+        """Take the probes of the whole server, then those of each database, one after another.
+
+        Of a target that is known not to answer (`broken`) it is recorded for each of them.
+        """
+        if not self.broken:
+            self.reach()
         try:
             for database in itertools.chain([None], self.databases(probes)):
                 self.take_in(

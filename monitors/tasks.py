@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celery import shared_task
+from django.core.cache import cache
 from django.utils import timezone
 
 from monitors import (
@@ -16,7 +17,10 @@ from monitors import (
     registration,
     schedule,
 )
-from monitors.snapshot import read_live, take_due
+from monitors.snapshot import give_up, read_live, take_due
+
+KNOCK_SECONDS = 5
+"""So often at most it is found out which targets answer at all."""
 
 
 @shared_task
@@ -29,8 +33,16 @@ def tick() -> None:
         seconds = schedule.budget_of(lease.kind)
         args = (lease.target_id, lease.kind, str(lease.claim))
         queue.send("snapshot", *args, queue=f"snapshots.{lease.slot}", expires=seconds)
+    if schedule.doubted(now) and cache.add("knock", now.isoformat(), KNOCK_SECONDS):
+        queue.send("knock", queue="requests", expires=KNOCK_SECONDS)
     for target_id, slot in schedule.looked_at():
         queue.send("live", target_id, queue=f"snapshots.{slot}", expires=2)
+
+
+@shared_task
+def knock() -> None:
+    """Find out which of the targets in doubt answer at all, and record that the others don't."""
+    give_up(timezone.now())
 
 
 @shared_task

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-from monitors.pg.errors import Unreachable, refusal
+from monitors.pg.errors import NO_ANSWER, Unreachable, refusal
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ def wait(fileno: int, status: int, seconds: float) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(fileno, event)
         if seconds <= 0 or not selector.select(seconds):
-            message = "No answer within the time limit: check address and firewall."
-            raise Unreachable(message)
+            raise Unreachable(NO_ANSWER)
 
 
 def set_verbosity(pgconn: pq.abc.PGconn, verbosity: int) -> None:

@@ -22,6 +22,8 @@ class Full(DatabaseClosed):
     """Login or database have as many connections as they may have; one may be free in a moment."""
 
 
+NO_ANSWER = "No answer within the time limit: check address and firewall."
+
 REFUSED = re.compile(
     r"failed:\s+[^:\n]+:\s+(?P<sqlstate>[0-9A-Z]{5}):\s+(?P<text>[^\n]*)"
     r"(?:.*\n[^:\n]+:\s+(?P<routine>\w+), [\w.-]+:\d+)?\s*$",
@@ -88,7 +90,7 @@ LIBPQ_REASONS: tuple[tuple[str, str], ...] = (
      "The host name does not resolve."),
     (r"no route to host", "No route to the host."),
     (r"network is unreachable", "The network is unreachable."),
-    (r"timeout expired|timed out", "No answer within the time limit: check address and firewall."),
+    (r"timeout expired|timed out", NO_ANSWER),
     (r"no password supplied", "The server asks for a password and none is stored."),
     (r"server does not support ssl|does not support ssl",
      "The server does not offer TLS: enable it there, or choose a weaker sslmode."),

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
 from monitors import schedule, secrets, snapshot
 from monitors.history import partitions
-from monitors.models import Lease, Snapshot, Target, WorkerBeat
+from monitors.models import Lease, Snapshot, Target, TargetSecret, WorkerBeat
+from monitors.pg.errors import NO_ANSWER
 from tests import peers, servers
 from tests.servers import Server
 
@@ -32,6 +35,10 @@ INTERVAL = 4
 ROUNDS = 10
 BUDGET = 2.0
 THREADS = 16
+SILENT = 200
+LATER = timedelta(hours=1)
+TO_FIND_OUT = 10
+"""Seconds that may pass until it is known who is silent; sixteen threads would need 38."""
 
 
 @contextmanager
@@ -80,6 +87,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(THREADS)
+        self.other = ThreadPoolExecutor(1)  # of the worker that answers requests
+        self.knocking = self.other.submit(connection.close)
         self.seconds: dict[int, list[float]] = defaultdict(list)
         self.futures: list[Future[None]] = []
 
@@ -92,9 +101,16 @@ class Worker:
             connection.close()
 
     def tick(self) -> None:
-        WorkerBeat.objects.update(beat_at=timezone.now())
-        for lease in schedule.claim_due(timezone.now()):
+        now = timezone.now()
+        WorkerBeat.objects.update(beat_at=now)
+        for lease in schedule.claim_due(now):
             self.futures.append(self.pool.submit(self.take, lease))
+        if schedule.doubted(now) and self.knocking.done():
+            self.knocking = self.other.submit(self.give_up)
+
+    def give_up(self) -> None:
+        snapshot.give_up(timezone.now())
+        connection.close()
 
     def run(self, seconds: float) -> None:
         ends = time.monotonic() + seconds
@@ -104,6 +120,8 @@ class Worker:
 
     def close(self) -> None:
         self.pool.shutdown(wait=True)
+        self.other.shutdown(wait=True)
+        self.knocking.result()
         for future in self.futures:
             future.result()
 
@@ -196,3 +214,46 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
             assert max(worker.seconds[target.pk]) <= BUDGET + 1, target.name
         assert after[0] <= before[0] + 10
         assert after[1] <= before[1] + 10
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_hundreds_that_fall_silent_at_once_cost_the_others_no_turn(watch: Watch) -> None:
+    with ExitStack() as stack:
+        _, server = stack.enter_context(cluster_of("sound", {"log_statement": "none"}))
+        port = stack.enter_context(peers.dropping())
+        rhythm = dict.fromkeys(("activity", "sessions", "progress"), INTERVAL)
+        sound = [watch(server, name=f"sound-{number}", intervals=rhythm) for number in range(10)]
+        silent = [
+            watch(server, name=f"silent-{number}", intervals=rhythm, server_version=180000)
+            for number in range(SILENT)
+        ]
+        Target.objects.filter(pk__in=[target.pk for target in silent]).update(port=port)
+        TargetSecret.objects.filter(target__in=silent).delete()  # they are for another port
+        schedule.make_leases()
+        Lease.objects.filter(kind=Lease.Kind.SLOW).delete()
+        partitions.make_ahead(timezone.now())
+        WorkerBeat.objects.create(name="w", role="snapshots", slot=0, beat_at=timezone.now())
+        # Until now nobody was silent: those are not due yet.
+        Lease.objects.filter(target__in=silent).update(due_at=timezone.now() + LATER)
+        worker = Worker()
+        stack.callback(snapshot.SESSIONS.forget, set())
+        worker.run(2 * INTERVAL)
+        Lease.objects.filter(target__in=silent).update(due_at=timezone.now())
+        began = timezone.now()
+
+        worker.run(6 * INTERVAL)
+
+        worker.close()
+    taken = Snapshot.objects.filter(probe="activity", taken_at__gte=began).order_by("taken_at")
+    for target in sound:
+        moments = [
+            began,
+            *taken.filter(target_id=target.pk, state="ok").values_list("taken_at", flat=True),
+        ]
+        gap = max(later - earlier for earlier, later in pairwise(moments))
+        assert gap < timedelta(seconds=INTERVAL + TO_FIND_OUT), target.name
+    # What a thread learns of a target that it had already begun to read is kept by nobody.
+    told = taken.filter(target_id__in=[one.pk for one in silent]).exclude(state="superseded")
+    assert set(told.values_list("target_id", flat=True)) == {target.pk for target in silent}
+    assert set(told.values_list("state", "reason")) == {("unreachable", NO_ANSWER)}

@@ -145,6 +145,56 @@ def test_targets_that_do_not_answer_leave_the_threads_to_the_others() -> None:
 
 
 @pytest.mark.django_db
+def test_while_many_reads_are_late_all_targets_are_doubted() -> None:
+    alive()
+    targets = ready(20)
+    claimed = schedule.claim_due(NOW)
+    late = NOW + schedule.LATE
+
+    assert {lease.target_id for lease in claimed} == {target.pk for target in targets}
+    assert schedule.doubted(NOW + timedelta(seconds=1)) == []
+    assert set(schedule.doubted(late)) == set(targets)
+    fast = [lease for lease in claimed if lease.kind == "fast"]
+    for lease in fast[schedule.MANY_LATE - 1 :]:
+        schedule.release(lease, late, reached=True)
+    assert schedule.doubted(late) == []
+
+
+@pytest.mark.django_db
+def test_failing_targets_are_doubted_when_their_turn_does_not_come() -> None:
+    alive()
+    targets = ready(10)
+    Lease.objects.filter(target__in=targets[:6], kind="fast").update(failures=1)
+    tried = {lease.target_id for lease in schedule.claim_due(NOW)} & {one.pk for one in targets[:6]}
+
+    assert schedule.doubted(NOW) == []
+    doubted = schedule.doubted(NOW + schedule.LATE)
+
+    assert len(tried) < 6
+    assert {one.pk for one in targets[:6]} - tried <= {one.pk for one in doubted}
+    assert {one.pk for one in doubted} <= {one.pk for one in targets[:6]}
+
+
+@pytest.mark.django_db
+def test_what_does_not_answer_is_taken_from_whoever_waits_for_it() -> None:
+    alive()
+    silent, sound = ready(2)
+    [fast] = [lease for lease in schedule.claim_due(NOW) if lease.target == silent][:1]
+    other = "slow" if fast.kind == "fast" else "fast"
+    Lease.objects.filter(target=silent, kind=other).update(
+        claim=None, due_at=NOW + timedelta(minutes=1)
+    )
+
+    [taken] = schedule.take_over([silent], NOW)
+
+    assert (taken.kind, taken.target) == (fast.kind, silent)
+    assert not schedule.still_holds(silent.pk, fast.kind, str(fast.claim))
+    assert schedule.still_holds(silent.pk, fast.kind, str(taken.claim))
+    assert Lease.objects.get(target=silent, kind=other).failures == 1
+    assert set(Lease.objects.filter(target=sound).values_list("failures", flat=True)) == {0}
+
+
+@pytest.mark.django_db
 def test_a_target_that_is_down_is_tried_ever_more_rarely_and_at_once_when_it_is_back() -> None:
     alive()
     ready(intervals={"activity": 10, "sessions": 10, "progress": 10})

@@ -1,0 +1,52 @@
+"""Many addresses are asked at once whether somebody takes a connection."""
+
+from __future__ import annotations
+
+import time
+
+from dashboard.embedded import processes
+from monitors.pg import knock
+from monitors.pg.errors import NO_ANSWER
+from tests import peers
+from tests.servers import Server
+
+
+def test_it_is_told_of_each_address_whether_somebody_answers(embedded: Server) -> None:
+    with peers.dropping() as dropped:
+        silent = peers.Peer()  # it takes connections: only a login finds out that it says nothing
+        doors = {
+            "dropped": ("127.0.0.1", dropped),
+            "unknown": ("nobody.invalid", 5432),
+            "metadata": ("169.254.169.254", 80),
+            "server": (embedded.host, embedded.port),
+            "silent": ("127.0.0.1", silent.port),
+            "refusing": ("127.0.0.1", processes.free_port()),
+        }
+        found = knock.unanswered(doors.values())
+        silent.close()
+
+    assert {name: found[door] for name, door in doors.items() if door in found} == {
+        "dropped": NO_ANSWER,
+        "unknown": "The host name does not resolve.",
+        "metadata": "169.254.169.254 is a cloud's metadata service: not allowed for a target here"
+        " (HOWDAH_ALLOWED_TARGET_NETWORKS).",
+    }
+
+
+def test_hundreds_are_asked_at_once() -> None:
+    with peers.dropping() as port:
+        began = time.monotonic()
+        found = knock.unanswered([("127.0.0.1", port)] * 300)
+
+    assert set(found) == {("127.0.0.1", port)}
+    # Sixteen threads would need 56 s.
+    assert time.monotonic() - began < 20
+
+
+def test_the_server_writes_nothing_into_its_log(embedded: Server) -> None:
+    before = embedded.log_size()
+
+    assert knock.unanswered([(embedded.host, embedded.port)]) == {}
+
+    time.sleep(0.3)
+    assert "packet" not in embedded.log_text(since=before)
