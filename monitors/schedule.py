@@ -7,6 +7,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
 from django.conf import settings
 from django.db import transaction
@@ -66,6 +67,8 @@ def claim_due(now: datetime) -> list[Lease]:
     expired. One stays with the worker that has its connections; where that
     worker is gone another takes it over. Of targets whose last read failed, or
     that were never reached, only a few are tried at a time: each may take a thread for seconds.
+    Half of these once answered, so that one that is back does not wait for those that never
+    did; and who failed least often, or has just come due, is first.
     """
     slots = live_slots(now)
     if not slots:
@@ -85,7 +88,13 @@ def claim_due(now: datetime) -> list[Lease]:
         )
         tried = Lease.objects.filter(failing(), claim__isnull=False, expires_at__gte=now).count()
         room = max(FAILING_A_SLOT * len(slots) - tried, 0)
-        leases = [*due.exclude(failing())[:AT_ONCE], *due.filter(failing())[:room]]
+        known, newest = Q(target__server_version__isnull=False), ("failures", "-due_at")
+        failed = due.filter(failing(), known).order_by(*newest)[:room]
+        unreached = due.filter(failing(), ~known).order_by(*newest)[:room]
+        leases = [
+            *due.exclude(failing())[:AT_ONCE],
+            *[lease for pair in zip_longest(failed, unreached) for lease in pair if lease][:room],
+        ]
         for lease in leases:
             lease.claim = uuid.uuid4()
             lease.expires_at = now + timedelta(seconds=budget_of(lease.kind)) + GRACE

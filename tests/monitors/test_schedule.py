@@ -145,6 +145,33 @@ def test_targets_that_do_not_answer_leave_the_threads_to_the_others() -> None:
 
 
 @pytest.mark.django_db
+def test_who_is_back_or_new_does_not_wait_for_hundreds_that_never_answered() -> None:
+    alive()
+    dead = ready(300, server_version=None)
+    back, new = (
+        Target.objects.create(
+            name=name,
+            host="127.0.0.1",
+            user="c",
+            environment=dead[0].environment,
+            server_version=version,
+        )
+        for name, version in (("back", 180004), ("new", None))
+    )
+    schedule.make_leases()
+    Lease.objects.filter(target__in=[target.pk for target in dead]).update(
+        due_at=NOW - timedelta(minutes=5), failures=1
+    )
+    Lease.objects.filter(target=back).update(due_at=NOW, failures=2)
+    Lease.objects.filter(target=new).update(due_at=NOW)
+
+    claimed = schedule.claim_due(NOW)
+
+    assert len(claimed) == schedule.FAILING_A_SLOT
+    assert {lease.target_id for lease in claimed} == {back.pk, new.pk}
+
+
+@pytest.mark.django_db
 def test_while_many_reads_are_late_all_targets_are_doubted() -> None:
     alive()
     targets = ready(20)
