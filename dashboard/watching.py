@@ -20,6 +20,9 @@ OURS = "howdah"
 LOOKED_BACK = timedelta(hours=1)
 """How far before a window's end a login is looked for in the hands of others."""
 HUNDRED = 100
+WHOLE = "this target's execution time"
+OTHERS = "the execution time that is not Howdah's own"
+"""Of what a share is."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Watching:
         own = total_ms(self.own)
         whole = total_ms(self.rows) + (0 if self.is_shown else own)
         return HUNDRED * own / whole if whole else None
+
+    @property
+    def whole(self) -> str:
+        """Of what the shares of the rows are."""
+        return WHOLE if self.is_shown else OTHERS
 
     @property
     def sentence(self) -> str:

@@ -113,7 +113,7 @@ def verdict(
 ) -> Verdict:
     """Return what the window's statements come to in words."""
     standing = statement_rows.standing(target, window)
-    level, text = judged(watched.rows)
+    level, text = judged(watched.rows, watched.whole)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
     foot = [counted(len(watched.rows), "statement") + " ran in this window.", watched.sentence]
@@ -124,8 +124,11 @@ def verdict(
     return Verdict(level, text, " ".join(filter(None, foot)), None)
 
 
-def judged(statements: Sequence[Row]) -> tuple[str, str]:
-    """Return a level and what is to be said first: what became slower, else what costs most."""
+def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
+    """Return a level and what is to be said first: what became slower, else what costs most.
+
+    Shares are of `whole`.
+    """
     top = max(
         (row for row in statements if row["toplevel"]),
         key=lambda row: row["total_exec_time"],
@@ -134,7 +137,7 @@ def judged(statements: Sequence[Row]) -> tuple[str, str]:
     if top is None:
         return "unknown", "No statement was counted in this window."
     share = (
-        f"takes {top['share_pct'] or 0:.0f} % of this target's execution time: "
+        f"takes {top['share_pct'] or 0:.0f} % of {whole}: "
         f"{charts.ms_words(top['total_exec_time'])} in {counted(top['calls'], 'call')}, "
         f"{charts.ms_words(top['mean_exec_time'])} each."
     )

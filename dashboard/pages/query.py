@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts, statement_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.watching import own_userids
+from dashboard.watching import OTHERS, WHOLE, own_userids
 from monitors import review
 from monitors.advisor import counted
 from monitors.history import series
@@ -65,8 +65,10 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
     )
     whole, others = total_ms(every, ()), total_ms(every, own)
     for row in rows:
-        share_of = whole if row["userid"] in own else others
+        of_all = row["userid"] in own or not own
+        share_of = whole if of_all else others
         row["share_pct"] = 100 * row["total_exec_time"] / share_of if share_of else None
+        row["share_of"] = WHOLE if of_all else OTHERS
     return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
 
 
@@ -85,6 +87,7 @@ def never_called(labels: Row) -> Row:
         **unknown,
         "database": labels["datname"],
         "total_exec_time_ms": 0,
+        "share_of": WHOLE,
         "complete": True,
         "slower": None,
     }
@@ -164,7 +167,7 @@ def judged(row: Row) -> tuple[str, str]:
     spent = charts.ms_words(row["total_exec_time"])
     cost = f"It took {spent} in {counted(calls, 'call')}"
     if row["share_pct"] is not None:
-        cost = f"{cost}, {row['share_pct']:.1f} % of this target's execution time"
+        cost = f"{cost}, {row['share_pct']:.1f} % of {row['share_of']}"
     late = row["calls_late"]
     if not late or late == calls:
         half = "second" if late else "first"
@@ -218,7 +221,7 @@ def tiles(row: Row, rates: series.Series, means: series.Series) -> list[dict[str
             "title": "Share",
             "value": row["share_pct"],
             "kind": "pct",
-            "note": "of this target's execution time",
+            "note": f"of {row['share_of']}",
         },
     ]
 

@@ -135,6 +135,9 @@ def of_tree(tree: Any) -> set[Table]:
             for one in node.objects:
                 parts = ["", *(item.string.sval for item in one.list.items)]
                 found.add(Table(parts[-2], parts[-1]))
+        elif isinstance(node, pg.CommentStmt) and node.objtype == pg.OBJECT_TABLE:
+            parts = ["", *(item.string.sval for item in node.object.list.items)]
+            found.add(Table(parts[-2], parts[-1]))
     return {table for table in found if table.schemaname or table.relname not in subqueries}
 
 
@@ -159,6 +162,11 @@ BETWEEN = frozenset({pg.IF_P, pg.NOT, pg.EXISTS, pg.ONLY, pg.LATERAL_P, pg.CONCU
 
 def of_words(found: Scan) -> set[Table]:
     """Return the names that follow a word that a table follows."""
+    first = found.word(found.tokens[0]).upper() if found.tokens else b""
+    if first in {b"FETCH", b"MOVE"}:  # FROM a cursor
+        return set()
+    if first == b"REPACK":  # a word of 19, which the parser does not know
+        return of_repack(found)
     tables: set[Table] = set()
     expects = False
     for place, token in enumerate(found.tokens):
@@ -167,6 +175,16 @@ def of_words(found: Scan) -> set[Table]:
             tables.add(name_at(found, place))
         expects = token.token in LEADING or (expects and between)
     return tables
+
+
+def of_repack(found: Scan) -> set[Table]:
+    """Return the table of a REPACK, which may follow options in parentheses."""
+    closes = [place for place, token in enumerate(found.tokens) if found.word(token) == b")"]
+    has_options = found.tokens[1:2] and found.word(found.tokens[1]) == b"("
+    place = closes[0] + 1 if has_options and closes else 1
+    if place < len(found.tokens) and is_name(found.tokens[place]):
+        return {name_at(found, place)}
+    return set()
 
 
 def is_name(token: Token) -> bool:

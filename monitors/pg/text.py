@@ -126,9 +126,11 @@ OPENS, CLOSES, COMMA, MINUS, SEMICOLON = (
 )  # fmt: skip
 SIZED = frozenset(
     {pg.NUMERIC, pg.DECIMAL_P, pg.DEC, pg.VARCHAR, pg.CHAR_P, pg.CHARACTER, pg.NCHAR, pg.BIT}
-    | {pg.FLOAT_P, pg.TIME, pg.TIMESTAMP, pg.INTERVAL, pg.SECOND_P}
+    | {pg.FLOAT_P, pg.TIME, pg.TIMESTAMP, pg.INTERVAL}
 )
 """Types that no function may be called by: a number in their parentheses is a size."""
+BEFORE_SECOND = frozenset({pg.INTERVAL, pg.TO, pg.SCONST})
+"""After which SECOND is a part of an interval's type: a function may have that name."""
 ENDING = frozenset({pg.SELECT, pg.VALUES, pg.LIMIT, pg.OFFSET, pg.FETCH, pg.RETURNING, pg.SET})
 """Words after which no list of ORDER BY or GROUP BY goes on."""
 FOLLOWING = frozenset(
@@ -149,22 +151,26 @@ def fixed_numbers(found: Scan) -> Iterator[int]:
     if all(token.token != pg.ICONST for _, token in tokens):
         return
     kinds = [0, 0, *(token.token for _, token in tokens), 0]
-    outer: list[bool] = []
-    listed = sized = False
+    outer: list[tuple[bool, bool]] = []
+    # In the parentheses of a function or a window ORDER BY 1 is no place, but a value.
+    in_query, listed, sized = True, False, False
     for (place, token), (far, before, kind, after) in zip(tokens, quadruples(kinds), strict=True):
         if kind == pg.ICONST and token.end - token.start <= DIGITS:
             if sized or (listed and before in {pg.BY, COMMA} and after in FOLLOWING):
                 yield place
         elif kind == OPENS:
-            outer.append(listed)
+            outer.append((in_query, listed))
             sized = before in SIZED or (before == pg.VARYING and far in SIZED)
-            listed = False
+            sized = sized or (before == pg.SECOND_P and far in BEFORE_SECOND)
+            in_query = listed = False
         elif kind == CLOSES:
-            listed, sized = bool(outer) and outer.pop(), False
+            in_query, listed = outer.pop() if outer else (True, False)
+            sized = False
         elif kind == pg.BY:
-            listed = before in {pg.ORDER, pg.GROUP_P}
+            listed = in_query and before in {pg.ORDER, pg.GROUP_P}
         else:
             listed, sized = listed and kind not in ENDING, sized and kind in {COMMA, MINUS}
+            in_query = in_query or kind == pg.SELECT
 
 
 def quadruples(kinds: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:

@@ -38,6 +38,15 @@ KEPT = {
     "EXPLAIN (ANALYZE) SELECT 'x'": "EXPLAIN (ANALYZE) SELECT ?",
     "EXECUTE p('x', 5)": "EXECUTE p(?, ?)",
     "FETCH 5 FROM c": "FETCH ? FROM c",
+    "SELECT second(12345), string_agg(a, ',' ORDER BY b, 4711)": (
+        "SELECT second(?), string_agg(a, ? ORDER BY b, ?)"
+    ),
+    "SELECT rank() OVER (ORDER BY 4711) FROM t WINDOW w AS (ORDER BY 3) ORDER BY 1": (
+        "SELECT rank() OVER (ORDER BY ?) FROM t WINDOW w AS (ORDER BY ?) ORDER BY 1"
+    ),
+    "SELECT interval '1' second(3), a::interval day to second(2)": (
+        "SELECT interval ? second(3), a::interval day to second(2)"
+    ),
     "REPACK (CONCURRENTLY) t USING INDEX i": "REPACK (CONCURRENTLY) t USING INDEX i",
     "": "",
     "   ": "",
@@ -55,6 +64,7 @@ NORMALISED = [
     "SELECT a\n  FROM t\tWHERE b IN ($1 /*, ... */)",
     "SELECT a::numeric(10,2), b::character varying(20), c::timestamp(3), f(a, $1) FROM t"
     " GROUP BY 1, f(a, $2), 3 HAVING a ? $3 ORDER BY 1 DESC, 2 LIMIT $4",
+    "SELECT a FROM (SELECT b FROM t ORDER BY 2) AS s ORDER BY 1",
 ]
 
 
