@@ -7,7 +7,6 @@ from typing import Any
 
 from dashboard.table_rows import rows_at
 from monitors import autovacuum, autovacuum_queue, vacuuming
-from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
 
@@ -31,7 +30,7 @@ def explained(
     target: Target, window: Window, row: Mapping[str, Any], toast: Mapping[str, Any] | None
 ) -> Row:
     """Return the panel of a table: `parts` (the table and its TOAST table), `options`, `words`."""
-    sources = {one["name"]: one for one in series.now("settings", target.pk)}
+    sources = {one["name"]: one for one in rows_at("settings", target, window)}
     settings = vacuuming.settings_of(target, sources)
     ages = rows_at("databases", target, window)
     following = {

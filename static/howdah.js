@@ -30,7 +30,7 @@
     return `${Math.floor(seconds / 86400)} d`;
   };
   const grow = () => {
-    for (const time of all("time[datetime]:not([data-clock])")) {
+    for (const time of all("time[datetime]:not([data-clock], [data-then])")) {
       if (!time.textContent.endsWith(" ago")) continue;
       const text = `${ageWords(Math.max(0, Math.floor((clockNow() - new Date(time.dateTime)) / 1000)))} ago`;
       if (time.textContent !== text) time.textContent = text;

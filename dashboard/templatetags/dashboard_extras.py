@@ -189,16 +189,37 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-@register.simple_tag
-def age(moment: datetime | None, empty: str = "never", suffix: str = "ago") -> SafeString:
-    """Write a moment as 9 min ago, the absolute time on hover and for screen readers."""
+def asked_for(context: Context) -> datetime:
+    """Return the moment that a page shows: the end of its window in the past, else now."""
+    end: datetime = context["window"].end if is_past(context) else timezone.now()
+    return end
+
+
+def is_past(context: Context) -> bool:
+    """Tell whether a page shows a past moment: ages on it don't grow."""
+    window = context.get("window")
+    return window is not None and not window.is_live
+
+
+@register.simple_tag(takes_context=True)
+def age(
+    context: Context, moment: datetime | None, empty: str = "never", suffix: str = "ago"
+) -> SafeString:
+    """Write a moment as 9 min ago, the absolute time on hover and for screen readers.
+
+    It counts from the moment that the page shows.
+    """
     if moment is None:
         return format_html('<span class="zero">{}</span>', empty)
-    seconds = (timezone.now() - moment).total_seconds()
+    seconds = (asked_for(context) - moment).total_seconds()
     words = charts.age_words(abs(seconds))
     text = f"in {words}" if seconds < -1 else f"{words} {suffix}".strip()
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), text
+        '<time datetime="{}" title="{}"{}>{}</time>',
+        moment.isoformat(),
+        stamp(moment),
+        mark_safe(" data-then") if is_past(context) else "",
+        text,
     )
 
 
@@ -217,10 +238,10 @@ def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
     )
 
 
-@register.simple_tag
-def day(moment: datetime) -> SafeString:
+@register.simple_tag(takes_context=True)
+def day(context: Context, moment: datetime) -> SafeString:
     """Write a moment to come no finer than it can be meant: 28 Nov 14:00 UTC, or 14 Mar 2027."""
-    words = wraparound.day_words(moment.astimezone(UTC), timezone.now())
+    words = wraparound.day_words(moment.astimezone(UTC), asked_for(context))
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), words
     )

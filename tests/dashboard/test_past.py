@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.cache import cache
+from django.template import Context, Template
 from django.urls import reverse
 from django.utils import timezone
 from psycopg import sql
@@ -15,6 +17,7 @@ from psycopg import sql
 from monitors import findings, maintenance, past, review, thresholds
 from monitors.advisor import Finding, Hurt, Severity
 from monitors.advisors import dead_tuples, hot_ratio_low
+from monitors.history.window import Window
 from monitors.models import FindingRecord, FindingVersion, Fleet, Target, TargetFacts
 from monitors.probes import PROBES
 from monitors.snapshot import take_now
@@ -268,3 +271,39 @@ def test_thresholds_are_those_of_then(shop):
         then = past.as_of(fresh(shop), moment)
         fleet = thresholds.the_fleet(moment)
         assert thresholds.of_target(then, advisor, fleet)["min_rows"] == value
+
+
+def test_ages_count_from_the_moment_that_is_shown():
+    end = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    then = Window(start=end - timedelta(hours=1), end=end, is_live=False, label="1h")
+    text = "{% load dashboard_extras %}{% age moment %}, {% age later %}"
+    moments = {"moment": end - timedelta(minutes=2), "later": end + timedelta(hours=3)}
+
+    def shown(window):
+        return Template(text).render(Context({"window": window, **moments}))
+
+    assert re.findall(r" data-then>([^<]+)<", shown(then)) == ["2 min ago", "in 3 h 00 min"]
+    assert "data-then" not in shown(Window.last("1h", end))
+    assert "2 min ago" not in shown(Window.last("1h", end))
+
+
+def test_where_a_setting_came_from_is_told_as_it_was_then(shop, browse, embedded):
+    table = shop_table(shop)
+    address = reverse("table", args=[shop.name, table["datid"], table["relid"]])
+    at = timezone.now()
+    with embedded.connect() as superuser:
+        superuser.execute("ALTER SYSTEM SET autovacuum_vacuum_scale_factor = 0.5")
+        try:
+            superuser.execute("SELECT pg_reload_conf()")
+            take_now(shop, ["settings"])
+        finally:
+            superuser.execute("ALTER SYSTEM RESET autovacuum_vacuum_scale_factor")
+            superuser.execute("SELECT pg_reload_conf()")
+
+    def told(query):
+        options = browse("viewer").get(f"{address}?{query}").context["autovacuum"]["options"]
+        [row] = [row for row in options if row.name == "autovacuum_vacuum_scale_factor"]
+        return row.value, row.origin
+
+    assert told("") == ("0.5", "configuration file")
+    assert told(f"at={at.timestamp():.6f}") == ("0.2", "default")
