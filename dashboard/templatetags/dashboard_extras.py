@@ -479,11 +479,11 @@ def share(value: float | None, whole: float | None) -> SafeString | str:
     return NONE if value is None or not whole else times(100 * value / whole)
 
 
-@register.simple_tag
-def evidence(value: Any, unit_name: str) -> SafeString | str:
+@register.simple_tag(takes_context=True)
+def evidence(context: Context, value: Any, unit_name: str) -> SafeString | str:
     """Return a number of a finding with its unit."""
     if isinstance(value, datetime):
-        return age(value)
+        return age(context, value)
     writers = {
         "bytes": bytes_,
         "seconds": duration,
