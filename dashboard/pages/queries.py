@@ -87,7 +87,7 @@ def page(
         ),
         "databases": sorted({row["database"] or "" for row in statements} - {""}),
         "users": sorted({row["usename"] or "" for row in statements} - {""}),
-        "tiles": tiles(statements, load),
+        "tiles": tiles(watched, load),
         "load": load_chart(target, window, load, marks),
         "calls": calls_chart(target, window, load),
         "offers": frozenset(ACTIONS),
@@ -168,9 +168,9 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]]:
+def tiles(watched: Watching, load: series.Series) -> list[dict[str, Any]]:
     """Return the headline figures; nested statements are part of those that called them."""
-    top = [row for row in statements if row["toplevel"]]
+    top = [row for row in watched.rows if row["toplevel"]]
     sums = {name: sum(map(itemgetter(name), top)) for name in statement_rows.COUNTERS}
     calls = sums["calls"]
     blocks = sums["shared_blks_hit"] + sums["shared_blks_read"]
@@ -179,14 +179,14 @@ def tiles(statements: Sequence[Row], load: series.Series) -> list[dict[str, Any]
             "title": "Execution time",
             "value": sums["total_exec_time"] / 1000 if top else None,
             "kind": "duration",
-            "note": "of all statements at top level",
+            "note": "at top level" + ("" if watched.is_shown else ", without Howdah's own"),
         },
         {
             "title": "Calls",
             "value": calls if top else None,
             "kind": "short",
             "spark": load.values["calls"],
-            "note": f"of {len(statements):,} statements",
+            "note": f"of {len(watched.rows):,} statements",
         },
         {
             "title": "Mean",

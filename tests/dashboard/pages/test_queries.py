@@ -373,6 +373,7 @@ def test_howdahs_own_statement_is_never_what_costs_most(read, statements):
     text = read()
 
     assert "SELECT theirs takes 100 % of the execution time that is not Howdah&#x27;s own" in text
+    assert "at top level, without Howdah&#x27;s own" in text
     assert "SELECT mine" not in text
     assert "SELECT mine takes 99 % of this target&#x27;s execution time" in read("?own=1")
 
