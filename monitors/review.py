@@ -79,8 +79,8 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "bloat": (("no table or index wastes so much that a rewrite would pay", ""),),
     "settings": (
-        ("fsync is on", unknowns.SETTINGS),
         ("no setting awaits a restart", unknowns.SETTINGS),
+        ("fsync is on", unknowns.SETTINGS),  # a name: no sentence begins with it
     ),
 }
 """What each page says where nothing was found, and what must be known of the server to say it

@@ -10,6 +10,7 @@ from monitors.advisor import counted, duration
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import Lease, ProbeState, Snapshot, Target
 from monitors.probes import PROBES
+from monitors.sentences import ended, second_half
 
 FAST = frozenset(probe.name for probe in PROBES if probe.fast)
 
@@ -116,8 +117,5 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 
 def lowered(reason: str) -> str:
-    """Return a reason as the second half of a sentence: names keep their capitals."""
-    text = reason.strip() or "no reason was given."
-    text = text if text.endswith((".", "!", "…")) else f"{text}."
-    is_word = len(text) > 1 and (text[1].islower() or text[1] == " ")
-    return text[0].lower() + text[1:] if is_word else text
+    """Return a reason as the second half of a sentence."""
+    return second_half(ended(reason.strip() or "no reason was given"))
