@@ -572,6 +572,8 @@ class Run:
         """Return an attempt's state and reason; a broken connection ends the pass."""
         if isinstance(error, DatabaseClosed | Denied):
             return Snapshot.State.DENIED, str(error)
+        if isinstance(error, Unsupported):
+            return Snapshot.State.UNSUPPORTED, str(error)
         reason = reason_of(error)
         if isinstance(error, Unreachable):
             self.broken = reason
@@ -787,7 +789,6 @@ HIDDEN = "What other roles do is hidden from this login."
 
 
 FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (Unsupported, Snapshot.State.UNSUPPORTED),
     (errors.InsufficientPrivilege, Snapshot.State.DENIED),
     (
         (

@@ -245,15 +245,19 @@ def not_judged(facts: Facts) -> str:
 
 
 def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
-    """Return the verdict of the findings; where nothing is known of bloat, that."""
+    """Return the verdict of the findings; where nothing is known of bloat, that.
+
+    What a database costs that is not read stands beside it and replaces nothing.
+    """
     judged = review.verdict(
         target, facts.findings, page="bloat", at=None if window.is_live else window.end
     )
-    if judged.finding is not None or judged.level not in {"good", "notice"}:
+    is_read = judged.level in {"good", "notice"} or judged.apart is not None
+    if judged.finding is not None or not is_read:
         return judged
     if not any(group["method"] for group in facts.groups):
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
-        return Verdict("unknown", text, judged.foot, None)
+        return replace(judged, level="unknown", text=text)
     waste = bloat_rows.wasted(facts.groups) or 0
     text = judged.text
     if waste >= LARGE_BYTES:
@@ -263,9 +267,9 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
         text = f"{text} {figure} are wasted in all, {share} of them by {largest['label']}."
     missing = not_judged(facts)
     if not missing:
-        return Verdict(judged.level, text, judged.foot, None)
+        return replace(judged, text=text)
     text = text.replace("No table or index wastes", "No table or index that is judged wastes")
-    return Verdict("unknown", f"{text} {missing}", judged.foot, None)
+    return replace(judged, level="unknown", text=f"{text} {missing}")
 
 
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:

@@ -115,7 +115,9 @@ def page(
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(target, mine, page="vacuum", at=at)
+        "verdict": review.verdict(
+            target, mine, page="vacuum", at=at, database_id=row["database_id"]
+        )
         if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
         else None,
         "findings": mine,
@@ -145,6 +147,7 @@ def page(
         window=window,
         reads=("tables",),
         findings=findings,
+        database_id=row["database_id"],
     )
 
 

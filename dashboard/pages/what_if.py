@@ -121,6 +121,7 @@ def page(
         target=target,
         window=window,
         reads=("tables",),
+        database_id=context["row"]["database_id"],
         status=status,
     )
 

@@ -7,6 +7,8 @@ import re
 import psycopg
 from psycopg import errors
 
+from monitors import sentences
+
 MAX_REASON = 300
 
 
@@ -166,8 +168,6 @@ def primary_text(error: Exception) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return text capped, with a capital first letter and a full stop."""
+    """Return text capped, as a sentence."""
     text = " ".join(text.split())[: MAX_REASON - 2]
-    if not text:
-        return "The server gave no reason."
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "…")) else ".")
+    return sentences.sentence(text) or "The server gave no reason."
