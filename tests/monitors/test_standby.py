@@ -151,7 +151,7 @@ def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
     for page in ("vacuum", "vacuum-queue"):
         text = client.get(reverse(page, args=[copy.name])).content.decode()
         assert "Not known on a standby" in text, page
-        assert f'href="{reverse("vacuum", args=[read.name])}"' in text, page
+        assert f'href="{reverse(page, args=[read.name])}"' in text, page
         assert "Good." not in text, page
         assert "Not known on a standby" not in (
             client.get(reverse(page, args=[read.name])).content.decode()
