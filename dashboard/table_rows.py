@@ -187,13 +187,23 @@ def table_row(
     row["datid"] = database.datid
     row["table"] = shown_name(row)
     row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
-    row["autovacuum_enabled"] = autovacuum.is_enabled(target.settings, row["reloptions"])
+    row["autovacuum_enabled"] = is_enabled(target, row["reloptions"])
     if row["relkind"] == PARTITIONED:
         row["autovacuum_enabled"] = None  # it never comes for the whole, only for partitions
         row["size_bytes"] = None
     row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
     row["read_at"] = read_at.get(row["database_id"])
     return row
+
+
+def is_enabled(target: Target, reloptions: Iterable[str] | None) -> bool | None:
+    """Tell whether autovacuum looks at a table; None where the primary's settings decide.
+
+    Storage options are replicated, settings are not.
+    """
+    if not target.in_recovery:
+        return autovacuum.is_enabled(target.settings, reloptions)
+    return None if autovacuum.is_enabled({}, reloptions) else False
 
 
 def add_limits(target: Target, rows: Iterable[Row]) -> None:

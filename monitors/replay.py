@@ -43,6 +43,11 @@ NOTHING_BETTER = (
     " without a vacuum at nearly every visit of a worker: keep it."
 )
 
+ON_STANDBY = (
+    "What autovacuum would do is not known on a standby: the counters of tables that it goes by are "
+    "not replicated. Ask for the table on its primary."
+)
+
 Row = Mapping[str, Any]
 
 
@@ -68,8 +73,10 @@ def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str
 
     `table` is a row of the probe `tables` with its `database_id`, `changes` are storage
     parameters as texts (`parsed`). A table whose options switch autovacuum off is tried with
-    it on. Raises NotEnough where there is too little history.
+    it on. Raises NotEnough where there is too little history, and on a standby.
     """
+    if target.in_recovery:
+        raise NotEnough(ON_STANDBY)
     recording = recording_of(target, table, window)
     options = autovacuum.parse_options(table["reloptions"])
     on = switched_on(options)
@@ -184,7 +191,7 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
     )
     if before is not None and before["change"] != Change.GONE:
         rows.insert(0, before)
-    rows = [row for row in rows if row["change"] != Change.GONE]
+    rows = [row for row in rows if row["change"] != Change.GONE and is_counted(row)]
     usual = interval_of(target, "tables")
     steps = list(steps_of(rows, longest=STALE_INTERVALS * usual, start=start, usual=usual))
     last = last_read(target, table, window)
@@ -204,6 +211,11 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
         index_pages=index_pages_of(place),
         reads_a_day=reads_a_day(target, place, rows, steps),
     )
+
+
+def is_counted(row: Row) -> bool:
+    """Tell whether a sample has counts: while its server was a standby, it had none."""
+    return row["n_dead_tup"] is not None
 
 
 def steps_of(

@@ -75,7 +75,7 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "wraparound": (
         ("no database has used up half of its ids", ""),
-        ("no forced vacuum is known to be near", unknowns.SETTINGS),
+        ("no forced vacuum is known to be near", unknowns.FORCED),
     ),
     "bloat": (("no table or index wastes so much that a rewrite would pay", ""),),
     "settings": (
@@ -574,9 +574,16 @@ def verdict(
         return Verdict(level, told, foot, worst, standing.apart)
     known = aside(len(here) - len(mine)) if len(here) > len(mine) else all_well(page, unknown)
     text = " ".join(filter(None, (known, *missing)))
-    at_fault = [reason for reason in missing if page != "overview" or reason != unknowns.STANDBY]
-    level = "unknown" if at_fault or standing.apart else level
-    return Verdict(level, text, foot, None, standing.apart)
+    at_fault = is_at_fault(page, missing) or standing.apart
+    return Verdict("unknown" if at_fault else level, text, foot, None, standing.apart)
+
+
+def is_at_fault(page: str, missing: Sequence[str]) -> bool:
+    """Tell whether what is missing keeps a page from calling its target well.
+
+    That a standby has no counts is no fault of it: its overview is well without them.
+    """
+    return any(page != "overview" or reason != unknowns.STANDBY for reason in missing)
 
 
 def missing_for(page: str, unknown: Mapping[str, str]) -> list[str]:
@@ -616,7 +623,9 @@ def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetim
         taken_at__gt=at - timedelta(seconds=reach),
     )
     if read.exists():
-        return Verdict("good", "Nothing was to report at that moment.", foot, None)
+        missing = missing_for(page, unknowns.unknowns_of(target, at))
+        text = " ".join(("Nothing was to report at that moment.", *missing))
+        return Verdict("unknown" if is_at_fault(page, missing) else "good", text, foot, None)
     return Verdict("unknown", "Nothing was read at that moment.", "", None)
 
 

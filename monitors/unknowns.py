@@ -22,12 +22,16 @@ COUNTS = "counts"
 """How many rows are dead, were inserted or changed."""
 SETTINGS = "settings"
 """What the server's settings are."""
+FORCED = "forced"
+"""At which age a vacuum is forced."""
 
 STANDBY = (
     "Which tables need vacuum is not known on a standby: PostgreSQL does not replicate the "
     "counters of tables, and autovacuum runs on the primary alone."
 )
 """Why a standby has no counts; that is no fault of it."""
+FORCED_ELSEWHERE = "When a vacuum is forced is not known on a standby: it runs on the primary, by the settings there."
+NO_SETTINGS = "The server's settings have not been read."
 
 DISABLED = "disabled"
 """`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
@@ -64,7 +68,8 @@ def told(target: Target, hidden: int) -> dict[str, str]:
     texts = {
         STATEMENTS: statements_text(settings, hidden),
         COUNTS: STANDBY if target.in_recovery else counts_text(settings),
-        SETTINGS: "" if settings else "The server's settings have not been read.",
+        SETTINGS: "" if settings else NO_SETTINGS,
+        FORCED: FORCED_ELSEWHERE if target.in_recovery else "" if settings else NO_SETTINGS,
     }
     return {subject: text for subject, text in texts.items() if text}
 

@@ -34,6 +34,7 @@ GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
 SCANS = ("seq_scan",)
 WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
 HUNDRED = 100
+UNCOUNTED = "Not known on a standby: the counters of tables are not replicated."
 VIEWS = {"table": "The table", "statements": "The statements that name it"}
 """What an export holds."""
 
@@ -122,6 +123,7 @@ def page(
         else None,
         "findings": mine,
         "unknown": unknowns.unknowns_of(target, at),
+        "uncounted": UNCOUNTED if target.in_recovery else "",
         "tiles": tiles(row, gauges, bloat),
         "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),

@@ -89,7 +89,7 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
         with_dead=counts["with_dead"],
         need=need,
         off=[row for row in optioned if row["autovacuum_enabled"] is False],
-        all_off=not autovacuum.server_enabled(target.settings),
+        all_off=not (target.in_recovery or autovacuum.server_enabled(target.settings)),
         oldest=next(iter(oldest), None),
         findings=findings,
     )
@@ -98,10 +98,15 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, orders: Orders
 ) -> Listing:
-    """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first."""
+    """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first.
+
+    On a standby all, whether they need vacuum or not: that is not known there.
+    """
     wanted = chosen(request, "filter", FILTERS, "need")
     sort = sort_of(request, SORTED, "-dead_pct")
     few = {"need": facts.need, "due": facts.due, "off": facts.off}
+    if target.in_recovery:  # it has no counts to leave a table out by
+        few = {"off": facts.off}
     if wanted in few and not (wanted == "off" and facts.all_off):
         return of_rows(request, few[wanted])
     known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
@@ -147,12 +152,7 @@ def page(
     marks = series.marks(target.pk, window)
     may = access.permissions_of(request.user, target)
     state = vacuuming.state_of(target, at)
-    counts = {
-        "need": len(facts.need),
-        "due": len(facts.due),
-        "off": facts.off_count,
-        "all": facts.count,
-    }
+    counts = counts_of(target, facts)
     context: dict[str, Any] = {
         "findings": findings_here(facts.findings),
         "verdict": review.verdict(target, facts.findings, page="vacuum", at=at),
@@ -189,6 +189,18 @@ def page(
         reads=("tables",),
         findings=facts.findings,
     )
+
+
+def counts_of(target: Target, facts: Facts) -> dict[str, int | None]:
+    """Return how many tables each filter shows; None where that is not known."""
+    if target.in_recovery:
+        return {"need": None, "due": None, "off": len(facts.off) or None, "all": facts.count}
+    return {
+        "need": len(facts.need),
+        "due": len(facts.due),
+        "off": facts.off_count,
+        "all": facts.count,
+    }
 
 
 def findings_here(findings: Sequence[Finding]) -> list[Finding]:

@@ -223,6 +223,13 @@ def age(
     )
 
 
+@register.simple_tag(takes_context=True)
+def vacuumed(context: Context, moment: datetime | None) -> SafeString:
+    """Write when a vacuum or analyze ended last; of a standby, where that is not known, a dash."""
+    target = context.get("target")
+    return age(moment, NONE if target is not None and target.in_recovery else "never")
+
+
 @register.simple_tag
 def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
     """Write a moment as 24 Nov 10:42:16; the browser puts it into the reader's zone."""

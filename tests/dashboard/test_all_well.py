@@ -172,7 +172,8 @@ def test_every_sentence_that_says_good_is_in_the_table():
 
 
 def test_a_verdict_claims_only_what_is_known():
-    every = {unknowns.STATEMENTS: "a", unknowns.COUNTS: "b", unknowns.SETTINGS: "c"}
+    needed = (unknowns.STATEMENTS, unknowns.COUNTS, unknowns.SETTINGS, unknowns.FORCED)
+    every = {need: f"{need} is not known" for need in needed}
 
     for page, claims in review.GOOD.items():
         needs = {need for _, need in claims} - {""}
