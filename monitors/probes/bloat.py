@@ -20,7 +20,7 @@ class BloatSample(Sample):
     """One ordinary table, materialized view, TOAST table or btree index of a database."""
 
     relid = models.BigIntegerField()  # of the object itself
-    relpages_bytes = models.BigIntegerField()  # as vacuum or analyze noted; None: neither ever ran
+    relpages_bytes = models.BigIntegerField()  # as vacuum or analyze noted; neither: of its file
     reltuples = models.FloatField()  # -1: never vacuumed or analyzed
     estimate_bytes = models.BigIntegerField()  # wasted by statistics; None: not to be told
     size_bytes = models.BigIntegerField()  # by relpages, or as measured
@@ -88,6 +88,15 @@ class BloatSample(Sample):
 SQL_14 = """
 WITH block AS MATERIALIZED (
   SELECT pg_catalog.current_setting('block_size')::float8 AS bytes),
+-- The size of a file is asked only where nothing is noted: it would wait for ACCESS EXCLUSIVE.
+locked AS MATERIALIZED (
+  SELECT l.relation AS oid
+    FROM pg_catalog.pg_locks AS l
+   WHERE l.locktype = 'relation'
+     AND l.mode = 'AccessExclusiveLock'
+     AND l.relation IS NOT NULL
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                        WHERE d.datname = pg_catalog.current_database())),
 rel AS MATERIALIZED (
   SELECT c.oid, c.relname, c.relkind, c.relfilenode, c.reltoastrelid, c.relpages, c.reltuples,
          c.relnatts, n.nspname,
@@ -350,8 +359,9 @@ told AS (
                 UNION ALL
                SELECT e.oid, e.pages FROM index_pages AS e) AS p ON p.oid = r.oid)
 SELECT r.oid::bigint AS relid,
-       CASE WHEN r.relpages = 0 AND r.reltuples < 0 THEN NULL
-            ELSE r.relpages * b.bytes END::bigint AS relpages_bytes,
+       CASE WHEN r.relpages > 0 OR r.reltuples >= 0 THEN r.relpages * b.bytes
+            WHEN r.oid NOT IN (SELECT k.oid FROM locked AS k) THEN pg_catalog.pg_relation_size(r.oid)
+        END::bigint AS relpages_bytes,
        r.reltuples::float8 AS reltuples,
        CASE WHEN d.not_estimated <> '' THEN NULL
             WHEN r.relpages = 0 THEN 0

@@ -464,3 +464,29 @@ def test_a_toast_table_that_was_never_vacuumed_is_told(
     measured = read(target)["toast of wide"]
     assert measured["size_bytes"] == size
     assert 65 < measured["bloat_pct"] < 80
+
+
+def test_a_table_that_was_never_vacuumed_has_a_size_and_no_waste(
+    server: Server, watch: Callable[..., Target], reader: str, place: str
+) -> None:
+    fill(
+        server,
+        place,
+        *(
+            f"CREATE TABLE {name} WITH (autovacuum_enabled = off) AS"
+            " SELECT generate_series(1, 50000) AS id"
+            for name in ("loaded", "held")
+        ),
+    )
+    target = watch(server, user=reader, dbname=place, include=[place])
+    with server.connect(dbname=place) as session:
+        [(size,)] = session.execute("SELECT pg_relation_size('loaded')")
+    with server.connect(dbname=place, autocommit=False) as holder:
+        holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        rows = read(target)
+
+    row = rows["loaded"]
+    assert (row["size_bytes"], row["bloat_bytes"], row["method"]) == (size, None, None)
+    assert row["not_estimated"] == "never_analyzed"
+    assert rows["held"]["size_bytes"] is None  # nothing waits for it
+    assert read(target)["held"]["size_bytes"] == size
