@@ -206,6 +206,10 @@ def words_of(one: Rewritten) -> str:
 
 
 def is_marked(one: Rewritten) -> bool:
-    """Tell whether a rewrite stands on the charts: it is no small one, and emptied nothing."""
-    sizes = one.before["relpages_bytes"] or 0, one.now["relpages_bytes"] or 0
-    return max(sizes) >= MARKED_BYTES and one.now["reltuples"] > 0
+    """Tell whether a rewrite stands on the charts: it is no small one, and emptied nothing.
+
+    ALTER TABLE leaves no number of rows: what is empty is told by its pages.
+    """
+    before, now = one.before["relpages_bytes"] or 0, one.now["relpages_bytes"] or 0
+    empty = bloat.BLOCK_BYTES if one.now["indexrelname"] else 0  # the first page of a btree
+    return max(before, now) >= MARKED_BYTES and now > empty

@@ -490,3 +490,22 @@ def test_a_table_that_was_never_vacuumed_has_a_size_and_no_waste(
     assert row["not_estimated"] == "never_analyzed"
     assert rows["held"]["size_bytes"] is None  # nothing waits for it
     assert read(target)["held"]["size_bytes"] == size
+
+
+def test_what_alter_table_writes_anew_is_marked(
+    server: Server, watch: Callable[..., Target], place: str
+) -> None:
+    fill(
+        server,
+        place,
+        "CREATE TABLE altered AS SELECT generate_series(1, 60000) AS id",
+        "ANALYZE altered",
+    )
+    target = watch(server, dbname=place, include=[place])
+    read(target)
+
+    fill(server, place, "ALTER TABLE altered ALTER id TYPE bigint")
+    read(target)
+
+    mark = Mark.objects.get(target=target, kind="rewrite")
+    assert re.fullmatch(r"public\.altered was rewritten: [0-9.]+ MB → [0-9.]+ MB\.", mark.text)
