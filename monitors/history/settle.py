@@ -84,10 +84,10 @@ def settle(
 
 
 def settle_changed(comparison: Any, shape: Shape, at: datetime) -> list[Rewritten]:
-    """Settle the objects that changed; a rebuilt index follows the one whose name it has."""
-    # REINDEX CONCURRENTLY gives an index another oid.
+    """Settle the objects that changed; a rebuilt index follows the one of its table and name."""
+    # REINDEX CONCURRENTLY gives an index another oid; a table made again has another one itself.
     replaced = {
-        (row["schemaname"], row["indexrelname"]): row
+        (row["tablerelid"], row["indexrelname"]): row
         for row in map(shape.named, comparison.gone_rows)
         if row["indexrelname"]
     }
@@ -96,7 +96,7 @@ def settle_changed(comparison: Any, shape: Shape, at: datetime) -> list[Rewritte
         now = shape.named(whole)
         former = shape.named(before) if before is not None else None
         if change == Change.APPEARED and now["indexrelname"]:
-            former = replaced.get((now["schemaname"], now["indexrelname"]))
+            former = replaced.get((now["tablerelid"], now["indexrelname"]))
         known = {name: now[name] for name in shape.refined}
         refined = shape.row_of(bloat.settled(former, now, known, at))
         row = whole[: len(shape.names)]

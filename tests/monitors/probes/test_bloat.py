@@ -492,6 +492,25 @@ def test_a_table_that_was_never_vacuumed_has_a_size_and_no_waste(
     assert read(target)["held"]["size_bytes"] == size
 
 
+def test_a_table_that_was_made_again_was_not_rewritten(
+    server: Server, watch: Callable[..., Target], place: str
+) -> None:
+    making = (
+        "CREATE TABLE again AS SELECT generate_series(1, 60000) AS id",
+        "CREATE INDEX again_id ON again (id)",
+        "ANALYZE again",
+    )
+    fill(server, place, *making)
+    target = watch(server, dbname=place, include=[place])
+    read(target)
+
+    fill(server, place, "DROP TABLE again", *making)
+    rows = read(target)
+
+    assert rows["again_id"]["size_bytes"] > settle.MARKED_BYTES
+    assert not Mark.objects.filter(target=target, kind="rewrite").exists()
+
+
 def test_what_alter_table_writes_anew_is_marked(
     server: Server, watch: Callable[..., Target], place: str
 ) -> None:
