@@ -466,6 +466,43 @@ def test_a_toast_table_that_was_never_vacuumed_is_told(
     assert 65 < measured["bloat_pct"] < 80
 
 
+def test_no_index_that_was_just_made_is_told_wasted(
+    server: Server, watch: Callable[..., Target], reader: str, place: str
+) -> None:
+    """Beside NULLs, in part of a table, and of types whose widths statistics cut."""
+    fill(
+        server,
+        place,
+        "CREATE TABLE fresh AS SELECT (g % 100)::smallint AS s,"
+        " CASE WHEN g % 2 <> 0 THEN g * 1.37 END AS n,"
+        " CASE WHEN g % 5 <> 0 THEN now() END AS ts,"
+        " CASE WHEN g % 3 <> 0 THEN repeat('z', g % 20) END AS b,"
+        " CASE WHEN g % 7 <> 0 THEN ARRAY['a', g::text] END AS words"
+        " FROM generate_series(1, 60000) AS g",
+        "CREATE INDEX fresh_part ON fresh (n) WHERE n IS NOT NULL",
+        "CREATE INDEX fresh_part_words ON fresh (words) WHERE words IS NOT NULL",
+        "CREATE INDEX fresh_part_two ON fresh (n, ts) WHERE n > 0",
+        "CREATE INDEX fresh_words ON fresh (words)",
+        "CREATE INDEX fresh_four ON fresh (s, n, ts, b)",
+        "ANALYZE fresh",
+        "CREATE EXTENSION pgstattuple",
+    )
+    with server.connect(dbname=place) as setup:
+        density = setup.execute(
+            "SELECT min(i.avg_leaf_density) FROM pg_class AS c"
+            " CROSS JOIN LATERAL pgstatindex(c.oid::regclass) AS i WHERE c.relname ~ '^fresh_'"
+        ).fetchone()
+        setup.execute("DROP EXTENSION pgstattuple")
+
+    rows = read(watch(server, user=reader, dbname=place, include=[place]))
+
+    assert density is not None
+    assert density[0] > 89  # of a fillfactor of 90: there is nothing to give back
+    told = {name: row["bloat_pct"] for name, row in rows.items() if row["relkind"] == "i"}
+    assert len(told) == 5
+    assert {name: pct for name, pct in told.items() if pct is None or pct > 1.5} == {}
+
+
 def test_a_table_that_was_never_vacuumed_has_a_size_and_no_waste(
     server: Server, watch: Callable[..., Target], reader: str, place: str
 ) -> None:
