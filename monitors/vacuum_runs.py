@@ -112,17 +112,18 @@ def runs_in_tables(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -
 def rewrites_of(
     place: Place, snapshot: Snapshot, seen: Seen, names: Sequence[str]
 ) -> list[VacuumRun]:
-    """Return a row for each table that has a new file and rows, where nobody saw it being written.
+    """Return a row for each table that has a new file with pages, where nobody saw it being written.
 
-    TRUNCATE gives a new file too, and leaves no rows.
+    TRUNCATE gives a new file too, and leaves it empty. No counter tells them apart: those of rows
+    are gone after a crash, and ALTER TABLE leaves neither relpages nor reltuples.
     """
-    file, live = names.index("relfilenode"), names.index("n_live_tup")
+    file = names.index("relfilenode")
     pairs = [
         (dict(zip(names, before, strict=True)), dict(zip(names, now, strict=True)))
         for _, before, now in seen.changed
-        if before and before[file] and now[file] and before[file] != now[file] and now[live]
+        if before and before[file] and now[file] and before[file] != now[file]
     ]
-    pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"}]
+    pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"} and is_filled(now)]
     if not pairs:
         return []
     known = VacuumRun.objects.filter(
@@ -155,6 +156,11 @@ def rewrites_of(
         for old, now in pairs
         if now["relid"] not in written
     ]
+
+
+def is_filled(now: Mapping[str, Any]) -> bool:
+    """Tell whether a table's file has pages, by what wrote it or by its size where that was read."""
+    return bool(now["relpages"]) or now["filled_file"] == now["relfilenode"]
 
 
 @dataclass(frozen=True)

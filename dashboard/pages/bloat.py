@@ -156,6 +156,7 @@ def listing(
             "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
             "growth_bytes": objects.value_of(growth),
         },
+        then=[objects.Order(objects.column("size_bytes"), greatest_first=True)],
     )
     rows = bloat_rows.completed(
         target, window, shown.rows, facts.grown, facts.findings, measured=facts.measured

@@ -368,6 +368,38 @@ def test_dead_rows_that_a_rewrite_took_away_are_none(server, watch, eventually, 
         session.execute("DROP TABLE anew")
 
 
+@pytest.mark.parametrize(
+    ("statement", "runs"),
+    [
+        ("VACUUM FULL {}", 1),
+        ("ALTER TABLE {} ALTER id TYPE bigint", 1),
+        ("ALTER TABLE {} SET UNLOGGED", 1),
+        ("TRUNCATE {}", 0),
+    ],
+)
+def test_a_rewrite_is_recorded_though_no_live_rows_are_counted(
+    server, watch, eventually, statement, runs
+):
+    """As after a crash, which loses the counters of all tables."""
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("CREATE TABLE uncounted (id int, body text)")  # with a TOAST table
+        session.execute("INSERT INTO uncounted SELECT g, 'x' FROM generate_series(1, 5000) AS g")
+        session.execute("CREATE INDEX uncounted_id ON uncounted (id)")
+    with server.connect(dbname="shop") as session:
+        live = "SELECT pg_stat_get_live_tuples('uncounted'::regclass)"
+        eventually(lambda: list(session.execute(live)) == [(5000,)])  # 14's collector has all
+        session.execute("SELECT pg_stat_reset_single_table_counters('uncounted'::regclass)")
+        eventually(lambda: list(session.execute(live)) == [(0,)])
+    target = watch(server)
+    take_now(target)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(statement.format("uncounted"))
+
+    take_now(target, ["tables"])
+
+    assert VacuumRun.objects.filter(relname="uncounted", kind="rewrite").count() == runs
+
+
 def test_what_is_older_than_a_year_is_forgotten(recorded, ran):
     _target, name, runs = recorded
     ran(f"VACUUM {name}", name, "vacuum_count")
