@@ -83,6 +83,11 @@ SELECT 'role', pg_catalog.current_setting('role')
  UNION ALL
 SELECT 'pid', pg_catalog.pg_backend_pid()::text
 """
+BEGINS_SQL = """
+SELECT s.name, s.setting, s.source
+  FROM pg_catalog.pg_show_all_settings() AS s
+ WHERE s.name IN ('default_transaction_read_only', 'track_counts')
+"""
 PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
 
 IN_TRANSACTION_MODE = (
@@ -136,6 +141,11 @@ def read_back(connection: psycopg.Connection, names: Mapping[str, str]) -> dict[
     """Return {name: setting} as the server has them, and its `pid`; what it lacks is not in it."""
     values = {"names": list(names)}
     return dict(connection.execute(READ_BACK_SQL, values, prepare=False).fetchall())
+
+
+def begins_with(connection: psycopg.Connection) -> dict[str, tuple[str, str]]:
+    """Return {name: (setting, source)} of what role, database or server may say and is not pinned."""
+    return {name: (text, source) for name, text, source in connection.execute(BEGINS_SQL)}
 
 
 def differences(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
