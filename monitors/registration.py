@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import connection, models, transaction
+from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
 
 from monitors import audit, queue, schedule
@@ -20,6 +21,8 @@ from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
 from monitors.samples import HISTORY
 from monitors.secrets import SecretUnreadable, seal_password
+
+log = logging.getLogger(__name__)
 
 FIELDS = (
     "host",
@@ -413,6 +416,9 @@ def delete_target(target_id: int) -> None:
         if target is not None:
             delete_history(target_id)
             target.delete()
+    except IntegrityError:
+        # A read that was under way kept something at the last moment.
+        log.info("%s is not removed yet: the sweep goes on with it", target_id)
     finally:
         with connection.cursor() as cursor:
             cursor.callproc("pg_advisory_unlock", [DELETE_LOCK + target_id])

@@ -97,7 +97,10 @@ NO_SERVER = (
     "{what} did not keep Howdah's settings ({named}): its sessions would have no limits there."
     " Connect to the PostgreSQL server itself."
 )
-NO_SECOND = "A pooler answers there, and a second connection to compare with failed."
+NO_SECOND = (
+    "A pooler answers there, and a second connection to compare with failed: give this database and"
+    " login a pool_size of at least 2 in the pooler."
+)
 NO_RESET = (
     "A pooler answers there that takes nothing back when a client leaves: the next one would get"
     " Howdah's settings. Connect to the server itself, or set server_reset_query = DISCARD ALL in"

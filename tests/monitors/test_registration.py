@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitors import registration, secrets
+from monitors import check, registration, secrets
 from monitors.history import partitions
 from monitors.models import (
     HISTORY,
@@ -304,6 +304,26 @@ def test_removing_a_target_removes_its_history_and_nobody_elses() -> None:
     for model in (history.samples, history.latest, Snapshot):
         assert set(model._default_manager.values_list("target_id", flat=True)) == {other.pk}
     assert AuditEntry.objects.filter(what="target.remove", target_name="orders").exists()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_check_of_a_target_that_is_removed_meanwhile_ends_quietly(
+    person: Callable[..., User], monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    target = register()
+    asked = registration.ask_check(person("admin"), target=target)
+
+    def delete(*_: object) -> dict[str, Any]:
+        registration.remove("alice", "test", target)
+        registration.delete_target(target.pk)
+        return {}
+
+    monkeypatch.setattr(check, "check", delete)
+    if not begun:
+        delete()
+    check.carry_out(str(asked.pk))
+
+    assert not TargetCheck.objects.filter(pk=asked.pk).exists()
 
 
 def test_a_target_that_is_not_marked_is_not_deleted() -> None:
