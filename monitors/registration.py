@@ -333,7 +333,6 @@ def ask_check(
     subject = draft_target(draft) if draft is not None else target
     if subject is None:
         raise ValidationError({"target": "Name a target or give an address."})
-    within_limit(user)
     sealed = {}
     for login, password in (passwords or {}).items():
         if password:
@@ -341,9 +340,11 @@ def ask_check(
                 password, subject.host, subject.port, login_user(subject, login)
             )
             sealed[login] = f"{key}:{base64.b64encode(box).decode()}"
-    check = TargetCheck.objects.create(
-        target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
-    )
+    with transaction.atomic():
+        within_limit(user)
+        check = TargetCheck.objects.create(
+            target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
+        )
     audit.event(
         "target.check",
         user.get_username(),
@@ -363,7 +364,11 @@ CHECKS_AT_MOST = 10
 
 
 def within_limit(user: User) -> None:
-    """Raise ValidationError where a person asked for too many checks: each logs in somewhere."""
+    """Raise ValidationError where a person asked for too many checks: each logs in somewhere.
+
+    Until the transaction ends nobody else counts for that person.
+    """
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
     since = timezone.now() - timedelta(minutes=1)
     asked = TargetCheck.objects.filter(asked_by=user, asked_at__gt=since).count()
     if asked >= CHECKS_AT_MOST:

@@ -20,7 +20,7 @@ from monitors import registration, snapshot
 from monitors.history import series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
-from monitors.pg.identity import Identity
+from monitors.pg.identity import Identity, read_identity
 from monitors.snapshot import Run, Session, take_now
 from tests import servers
 from tests.servers import Server
@@ -261,10 +261,9 @@ def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
 ) -> None:
     target, claim = watch(embedded), uuid.uuid4()
     Lease.objects.create(target=target, kind="fast", claim=claim, expires_at=timezone.now())
-    ask = snapshot.read_identity
 
     def ask_and_remove(session: psycopg.Connection[Any]) -> Identity:
-        answer = ask(session)
+        answer = read_identity(session)
         Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
         registration.delete_target(target.pk)
         return answer

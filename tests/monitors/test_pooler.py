@@ -250,9 +250,7 @@ def test_without_a_reset_the_check_each_probe_and_each_action_say_so(
     person: Callable[..., User],
     previewed: Callable[..., Action],
 ) -> None:
-    behind = pooler(
-        pool_mode="session", ignore_startup_parameters="options", server_reset_query=""
-    )
+    behind = pooler(pool_mode="session", ignore_startup_parameters="options", server_reset_query="")
     target = watch(behind, operator_user="operator")
 
     with pytest.raises(check.CheckFailed) as caught:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -366,3 +368,25 @@ def test_a_person_may_ask_for_ten_checks_a_minute(person: Callable[..., User]) -
         registration.ask_check(user, draft=draft)
 
     assert registration.ask_check(other, draft=draft).asked_by == other
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_checks_at_once_no_more_than_the_limit_get_through(
+    person: Callable[..., User],
+) -> None:
+    user, draft = person("admin"), {"host": "127.0.0.1", "user": "c"}
+
+    def ask(_: int) -> str:
+        try:
+            registration.ask_check(user, draft=draft)
+        except ValidationError as error:
+            return str(error.messages)
+        finally:
+            connection.close()
+        return ""
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(24)))
+
+    assert TargetCheck.objects.count() == answers.count("") == registration.CHECKS_AT_MOST
+    assert all("You asked for 10 checks" in said for said in set(answers) - {""})
