@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from monitors import check
 from monitors.models import Action, Snapshot, Target
 from monitors.pg import connect
-from monitors.pg.errors import POOLER_REFUSES, Unreachable
+from monitors.pg.errors import NO_TURN, POOLER_REFUSES, Unreachable
 from monitors.pg.pinned import IN_TRANSACTION_MODE, NO_RESET, NO_SECOND
 from monitors.snapshot import take_now
 from tests import poolers, servers
@@ -263,7 +263,16 @@ def test_without_a_reset_the_check_each_probe_and_each_action_say_so(
     assert preview["refused"] == f"{target.name} could not be asked: {NO_RESET}"
 
 
-def test_a_pool_of_one_is_refused_and_not_waited_for(pooler: Pooler) -> None:
-    behind = pooler(pool_mode="session", ignore_startup_parameters="options", default_pool_size="1")
+@pytest.mark.parametrize(
+    ("waits", "reason"),
+    [({}, "The server did not answer within 2 s."), ({"query_wait_timeout": "1"}, NO_TURN)],
+)
+def test_a_pool_of_one_is_refused_and_not_waited_for(
+    pooler: Pooler, waits: dict[str, str], reason: str
+) -> None:
+    settings = {"ignore_startup_parameters": "options", "default_pool_size": "1", **waits}
+    behind = pooler(pool_mode="session", **settings)
 
-    assert refusal(behind) == f"{NO_SECOND} The server did not answer within 2 s."
+    assert refusal(behind) == f"{NO_SECOND} {reason}"
+    assert "a pool_size of at least 2" in NO_SECOND
+    assert len(NO_SECOND) < 200
