@@ -64,6 +64,8 @@ class Backend:
     """Idempotency key of its button: two clicks on one are one action."""
     answered: Any = None
     """The action that was already taken on just this state of it, None for none."""
+    no_signal: str = ""
+    """Why the operator login may not signal it whoever asks, '' where that is not known."""
 
     def __getattr__(self, name: str) -> Any:
         """Return a column of pg_stat_activity."""

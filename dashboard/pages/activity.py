@@ -36,6 +36,10 @@ SIGNALS = ("cancel_backend", "terminate_backend")
 RECENT = timedelta(minutes=2)
 NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}
+SUPERUSERS = (
+    "A superuser's backend can be signalled by a superuser alone, and the operator login of this target"
+    " may be none."
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def seen_at(
     """Return backends and lock tree of some rows at a moment of the target's clock."""
     backends = backends_of(marked(rows, target.logins), moment, texts)
     answer(target, backends)
+    note_superusers(target, backends)
     return Now(backends, lock_tree(backends, moment), is_live)
 
 
@@ -133,6 +138,14 @@ def answer(target: Target, backends: list[Backend]) -> None:
         for backend in backends:
             if action.arguments == backend.guard:
                 backend.answered = action
+
+
+def note_superusers(target: Target, backends: list[Backend]) -> None:
+    """Note which backends are beyond the operator login, where it may be no superuser."""
+    if not target.allow_superuser:
+        for backend in backends:
+            if backend.row.get("rolsuper"):
+                backend.no_signal = SUPERUSERS
 
 
 def read_at(target: Target, at: datetime | None = None) -> datetime | None:

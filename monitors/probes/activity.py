@@ -37,6 +37,7 @@ class ActivitySample(Sample):
     query = models.TextField()
     backend_type = models.TextField()
     blocked_by = ArrayField(models.IntegerField())  # pids; only of those that wait on a lock
+    rolsuper = models.BooleanField()  # whether its role is a superuser
 
     key = ("pid", "backend_start")
     facts = (
@@ -59,6 +60,7 @@ class ActivitySample(Sample):
         "query",
         "backend_type",
         "blocked_by",
+        "rolsuper",
     )
     redacted = ("query",)
 
@@ -98,8 +100,10 @@ SELECT a.pid,
             THEN ARRAY(SELECT DISTINCT b.pid
                          FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS b (pid)
                         ORDER BY 1)
-       END AS blocked_by
+       END AS blocked_by,
+       r.rolsuper
   FROM pg_catalog.pg_stat_activity AS a
+  LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid
  WHERE a.pid <> pg_catalog.pg_backend_pid()
    AND a.backend_start IS NOT NULL
 """
