@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db.models import Count
 
 from monitors import autovacuum
-from monitors.advisor import counted
+from monitors.advisor import DISABLED, counted
 from monitors.history import series
 from monitors.models import HISTORY, Target
 
@@ -29,8 +29,6 @@ STANDBY = (
 )
 """Why a standby has no counts; that is no fault of it."""
 
-DISABLED = "disabled"
-"""`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
 CLIENT = "client backend"
 
 

@@ -46,6 +46,11 @@ SAYS = [
     ("", "one backend", HIDDEN, "no transaction was left open"),
     ("activity/", "one backend", HIDDEN, "no statement or transaction has been open"),
     (FLEET, "one backend", HIDDEN, "Nothing to report."),
+    ("", "one backend", ">not known<", "none open"),
+    ("activity/", "track_activities", "No backend is known to have been", "No backend was active"),
+    ("activity/", "hidden queue", "What it does is not known", "Cancelling it ends its statement"),
+    ("activity/", "hidden queue", "1 root, 1 blocked. Longest wait", "Longest wait 0 ms"),
+    ("activity/", "hidden queue", "Only terminating it surely frees 1", "Disabled for"),
     ("vacuum/queue/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("vacuum/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("bloat/", "no statistics", "How much is wasted is not known", "wastes so much"),
@@ -108,7 +113,7 @@ def shop(own, watch):
 
 
 @pytest.fixture
-def make(own, shop, live):
+def make(own, shop, live, blocked):
     """A function from an unknown of SAYS to a target that has it, read by real probes."""
     fill = "INSERT INTO t SELECT generate_series(1, 5000)"
     statements = {
@@ -129,6 +134,8 @@ def make(own, shop, live):
     def read(unknown: str) -> Target:
         if unknown == "one backend":
             live(own, dbname="shop").execute("SET track_activities = off")
+        if unknown == "hidden queue":
+            blocked(own, options="-c track_activities=off")
         target: Target = shop(*statements.get(unknown, ()))
         if unknown == "settings":  # as before its first contact
             target.settings = {}
