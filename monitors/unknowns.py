@@ -11,7 +11,7 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from monitors import autovacuum
+from monitors import autovacuum, setting
 from monitors.advisor import DISABLED, counted
 from monitors.history import series
 from monitors.models import HISTORY, Target
@@ -72,7 +72,7 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
     if not autovacuum.is_on(settings.get("track_activities", "on")):
         return (
             "track_activities is off: which statements run, and for how long, is not known. "
-            "Run ALTER SYSTEM SET track_activities = on and reload."
+            f"{setting.remedy_words('track_activities', 'on', settings)}"
         )
     if not hidden:
         return ""
@@ -89,5 +89,5 @@ def counts_text(settings: Mapping[str, str]) -> str:
         return ""
     return (
         "track_counts is off: rows that die or change are not counted. "
-        "Run ALTER SYSTEM SET track_counts = on and reload."
+        f"{setting.remedy_words('track_counts', 'on', settings)}"
     )

@@ -51,6 +51,7 @@ SAYS = [
     ("activity/", "hidden queue", "What it does is not known", "Cancelling it ends its statement"),
     ("activity/", "hidden queue", "1 root, 1 blocked. Longest wait", "Longest wait 0 ms"),
     ("activity/", "hidden queue", "Only terminating it surely frees 1", "Disabled for"),
+    ("", "server off", "Run ALTER SYSTEM SET autovacuum = on; SELECT", "postgresql.conf"),
     ("vacuum/queue/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("vacuum/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("bloat/", "no statistics", "How much is wasted is not known", "wastes so much"),
@@ -122,6 +123,11 @@ def make(own, shop, live, blocked):
         "autovacuum off": (
             "ALTER TABLE t SET (autovacuum_enabled = off)",
             *("INSERT INTO t SELECT generate_series(1, 900)", "DELETE FROM t"),
+            "SELECT pg_stat_force_next_flush()",
+        ),
+        "server off": (
+            *("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"),
+            *("INSERT INTO t SELECT generate_series(1, 4000)", "DELETE FROM t"),
             "SELECT pg_stat_force_next_flush()",
         ),
         "no statistics": (fill,),
