@@ -28,6 +28,8 @@ STANDBY = (
     "counters of tables, and autovacuum runs on the primary alone."
 )
 """Why a standby has no counts; that is no fault of it."""
+NOT_COUNTED = "not known: track_counts is off"
+"""What a figure of counted rows says in place of a number."""
 
 CLIENT = "client backend"
 
@@ -83,9 +85,14 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
     )
 
 
+def counts_rows(settings: Mapping[str, str]) -> bool:
+    """Tell whether a server counts rows: what it says of them else is of long ago, or 0."""
+    return autovacuum.is_on(settings.get("track_counts", "on"))
+
+
 def counts_text(settings: Mapping[str, str]) -> str:
     """Return why rows are not counted; '' where they are."""
-    if autovacuum.is_on(settings.get("track_counts", "on")):
+    if counts_rows(settings):
         return ""
     return (
         "track_counts is off: rows that die or change are not counted. "

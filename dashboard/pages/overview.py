@@ -137,6 +137,13 @@ def transaction_note(longest: float | None, unknown: Mapping[str, str]) -> str:
     return "none open" if longest is None else "of a client"
 
 
+def dead_note(unknown: Mapping[str, str]) -> str:
+    """Return what dead rows are the sum of, or why there is none."""
+    if unknown.get(unknowns.COUNTS) == unknowns.STANDBY:
+        return "not known on a standby"
+    return unknowns.NOT_COUNTED if unknowns.COUNTS in unknown else "in all tables"
+
+
 def tiles(
     summary: Row,
     sessions: series.Series,
@@ -180,8 +187,8 @@ def tiles(
             "title": "Dead rows",
             "value": summary["n_dead_tup"],
             "kind": "short",
-            "spark": [] if summary["in_recovery"] else dead.values["n_dead_tup"],
-            "note": "not known on a standby" if summary["in_recovery"] else "in all tables",
+            "spark": [] if unknowns.COUNTS in unknown else dead.values["n_dead_tup"],
+            "note": dead_note(unknown),
         },
         {
             "title": "Oldest XID age",

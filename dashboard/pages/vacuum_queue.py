@@ -97,7 +97,7 @@ def tiles(workers: Workers, queue: list[dict[str, Any]], left: int) -> list[dict
     full = workers.most is not None and workers.busy >= workers.most
     return [
         {
-            "title": "Tables due",
+            "title": "In the queue",
             "value": len(queue),
             "level": "warning" if left else "" if queue else "good",
             "note": due_note(forced, left),

@@ -29,6 +29,7 @@ SAFE = {
 NO_ACTIVITIES = "track_activities is off: which statements run, and for how long, is not known."
 NO_COUNTS = "track_counts is off: rows that die or change are not counted."
 HIDDEN = "1 backend has track_activities off: what it runs, and for how long, is not known."
+UNKNOWN, ZERO = (f'<td class="num">{word}</td>' for word in ("\N{EN DASH}", "0"))
 ONE_LEFT = "1 table has passed a threshold"
 
 SAYS = [
@@ -52,6 +53,14 @@ SAYS = [
     ("activity/", "hidden queue", "1 root, 1 blocked. Longest wait", "Longest wait 0 ms"),
     ("activity/", "hidden queue", "Only terminating it surely frees 1", "Disabled for"),
     ("", "server off", "Run ALTER SYSTEM SET autovacuum = on; SELECT", "postgresql.conf"),
+    ("", "track_counts", ">not known: track_counts is off<", "in all tables"),
+    ("vacuum/", "track_counts", ">not known: track_counts is off<", ">past the threshold"),
+    ("vacuum/?filter=all", "track_counts", f"{UNKNOWN}{UNKNOWN}", ZERO),
+    ("vacuum/", "server off", "past the threshold, 1 with autovacuum off", "0 due"),
+    ("vacuum/", "server off", "0 in the queue", "All 0"),
+    ("vacuum/queue/", "server off", "1 more with autovacuum off", "Tables due"),
+    ("bloat/", "no statistics", ">not known<", "nothing grew in this window"),
+    ("bloat/", "some statistics", ">nothing that is judged grew<", "nothing grew in this window"),
     ("vacuum/queue/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("vacuum/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("bloat/", "no statistics", "How much is wasted is not known", "wastes so much"),
