@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,9 +66,11 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     findings = review.findings(target, at)
     may = access.permissions_of(request.user, target)
     verdict = review.verdict(target, findings, page="activity", at=at)
+    unknown = unknowns.unknowns_of(target, at)
     context = {
         "verdict": verdict,
-        "unknown": unknowns.unknowns_of(target, at),
+        "unknown": unknown,
+        "idle_words": idle_words(unknown),
         "worst": subject_of(verdict, seen.backends),
         "seen": seen,
         "chart": load_chart(target, window),
@@ -172,6 +175,13 @@ def haystack(backend: Backend) -> str:
     names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
     parts = [str(backend.row.get(name) or "") for name in names]
     return " ".join([*parts, backend.wait, backend.query])
+
+
+def idle_words(unknown: Mapping[str, str]) -> str:
+    """Return what is said where no backend was seen active."""
+    if unknowns.STATEMENTS in unknown:
+        return f"No backend is known to have been active. {unknown[unknowns.STATEMENTS]}"
+    return "No backend was active at a snapshot of this window."
 
 
 def load_chart(target: Target, window: Window) -> dict[str, Any]:

@@ -367,6 +367,13 @@ def grown_most(target: Target, window: Window, facts: Facts) -> Row | None:
     return found[0] if found else None
 
 
+def still_note(count: int, unknown: int) -> str:
+    """Return what did not grow of so many objects, of some of which nothing is known."""
+    if unknown:
+        return "not known" if unknown == count else "nothing that is judged grew"
+    return "nothing grew in this window"
+
+
 def tiles(
     target: Target, window: Window, facts: Facts, total: series.Series | None
 ) -> list[dict[str, Any]]:
@@ -420,6 +427,6 @@ def tiles(
             "title": "Grew most",
             "value": growth,
             "kind": "bytes",
-            "note": label_of(grown, [grown]) if grown and growth else "nothing grew in this window",
+            "note": label_of(grown, [grown]) if grown and growth else still_note(count, unknown),
         },
     ]

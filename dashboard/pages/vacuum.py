@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,7 +281,7 @@ def tiles(
             "value": len(due) if facts.count else None,
             "unit": f"of {facts.count:,}",
             "level": "warning" if due else "good" if facts.count else "",
-            "note": "past the threshold",
+            "note": due_note(due),
         },
         {
             "title": "Autovacuum off",
@@ -309,17 +309,28 @@ def tiles(
             "note": f"{by_itself:,} auto, {by_hand:,} by hand",
         },
     ]
-    return unknown_here(found) if target.in_recovery else found
+    if target.in_recovery:  # ages are replicated, and nothing else is known
+        others = [tile["title"] for tile in found if tile["title"] != "Oldest XID age"]
+        return without(found, others, "not known on a standby")
+    if not unknowns.counts_rows(target.settings):
+        return without(found, ("Dead rows", "Tables due", "Vacuums"), unknowns.NOT_COUNTED)
+    return found
 
 
-def unknown_here(tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tiles as a standby has them: ages are replicated, and nothing else is known."""
+def without(
+    tiles: list[dict[str, Any]], titles: Collection[str], note: str
+) -> list[dict[str, Any]]:
+    """Return the tiles with a note in place of the figures of some, which are not known."""
     return [
-        tile
-        if tile["title"] == "Oldest XID age"
-        else {"title": tile["title"], "value": None, "note": "not known on a standby"}
+        {"title": tile["title"], "value": None, "note": note} if tile["title"] in titles else tile
         for tile in tiles
     ]
+
+
+def due_note(due: Sequence[Row]) -> str:
+    """Return what tables that are due have passed, and for how many nothing comes."""
+    off = sum(row["autovacuum_enabled"] is False for row in due)
+    return f"past the threshold, {off:,} with autovacuum off" if off else "past the threshold"
 
 
 def off_note(facts: Facts) -> str:

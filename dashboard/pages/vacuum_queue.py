@@ -97,7 +97,7 @@ def tiles(workers: Workers, queue: list[dict[str, Any]], left: int | None) -> li
     full = workers.free == 0
     return [
         {
-            "title": "Tables due",
+            "title": "In the queue",
             "value": len(queue),
             "level": "warning" if left else "" if queue else "good",
             "note": due_note(forced, left),

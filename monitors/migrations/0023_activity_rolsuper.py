@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0021_rewritten'),
+        ('monitors', '0022_filled_file'),
     ]
 
     operations = [

@@ -48,6 +48,24 @@ def test_a_backend_says_whether_its_role_is_a_superuser(
     assert found == (True, False)
 
 
+def test_a_waiter_that_hides_its_statement_still_tells_since_when_it_waits(
+    server: Server,
+    watch: Callable[..., Target],
+    blocked: Callable[..., Blocked],
+) -> None:
+    target = watch(server)
+    told, hidden = blocked(server), blocked(server, options="-c track_activities=off")
+
+    take_now(target, ["activity"])
+
+    rows = {row["pid"]: row for row in series.now("activity", target.pk)}
+    waiter, root = rows[hidden.waiter_pid], rows[hidden.root_pid]
+    assert (waiter["state"], waiter["query_start"]) == ("disabled", None)
+    assert waiter["backend_start"] < waiter["waitstart"]
+    assert root["waitstart"] is None
+    assert rows[told.waiter_pid]["waitstart"] is None  # query_start is known
+
+
 def test_a_backend_that_left_is_no_longer_there(
     server: Server, watch: Callable[..., Target]
 ) -> None:
