@@ -448,6 +448,7 @@ def take_over(run: VacuumRun) -> None:
     if first is None:
         return
     run.size_after, run.n_dead_after = first.size_after, first.n_dead_after
+    run.seen_at = first.seen_at
     if run.after_at:
         run.ended_at = max(min(run.ended_at, first.ended_at), run.after_at)
     unseen.delete()
