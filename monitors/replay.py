@@ -40,7 +40,12 @@ WHOLE = frozenset(name for name in CHANGEABLE if name.endswith(("threshold", "li
 
 NOTHING_BETTER = (
     f"None of {simulator.CHOICES} choices costs clearly less than what is in force,"
-    " without a vacuum at nearly every visit of a worker: keep it."
+    " without a vacuum at nearly every visit of a worker or more dead rows than now and than"
+    f" {100 * simulator.DEAD_SHARE:.0f} % of the live ones: keep it."
+)
+NOT_TRUSTED = (
+    "Nothing is proposed: the replay does not predict this table well. What you try by hand is"
+    " replayed by the same rules, so take it with the same doubt."
 )
 
 ON_STANDBY = (
@@ -109,7 +114,12 @@ def verdict_of(proof: simulator.Proof) -> tuple[str, str]:
     )
     if proof.agrees:
         return "good", said
-    return "warning", f"{said} It does not predict this table well: don't rely on what it proposes."
+    return "warning", f"{said} It does not predict this table well: nothing is proposed."
+
+
+def is_trusted(proof: simulator.Proof) -> bool:
+    """Tell whether nothing speaks against the replay: what never ran proves nothing."""
+    return not proof.real or proof.agrees
 
 
 def timed_words(proof: simulator.Proof) -> str:
@@ -139,9 +149,12 @@ def switched_on(options: Mapping[str, str]) -> dict[str, str]:
 def trade_off(target: Target, done: Replay) -> list[Candidate]:
     """Return the choices that no other beats, with what the table has otherwise.
 
+    None where real autovacuums show that the replay does not predict the table.
     Their options have what switches autovacuum on too, where that is needed; where nothing
     else is worth it, that alone.
     """
+    if not is_trusted(done.proof):
+        return []
     own = spelled({**done.options, **done.on})
     found = simulator.trade_off(done.recording, target.settings, own)
     if done.on and not found:
