@@ -258,9 +258,11 @@ LOGGING = {
         "person": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
         "program": {"()": "dashboard.logs.JSONFormatter"},
     },
+    "filters": {"short": {"()": "dashboard.logs.Short"}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
+            "filters": ["short"],
             "formatter": "person" if sys.stderr.isatty() else "program",
         }
     },
