@@ -227,7 +227,7 @@ def age(
 def vacuumed(context: Context, moment: datetime | None) -> SafeString:
     """Write when a vacuum or analyze ended last; of a standby, where that is not known, a dash."""
     target = context.get("target")
-    return age(moment, NONE if target is not None and target.in_recovery else "never")
+    return age(context, moment, NONE if target is not None and target.in_recovery else "never")
 
 
 @register.simple_tag
@@ -486,11 +486,11 @@ def share(value: float | None, whole: float | None) -> SafeString | str:
     return NONE if value is None or not whole else times(100 * value / whole)
 
 
-@register.simple_tag
-def evidence(value: Any, unit_name: str) -> SafeString | str:
+@register.simple_tag(takes_context=True)
+def evidence(context: Context, value: Any, unit_name: str) -> SafeString | str:
     """Return a number of a finding with its unit."""
     if isinstance(value, datetime):
-        return age(value)
+        return age(context, value)
     writers = {
         "bytes": bytes_,
         "seconds": duration,
