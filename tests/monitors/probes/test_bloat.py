@@ -172,7 +172,7 @@ def test_without_statistics_it_shows_no_number_instead_of_a_false_one(
     for row in rows.values():
         nothing = [row[key] for key in ("estimate_bytes", "bloat_bytes", "bloat_pct", "method")]
         assert nothing == [None] * 4
-    assert rows["idle"]["size_bytes"] is None
+    assert rows["idle"]["size_bytes"] == 8192
     assert rows["secret"]["size_bytes"] > 1_000_000
 
 
