@@ -275,7 +275,7 @@ row_of AS MATERIALIZED (
 -- where all are as wide as each other, else by 3.5 bytes more in the mean. Where avg_width alone is
 -- known it was cut, and types end values at places of their own (arrays cost 5 in the mean): by 7.5.
 -- A beginning between columns is aligned beside a NULL too, where its column is there. How many
--- rows of a partial index are NULL nobody knows (WHERE … IS NOT NULL: none): it has the wider entries.
+-- rows of a partial index are NULL nobody knows (WHERE n IS NOT NULL: none): it has the wider entries.
 entry AS MATERIALIZED (
   SELECT x.indexrelid AS oid, greatest(x.reltuples::float8, 0) AS reltuples,
          s.has_statistics, s.has_name, s.attributes,
