@@ -23,6 +23,11 @@ TRIGGERS = (
 )
 """Score, what starts, of what, which count, which limit."""
 
+ON_STANDBY = (
+    "Whether it is due is not known here: limits are by the settings of this standby, and autovacuum "
+    "goes by those of the primary and by its counts."
+)
+
 Row = dict[str, Any]
 
 
@@ -46,7 +51,9 @@ def explained(
         "parts": parts,
         "options": options if target.settings or sources else [],
         "toast_options": own or [],
-        "words": " ".join(words_of(part, enabled=parts[0]["enabled"]) for part in parts),
+        "words": ON_STANDBY
+        if target.in_recovery
+        else " ".join(words_of(part, enabled=parts[0]["enabled"]) for part in parts),
         "by_score": autovacuum_queue.sorts_by_score(settings, target.server_version),
     }
 
@@ -77,7 +84,7 @@ def part_of(
         "name": name,
         "triggers": triggers,
         "enabled": limits.enabled,
-        "score": scores.score,
+        "score": scores.score if autovacuum_queue.is_counted(row) else None,
         "reason": autovacuum_queue.REASONS.get(scores.reason, ""),
         "do_vacuum": scores.do_vacuum,
         "do_analyze": scores.do_analyze,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dashboard.charts import WAIT_COLOURS
-from monitors.unknowns import DISABLED
+from monitors.advisor import DISABLED, RUNNING
 
 Row = Mapping[str, Any]
 
@@ -64,6 +64,8 @@ class Backend:
     """Idempotency key of its button: two clicks on one are one action."""
     answered: Any = None
     """The action that was already taken on just this state of it, None for none."""
+    no_signal: str = ""
+    """Why the operator login may not signal it whoever asks, '' where that is not known."""
 
     def __getattr__(self, name: str) -> Any:
         """Return a column of pg_stat_activity."""
@@ -81,6 +83,12 @@ class Backend:
     def query_seconds(self) -> float | None:
         """Since the statement began, running or not: pg_stat_activity keeps the last one."""
         return self.seconds("query_start")
+
+    @property
+    def waited_seconds(self) -> float | None:
+        """Of one that waits for a lock: since its statement began, or its wait where that is hidden."""
+        known = self.query_seconds
+        return self.seconds("waitstart") if known is None else known
 
     @property
     def xact_seconds(self) -> float | None:
@@ -115,7 +123,7 @@ class Backend:
     @property
     def is_running(self) -> bool:
         """Whether a cancel can reach anything."""
-        return bool(self.row.get("state") == "active")
+        return self.row.get("state") in RUNNING
 
     @property
     def is_in_transaction(self) -> bool:
@@ -197,7 +205,8 @@ class LockTree:
     roots: list[Backend]
     """Worst first; one of pid 0 stands for prepared transactions."""
     blocked: int
-    longest_seconds: float
+    longest_seconds: float | None
+    """None where of no waiter it is known."""
 
 
 def moment_text(moment: datetime) -> str:
@@ -242,13 +251,14 @@ def lock_tree(backends: list[Backend], now: datetime) -> LockTree:
             by_pid[parents[victim.pid]].waiters.append(victim)
         for pid in blockers_of(victim.pid, graph):
             by_pid[pid].blocking += 1
+    waits = (waiter.waited_seconds for waiter in waiting)
     roots = [by_pid[pid] for pid in {root_of(pid, parents) for pid in graph}]
     for backend in by_pid.values():
-        backend.waiters.sort(key=lambda waiter: -(waiter.query_seconds or 0))
+        backend.waiters.sort(key=lambda waiter: -(waiter.waited_seconds or 0))
     return LockTree(
         roots=sorted(roots, key=lambda root: (-root.blocking, root.pid)),
         blocked=len(waiting),
-        longest_seconds=max((waiter.query_seconds or 0 for waiter in waiting), default=0.0),
+        longest_seconds=max((one for one in waits if one is not None), default=None),
     )
 
 

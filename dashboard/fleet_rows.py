@@ -74,7 +74,11 @@ def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[
 
 
 def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
-    """Return {target id: dead rows of all tables, TOAST included} where it is known; not on a standby."""
+    """Return {target id: dead rows of all tables, TOAST included} where it is known.
+
+    It is not on a standby, nor where track_counts is off.
+    """
+    targets = [target for target in targets if unknowns.counts_rows(target.settings)]
     if window.is_live:
         latest = HISTORY["tables"].latest._default_manager
         wanted = [target.pk for target in targets]

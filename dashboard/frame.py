@@ -208,13 +208,20 @@ def window_choices(request: HttpRequest, window: Window) -> list[Choice]:
     return choices
 
 
-def fresh_of(target: Target, window: Window, reads: Sequence[str]) -> Fresh | None:
-    """Return how old the figures of some probes are, None where the page reads none."""
+def fresh_of(
+    target: Target, window: Window, reads: Sequence[str], database_id: int | None = None
+) -> Fresh | None:
+    """Return how old the figures of some probes are, None where the page reads none.
+
+    With `database_id`, of a page about that database alone.
+    """
     if not window.is_live:
         return Fresh("notice", "The past")
     if not reads:
         return None
-    standing = standing_of(target, reads, timezone.now())
+    standing = standing_of(target, reads, timezone.now(), database_id)
+    if standing.apart:
+        return Fresh(standing.apart.level, "Read", standing.apart.text, read_at=standing.read_at)
     if not standing.level:
         return Fresh("good", "Read", read_at=standing.read_at)
     if standing.level == "unknown" and target.enabled:
@@ -292,6 +299,7 @@ def build(  # noqa: PLR0913 - keyword only
     reads: Sequence[str],
     found: Sequence[Finding] | None,
     is_live: bool = False,
+    database_id: int | None = None,
 ) -> Frame:
     """Return the frame of one answer."""
     query = window_query(request)
@@ -306,7 +314,7 @@ def build(  # noqa: PLR0913 - keyword only
         rail=rail,
         windows=[] if page in TIMELESS else window_choices(request, window),
         window_query=query,
-        fresh=LIVE if is_live else fresh_of(target, window, reads) if target else None,
+        fresh=LIVE if is_live else fresh_of(target, window, reads, database_id) if target else None,
         unread=unread(target, reads[0], window) if target and reads else None,
         targets=targets,
         strip=strip_of(request, target) if target else [],

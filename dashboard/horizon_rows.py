@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard.table_rows import read_at_of, rows_at
-from monitors import horizon
+from monitors import autovacuum, configuration, horizon
 from monitors.advisor import marked
 from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
@@ -38,6 +39,8 @@ COLUMNS = (
 OLD_HOURS = ((24, "critical"), (6, "warning"), (1, "notice"))
 """From how many hours on a hold is how bad; the advisor's own, where dead rows exist."""
 
+FEEDBACK = "hot_standby_feedback"
+
 Row = dict[str, Any]
 
 
@@ -45,7 +48,8 @@ def holders_of(target: Target, window: Window) -> list[Row]:
     """Return who holds the horizon back now, or at the end of a window in the past.
 
     Keys beside `COLUMNS` and the probe's: held (words, '' where not known), ours, level,
-    name, sessions' `action` and `arguments` ('' and {} where no action helps).
+    name, keeps (a sentence), sessions' `action` and `arguments` ('' and {} where no action helps).
+    On a standby those that it has itself: those of its primary are not known there.
     """
     now = window.end
     holders = marked(horizon.oldest_first(rows_at("horizon", target, window)), target.logins)
@@ -55,6 +59,7 @@ def holders_of(target: Target, window: Window) -> list[Row]:
         for row in marked(rows_at("activity", target, window), target.logins)
     }
     read_at = read_at_of(target, window, "horizon").get(0)
+    reach = reach_from_standby(target, window) if target.in_recovery else reach_of
     return [
         holder_row(
             dict(row),
@@ -64,8 +69,29 @@ def holders_of(target: Target, window: Window) -> list[Row]:
             now,
         )
         | {"read_at": read_at}
+        | reach(row)
         for row in holders
     ]
+
+
+def reach_of(row: Mapping[str, Any]) -> Row:
+    """Return a holder's scope, and in a sentence what it keeps."""
+    return {"scope": horizon.scope_of(row), "keeps": horizon.kept_by(row)}
+
+
+def reach_from_standby(target: Target, window: Window) -> Callable[[Mapping[str, Any]], Row]:
+    """Return `reach_of` for a standby: what its holders do to the primary, its settings decide."""
+    known = configuration.settings_of(target, None if window.is_live else window.end)
+    setting = next((one["setting"] for one in known if one["name"] == FEEDBACK), None)
+    feedback = None if setting is None else autovacuum.is_on(setting)
+
+    def reach(row: Mapping[str, Any]) -> Row:
+        return {
+            "scope": horizon.scope_from_standby(row, feedback=feedback),
+            "keeps": horizon.kept_from_standby(row, feedback=feedback),
+        }
+
+    return reach
 
 
 def was_read(target: Target, window: Window) -> bool:
@@ -90,7 +116,6 @@ def holder_row(
     return {
         **row,
         "database": row["datname"],
-        "scope": horizon.scope_of(row),
         "xmin": row["horizon_xid"],
         "held_since": held.latest if held else None,
         "held_since_earliest": held.earliest if held else None,

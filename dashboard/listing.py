@@ -89,10 +89,12 @@ def listing_from(
     *conditions: Term,
     sort: str,
     orders: Mapping[str, Term],
+    then: Sequence[Order] = (),
 ) -> Listing:
     """Return the listing that the query asks for, of the objects that meet all conditions.
 
     `orders` are the expressions by what a sort may name; `sort` is one of them (`sort_of`).
+    What is equal in it, or unknown, stands by `then`.
     For an export all rows are read, for a page only those that it shows.
     """
     total = objects.counts(total=all_of(*conditions))["total"]
@@ -100,7 +102,7 @@ def listing_from(
     of_all = bool(request.GET.get("format"))
     rows = objects.rows(
         *conditions,
-        order=[Order(orders[sort.removeprefix("-")], sort.startswith("-"))],
+        order=[Order(orders[sort.removeprefix("-")], sort.startswith("-")), *then],
         limit=None if of_all else PAGE_SIZE,
         offset=0 if of_all else (page - 1) * PAGE_SIZE,
     )

@@ -106,13 +106,15 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
     reads: Sequence[str] = (),
     findings: Sequence[Finding] | None = None,
     is_live: bool = False,
+    database_id: int | None = None,
     status: int = 200,
 ) -> HttpResponse:
     """Answer with the page in its frame, or to HTMX with its partial `body` alone.
 
     `page` is the URL name that the rail marks; `reads` names the probes whose
     age the frame tells; without `findings` the frame reads them itself. `is_live`
-    says that the page shows what was read this second for those who look.
+    says that the page shows what was read this second for those who look;
+    `database_id` that it is about that database alone.
     HTMX also gets the parts of the frame that go with the body, out of band.
     """
     window = window or window_of(request)
@@ -128,6 +130,7 @@ def render_page(  # noqa: PLR0913 - keyword only, and all but the first two are 
             reads=reads,
             found=findings,
             is_live=is_live,
+            database_id=database_id,
         ),
     }
     if request.htmx and not request.htmx.boosted and not request.htmx.history_restore_request:

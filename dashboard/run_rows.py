@@ -33,6 +33,7 @@ COLUMNS = (
     "n_dead_after",
     "size_before_bytes",
     "size_after_bytes",
+    "seen_at",
     "passes",
     "phases",
 )

@@ -143,6 +143,8 @@ CELERY_TASK_DEFAULT_QUEUE = "requests"
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_TASK_ACKS_LATE = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Nobody commands workers through the broker, and what is none of ours would reach them that way.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
 CELERY_TIMEZONE = "UTC"
@@ -256,9 +258,11 @@ LOGGING = {
         "person": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"},
         "program": {"()": "dashboard.logs.JSONFormatter"},
     },
+    "filters": {"short": {"()": "dashboard.logs.Short"}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
+            "filters": ["short"],
             "formatter": "person" if sys.stderr.isatty() else "program",
         }
     },

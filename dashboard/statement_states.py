@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dashboard.states import State, denied, sentence
+from dashboard.states import State, denied
 from monitors.history.freshness import freshness
 from monitors.models import HISTORY, Snapshot, Target
+from monitors.sentences import sentence
 
 LIBRARY = "pg_stat_statements"
 TRACK = "pg_stat_statements.track"

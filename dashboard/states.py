@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db.models import Max
 from django.utils import timezone
@@ -18,6 +17,7 @@ from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
 from monitors.models import ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
+from monitors.sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,3 @@ def was_read(target: Target, probe_name: str, window: Window) -> bool:
     tried = Snapshot.objects.filter(target_id=target.pk, probe=probe_name)
     good = tried.filter(state=Snapshot.State.OK, taken_at__lte=window.end)
     return good.exists() or window.end < timezone.now() - partitions.KEEP_SAMPLES
-
-
-def sentence(text: Any) -> str:
-    """Return a text that begins with a capital and ends with a full stop; empty stays empty."""
-    text = str(text or "").strip()
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Max
 
-from monitors import autovacuum, due
+from monitors import autovacuum, due, unknowns
 from monitors.advisor import Finding, table_name
 from monitors.history import objects, series
 from monitors.history.freshness import read_at
@@ -39,6 +39,9 @@ COLUMNS = (
     "read_at",
 )
 """Keys of the export, in order; computed ones carry their unit."""
+
+COUNTS = ("n_live_tup", "n_dead_tup", "n_mod_since_analyze", "n_ins_since_vacuum")
+"""Columns that are not known while track_counts is off."""
 
 LIMITS = ("vacuum_threshold", "threshold_pct", "autovacuum_enabled")
 """Columns that our database can't order by: they are computed to the server's last bit."""
@@ -186,14 +189,26 @@ def table_row(
     row["database"] = database.datname
     row["datid"] = database.datid
     row["table"] = shown_name(row)
+    if not unknowns.counts_rows(target.settings):
+        row |= dict.fromkeys(COUNTS)
     row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
-    row["autovacuum_enabled"] = autovacuum.is_enabled(target.settings, row["reloptions"])
+    row["autovacuum_enabled"] = is_enabled(target, row["reloptions"])
     if row["relkind"] == PARTITIONED:
         row["autovacuum_enabled"] = None  # it never comes for the whole, only for partitions
         row["size_bytes"] = None
     row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
     row["read_at"] = read_at.get(row["database_id"])
     return row
+
+
+def is_enabled(target: Target, reloptions: Iterable[str] | None) -> bool | None:
+    """Tell whether autovacuum looks at a table; None where the primary's settings decide.
+
+    Storage options are replicated, settings are not.
+    """
+    if not target.in_recovery:
+        return autovacuum.is_enabled(target.settings, reloptions)
+    return None if autovacuum.is_enabled({}, reloptions) else False
 
 
 def add_limits(target: Target, rows: Iterable[Row]) -> None:

@@ -18,6 +18,8 @@ Evidence = tuple[str, "float | datetime | str", str]
 PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
 OUR_APPLICATION = "howdah"
+DISABLED = "disabled"
+"""`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
 RUNNING = ("active", "fastpath function call")
 IDLE_IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 

@@ -178,6 +178,11 @@ def scores_of(
     )
 
 
+def is_counted(row: Row) -> bool:
+    """Tell whether a table's rows are counted: else its greatest score is not known."""
+    return row["n_dead_tup"] is not None
+
+
 def counted_dead(row: Row) -> int | None:
     """Return the dead rows as the server counts them, those that a rewrite took away too."""
     dead: int | None = row["n_dead_tup"]

@@ -19,7 +19,7 @@ from monitors.action import (
     Refused,
 )
 from monitors.advisor import is_ours
-from monitors.pg import backends
+from monitors.pg import backends, rights
 from monitors.pg.backends import Backend
 from monitors.pg.text import redact
 
@@ -54,9 +54,8 @@ def same_backend(
         raise Changed(message)
     me = backends.myself(connection)
     if backend.backend_start is None:
-        message = (
-            f"The operator login can't see this backend: GRANT pg_read_all_stats TO {me.rolname}."
-        )
+        needs = rights_to_gain(connection, "pg_read_all_stats")
+        message = f"The operator login can't see this backend: {needs}"
         raise Refused(message)
     if backend.backend_start != backends.moment(arguments["backend_start"]):
         message = f"pid {pid} is no longer the same backend: nothing was sent."
@@ -67,7 +66,16 @@ def same_backend(
     reason = backends.reason_not_to_signal(backend, me)
     if reason:
         raise Refused(reason)
+    if not (me.may_signal or me.superuser or backend.is_mine):
+        needs = rights_to_gain(connection, "pg_signal_backend")
+        message = f"The login may not signal others: {needs}"
+        raise Refused(message)
     return backend
+
+
+def rights_to_gain(connection: psycopg.Connection, role: str) -> str:
+    """Return the statements that give the login a predefined role's rights."""
+    return rights.read_rights(connection).gain([role], connection.info.server_version)
 
 
 def same_statement(backend: Backend, arguments: Arguments) -> None:

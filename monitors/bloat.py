@@ -27,7 +27,7 @@ CALIBRATED_BYTES = 32 * BLOCK_BYTES
 """A smaller fresh object says too little of its bytes a row: pages are whole."""
 
 UNKNOWN_BYTES = 1024**2
-"""What an object is taken for that was never vacuumed or analyzed."""
+"""What an object is taken for that was never vacuumed or analyzed, and is locked."""
 
 Figures = Mapping[str, Any]
 

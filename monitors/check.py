@@ -7,16 +7,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from psycopg.errors import InsufficientPrivilege
 
-from monitors import registration, snapshot
+from monitors import registration, snapshot, trial
 from monitors.action import Action, Refused
 from monitors.actions import ACTIONS, create_extension
-from monitors.grants import MAINTAIN_MAJOR, grant_script
+from monitors.grants import grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, doors, extensions, hosts, rights
 from monitors.pg.doors import Door
@@ -30,6 +31,7 @@ from monitors.probes import PROBES
 from monitors.probes.bloat import PROBE as BLOAT
 from monitors.probes.statements import PROBE as STATEMENTS
 from monitors.secrets import SecretUnreadable, unseal_password
+from monitors.trial import Trial
 
 SECONDS = 15.0
 DATABASES_AT_MOST = 20
@@ -61,12 +63,17 @@ class Inside:
     """What one login found in one database."""
 
     owners: list[Owner]
+    closed_schemas: list[str]
+    """Schemas with tables that the login may not use."""
     blind: bool
     """Whether it has tables whose statistics the login may not read."""
     scan: str | None
     """The GRANT that lets it call pgstattuple, '' where it may, None where that is missing."""
     statements: Home | None
     """None where pg_stat_statements is missing."""
+    no_extensions: str
+    """Why nobody can tell which extensions it has, '' where that is known."""
+    trial: Trial
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,14 @@ class Seen:
     """By the name of a database, of those that are read, at most 20."""
     closed: dict[str, str]
     """Databases that are read and can't be entered -> why and what helps."""
+    left: int
+    """So many more that are read were not looked at."""
     broken: dict[str, tuple[str, str]]
     """Probe -> why its SQL does not run and the GRANT that helps, '' where it does."""
+    unread: dict[str, str]
+    """What of the server could not be read -> why, and the GRANT that helps."""
+    entry: Trial | None
+    """What stands in the way of signals, which are sent from the entry database; of an operator."""
 
     @property
     def statements(self) -> Home | None:
@@ -146,26 +159,66 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
         require_auth=target.require_auth,
         password=password or None,
     )
-    with opened(address, counted=acts) as connection:
+    with opened(address, read_only=not acts) as connection:
         server = read_identity(connection)
+        session = trial.read_session(connection) if acts else None
+        unread: dict[str, str] = {}
         found = rights.read_rights(connection)
-        installed = rights.read_extensions(connection)
+        installed: list[dict[str, Any]] = tried(
+            connection, "extensions", rights.read_extensions, [], unread
+        )
         problems = {
             probe.name: broken(connection, probe, server) for probe in PROBES if not probe.extension
         }
         install = {name: install_problem(connection, name) for name in create_extension.ALLOWED}
-        known = doors.read_doors(connection).values()
-    inside, closed = look_inside(address, target, known, server)
-    seen = Seen(server, found, installed, install, inside, closed, problems)
+        known = known_doors(connection, unread)
+        tried(connection, "roles", rights.read_role, None, unread)
+        entry = trial.try_out(connection, session) if session else None
+    inside, closed, left = look_inside(address, target, known, server, acts=acts)
+    seen = Seen(server, found, installed, install, inside, closed, left, problems, unread, entry)
     home = seen.statements
-    problems[STATEMENTS.name] = home.broken if home else (NOT_INSTALLED, "")
+    missing = next(
+        (one.no_extensions for one in inside.values() if one.no_extensions), NOT_INSTALLED
+    )
+    problems[STATEMENTS.name] = home.broken if home else (missing, "")
     return seen
 
 
+T = TypeVar("T")
+
+
+def tried(
+    connection: psycopg.Connection,
+    what: str,
+    read: Callable[[psycopg.Connection], T],
+    instead: T,
+    unread: dict[str, str],
+) -> T:
+    """Return what is read; `instead` where the login has no right to it, the GRANT in `unread`."""
+    try:
+        return read(connection)
+    except InsufficientPrivilege as error:
+        unread[what] = rights.reason_with_remedy(connection, error)
+        return instead
+
+
+def known_doors(connection: psycopg.Connection, unread: dict[str, str]) -> list[Door]:
+    """Return the databases; without the right to see locks one that is being dropped looks open."""
+    found = tried(connection, "locks", doors.read_doors, None, unread)
+    if found is None:
+        found = doors.read_doors(connection, locks=False)
+    return list(found.values())
+
+
 def look_inside(
-    address: connect.Address, target: Target, known: Iterable[Door], server: Identity
-) -> tuple[dict[str, Inside], dict[str, str]]:
-    """Return what is in each database that is read, and why the others can't be entered.
+    address: connect.Address,
+    target: Target,
+    known: Iterable[Door],
+    server: Identity,
+    *,
+    acts: bool,
+) -> tuple[dict[str, Inside], dict[str, str], int]:
+    """Return what is in each database that is read, why others can't be entered, and how many are left.
 
     One connection at a time, the entry database first, at most 20.
     """
@@ -177,25 +230,35 @@ def look_inside(
     read += [door for door in known if door.datname == target.dbname and door not in read]
     inside: dict[str, Inside] = {}
     closed: dict[str, str] = {}
+    left = 0
     for door in sorted(read, key=lambda one: (one.datname != target.dbname, one.datname)):
         if door.reason:
             closed[door.datname] = door.reason
-        elif len(inside) < DATABASES_AT_MOST:
+        elif len(inside) == DATABASES_AT_MOST:
+            left += 1
+        else:
             try:
-                with opened(address.in_database(door.datname)) as connection:
-                    inside[door.datname] = found_inside(connection, server)
+                with opened(address.in_database(door.datname), read_only=not acts) as connection:
+                    inside[door.datname] = found_inside(connection, server, acts=acts)
             except (Unreachable, psycopg.Error) as error:
                 closed[door.datname] = reason_of(error)
-    return inside, closed
+    return inside, closed, left
 
 
-def found_inside(connection: psycopg.Connection, server: Identity) -> Inside:
+def found_inside(connection: psycopg.Connection, server: Identity, *, acts: bool) -> Inside:
     """Return what a login finds in the database that it is in; raises psycopg.Error."""
+    session = trial.read_session(connection) if acts else None
+    unread: dict[str, str] = {}
+    owners: list[Owner] = tried(connection, "owners", rights.table_owners, [], unread)
+    scan = tried(connection, "extensions", scan_problem, None, unread)
     return Inside(
-        rights.table_owners(connection),
+        owners,
+        rights.closed_schemas(connection),
         rights.is_blind(connection),
-        scan_problem(connection),
-        find_statements(connection, server),
+        scan,
+        None if "extensions" in unread else find_statements(connection, server),
+        unread.get("extensions", ""),
+        trial.try_out(connection, session) if session else trial.Trial(),
     )
 
 
@@ -217,22 +280,26 @@ def install_problem(connection: psycopg.Connection, name: str) -> str:
         facts = create_extension.facts_of(connection, name)
     except Refused as error:
         return str(error)
+    except InsufficientPrivilege as error:
+        return rights.reason_with_remedy(connection, error)
     statement = f"CREATE EXTENSION {name}"
     reason = create_extension.reason_not_to_create(facts, name, statement)
     return f"{statement};" if reason.endswith(f"{statement};") else reason
 
 
 @contextlib.contextmanager
-def opened(address: connect.Address, *, counted: bool = False) -> Iterator[psycopg.Connection]:
-    """Open a read-only connection for a few short reads; raises Unreachable."""
+def opened(address: connect.Address, *, read_only: bool) -> Iterator[psycopg.Connection]:
+    """Open a connection for a few short reads; raises Unreachable.
+
+    One that is not read only becomes so once it is known what it began with (`trial.read_session`).
+    """
     connection = connect.open_target(
         address,
         purpose="check",
         statement_timeout_ms=5000,
         lock_timeout_ms=500,
-        read_only=True,
+        read_only=read_only,
         deadline_seconds=SECONDS,
-        counted=counted,
     )
     try:
         with connect.deadline(connection, SECONDS):
@@ -324,17 +391,23 @@ def action_result(spec: Action, target: Target, seen: Seen | None, problem: str)
         }
     if seen.server.server_version // 10000 < spec.since:
         return {"works": False, "needs": f"It came with PostgreSQL {spec.since}."}
-    needs = NEEDS[spec.right](seen)
-    return {"works": not needs, "needs": needs}
+    needs = [*hindrances(spec, seen), NEEDS[spec.right](seen)]
+    said = " ".join(dict.fromkeys(filter(None, needs)))
+    return {"works": not said, "needs": said}
+
+
+def hindrances(spec: Action, seen: Seen) -> list[str]:
+    """Return what the server would refuse an action for beside the right to it, '' among them."""
+    trials = (
+        [seen.entry] if spec.settled is not None else [one.trial for one in seen.inside.values()]
+    )
+    return [said for one in trials if one is not None for said in one.hindrances(spec)]
 
 
 def signal_needs(seen: Seen) -> str:
     """Return the GRANT that lets a login signal others, '' where it may."""
-    missing = [
-        role for role in ("pg_signal_backend", "pg_read_all_stats") if not seen.rights.has(role)
-    ]
-    user = quoted(seen.rights.rolname)
-    return f"GRANT {', '.join(missing)} TO {user};" if missing else ""
+    needed = ("pg_signal_backend", "pg_read_all_stats")
+    return seen.rights.gain(needed, seen.server.server_version)
 
 
 def vacuum_needs(seen: Seen) -> str:
@@ -355,22 +428,12 @@ def own_needs(seen: Seen) -> str:
 def owners_need(seen: Seen, right: str) -> str:
     """Return what gives a right to all tables of the databases that are read, '' where it is there."""
     owners = [owner for one in seen.inside.values() for owner in one.owners]
-    lacking = [owner for owner in owners if not getattr(owner, right)]
-    user = quoted(seen.rights.rolname)
-    if right != "own" and seen.server.server_version >= MAINTAIN_MAJOR * 10000:
-        enough = seen.rights.has("pg_maintain") or (owners and not lacking)
-        return "" if enough else f"GRANT pg_maintain TO {user};"
-    lesser = dict.fromkeys(quoted(owner.owner) for owner in lacking if not owner.superuser)
-    grant = f"GRANT {', '.join(lesser)} TO {user};" if lesser else ""
-    # Membership in a superuser would give everything.
-    supers = dict.fromkeys(quoted(owner.owner) for owner in lacking if owner.superuser)
-    if not supers:
-        return grant
-    said = (
-        f"Not the tables of the superuser {', '.join(supers)}:"
-        " ALTER TABLE … OWNER TO a role that is none."
-    )
-    return f"{said} For the others: {grant}" if grant else said
+    needs = [rights.owners_need(owners, right, seen.rights, seen.server.server_version)]
+    needs += [
+        rights.open_schemas(one.closed_schemas, seen.rights, name)
+        for name, one in seen.inside.items()
+    ]
+    return " ".join(filter(None, needs))
 
 
 def install_needs(seen: Seen) -> str:
@@ -385,7 +448,8 @@ def install_needs(seen: Seen) -> str:
 def reset_needs(seen: Seen) -> str:
     """Return what lets a login reset pg_stat_statements, '' where it may."""
     if seen.statements is None:
-        return STATEMENTS.needs
+        unknown = any(one.no_extensions for one in seen.inside.values())
+        return "" if unknown else STATEMENTS.needs
     return seen.statements.reset.needs if seen.statements.reset else ""
 
 
@@ -393,7 +457,8 @@ def scan_needs(seen: Seen) -> str:
     """Return what lets a login call pgstattuple, '' where it may wherever that is installed."""
     found = [one.scan for one in seen.inside.values() if one.scan is not None]
     if not found:
-        return f"CREATE EXTENSION {PGSTATTUPLE};"
+        unknown = any(one.no_extensions for one in seen.inside.values())
+        return "" if unknown else f"CREATE EXTENSION {PGSTATTUPLE};"
     return next((problem for problem in found if problem), "")
 
 
@@ -429,8 +494,14 @@ def warnings(target: Target, seen: Seen, operator: Seen | None) -> list[str]:
         said.append("This is a standby: it is read; what would change it is done on its primary.")
     said += [
         f"Not known of this server: {name.replace('_', ' ')}. {reason}"
-        for name, reason in seen.server.unknown.items()
+        for name, reason in {**seen.server.unknown, **seen.unread}.items()
     ]
+    if seen.left:
+        said.append(
+            f"Of the databases that are read {seen.left} {'was' if seen.left == 1 else 'were'}"
+            " not looked at:"
+            f" a check enters {DATABASES_AT_MOST}."
+        )
     said += [f"No statistics of {name}: {reason}" for name, reason in seen.closed.items()]
     return said
 
@@ -454,8 +525,9 @@ def carry_out(check_id: str) -> None:
 
     Which logins had one stays known: a draft is not saved without them.
     """
-    row = TargetCheck.objects.select_related("target__environment").get(pk=check_id)
-    if row.done_at is not None:
+    checks = TargetCheck.objects.filter(pk=check_id)
+    row = checks.select_related("target__environment").first()
+    if row is None or row.done_at is not None:  # gone with its target, or answered
         return
     try:
         row.result = check(*subject_of(row))
@@ -466,9 +538,13 @@ def carry_out(check_id: str) -> None:
     finally:
         if fault := sys.exception():
             row.error = own_fault(fault)[:500]
-        row.sealed = dict.fromkeys(row.sealed, "")
-        row.done_at = timezone.now()
-        row.save()
+        # Not saved as a row: with its target it may be gone by now, and it stays so.
+        checks.update(
+            result=row.result,
+            error=row.error,
+            sealed=dict.fromkeys(row.sealed, ""),
+            done_at=timezone.now(),
+        )
 
 
 def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:

@@ -227,8 +227,9 @@ def words_or_none(row: Mapping[str, Any] | None) -> str | None:
 def facts_of(target: Target, window: Window) -> Facts:
     """Return the numbers that advice on settings rests on: of now, and of a window that ends now.
 
-    What was never read is None. Reads the tables that have dead rows.
+    What was never read is None, as is what a standby can't know. Reads the tables that have dead rows.
     """
+    counted = not target.in_recovery
     tables = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk, gone_at=None, database_id__in=included(target)
     )
@@ -242,8 +243,8 @@ def facts_of(target: Target, window: Window) -> Facts:
     wal = grown("statements", "wal_bytes", target, window)
     return Facts(
         server_version=target.server_version,
-        tables_due=sum(1 for row in dead if is_due(row, target)),
-        most_dead=max((row["n_dead_tup"] for row in dead), default=0),
+        tables_due=sum(1 for row in dead if is_due(row, target)) if counted else None,
+        most_dead=max((row["n_dead_tup"] for row in dead), default=0) if counted else None,
         tables_bytes=size,
         temp_bytes=grown("databases", "temp_bytes", target, window),
         wal_bytes_per_second=None if wal is None else wal / seconds,

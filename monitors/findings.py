@@ -129,10 +129,15 @@ def store(
     found: dict[tuple[str, str], Finding],
     reads: Reads,
 ) -> None:
-    """Write what was found: new rows, renewed ones, and those that are over."""
-    names = [advisor.name for advisor in advisors]
-    rows = FindingRecord.objects.filter(target=target, resolved_at=None, advisor__in=names)
-    known = {(row.advisor, row.object_key): row for row in rows}
+    """Write what was found: new rows, renewed ones, and those that are over.
+
+    What was found in a database that is gone, or watched no more, is over for every advisor:
+    nothing is read there again after which one would judge.
+    """
+    judged = Q(advisor__in=[advisor.name for advisor in advisors])
+    left = Q(advisor__in=BY_NAME, database__isnull=False) & ~Q(database__in=reads.watched)
+    rows = FindingRecord.objects.filter(judged | left, target=target, resolved_at=None)
+    known = {(row.advisor, row.object_key): row for row in rows.select_related("database")}
     renewed, versions = [], []
     for key in found.keys() & known.keys():
         row, before, now = known[key], version_of(known[key]), timezone.now()
@@ -276,12 +281,16 @@ def former_of(
 
 
 def end(rows: Sequence[FindingRecord], reads: Reads) -> None:
-    """Resolve rows; those that never lasted long enough to open leave no trace."""
+    """Resolve rows; those that never lasted long enough to open leave no trace.
+
+    What was found in a dropped database ends with the rest of it, when it was seen to be gone.
+    """
     FindingRecord.objects.filter(pk__in=[row.pk for row in rows if row.opened_at is None]).delete()
     opened = [row for row in rows if row.opened_at is not None]
     for row in opened:
-        read_at = reads.at(BY_NAME[row.advisor], row.database_id)
-        row.resolved_at = max(read_at, row.seen_at)
+        gone_at = row.database.gone_at if row.database else None
+        over_at = gone_at or reads.at(BY_NAME[row.advisor], row.database_id)
+        row.resolved_at = max(over_at, row.seen_at)
     FindingRecord.objects.bulk_update(opened, ["resolved_at"], batch_size=500)
 
 

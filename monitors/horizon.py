@@ -88,6 +88,39 @@ def scope_of(row: Row) -> str:
     return f"database {row['datname']} and the shared catalogs"
 
 
+def kept_by(row: Row) -> str:
+    """Return what a holder does, as a sentence."""
+    return f"Keeps dead rows of {scope_of(row)}."
+
+
+def scope_from_standby(row: Row, *, feedback: bool | None) -> str:
+    """Return what a holder on a standby keeps the primary from cleaning.
+
+    By hot_standby_feedback the primary hears of the oldest snapshot, for all databases alike;
+    None: the setting is not known.
+    """
+    if feedback is None:
+        return "not known"
+    if not feedback:
+        return "nothing"
+    return scope_of(row) if row["kind"] == CATALOG_SLOT else "every database"
+
+
+def kept_from_standby(row: Row, *, feedback: bool | None) -> str:
+    """Return what a holder on a standby does to the primary, as a sentence."""
+    if feedback is None:
+        return (
+            "Whether the primary keeps dead rows for it is not known: settings were not read yet."
+        )
+    if not feedback:
+        return (
+            "The primary keeps no dead rows for it, since hot_standby_feedback is off: when they are "
+            "removed there, it may be cancelled here."
+        )
+    scope = scope_from_standby(row, feedback=feedback)
+    return f"By hot_standby_feedback the primary keeps dead rows of {scope} for it."
+
+
 def is_ours(row: Row) -> bool:
     """Tell whether a marked holder is one of Howdah's own sessions."""
     return row["kind"] == SESSION and bool(row.get("ours"))

@@ -84,7 +84,8 @@ def hold(job: Job, opened: JobRun, now: datetime) -> None:
             source=f"{run.OF_A_JOB}{job.name}",
         )
     except (Refused, InvalidArguments, PermissionDenied) as error:
-        idle = not job.tables and not due_now(job.target)
+        # A standby does not know what is due: there that none is says nothing.
+        idle = not (job.tables or job.target.in_recovery or due_now(job.target))
         end(opened, State.IDLE if idle else State.REFUSED, str(error), now)
         return
     Batch.objects.filter(pk=made.pk).update(at_once=job.at_once)

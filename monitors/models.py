@@ -845,7 +845,7 @@ class VacuumRun(models.Model):
     size_after = models.BigIntegerField(null=True)
     passes = models.IntegerField(null=True)  # over the indexes, at least so many
     phases = models.JSONField(default=dict)  # {phase: seconds between its first and last sight}
-    seen_at = models.DateTimeField()  # our clock, when it was written
+    seen_at = models.DateTimeField()  # our clock, when what is after it was read
 
     class Meta:
         ordering = ["-ended_at"]

@@ -22,11 +22,10 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import access, acting, audit, batch, gates, queue, run, snapshot, verdict
+from monitors import access, acting, audit, batch, gates, lacking, queue, run, snapshot, verdict
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
-from monitors.grants import MAINTAIN_MAJOR
 from monitors.history import store
 from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.pg import backends, connect, extensions, relations
@@ -388,8 +387,10 @@ def skipped(texts: Sequence[str], row: Action, notices: Sequence[Notice]) -> str
     """Return what the server said it left out, and what would change that."""
     said = "; ".join(dict.fromkeys(text.strip() for text in texts))
     locked = any(notice.sqlstate == "55P03" for notice in notices)
-    advice = "" if locked else f" {right_needed(row, ACTIONS[row.name])}"
-    return f"The server skipped it: {said}.{advice}"[:1000]
+    needs = ""
+    if not locked and row.target is not None:
+        needs = lacking.find_remedy(row, ACTIONS[row.name], database_of(row, row.target))
+    return f"The server skipped it: {said}. {needs}".rstrip()[:1000]
 
 
 def not_done(
@@ -448,35 +449,11 @@ def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
 
 
 def hint(error: Exception, row: Action, spec: Spec) -> str:
-    """Return the right that was missing, '' for another error."""
-    if isinstance(error, errors.InsufficientPrivilege):
-        return f" {right_needed(row, spec)}"
-    return ""
-
-
-def right_needed(row: Action, spec: Spec) -> str:
-    """Return the statement that gives the operator login what an action needs."""
-    user = relations.quoted(row.target.operator_user) if row.target else "…"
-    plain = {
-        "signal": f"Run: GRANT pg_signal_backend TO {user}.",
-        "superuser": "Only a superuser may do that.",
-        "scan": f"Run: GRANT pg_stat_scan_tables TO {user}.",
-        "reset": f"Run: GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO {user}.",
-    }
-    if spec.right in plain:
-        return plain[spec.right]
-    if (
-        spec.right in {"vacuum", "maintain"}
-        and row.target
-        and (row.target.major or 0) >= MAINTAIN_MAJOR
-    ):
-        return f"Run: GRANT pg_maintain TO {user}."
-    owner = row.identity.get("owner")
-    if not owner:
-        return f"Make {user} a member of the role that owns the table."
-    if row.identity.get("owner_superuser"):
-        return f"Its owner {owner} is a superuser: give it to another role (ALTER … OWNER TO)."
-    return f"Run: GRANT {relations.quoted(owner)} TO {user}."
+    """Return what gives the right that was missing, '' for another error or where none is known."""
+    if not isinstance(error, errors.InsufficientPrivilege) or row.target is None:
+        return ""
+    needs = lacking.find_remedy(row, spec, database_of(row, row.target), error)
+    return f" {needs}" if needs else ""
 
 
 def finish(row: Action, ended: Ended, *, seconds: float) -> None:
@@ -602,7 +579,9 @@ def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
             result="refused",
         )
     except (Unreachable, SecretUnreadable, psycopg.Error) as error:
-        preview["refused"] = f"{row.target_name} could not be asked: {reason_of(error)}"
+        preview["refused"] = (
+            f"{row.target_name} could not be asked: {reason_of(error)}{hint(error, row, spec)}"
+        )
         preview["unreachable"] = True
     finally:
         if fault := sys.exception():

@@ -40,7 +40,17 @@ WHOLE = frozenset(name for name in CHANGEABLE if name.endswith(("threshold", "li
 
 NOTHING_BETTER = (
     f"None of {simulator.CHOICES} choices costs clearly less than what is in force,"
-    " without a vacuum at nearly every visit of a worker: keep it."
+    " without a vacuum at nearly every visit of a worker or more dead rows than now and than"
+    f" {100 * simulator.DEAD_SHARE:.0f} % of the live ones: keep it."
+)
+NOT_TRUSTED = (
+    "Nothing is proposed: the replay does not predict this table well. What you try by hand is"
+    " replayed by the same rules, so take it with the same doubt."
+)
+
+ON_STANDBY = (
+    "What autovacuum would do is not known on a standby: the counters of tables that it goes by are "
+    "not replicated. Ask for the table on its primary."
 )
 
 Row = Mapping[str, Any]
@@ -68,8 +78,10 @@ def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str
 
     `table` is a row of the probe `tables` with its `database_id`, `changes` are storage
     parameters as texts (`parsed`). A table whose options switch autovacuum off is tried with
-    it on. Raises NotEnough where there is too little history.
+    it on. Raises NotEnough where there is too little history, and on a standby.
     """
+    if target.in_recovery:
+        raise NotEnough(ON_STANDBY)
     recording = recording_of(target, table, window)
     options = autovacuum.parse_options(table["reloptions"])
     on = switched_on(options)
@@ -102,7 +114,12 @@ def verdict_of(proof: simulator.Proof) -> tuple[str, str]:
     )
     if proof.agrees:
         return "good", said
-    return "warning", f"{said} It does not predict this table well: don't rely on what it proposes."
+    return "warning", f"{said} It does not predict this table well: nothing is proposed."
+
+
+def is_trusted(proof: simulator.Proof) -> bool:
+    """Tell whether nothing speaks against the replay: what never ran proves nothing."""
+    return not proof.real or proof.agrees
 
 
 def timed_words(proof: simulator.Proof) -> str:
@@ -132,9 +149,12 @@ def switched_on(options: Mapping[str, str]) -> dict[str, str]:
 def trade_off(target: Target, done: Replay) -> list[Candidate]:
     """Return the choices that no other beats, with what the table has otherwise.
 
+    None where real autovacuums show that the replay does not predict the table.
     Their options have what switches autovacuum on too, where that is needed; where nothing
     else is worth it, that alone.
     """
+    if not is_trusted(done.proof):
+        return []
     own = spelled({**done.options, **done.on})
     found = simulator.trade_off(done.recording, target.settings, own)
     if done.on and not found:
@@ -184,7 +204,7 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
     )
     if before is not None and before["change"] != Change.GONE:
         rows.insert(0, before)
-    rows = [row for row in rows if row["change"] != Change.GONE]
+    rows = [row for row in rows if row["change"] != Change.GONE and is_counted(row)]
     usual = interval_of(target, "tables")
     steps = list(steps_of(rows, longest=STALE_INTERVALS * usual, start=start, usual=usual))
     last = last_read(target, table, window)
@@ -204,6 +224,11 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
         index_pages=index_pages_of(place),
         reads_a_day=reads_a_day(target, place, rows, steps),
     )
+
+
+def is_counted(row: Row) -> bool:
+    """Tell whether a sample has counts: while its server was a standby, it had none."""
+    return row["n_dead_tup"] is not None
 
 
 def steps_of(

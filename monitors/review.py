@@ -39,7 +39,7 @@ from monitors.models import (
     Snapshot,
     Target,
 )
-from monitors.standing import Standing, ago, standing_of
+from monitors.standing import Apart, Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
 ORDER = {advisor.name: position for position, advisor in enumerate(ADVISORS)}
@@ -75,12 +75,12 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "wraparound": (
         ("no database has used up half of its ids", ""),
-        ("no forced vacuum is known to be near", unknowns.SETTINGS),
+        ("no forced vacuum is known to be near", unknowns.FORCED),
     ),
     "bloat": (("no table or index wastes so much that a rewrite would pay", ""),),
     "settings": (
-        ("fsync is on", unknowns.SETTINGS),
         ("no setting awaits a restart", unknowns.SETTINGS),
+        ("fsync is on", unknowns.SETTINGS),  # a name: no sentence begins with it
     ),
 }
 """What each page says where nothing was found, and what must be known of the server to say it
@@ -109,12 +109,14 @@ class Verdict:
     """One or two sentences over a page: how bad, what, and what that rests on.
 
     `level` is one of LEVELS. `finding` is the worst one, None where there is none.
+    `apart` stands beside it: the databases that it does not speak of, since they are not read.
     """
 
     level: str
     text: str
     foot: str
     finding: Finding | None
+    apart: Apart | None = None
 
 
 def findings(target: Target, at: datetime | None = None) -> list[Finding]:
@@ -544,18 +546,20 @@ def verdict(
     findings: Sequence[Finding],
     page: str = "overview",
     at: datetime | None = None,
+    database_id: int | None = None,
 ) -> Verdict:
     """Return the sentences over one of a target's pages.
 
     Says first what keeps the page from showing the present, if anything, then the worst
-    findings of the page's subject; `overview` speaks of all. With `at`, of a past moment.
+    findings of the page's subject; `overview` speaks of all. With `at`, of a past moment;
+    with `database_id`, over a page about that database alone.
     """
     here = [one for one in findings if page == "overview" or SUBJECTS[one.advisor] == page]
     mine = [one for one in here if not one.quiet]
     now = timezone.now()
     if at is not None:
         return past_verdict(target, mine, page, at)
-    standing = standing_of(target, READS.get(page, READS["overview"]), now)
+    standing = standing_of(target, READS.get(page, READS["overview"]), now, database_id)
     worst = mine[0] if mine else None
     found = said(mine)
     if standing.text and found:
@@ -566,11 +570,20 @@ def verdict(
     foot = foot_of(mine, standing, now)
     if standing.text or found:
         told = " ".join(filter(None, (standing.text, found)))
-        return Verdict(level, told, " ".join(filter(None, (foot, *missing))), worst)
+        foot = " ".join(filter(None, (foot, *missing)))
+        return Verdict(level, told, foot, worst, standing.apart)
     known = aside(len(here) - len(mine)) if len(here) > len(mine) else all_well(page, unknown)
     text = " ".join(filter(None, (known, *missing)))
-    at_fault = [reason for reason in missing if page != "overview" or reason != unknowns.STANDBY]
-    return Verdict("unknown" if at_fault else level, text, foot, None)
+    at_fault = is_at_fault(page, missing) or standing.apart
+    return Verdict("unknown" if at_fault else level, text, foot, None, standing.apart)
+
+
+def is_at_fault(page: str, missing: Sequence[str]) -> bool:
+    """Tell whether what is missing keeps a page from calling its target well.
+
+    That a standby has no counts is no fault of it: its overview is well without them.
+    """
+    return any(page != "overview" or reason != unknowns.STANDBY for reason in missing)
 
 
 def missing_for(page: str, unknown: Mapping[str, str]) -> list[str]:
@@ -610,7 +623,9 @@ def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetim
         taken_at__gt=at - timedelta(seconds=reach),
     )
     if read.exists():
-        return Verdict("good", "Nothing was to report at that moment.", foot, None)
+        missing = missing_for(page, unknowns.unknowns_of(target, at))
+        text = " ".join(("Nothing was to report at that moment.", *missing))
+        return Verdict("unknown" if is_at_fault(page, missing) else "good", text, foot, None)
     return Verdict("unknown", "Nothing was read at that moment.", "", None)
 
 

@@ -7,8 +7,9 @@ target: a worker runs the guard of a preview and, later, the action itself
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -49,10 +50,10 @@ def preview(
     """
     spec = spec_of(name)
     check(user, target, spec, source)
-    within_limit(user, source)
     draft = build(user, target, spec, spec.clean(arguments), source=source)
     draft.preview = {"ready": False, "refused": ""}
-    draft.save(force_insert=True)
+    with within_limit(user, source):
+        draft.save(force_insert=True)
     sent = queue.send("preview", str(draft.pk), queue="requests", expires=PREVIEW_EXPIRES_SECONDS)
     if not sent:
         draft.preview["queued"] = False  # whoever waits need not wait for a worker
@@ -111,18 +112,17 @@ def ask(  # noqa: PLR0913 - one keyword a column
     if known is not None:
         return known
     check(user, target, spec, source)
-    within_limit(user, source)
     row = build(user, target, spec, cleaned, source=source)
     row.identity = dict(cleaned)
     row.sql = text_of(spec.statement(cleaned, row.identity, target.server_version or 0))
     row.reason = reason
     row.idempotency_key = idempotency_key or row.idempotency_key
     try:
-        with transaction.atomic():
+        with within_limit(user, source):
             into_queue(row, spec)
             row.save(force_insert=True)
             audit.intent(row, source=source)
-    except IntegrityError:
+    except (IntegrityError, TooMany):
         known = repeated(user, target, spec, cleaned, idempotency_key)
         if known is None:
             raise
@@ -246,25 +246,44 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
         raise Refused(reason)
 
 
-def within_limit(user: User, source: str) -> None:
-    """Raise TooMany where a person asked too often; the first time in a minute it is audited."""
-    since, name = timezone.now() - A_MINUTE, user.get_username()
-    asked = (
+@contextlib.contextmanager
+def within_limit(user: User, source: str) -> Iterator[None]:
+    """Save inside what a person asks for: all of it, in one transaction, or nothing.
+
+    One person's requests come in turn, so that no two count before either is saved. Raises
+    TooMany where there were enough of them; the first time in a minute that is audited.
+    """
+    with transaction.atomic():
+        # Not the key: rows that name the person wait for nobody.
+        User.objects.select_for_update(no_key=True).get(pk=user.pk)
+        if asked_lately(user) < ASKED_AT_MOST:
+            yield
+            return
+        message = (
+            f"You asked for {ASKED_AT_MOST} actions within a minute, and {ASKED_AT_MOST} is the limit:"
+            " nothing was sent. Wait a minute; several tables can be one batch."
+        )
+        audit_limit(user, source, message)
+    raise TooMany(message)
+
+
+def asked_lately(user: User) -> int:
+    """Return how many actions and batches a person asked for in the last minute."""
+    since = timezone.now() - A_MINUTE
+    return (
         Action.objects.filter(asked_by=user, batch=None, created_at__gt=since).count()
         + Batch.objects.filter(asked_by=user, created_at__gt=since)
         .exclude(asked_from__startswith=OF_A_JOB)
         .count()
     )
-    if asked < ASKED_AT_MOST:
-        return
-    message = (
-        f"You asked for {asked} actions within a minute, and {ASKED_AT_MOST} is the limit:"
-        " nothing was sent. Wait a minute; several tables can be one batch."
-    )
+
+
+def audit_limit(user: User, source: str, message: str) -> None:
+    """Write down that a person asked too often, unless that was done in the last minute."""
+    since, name = timezone.now() - A_MINUTE, user.get_username()
     lately = AuditEntry.objects.order_by("-id")[:AUDIT_REACH].values("who", "what", "at")
     if not any((row["who"], row["what"]) == (name, LIMIT) and row["at"] > since for row in lately):
         audit.event(LIMIT, name, source, reason=message, result="refused")
-    raise TooMany(message)
 
 
 OF_A_JOB = "job:"

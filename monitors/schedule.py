@@ -167,8 +167,12 @@ def hold(target_id: int, kind: str, claim: str) -> Lease | None:
 
 
 def still_holds(target_id: int, kind: str, claim: str) -> bool:
-    """Return whether a claim was not given to another since: its worker may have stood still."""
-    return Lease.objects.filter(target_id=target_id, kind=kind, claim=claim).exists()
+    """Return whether a claim was not given to another since: its worker may have stood still.
+
+    Of a target that is being removed none holds.
+    """
+    held = Lease.objects.filter(target_id=target_id, kind=kind, claim=claim)
+    return held.filter(target__deleting_at__isnull=True).exists()
 
 
 def release(lease: Lease, now: datetime, *, reached: bool, due_at: datetime | None = None) -> None:

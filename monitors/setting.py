@@ -45,6 +45,48 @@ COMPILED = ("default", "override")
 """Sources of a value that nobody configured."""
 UNMOVED = "command line"
 """A source that wins over every file: ALTER SYSTEM and a restart don't change the value."""
+OVER_FILES = ("database", "global")
+"""Sources that win over every file in some sessions: ALTER DATABASE and ALTER ROLE ALL."""
+SOURCES = "sources"
+"""The name under which the settings of a target tell the sources that win over files, as
+`fsync=command line,track_counts=database`; others are not there."""
+
+
+def source_in(settings: Mapping[str, str], name: str) -> str:
+    """Return the source of a setting that wins over every file, '' where a file decides."""
+    pairs = (one.partition("=") for one in settings.get(SOURCES, "").split(","))
+    return next((source for key, _, source in pairs if key == name), "")
+
+
+def change_of(
+    name: str, value: str, source: str | None, context: str | None = "sighup"
+) -> tuple[str, str]:
+    """Return the statement that gives a setting a value, '' where none does, and what else to know of it.
+
+    ALTER SYSTEM wins over postgresql.conf, so it is right whichever file the value is from.
+    """
+    if source == UNMOVED:
+        return "", f"{name} is set on the server's command line: change it there and restart."
+    notes, statement = [], f"ALTER SYSTEM SET {name} = {value};"
+    if context == "postmaster":
+        notes.append("Holds after a restart of the server.")
+    else:
+        statement += "\nSELECT pg_reload_conf();"
+    if source in OVER_FILES:
+        notes.append("ALTER DATABASE or ALTER ROLE ALL sets it too, and wins.")
+    return statement, " ".join(notes)
+
+
+def remedy_words(name: str, value: str, settings: Mapping[str, str]) -> str:
+    """Return in a sentence how a setting that a reload brings is given a value."""
+    statement, note = change_of(name, value, source_in(settings, name))
+    run = f"Run {statement}".replace("\n", " ") if statement else ""
+    return " ".join(filter(None, (run, note)))
+
+
+def change_needs(name: str, settings: Mapping[str, str], otherwise: str) -> str:
+    """Return what a new value needs before it holds: what it usually does, or the command line."""
+    return "command line, restart" if source_in(settings, name) == UNMOVED else otherwise
 
 
 def size_of(unit: str | None) -> int | None:

@@ -120,21 +120,11 @@ class Server:
         if not value:
             return Advice(name=name, level=level, title=title, why=why, note=note)
         row = self.rows[name]
-        if row["source"] == setting.UNMOVED:
-            where = "It is set on the server's command line: change it there and restart."
-            return Advice(name=name, level=level, title=title, why=why, note=where)
-        statement = f"ALTER SYSTEM SET {name} = {value}"
-        notes = [note] if note else []
-        if row["context"] == "postmaster":
-            notes.append("Holds after a restart of the server.")
-            statement += ";"
-        else:
-            statement += ";\nSELECT pg_reload_conf();"
-        if row["source"] in ("database", "global"):
-            notes.append("ALTER DATABASE or ALTER ROLE ALL sets it too, and wins.")
+        statement, also = setting.change_of(name, value, row["source"], row["context"])
+        notes = (note, also) if statement else (also,)
         return Advice(
             name=name, level=level, title=title, why=why,
-            statement=statement, note=" ".join(notes),
+            statement=statement, note=" ".join(filter(None, notes)),
         )  # fmt: skip
 
 

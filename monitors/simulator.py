@@ -562,8 +562,32 @@ SCALE_FACTORS = ("0", "0.01", "0.02", "0.05", "0.1", "0.2", "0.4")
 CLEARLY_LESS = 0.98
 WORTHWHILE = 0.9
 """Of what the parameters in force cost: a change that saves less is not worth its making."""
+DEAD_SHARE = 0.2
+"""Dead rows of live ones, as the server's own scale factor: more are never proposed than there are now.
+
+Bytes of vacuums and of reads don't tell all that they cost: the file grows by them and stays so.
+"""
 THRESHOLDS = ("50", "1000", "10000", "100000")
 CHOICES = len(SCALE_FACTORS) * len(THRESHOLDS)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How many rows may be dead under what is proposed."""
+
+    usual: float
+    peak: float
+
+    def allows(self, outcome: Outcome) -> bool:
+        """Tell whether an outcome stays within it: one peak must not excuse what lasts."""
+        return outcome.usual_dead <= self.usual and outcome.peak_dead <= self.peak
+
+
+def bound_of(recording: Recording, as_is: Outcome) -> Bound:
+    """Return as many dead rows as there are now, or a fifth of the live ones where that is more."""
+    live = sum(step.live for step in recording.steps) / max(len(recording.steps), 1)
+    share = DEAD_SHARE * live
+    return Bound(max(as_is.usual_dead, share), max(as_is.peak_dead, share))
 
 
 def trade_off(
@@ -572,12 +596,15 @@ def trade_off(
     """Replay every scale factor with every threshold; returns those that are worth it.
 
     That is those which cost clearly less than `reloptions` do, dead rows and work together,
+    which don't let more rows be dead than are now or a fifth of the live ones (`Bound`),
     whose vacuums are not pressed by the naptime, and which no other beats: one beats
     another that has no fewer dead rows and not clearly less work. Ordered from fewest dead
     rows and most work to the opposite. Other parameters stay as they are.
     """
     own = autovacuum.parse_options(reloptions)
-    most = WORTHWHILE * simulate(recording, settings, reloptions).total_bytes_a_day
+    as_is = simulate(recording, settings, reloptions)
+    most = WORTHWHILE * as_is.total_bytes_a_day
+    bound = bound_of(recording, as_is)
     tried = []
     for factor in SCALE_FACTORS:
         for threshold in THRESHOLDS:
@@ -587,7 +614,11 @@ def trade_off(
             }
             options = [f"{name}={value}" for name, value in {**own, **chosen}.items()]
             outcome = simulate(recording, settings, options)
-            if outcome.total_bytes_a_day < most and not outcome.is_pressed:
+            if (
+                outcome.total_bytes_a_day < most
+                and not outcome.is_pressed
+                and bound.allows(outcome)
+            ):
                 tried.append(Candidate(chosen, outcome))
     tried.sort(key=lambda one: one.costs)
     best: list[Candidate] = []

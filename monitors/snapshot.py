@@ -23,7 +23,8 @@ from typing import Any
 
 import psycopg
 from django.core.cache import cache
-from django.db import transaction
+from django.core.exceptions import ObjectDoesNotExist
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
@@ -296,20 +297,36 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
     if lease is None or not lease.target.enabled:
         return set()
     try:
-        with SESSIONS.use(target_id, kind) as session:
-            holds = partial(schedule.still_holds, target_id, kind, claim)
-            run = Run(lease.target, session, schedule.budget_of(kind), holds)
-            probes = schedule.probes_of(kind)
-            run.take(probes, only_due=True)
+        with SESSIONS.use(target_id, kind) as session, unless_removed(lease.target):
+            return take_held(lease, session)
     except Busy:
         log.warning("%s: the former %s read still runs", lease.target.name, kind)
-        return set()
+    return set()
+
+
+def take_held(lease: Lease, session: Session) -> set[str]:
+    """Take what is due of a lease that is held, and give it back; returns as `take_due` does."""
+    target, kind, probes = lease.target, lease.kind, schedule.probes_of(lease.kind)
+    holds = partial(schedule.still_holds, target.pk, kind, str(lease.claim))
+    run = Run(target, session, schedule.budget_of(kind), holds)
+    run.take(probes, only_due=True)
     names = {probe.name for probe in probes}
     due = [moment for (name, _), moment in run.due.items() if name in names]
     schedule.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
     if run.reached:
-        schedule.wake(lease.target_id, timezone.now())
+        schedule.wake(target.pk, timezone.now())
     return good(run.results)
+
+
+@contextlib.contextmanager
+def unless_removed(target: Target) -> Iterator[None]:
+    """End quietly what reads a target that is removed meanwhile: nothing is left to keep it for."""
+    try:
+        yield
+    except (ObjectDoesNotExist, IntegrityError):
+        if Target.objects.filter(pk=target.pk, deleting_at=None).exists():
+            raise
+        log.info("%s was removed while it was read", target.name)
 
 
 def give_up(now: datetime) -> None:
@@ -327,7 +344,8 @@ def give_up(now: datetime) -> None:
         holds = partial(schedule.still_holds, target.pk, lease.kind, str(lease.claim))
         run = Run(target, Session(lease.kind), schedule.budget_of(lease.kind), holds)
         run.broken = closed[target.host, target.port]
-        run.take(schedule.probes_of(lease.kind), only_due=True)
+        with unless_removed(target):
+            run.take(schedule.probes_of(lease.kind), only_due=True)
         schedule.release(lease, timezone.now(), reached=False)
 
 
@@ -346,8 +364,9 @@ def read_live(target_id: int) -> None:
     if target is None:
         return
     probe = HISTORY["activity"].probe
+    reading = None
     try:
-        with SESSIONS.use(target_id, Lease.Kind.FAST) as session:
+        with SESSIONS.use(target_id, Lease.Kind.FAST) as session, unless_removed(target):
             reading = read_now(target, session, probe)
     except Busy:
         return
@@ -572,6 +591,8 @@ class Run:
         """Return an attempt's state and reason; a broken connection ends the pass."""
         if isinstance(error, DatabaseClosed | Denied):
             return Snapshot.State.DENIED, str(error)
+        if isinstance(error, Unsupported):
+            return Snapshot.State.UNSUPPORTED, str(error)
         reason = reason_of(error)
         if isinstance(error, Unreachable):
             self.broken = reason
@@ -787,7 +808,6 @@ HIDDEN = "What other roles do is hidden from this login."
 
 
 FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (Unsupported, Snapshot.State.UNSUPPORTED),
     (errors.InsufficientPrivilege, Snapshot.State.DENIED),
     (
         (

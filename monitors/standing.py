@@ -10,8 +10,18 @@ from monitors.advisor import counted, duration
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import Lease, ProbeState, Snapshot, Target
 from monitors.probes import PROBES
+from monitors.sentences import ended, second_half
 
+NAMED = 3  # databases in a sentence
 FAST = frozenset(probe.name for probe in PROBES if probe.fast)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """That some databases are not read while others are; `level` is warning or notice."""
+
+    level: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -20,22 +30,33 @@ class Standing:
 
     `level` is unknown, warning or critical, '' where all is read in time; then `text`
     is empty. `read_at` is when the oldest of the figures was read, None before the first
-    good snapshot.
+    good snapshot. `apart` tells of databases that cost themselves alone: the rest is read,
+    and their age is not that of the page.
     """
 
     level: str
     text: str
     read_at: datetime | None
+    apart: Apart | None = None
 
 
-def standing_of(target: Target, probe_names: Sequence[str], now: datetime) -> Standing:
-    """Return how some of a target's probes stand: one query, a second where it is down."""
+def standing_of(
+    target: Target, probe_names: Sequence[str], now: datetime, database_id: int | None = None
+) -> Standing:
+    """Return how some of a target's probes stand: one query, a second where it is down.
+
+    With `database_id`, for a page about that database alone: others are no matter.
+    """
     rows = [
         row
         for row in ProbeState.objects.filter(target=target).select_related("database")
         if not row.database or (row.database.included and row.database.gone_at is None)
     ]
     mine = [row for row in rows if row.probe in probe_names]
+    if database_id is not None:  # nothing is read of one that is gone: it is as old as the rest
+        mine = [row for row in mine if row.database_id in {None, database_id}] or mine
+    apart = those_apart(mine)
+    mine = [row for row in mine if row not in apart]
     read = [row.taken_at for row in mine if row.taken_at]
     read_at = min(read) if read else None
     down = [row for row in rows if row.probe in FAST and row.state == Snapshot.State.UNREACHABLE]
@@ -52,7 +73,29 @@ def standing_of(target: Target, probe_names: Sequence[str], now: datetime) -> St
         return Standing("unknown", waiting_text(waiting, now), read_at)
     if any(is_stale(target, row, now) for row in mine):
         return Standing("warning", stale_text(read_at, now), read_at)
-    return Standing("", "", read_at)
+    return Standing("", "", read_at, apart_of(apart, now) if database_id is None else None)
+
+
+def those_apart(rows: Sequence[ProbeState]) -> list[ProbeState]:
+    """Return the reads of databases that fail, or wait for their first turn, while others go well."""
+    well = {row.probe for row in rows if is_well(row)}
+    return [row for row in rows if row.database and row.probe in well and not is_well(row)]
+
+
+def is_well(row: ProbeState) -> bool:
+    """Tell whether the last attempt of a read went well."""
+    return row.taken_at is not None and row.state in {"", Snapshot.State.OK}
+
+
+def apart_of(rows: Sequence[ProbeState], now: datetime) -> Apart | None:
+    """Return what is to be said of databases that are not read while others are; None: nothing."""
+    failing = [row for row in rows if row.state not in {"", Snapshot.State.OK}]
+    if failing:
+        return Apart("warning", failing_text(failing, now))
+    if not rows:
+        return None
+    subject = f"{rows[0].probe.capitalize()} of {named(rows)}"
+    return Apart("notice", f"{subject}: {lowered(waiting_text(rows, now))}")
 
 
 def stopped_text(target: Target, read_at: datetime | None, now: datetime) -> tuple[str, str] | None:
@@ -78,16 +121,40 @@ def down_text(target: Target, row: ProbeState, read_at: datetime | None, now: da
 
 
 def failing_text(rows: Sequence[ProbeState], now: datetime) -> str:
-    """Return which reads fail, for how long and why: the longest first."""
+    """Return which reads fail, for how long and why: the longest first.
+
+    Of a database also how old its figures are: those of others may be younger.
+    """
     worst = min(rows, key=lambda row: row.failing_since or now)
     where = f" of {worst.database.datname}" if worst.database else ""
+    old = f" (what is known of it is {ago(worst.taken_at, now)} old)" if worst.taken_at else ""
+    old = old if worst.database else ""
     verb = "may not be" if worst.state == Snapshot.State.DENIED else "could not be"
-    fail = "fails" if len(rows) == 2 else "fail"  # noqa: PLR2004 - it and one other
-    more = f" {counted(len(rows) - 1, 'other read')} {fail} too." if len(rows) > 1 else ""
+    more = more_text([row for row in rows if row is not worst])
     since = ago(worst.failing_since, now)
     return (
-        f"{worst.probe.capitalize()}{where} {verb} read for {since}: {lowered(worst.reason)}{more}"
+        f"{worst.probe.capitalize()}{where} {verb} read for {since}{old}:"
+        f" {lowered(worst.reason)}{more}"
     )
+
+
+def more_text(others: Sequence[ProbeState]) -> str:
+    """Return that other reads fail too, and of which databases; '' where none does."""
+    if not others:
+        return ""
+    fail = "fails" if len(others) == 1 else "fail"
+    of = f", of {named(others)}" if all(row.database for row in others) else ""
+    return f" {counted(len(others), 'other read')} {fail} too{of}."
+
+
+def named(rows: Sequence[ProbeState]) -> str:
+    """Return the names of the reads' databases, the first three of many: `inv1, inv2 and 7 others`."""
+    names = sorted({row.database.datname for row in rows if row.database})
+    left = len(names) - NAMED
+    if left > 1:
+        return f"{', '.join(names[:NAMED])} and {left:,} others"
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def waiting_text(rows: Sequence[ProbeState], now: datetime) -> str:
@@ -116,8 +183,5 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 
 def lowered(reason: str) -> str:
-    """Return a reason as the second half of a sentence: names keep their capitals."""
-    text = reason.strip() or "no reason was given."
-    text = text if text.endswith((".", "!", "…")) else f"{text}."
-    is_word = len(text) > 1 and (text[1].islower() or text[1] == " ")
-    return text[0].lower() + text[1:] if is_word else text
+    """Return a reason as the second half of a sentence."""
+    return second_half(ended(reason.strip() or "no reason was given"))

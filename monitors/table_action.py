@@ -98,6 +98,13 @@ def same_table(
     reason = relations.reason_not_to_maintain(relation, kinds)
     if reason:
         raise Refused(reason)
+    if not relation.usable:
+        schema, login = relations.quoted(relation.schemaname), relations.quoted(relation.login)
+        message = (
+            f"The login {login} may not use the schema {schema}, so it can't name {relation.name}."
+            f" In the database {relation.database}: GRANT USAGE ON SCHEMA {schema} TO {login};"
+        )
+        raise Refused(message)
     return relation
 
 

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from monitors import autovacuum
-from monitors.advisor import counted
+from monitors import autovacuum, setting
+from monitors.advisor import DISABLED, counted
 from monitors.history import series
 from monitors.models import HISTORY, Target
 
@@ -22,15 +22,19 @@ COUNTS = "counts"
 """How many rows are dead, were inserted or changed."""
 SETTINGS = "settings"
 """What the server's settings are."""
+FORCED = "forced"
+"""At which age a vacuum is forced."""
 
 STANDBY = (
     "Which tables need vacuum is not known on a standby: PostgreSQL does not replicate the "
     "counters of tables, and autovacuum runs on the primary alone."
 )
 """Why a standby has no counts; that is no fault of it."""
+FORCED_ELSEWHERE = "When a vacuum is forced is not known on a standby: it runs on the primary, by the settings there."
+NO_SETTINGS = "The server's settings have not been read."
+NOT_COUNTED = "not known: track_counts is off"
+"""What a figure of counted rows says in place of a number."""
 
-DISABLED = "disabled"
-"""`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
 CLIENT = "client backend"
 
 
@@ -64,7 +68,8 @@ def told(target: Target, hidden: int) -> dict[str, str]:
     texts = {
         STATEMENTS: statements_text(settings, hidden),
         COUNTS: STANDBY if target.in_recovery else counts_text(settings),
-        SETTINGS: "" if settings else "The server's settings have not been read.",
+        SETTINGS: "" if settings else NO_SETTINGS,
+        FORCED: FORCED_ELSEWHERE if target.in_recovery else "" if settings else NO_SETTINGS,
     }
     return {subject: text for subject, text in texts.items() if text}
 
@@ -74,7 +79,7 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
     if not autovacuum.is_on(settings.get("track_activities", "on")):
         return (
             "track_activities is off: which statements run, and for how long, is not known. "
-            "Run ALTER SYSTEM SET track_activities = on and reload."
+            f"{setting.remedy_words('track_activities', 'on', settings)}"
         )
     if not hidden:
         return ""
@@ -85,11 +90,16 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
     )
 
 
+def counts_rows(settings: Mapping[str, str]) -> bool:
+    """Tell whether a server counts rows: what it says of them else is of long ago, or 0."""
+    return autovacuum.is_on(settings.get("track_counts", "on"))
+
+
 def counts_text(settings: Mapping[str, str]) -> str:
     """Return why rows are not counted; '' where they are."""
-    if autovacuum.is_on(settings.get("track_counts", "on")):
+    if counts_rows(settings):
         return ""
     return (
         "track_counts is off: rows that die or change are not counted. "
-        "Run ALTER SYSTEM SET track_counts = on and reload."
+        f"{setting.remedy_words('track_counts', 'on', settings)}"
     )

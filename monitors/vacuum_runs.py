@@ -2,7 +2,7 @@
 
 When a snapshot of `tables` is stored, counters that grew say that something ran,
 and the server's own times say when the last one ended; samples of `progress` say
-how it went. A snapshot in which nothing ran costs no query.
+how it went. A snapshot in which nothing ran costs one query.
 """
 
 from __future__ import annotations
@@ -75,13 +75,15 @@ class Seen:
 def note(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -> None:
     """Write what ran since the last snapshot; never raises for what it can't write.
 
-    Two queries where autovacuum alone was at work, at most four otherwise.
+    One query where nothing ran, one more where autovacuum alone was at work.
     """
     read = {"tables": runs_in_tables, "progress": runs_in_progress}.get(place.history.probe.name)
     if read is None:
         return
     try:
         with transaction.atomic():
+            if snapshot.probe == "tables":
+                settle_rewrites(place, snapshot)
             found = read(place, snapshot, seen, datname)
             if found:
                 VacuumRun.objects.bulk_create(found)
@@ -112,17 +114,18 @@ def runs_in_tables(place: Place, snapshot: Snapshot, seen: Seen, datname: str) -
 def rewrites_of(
     place: Place, snapshot: Snapshot, seen: Seen, names: Sequence[str]
 ) -> list[VacuumRun]:
-    """Return a row for each table that has a new file and rows, where nobody saw it being written.
+    """Return a row for each table that has a new file with pages, where nobody saw it being written.
 
-    TRUNCATE gives a new file too, and leaves no rows.
+    TRUNCATE gives a new file too, and leaves it empty. No counter tells them apart: those of rows
+    are gone after a crash, and ALTER TABLE leaves neither relpages nor reltuples.
     """
-    file, live = names.index("relfilenode"), names.index("n_live_tup")
+    file = names.index("relfilenode")
     pairs = [
         (dict(zip(names, before, strict=True)), dict(zip(names, now, strict=True)))
         for _, before, now in seen.changed
-        if before and before[file] and now[file] and before[file] != now[file] and now[live]
+        if before and before[file] and now[file] and before[file] != now[file]
     ]
-    pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"}]
+    pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"} and is_filled(now)]
     if not pairs:
         return []
     known = VacuumRun.objects.filter(
@@ -130,7 +133,7 @@ def rewrites_of(
         database_id=place.database_id,
         relid__in=[now["relid"] for _, now in pairs],
         kind__in=set(REWRITES.values()),
-        ended_at__gte=seen.before_at or snapshot.taken_at,
+        ended_at__gte=(seen.before_at or snapshot.taken_at) - SLACK,
     )
     written = set(known.values_list("relid", flat=True))
     return [
@@ -155,6 +158,11 @@ def rewrites_of(
         for old, now in pairs
         if now["relid"] not in written
     ]
+
+
+def is_filled(now: Mapping[str, Any]) -> bool:
+    """Tell whether a table's file has pages, by what wrote it or by its size where that was read."""
+    return bool(now["relpages"]) or now["filled_file"] == now["relfilenode"]
 
 
 @dataclass(frozen=True)
@@ -332,27 +340,55 @@ def name_people(place: Place, runs: Iterable[VacuumRun], datname: str, snapshot:
             "identity",
             "arguments",
             "asked_by_name",
+            "state",
             "started_at",
             "finished_at",
             "backend_start",
         )[:1000]
     )
     for run in manual:
-        ended_at = run.ended_at + skew
         for action in actions:
             if (
                 action["name"] in MANUAL[VacuumRun.Kind(run.kind)]
                 and action["identity"].get("relid") == run.relid
                 and action["arguments"].get("database", datname) == datname
-                and action["started_at"] is not None
-                and action["started_at"] <= ended_at + SLACK
-                and (action["finished_at"] is None or ended_at <= action["finished_at"] + SLACK)
+                and may_have_done(action, run, skew)
             ):
                 run.by, run.action_id = action["asked_by_name"], action["id"]
                 if run.kind == VacuumRun.Kind.REWRITE:
                     run.kind = VacuumRun.Kind(action["name"])
+                add_end(run, action, skew)
                 add_start(run, action)
                 break
+
+
+def may_have_done(action: Mapping[str, Any], run: VacuumRun, skew: timedelta) -> bool:
+    """Tell whether a run falls into the time of an action; `skew` is our clock less the target's.
+
+    The end of one that was only seen lies between two looks, so the action may be over before the
+    second. What watched it run knows its start; what saw a new file alone knows that it succeeded.
+    """
+    began, ended = action["started_at"], action["finished_at"]
+    is_seen = run.exactness == VacuumRun.Exactness.SEEN
+    earliest = run.after_at if is_seen and run.after_at else run.ended_at
+    if began is None or began > run.ended_at + skew + SLACK:
+        return False
+    if ended is not None and ended < earliest + skew - SLACK:
+        return False
+    if not is_seen:
+        return ended is None or run.ended_at + skew <= ended + SLACK
+    if run.kind == VacuumRun.Kind.REWRITE:
+        return action["state"] in {Action.State.RUNNING, Action.State.SUCCEEDED}
+    connected = action["backend_start"]
+    return connected is None or run.started_at is None or connected <= run.started_at
+
+
+def add_end(run: VacuumRun, action: Mapping[str, Any], skew: timedelta) -> None:
+    """Let a run that was only seen end with its action, where that was over before the next look."""
+    if run.exactness != VacuumRun.Exactness.SEEN or action["finished_at"] is None:
+        return
+    ended_at = min(run.ended_at, action["finished_at"] - skew)
+    run.ended_at = max(ended_at, run.after_at or ended_at)
 
 
 def add_start(run: VacuumRun, action: Mapping[str, Any]) -> None:
@@ -398,21 +434,86 @@ def runs_in_progress(
         if mine and mine[-1]["datname"] in databases:
             database_id = databases[mine[-1]["datname"]]
             found.append(rewrite_of(place, database_id, mine, snapshot))
-            forget_unseen(found[-1])
+            take_over(found[-1])
             name_people(place, found[-1:], mine[-1]["datname"], snapshot)
     return found
 
 
-def forget_unseen(run: VacuumRun) -> None:
-    """Remove what a snapshot of tables wrote of a rewrite before its end was seen."""
-    VacuumRun.objects.filter(
+def take_over(run: VacuumRun) -> None:
+    """Replace what a snapshot of tables wrote of a rewrite before its end was seen; keep its figures."""
+    unseen = VacuumRun.objects.filter(
         target_id=run.target_id,
         database_id=run.database_id,
         relid=run.relid,
         kind__in={VacuumRun.Kind.REWRITE, *REWRITES.values()},
+        phases={},  # nobody saw it running
         after_at__lte=run.ended_at,
         ended_at__gte=run.started_at or run.ended_at,
-    ).delete()
+    )
+    first = unseen.order_by("ended_at").first()
+    if first is None:
+        return
+    run.size_after, run.n_dead_after = first.size_after, first.n_dead_after
+    run.seen_at = first.seen_at
+    if run.after_at:
+        run.ended_at = max(min(run.ended_at, first.ended_at), run.after_at)
+    unseen.delete()
+
+
+def settle_rewrites(place: Place, snapshot: Snapshot) -> None:
+    """Add what became of rewrites that ended before a snapshot of tables; forget those without effect.
+
+    One that failed or was cancelled leaves the table its file: as of a vacuum that was cancelled,
+    nothing is recorded.
+    """
+    read_at = snapshot.target_at or snapshot.taken_at
+    open_runs = VacuumRun.objects.filter(
+        target_id=place.target_id,
+        database_id=place.database_id,
+        kind__in=set(REWRITES.values()),
+        size_after=None,
+        ended_at__gt=read_at - PROGRESS_REACH,
+        ended_at__lte=read_at,
+    )
+    for run in open_runs:
+        before, now = table_before(run), latest_of(run)
+        if not now or now["relfilenode"] is None:
+            continue
+        if before and before["relfilenode"] == now["relfilenode"]:
+            run.delete()
+        elif now["size_bytes"] is not None:
+            run.size_after, run.n_dead_after = now["size_bytes"], now["n_dead_tup"]
+            run.seen_at = snapshot.taken_at
+            run.save(update_fields=["size_after", "n_dead_after", "seen_at"])
+
+
+NEEDED = ("relfilenode", "n_dead_tup", "size_bytes")
+"""What a record of a rewrite takes from a reading of its table."""
+
+
+def latest_of(run: VacuumRun) -> dict[str, Any]:
+    """Return `NEEDED` of a run's table as it was read last, {} where it is gone or never was read."""
+    found = HISTORY["tables"].latest._default_manager.filter(gone_at=None, **place_of(run))
+    return found.values(*NEEDED).first() or {}
+
+
+def table_before(run: VacuumRun) -> dict[str, Any]:
+    """Return `NEEDED` of a run's table as it was read last before the run began, {} where it never was.
+
+    Samples are kept for some days: what has none of before and did not change since is as read last.
+    """
+    began, tables = run.started_at or run.after_at or run.ended_at, HISTORY["tables"]
+    samples = tables.samples._default_manager.filter(target_at__lte=began, **place_of(run))
+    row = samples.order_by("-target_at").values("change", *NEEDED).first()
+    if row is not None:
+        return row if row["change"] != Change.GONE else {}
+    latest = tables.latest._default_manager.filter(changed_at__lte=began, **place_of(run))
+    return latest.filter(gone_at=None).values(*NEEDED).first() or {}
+
+
+def place_of(run: VacuumRun) -> dict[str, int]:
+    """Return what names a run's table in the history."""
+    return {"target_id": run.target_id, "database_id": run.database_id, "relid": run.relid}
 
 
 def rewrite_of(
@@ -420,21 +521,10 @@ def rewrite_of(
 ) -> VacuumRun:
     """Return a rewrite that was seen while it ran; it ended after its last sample."""
     first, last = samples[0], samples[-1]
-    table = (
-        HISTORY["tables"]
-        .latest._default_manager.filter(
-            target_id=place.target_id, database_id=database_id, relid=last["relid"]
-        )
-        .values("schemaname", "relname", "relkind", "n_dead_tup", "size_bytes")
-        .first()
-    ) or {}
-    return VacuumRun(
+    run = VacuumRun(
         target_id=place.target_id,
         database_id=database_id,
         relid=last["relid"],
-        schemaname=table.get("schemaname"),
-        relname=table.get("relname"),
-        relkind=table.get("relkind"),
         kind=REWRITES[last["command"]],
         exactness=VacuumRun.Exactness.SEEN,
         after_at=last["target_at"],
@@ -442,11 +532,16 @@ def rewrite_of(
         ended_at=snapshot.target_at or snapshot.taken_at,
         by=first["usename"] or "",
         wraparound=False,
-        n_dead_before=table.get("n_dead_tup"),
-        size_before=table.get("size_bytes"),
         phases=phases_of(samples),
         seen_at=snapshot.taken_at,
     )
+    before = table_before(run)
+    named = HISTORY["tables"].latest._default_manager.filter(**place_of(run))
+    names = named.values("schemaname", "relname", "relkind").first() or {}
+    for name, value in names.items():
+        setattr(run, name, value)
+    run.n_dead_before, run.size_before = before.get("n_dead_tup"), before.get("size_bytes")
+    return run
 
 
 def prune(now: datetime) -> None:

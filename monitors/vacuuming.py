@@ -98,7 +98,7 @@ class Workers:
     """Autovacuum's workers, and the rules by which they come."""
 
     enabled: bool
-    busy: int
+    busy: int | None  # None on a standby: they run on the primary, by the settings there
     most: int | None  # autovacuum_max_workers
     slots: int | None  # autovacuum_worker_slots, 18+: so many without a restart
     naptime_seconds: float
@@ -110,7 +110,9 @@ class Workers:
     @property
     def free(self) -> int | None:
         """Workers that could begin now."""
-        return None if self.most is None else max(self.most - self.busy, 0)
+        if self.most is None or self.busy is None:
+            return None
+        return max(self.most - self.busy, 0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ class State:
     workers: Workers
     queue: list[Line]
     running: list[Line]
-    left: int  # tables past a threshold that nothing comes for: autovacuum is off for them
+    left: int | None
+    """Tables past a threshold that nothing comes for: autovacuum is off for them. None on a standby."""
+    known: bool = True
+    """False on a standby: what else is due, what runs and who is busy, its primary alone knows."""
 
 
 def rows_at(
@@ -140,7 +145,8 @@ def rows_at(
 def state_of(target: Target, at: datetime | None = None) -> State:
     """Return autovacuum's workers, queue and running vacuums, now or at a past moment.
 
-    The past is told by the settings of then.
+    The past is told by the settings of then. The queue of a standby has what is due for its age:
+    ages are replicated, counts are not.
     """
     sources = {row["name"]: row for row in configuration.settings_of(target, at)}
     settings = settings_of(target, sources)
@@ -162,7 +168,8 @@ def state_of(target: Target, at: datetime | None = None) -> State:
         running=running,
         databases=databases,
     )
-    return State(workers, queue, running, len(left))
+    on_standby = bool(target.in_recovery)
+    return State(workers, queue, running, None if on_standby else len(left), known=not on_standby)
 
 
 def settings_of(target: Target, sources: Mapping[str, Row]) -> dict[str, str]:
@@ -229,8 +236,8 @@ def workers_of(
     )
     return Workers(
         enabled=autovacuum.server_enabled(settings),
-        busy=len(pids),
-        most=min(int(most), int(slots or most)) if most else None,
+        busy=None if target.in_recovery else len(pids),
+        most=min(int(most), int(slots or most)) if most and not target.in_recovery else None,
         slots=int(slots) if slots else None,
         naptime_seconds=float(settings.get("autovacuum_naptime", 60)),
         databases=databases.count,
@@ -384,6 +391,8 @@ def last_seen(tables: Objects, skew: timedelta) -> dict[int, datetime]:
 
 def free_from(now: datetime, workers: Workers, running: Sequence[Row]) -> datetime | None:
     """Return when a worker is free: now, or when the first of all is done; None: not known."""
+    if workers.busy is None:
+        return None
     if workers.free is None or workers.free:
         return now
     ends = [
@@ -450,7 +459,7 @@ def line_of(
             if wanted
         ),
         "reason": autovacuum_queue.REASONS.get(scores.reason, ""),
-        "score": scores.score,
+        "score": scores.score if autovacuum_queue.is_counted(row) else None,
         "xid_score": scores.xid,
         "mxid_score": scores.mxid,
         "vacuum_score": scores.vacuum,

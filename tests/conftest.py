@@ -257,12 +257,12 @@ def live() -> Iterator[Live]:
 
 
 @pytest.fixture
-def blocked(worker_id: str) -> Iterator[Callable[[Server], Blocked]]:
+def blocked(worker_id: str) -> Iterator[Callable[..., Blocked]]:
     """Make one session wait for another, in the database `shop`: blocked(server)."""
     with ExitStack() as sessions:
 
-        def block(server: Server) -> Blocked:
-            return sessions.enter_context(servers.blocking(server, worker_id))
+        def block(server: Server, **options: Any) -> Blocked:
+            return sessions.enter_context(servers.blocking(server, worker_id, **options))
 
         yield block
 

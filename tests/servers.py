@@ -116,14 +116,15 @@ class Blocked:
 
 
 @contextmanager
-def blocking(server: Server, worker_id: str) -> Iterator[Blocked]:
-    """Let one session wait for another one's lock, in the database `shop`."""
+def blocking(server: Server, worker_id: str, **options: Any) -> Iterator[Blocked]:
+    """Let one session wait for another one's lock, in the database `shop`; both connect with the options."""
     table = f"blocked_{worker_id}_{secrets.token_hex(4)}"
     lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table))
     with server.connect(dbname="shop") as setup:
         setup.execute(sql.SQL("CREATE TABLE {} (id bigint)").format(sql.Identifier(table)))
-        root = server.connect(dbname="shop", application_name="root", autocommit=False)
-        waiter = server.connect(dbname="shop", application_name="waiter", autocommit=False)
+        options |= {"dbname": "shop", "autocommit": False}
+        root = server.connect(application_name="root", **options)
+        waiter = server.connect(application_name="waiter", **options)
         root.execute(lock)
         thread = threading.Thread(target=wait_for, args=(waiter, lock))
         thread.start()

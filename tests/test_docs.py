@@ -207,6 +207,12 @@ def test_the_changelog_names_every_probe_advisor_and_action() -> None:
     assert [name for name in names if f"`{name}`" not in changelog] == []
 
 
+def test_no_fault_has_two_rows() -> None:
+    for part in text_of("docs/faults.md").split("\n## ")[1:]:
+        faults = re.findall(r"(?m)^\| (.+?) \|", part)
+        assert sorted(faults) == sorted(set(faults))
+
+
 def test_the_layers_are_those_that_are_checked() -> None:
     checked = re.search(r"layers = \[\n(.*?)\]", text_of("pyproject.toml"), re.DOTALL)
     assert checked

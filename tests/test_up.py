@@ -379,17 +379,22 @@ def disk(folder: Path, options: str) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [("size=1m,ro", "Read-only file system"), ("size=64k", "No space left"), ("size=8m", "")],
+    [
+        ("size=1m,ro", "Read-only file system"),
+        *[(f"size={size}", "room") for size in ("64k", "300k", "8m", "20m", "60m")],
+    ],
 )
 def test_a_state_folder_without_room_or_read_only_is_a_sentence(options: str, words: str) -> None:
     with servers.home() as home, disk(home / "state", f"mode=0711,{options}") as state:
-        done = up(state, "--once", "--no-demo")
+        done = up(state, "--once")
         left = processes_of(state)
 
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert words in done.stderr
     assert str(state) in done.stderr
+    assert "HOWDAH_STATE_DIR to another" in done.stderr
+    assert len(done.stderr.splitlines()) <= 4, done.stderr
     assert left == {}
 
 
@@ -405,8 +410,18 @@ def test_a_state_of_another_version_is_a_sentence(spare: Path) -> None:
     secrets = (spare / "secrets.json").read_text()
     (spare / "secrets.json").write_text("[]]")
     no_secrets = up(spare, "--once", "--no-demo")
+    (spare / "secrets.json").write_text("{}")
+    empty = up(spare, "--once", "--no-demo")
+    kept = (spare / "secrets.json").read_text()
+    (spare / "secrets.json").unlink()
+    gone = up(spare, "--once", "--no-demo")
     (spare / "secrets.json").write_text(secrets)
 
+    for done in (empty, gone):
+        assert done.returncode == 1
+        assert "secrets.json lacks admin, broker" in done.stderr
+        assert "restore it from a backup" in done.stderr
+    assert kept == "{}"
     assert (other_server.returncode, other_files.returncode, no_secrets.returncode) == (1, 0, 1)
     assert "was made by PostgreSQL 12" in other_server.stderr
     assert "restore it from a backup" in no_secrets.stderr

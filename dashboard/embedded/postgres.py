@@ -113,6 +113,8 @@ class Cluster:
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
+            # What it wrote stays until `stop`: whether the disk is full is asked after it failed.
+            "--no-clean",
             *self.initdb_options,
         ]
         return processes.start(self.name, argv, log=self.log, account=account).process
@@ -203,10 +205,11 @@ class Cluster:
                 return
 
     def stop(self) -> None:
-        """Stop the server in its fast mode."""
+        """Stop the server in its fast mode; remove what an initdb that failed left."""
         if self.child is not None:
             self.child.stop()
             self.child = None
+        shutil.rmtree(self.draft, ignore_errors=True)
 
     def connect(
         self, *, user: str = SUPERUSER, password: str = "", dbname: str = "postgres"

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from nacl.public import PrivateKey
@@ -26,6 +27,9 @@ PASSWORDS = (
     "howdah_collector",
     "howdah_operator",
 )
+KEYS = ("private_key", "public_key")
+FULL_BYTES = 64 * 1024**2
+"""Less than this is no room: PostgreSQL takes its log 16 MB at a time, and a start needs a few."""
 
 
 def path() -> Path:
@@ -67,20 +71,20 @@ def lock(folder: Path) -> int | None:
 
 
 def passwords(folder: Path) -> dict[str, str]:
-    """Return the passwords and keys of this directory, made at its first start."""
+    """Return the passwords and keys of this directory, made at its first start.
+
+    Raises StartFailed where the file is not Howdah's, or lacks one that an existing history knows.
+    """
     file = folder / "secrets.json"
-    known: dict[str, str] = {}
-    if file.exists():
-        try:
-            known = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            message = (
-                f"{file} is not what Howdah wrote, and without its passwords nothing in {folder} opens:"
-                " restore it from a backup, or remove the folder to begin anew."
-            )
-            raise StartFailed(message) from None
-    made = {name: secrets.token_urlsafe(24) for name in PASSWORDS if name not in known}
-    if "private_key" not in known:
+    try:
+        known: dict[str, str] = dict(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    except (ValueError, TypeError):
+        raise StartFailed(lost(file, "is not what Howdah wrote")) from None
+    lacking = {name for name in (*PASSWORDS, *KEYS) if not isinstance(known.get(name), str)}
+    if lacking and (folder / "history" / "data").exists():
+        raise StartFailed(lost(file, f"lacks {', '.join(sorted(lacking))}"))
+    made = {name: secrets.token_urlsafe(24) for name in PASSWORDS if name in lacking}
+    if lacking.intersection(KEYS):
         key = PrivateKey.generate()
         made["private_key"] = base64.b64encode(bytes(key)).decode()
         made["public_key"] = base64.b64encode(bytes(key.public_key)).decode()
@@ -88,3 +92,22 @@ def passwords(folder: Path) -> dict[str, str]:
         known |= made
         write_private(file, json.dumps(known, indent=1))
     return known
+
+
+def lost(file: Path, why: str) -> str:
+    """Return the sentence for passwords that are no longer known."""
+    return (
+        f"{file} {why}, and without its passwords nothing in {file.parent} opens: restore it from a"
+        " backup, or remove the folder to begin anew."
+    )
+
+
+def room(folder: Path) -> str | None:
+    """Return the sentence for a disk without room; None where there is some."""
+    usage = shutil.disk_usage(folder)
+    if usage.free >= FULL_BYTES:
+        return None
+    return (
+        f"The disk of {folder} has too little room ({usage.free / 1024**2:.1f} of"
+        f" {usage.total / 1024**2:.1f} MB are free). Give it more, or set HOWDAH_STATE_DIR to another folder."
+    )

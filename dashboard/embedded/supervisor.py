@@ -63,6 +63,13 @@ def run_in(folder: Path, options: Options) -> None:
             stack.watch()
     except Stopped:
         stack.say("Stopping.")
+    except (StartFailed, psycopg.Error) as error:
+        # Asked before the children are stopped, who free what they could not use.
+        if sentence := state.room(folder):
+            what = next(iter(str(error).splitlines()), "").removesuffix(":")
+            message = f"{what}\n{sentence}"
+            raise StartFailed(message) from error
+        raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)

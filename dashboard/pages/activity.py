@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,6 +37,10 @@ SIGNALS = ("cancel_backend", "terminate_backend")
 RECENT = timedelta(minutes=2)
 NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}
+SUPERUSERS = (
+    "A superuser's backend can be signalled by a superuser alone, and the operator login of this target"
+    " may be none."
+)
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,11 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     findings = review.findings(target, at)
     may = access.permissions_of(request.user, target)
     verdict = review.verdict(target, findings, page="activity", at=at)
+    unknown = unknowns.unknowns_of(target, at)
     context = {
         "verdict": verdict,
-        "unknown": unknowns.unknowns_of(target, at),
+        "unknown": unknown,
+        "idle_words": idle_words(unknown),
         "worst": subject_of(verdict, seen.backends),
         "seen": seen,
         "chart": load_chart(target, window),
@@ -122,6 +129,7 @@ def seen_at(
     """Return backends and lock tree of some rows at a moment of the target's clock."""
     backends = backends_of(marked(rows, target.logins), moment, texts)
     answer(target, backends)
+    note_superusers(target, backends)
     return Now(backends, lock_tree(backends, moment), is_live)
 
 
@@ -133,6 +141,14 @@ def answer(target: Target, backends: list[Backend]) -> None:
         for backend in backends:
             if action.arguments == backend.guard:
                 backend.answered = action
+
+
+def note_superusers(target: Target, backends: list[Backend]) -> None:
+    """Note which backends are beyond the operator login, where it may be no superuser."""
+    if not target.allow_superuser:
+        for backend in backends:
+            if backend.row.get("rolsuper"):
+                backend.no_signal = SUPERUSERS
 
 
 def read_at(target: Target, at: datetime | None = None) -> datetime | None:
@@ -159,6 +175,13 @@ def haystack(backend: Backend) -> str:
     names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
     parts = [str(backend.row.get(name) or "") for name in names]
     return " ".join([*parts, backend.wait, backend.query])
+
+
+def idle_words(unknown: Mapping[str, str]) -> str:
+    """Return what is said where no backend was seen active."""
+    if unknowns.STATEMENTS in unknown:
+        return f"No backend is known to have been active. {unknown[unknowns.STATEMENTS]}"
+    return "No backend was active at a snapshot of this window."
 
 
 def load_chart(target: Target, window: Window) -> dict[str, Any]:

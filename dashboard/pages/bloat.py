@@ -156,6 +156,7 @@ def listing(
             "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
             "growth_bytes": objects.value_of(growth),
         },
+        then=[objects.Order(objects.column("size_bytes"), greatest_first=True)],
     )
     rows = bloat_rows.completed(
         target, window, shown.rows, facts.grown, facts.findings, measured=facts.measured
@@ -245,15 +246,19 @@ def not_judged(facts: Facts) -> str:
 
 
 def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
-    """Return the verdict of the findings; where nothing is known of bloat, that."""
+    """Return the verdict of the findings; where nothing is known of bloat, that.
+
+    What a database costs that is not read stands beside it and replaces nothing.
+    """
     judged = review.verdict(
         target, facts.findings, page="bloat", at=None if window.is_live else window.end
     )
-    if judged.finding is not None or judged.level not in {"good", "notice"}:
+    is_read = judged.level in {"good", "notice"} or judged.apart is not None
+    if judged.finding is not None or not is_read:
         return judged
     if not any(group["method"] for group in facts.groups):
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
-        return Verdict("unknown", text, judged.foot, None)
+        return replace(judged, level="unknown", text=text)
     waste = bloat_rows.wasted(facts.groups) or 0
     text = judged.text
     if waste >= LARGE_BYTES:
@@ -263,9 +268,9 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
         text = f"{text} {figure} are wasted in all, {share} of them by {largest['label']}."
     missing = not_judged(facts)
     if not missing:
-        return Verdict(judged.level, text, judged.foot, None)
+        return replace(judged, text=text)
     text = text.replace("No table or index wastes", "No table or index that is judged wastes")
-    return Verdict("unknown", f"{text} {missing}", judged.foot, None)
+    return replace(judged, level="unknown", text=f"{text} {missing}")
 
 
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
@@ -362,6 +367,13 @@ def grown_most(target: Target, window: Window, facts: Facts) -> Row | None:
     return found[0] if found else None
 
 
+def still_note(count: int, unknown: int) -> str:
+    """Return what did not grow of so many objects, of some of which nothing is known."""
+    if unknown:
+        return "not known" if unknown == count else "nothing that is judged grew"
+    return "nothing grew in this window"
+
+
 def tiles(
     target: Target, window: Window, facts: Facts, total: series.Series | None
 ) -> list[dict[str, Any]]:
@@ -415,6 +427,6 @@ def tiles(
             "title": "Grew most",
             "value": growth,
             "kind": "bytes",
-            "note": label_of(grown, [grown]) if grown and growth else "nothing grew in this window",
+            "note": label_of(grown, [grown]) if grown and growth else still_note(count, unknown),
         },
     ]

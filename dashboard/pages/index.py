@@ -92,11 +92,13 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
     """Render the page of one index."""
     at = None if window.is_live else window.end
     findings = review.findings(target, at)
-    mine = findings_of(findings, row)
+    mine, place = findings_of(findings, row), row["database_id"]
     context: dict[str, Any] = {
         "row": row,
         "findings": mine,
-        "verdict": review.verdict(target, mine, page="bloat", at=at) if mine else None,
+        "verdict": review.verdict(target, mine, page="bloat", at=at, database_id=place)
+        if mine
+        else None,
         "tiles": tiles(row),
         "charts": charts_of(target, window, row),
         "has_last_scan": index_rows.has_last_scan(target),
@@ -114,6 +116,7 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
         window=window,
         reads=("indexes", "bloat"),
         findings=findings,
+        database_id=place,
     )
 
 

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, fleet_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.states import clock_words
-from monitors import access, review
+from monitors import access, review, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -102,7 +102,7 @@ def page(
         "clock_words": clock_words(target) if window.is_live else "",
         "verdict": review.verdict(target, findings, at=at),
         "findings": findings,
-        "tiles": tiles(summary, sessions, rates, dead),
+        "tiles": tiles(summary, sessions, rates, dead, unknowns.unknowns_of(target, at)),
         "charts": charts_of(target, window, states, rates, dead, marks),
         "databases": databases,
         "may": access.permissions_of(request.user, target),
@@ -130,8 +130,26 @@ def per_second(rates: series.Series) -> list[float | None]:
     return [None if a is None or b is None else a + b for a, b in pairs]
 
 
+def transaction_note(longest: float | None, unknown: Mapping[str, str]) -> str:
+    """Return what the age of the longest transaction is of, or why there is none."""
+    if unknowns.STATEMENTS in unknown:
+        return "not known" if longest is None else "of those that are known"
+    return "none open" if longest is None else "of a client"
+
+
+def dead_note(unknown: Mapping[str, str]) -> str:
+    """Return what dead rows are the sum of, or why there is none."""
+    if unknown.get(unknowns.COUNTS) == unknowns.STANDBY:
+        return "not known on a standby"
+    return unknowns.NOT_COUNTED if unknowns.COUNTS in unknown else "in all tables"
+
+
 def tiles(
-    summary: Row, sessions: series.Series, rates: series.Series, dead: series.Series
+    summary: Row,
+    sessions: series.Series,
+    rates: series.Series,
+    dead: series.Series,
+    unknown: Mapping[str, str],
 ) -> list[Row]:
     """Return the headline figures."""
     usable, used = summary["usable_connections"], summary["used_pct"]
@@ -156,7 +174,7 @@ def tiles(
             "title": "Longest transaction",
             "value": summary["longest_xact_seconds"],
             "kind": "duration",
-            "note": "of a client" if summary["longest_xact_seconds"] else "none open",
+            "note": transaction_note(summary["longest_xact_seconds"], unknown),
         },
         {
             "title": "Blocked backends",
@@ -169,8 +187,8 @@ def tiles(
             "title": "Dead rows",
             "value": summary["n_dead_tup"],
             "kind": "short",
-            "spark": [] if summary["in_recovery"] else dead.values["n_dead_tup"],
-            "note": "not known on a standby" if summary["in_recovery"] else "in all tables",
+            "spark": [] if unknowns.COUNTS in unknown else dead.values["n_dead_tup"],
+            "note": dead_note(unknown),
         },
         {
             "title": "Oldest XID age",

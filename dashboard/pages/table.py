@@ -34,6 +34,7 @@ GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
 SCANS = ("seq_scan",)
 WRITES = ("n_tup_ins", "n_tup_upd", "n_tup_del")
 HUNDRED = 100
+UNCOUNTED = "Not known on a standby: the counters of tables are not replicated."
 VIEWS = {"table": "The table", "statements": "The statements that name it"}
 """What an export holds."""
 
@@ -115,11 +116,14 @@ def page(
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(target, mine, page="vacuum", at=at)
+        "verdict": review.verdict(
+            target, mine, page="vacuum", at=at, database_id=row["database_id"]
+        )
         if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
         else None,
         "findings": mine,
         "unknown": unknowns.unknowns_of(target, at),
+        "uncounted": UNCOUNTED if target.in_recovery else "",
         "tiles": tiles(row, gauges, bloat),
         "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),
@@ -145,6 +149,7 @@ def page(
         window=window,
         reads=("tables",),
         findings=findings,
+        database_id=row["database_id"],
     )
 
 

@@ -44,8 +44,15 @@ ADDRESS, CONNECTION, ABILITIES, FIRST_SNAPSHOT, DONE = 1, 2, 3, 5, 6
 """Steps of the wizard; the fourth, databases, stands on the page of the third."""
 LOCAL = ("localhost", "127.", "::1")
 SEALED = "sealed_drafts"
-"""Session key: {check id: boxes that only a worker can open}."""
+"""Session key: {check id: boxes that only a worker can open, None where they are kept no more}."""
+REMEMBERED_DRAFTS = 100
+"""So many drafts are known to have been typed in a login session."""
 KEPT_DRAFTS = 5
+"""So many drafts of a login session keep their passwords: the last ones that were tested."""
+TOO_OLD = (
+    f"Nothing was saved: only the passwords of the last {KEPT_DRAFTS} drafts that you tested are kept, and"
+    " this is an older one. Type its password once more and test the connection again."
+)
 ELSEWHERE = (
     "Nothing was saved: the password of this draft was typed in another login session, and only"
     " there it is kept. Type it once more."
@@ -235,24 +242,26 @@ def initial_of_draft(request: PageRequest) -> dict[str, Any]:
 
 def keep_sealed(request: PageRequest, check: TargetCheck) -> None:
     """Keep a draft's sealed passwords for the last step, so that none is asked for twice."""
-    kept = list(request.session.get(SEALED, {}).items())[-KEPT_DRAFTS:]
-    request.session[SEALED] = {**dict(kept), str(check.id): dict(check.sealed)}
+    drafts = {**request.session.get(SEALED, {}), str(check.id): dict(check.sealed)}
+    for old in list(drafts)[:-KEPT_DRAFTS]:
+        drafts[old] = None  # so that it is known for one of this session
+    request.session[SEALED] = dict(list(drafts.items())[-REMEMBERED_DRAFTS:])
 
 
 def save(request: PageRequest, row: TargetCheck) -> HttpResponse:
     """Register a checked draft; a second press finds it saved."""
     if row.target is None and row.done_at is not None:
-        sealed = request.session.get(SEALED, {}).get(str(row.id), {})
+        drafts = request.session.get(SEALED, {})
+        sealed = drafts.get(str(row.id)) or {}
         try:
             save_draft(request.user.get_username(), source_of(request), row, sealed)
         except PasswordsElsewhere:
-            messages.error(request, ELSEWHERE)
+            messages.error(request, TOO_OLD if str(row.id) in drafts else ELSEWHERE)
             return redirect(f"{reverse('target-new')}?draft={row.id}")
         except ValidationError as error:
             for sentence in error.messages:
                 messages.error(request, sentence)
         else:
-            drafts = request.session.get(SEALED, {})
             request.session[SEALED] = {key: drafts[key] for key in drafts if key != str(row.id)}
     return redirect("target-check", row.id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,7 +89,7 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
         with_dead=counts["with_dead"],
         need=need,
         off=[row for row in optioned if row["autovacuum_enabled"] is False],
-        all_off=not autovacuum.server_enabled(target.settings),
+        all_off=not (target.in_recovery or autovacuum.server_enabled(target.settings)),
         oldest=next(iter(oldest), None),
         findings=findings,
     )
@@ -98,10 +98,15 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, orders: Orders
 ) -> Listing:
-    """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first."""
+    """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first.
+
+    On a standby all, whether they need vacuum or not: that is not known there.
+    """
     wanted = chosen(request, "filter", FILTERS, "need")
     sort = sort_of(request, SORTED, "-dead_pct")
     few = {"need": facts.need, "due": facts.due, "off": facts.off}
+    if target.in_recovery:  # it has no counts to leave a table out by
+        few = {"off": facts.off}
     if wanted in few and not (wanted == "off" and facts.all_off):
         return of_rows(request, few[wanted])
     known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
@@ -147,12 +152,7 @@ def page(
     marks = series.marks(target.pk, window)
     may = access.permissions_of(request.user, target)
     state = vacuuming.state_of(target, at)
-    counts = {
-        "need": len(facts.need),
-        "due": len(facts.due),
-        "off": facts.off_count,
-        "all": facts.count,
-    }
+    counts = counts_of(target, facts)
     context: dict[str, Any] = {
         "findings": findings_here(facts.findings),
         "verdict": review.verdict(target, facts.findings, page="vacuum", at=at),
@@ -189,6 +189,18 @@ def page(
         reads=("tables",),
         findings=facts.findings,
     )
+
+
+def counts_of(target: Target, facts: Facts) -> dict[str, int | None]:
+    """Return how many tables each filter shows; None where that is not known."""
+    if target.in_recovery:
+        return {"need": None, "due": None, "off": len(facts.off) or None, "all": facts.count}
+    return {
+        "need": len(facts.need),
+        "due": len(facts.due),
+        "off": facts.off_count,
+        "all": facts.count,
+    }
 
 
 def findings_here(findings: Sequence[Finding]) -> list[Finding]:
@@ -269,7 +281,7 @@ def tiles(
             "value": len(due) if facts.count else None,
             "unit": f"of {facts.count:,}",
             "level": "warning" if due else "good" if facts.count else "",
-            "note": "past the threshold",
+            "note": due_note(due),
         },
         {
             "title": "Autovacuum off",
@@ -297,17 +309,28 @@ def tiles(
             "note": f"{by_itself:,} auto, {by_hand:,} by hand",
         },
     ]
-    return unknown_here(found) if target.in_recovery else found
+    if target.in_recovery:  # ages are replicated, and nothing else is known
+        others = [tile["title"] for tile in found if tile["title"] != "Oldest XID age"]
+        return without(found, others, "not known on a standby")
+    if not unknowns.counts_rows(target.settings):
+        return without(found, ("Dead rows", "Tables due", "Vacuums"), unknowns.NOT_COUNTED)
+    return found
 
 
-def unknown_here(tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tiles as a standby has them: ages are replicated, and nothing else is known."""
+def without(
+    tiles: list[dict[str, Any]], titles: Collection[str], note: str
+) -> list[dict[str, Any]]:
+    """Return the tiles with a note in place of the figures of some, which are not known."""
     return [
-        tile
-        if tile["title"] == "Oldest XID age"
-        else {"title": tile["title"], "value": None, "note": "not known on a standby"}
+        {"title": tile["title"], "value": None, "note": note} if tile["title"] in titles else tile
         for tile in tiles
     ]
+
+
+def due_note(due: Sequence[Row]) -> str:
+    """Return what tables that are due have passed, and for how many nothing comes."""
+    off = sum(row["autovacuum_enabled"] is False for row in due)
+    return f"past the threshold, {off:,} with autovacuum off" if off else "past the threshold"
 
 
 def off_note(facts: Facts) -> str:

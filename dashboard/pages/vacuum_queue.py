@@ -89,15 +89,15 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
     )
 
 
-def tiles(workers: Workers, queue: list[dict[str, Any]], left: int) -> list[dict[str, Any]]:
+def tiles(workers: Workers, queue: list[dict[str, Any]], left: int | None) -> list[dict[str, Any]]:
     """Return the headline figures; `left` tables are past a threshold and autovacuum is off."""
     forced = sum(line["for_wraparound"] for line in queue)
     lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]
     known = [length for length in lengths if length is not None]
-    full = workers.most is not None and workers.busy >= workers.most
+    full = workers.free == 0
     return [
         {
-            "title": "Tables due",
+            "title": "In the queue",
             "value": len(queue),
             "level": "warning" if left else "" if queue else "good",
             "note": due_note(forced, left),
@@ -128,7 +128,7 @@ def tiles(workers: Workers, queue: list[dict[str, Any]], left: int) -> list[dict
     ]
 
 
-def due_note(forced: int, left: int) -> str:
+def due_note(forced: int, left: int | None) -> str:
     """Return how many tables are due for wraparound, or how many nothing comes for."""
     if left:
         return f"{left:,} more with autovacuum off"

@@ -53,7 +53,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
     if exported:
         return exported
     every = run_rows.runs_in(target, window)
-    count = runs.count()
+    count, none = runs.count(), None if target.in_recovery else 0  # a standby sees no run
     page = page_of(request, count)
     shown = run_rows.rows_of(target, runs[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     q = request.GET.get("q", "").strip()
@@ -61,7 +61,9 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
         "listing": Listing(matching=[], rows=shown, page=page, sort=sort, q=q, total=count),
         "sort": sort,
         "filter": request.GET.get("filter") or "all",
-        "filters": [(key, text, every.filter(TESTS[key]).count()) for key, text in FILTERS.items()],
+        "filters": [
+            (key, text, every.filter(TESTS[key]).count() or none) for key, text in FILTERS.items()
+        ],
         "databases": sorted({one.datname for one in target.databases_by_id.values()}),
         "runs": shown,
         "was_read": count > 0 or states.was_read(target, "tables", window),

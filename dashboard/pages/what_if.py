@@ -107,7 +107,8 @@ def page(
             "proof": done.proof,
             "verdict": replay.verdict_of(done.proof),
             "choices": simulator.CHOICES,
-            "nothing_better": nothing_better(target),
+            "nothing_better": nothing_better(target, done),
+            "is_trusted": replay.is_trusted(done.proof),
             "now": row_of(done.as_is, done.options, {}),
             "by_hand": by_hand(target, window, context["row"]),
             "why_not": why_not(request, target, window),
@@ -121,12 +122,15 @@ def page(
         target=target,
         window=window,
         reads=("tables",),
+        database_id=context["row"]["database_id"],
         status=status,
     )
 
 
-def nothing_better(target: Target) -> str:
+def nothing_better(target: Target, done: Replay) -> str:
     """Return why no choice is proposed."""
+    if not replay.is_trusted(done.proof):
+        return replay.NOT_TRUSTED
     if not autovacuum.server_enabled(target.settings):
         return "Autovacuum is off on this server, so no choice does anything: turn it on first."
     return replay.NOTHING_BETTER

@@ -223,6 +223,13 @@ def age(
     )
 
 
+@register.simple_tag(takes_context=True)
+def vacuumed(context: Context, moment: datetime | None) -> SafeString:
+    """Write when a vacuum or analyze ended last; of a standby, where that is not known, a dash."""
+    target = context.get("target")
+    return age(context, moment, NONE if target is not None and target.in_recovery else "never")
+
+
 @register.simple_tag
 def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
     """Write a moment as 24 Nov 10:42:16; the browser puts it into the reader's zone."""
@@ -573,7 +580,7 @@ def verdict_button(context: Context, verdict: Any) -> SafeString | str:
 
 
 @register.inclusion_tag("_action_button.html", takes_context=True)
-def action_button(
+def action_button(  # noqa: PLR0913 - one keyword a part of the button
     context: Context,
     action: str,
     text: str,
@@ -581,12 +588,14 @@ def action_button(
     icon: str = "actions",
     object: str = "",  # noqa: A002 - the template's word
     css: str = "btn-s",
+    unless: str = "",
     **arguments: Any,
 ) -> dict[str, Any]:
     """Return a form that opens an action's preview, or a disabled button that says why not.
 
     The page's context has `may` (names of actions the person may take on the
-    target) and `target`; `arguments` are the action's.
+    target) and `target`; `arguments` are the action's; `unless` is why its very object
+    forbids it, '' where it does not.
     """
     target = context["target"]
     may = context.get("may") or frozenset()
@@ -598,7 +607,7 @@ def action_button(
         "css": css,
         "arguments": {key: value for key, value in arguments.items() if value not in (None, "")},
         "target": target,
-        "why_not": frame.why_not(target, action, may, is_live=context["window"].is_live),
+        "why_not": frame.why_not(target, action, may, is_live=context["window"].is_live) or unless,
         "csrf_token": context.get("csrf_token"),
         "back": context["request"].get_full_path(),
     }

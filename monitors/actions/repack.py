@@ -14,7 +14,7 @@ from psycopg import sql
 
 from monitors import table_action
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
-from monitors.pg import relations, repack
+from monitors.pg import relations, repack, rights
 from monitors.pg.relations import Relation
 
 MAJOR = 19
@@ -62,7 +62,10 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             message = f"{reason} Nothing was sent; without concurrently it locks everybody out."
             raise Refused(message)
     if not repack.may_maintain(connection, relation.relid):
-        message = f"The login has no right to repack {relation.name}: GRANT pg_maintain gives it."
+        login = rights.read_rights(connection)
+        owners = rights.table_owners(connection, relation.relid)
+        needs = rights.owners_need(owners, "maintain", login, connection.info.server_version)
+        message = f"The login has no right to repack {relation.name}. {rights.to_run(needs)}"
         raise Refused(message)
     seen = table_action.seen(connection, relation, SWAP_LOCK)
     size = relations.measure(connection, relation.relid)["size_bytes"]

@@ -24,7 +24,7 @@ from monitors.action import (
     Parameter,
     Refused,
 )
-from monitors.pg import options, relations
+from monitors.pg import options, relations, rights
 
 LOCK = "ShareUpdateExclusiveLock"
 WAIT_SECONDS = 2
@@ -193,7 +193,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         message = f"{relation.name} has no TOAST table: it has no toast. options."
         raise Refused(message)
     if not table.owns:
-        raise Refused(reason_not_owned(relation.name, table))
+        raise Refused(reason_not_owned(connection, relation, table))
     before = table.texts
     if all(is_so(before, name, text) for name, text in wanted.items()):
         message = (
@@ -209,17 +209,22 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     return replace(seen, facts=facts, warnings=[*warnings(wanted), *seen.warnings])
 
 
-def reason_not_owned(name: str, table: options.TableOptions) -> str:
+def reason_not_owned(
+    connection: psycopg.Connection, relation: relations.Relation, table: options.TableOptions
+) -> str:
     """Return the statement that makes the operator login able to alter a table."""
+    name = relation.name
     if table.owner_superuser:
         return (
             f"{name} belongs to the superuser {table.owner}: give it to another role first"
             f" (ALTER TABLE {name} OWNER TO …) and {table.login} membership in that one."
         )
-    return (
-        f"Only its owner may alter {name}; pg_maintain does not allow it."
-        f" Run: GRANT {relations.quoted(table.owner)} TO {relations.quoted(table.login)}."
+    owners, login = (
+        rights.table_owners(connection, relation.relid),
+        rights.read_rights(connection),
     )
+    needs = rights.owners_need(owners, "own", login, connection.info.server_version)
+    return f"Only its owner may alter {name}; pg_maintain does not allow it. {rights.to_run(needs)}"
 
 
 def is_so(before: dict[str, str], name: str, text: str) -> bool:

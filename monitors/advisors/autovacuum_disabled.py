@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt, wraparound
+from monitors import autovacuum, hurt, setting, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -56,8 +56,8 @@ def server_finding(samples: Samples, thresholds: Thresholds) -> Finding:
         severity=Severity.CRITICAL,
         title=f"Autovacuum is off on the whole server: {off} is off.",
         why=(
-            "No table is vacuumed or analyzed, except to prevent wraparound, and then all at once; "
-            f"turn {off} on again in postgresql.conf and reload."
+            "No table is vacuumed or analyzed, except to prevent wraparound, and then all at once. "
+            f"{setting.remedy_words(off, 'on', samples.settings)}"
         ),
         object_name=off,
         hurt=server_hurt(samples, thresholds),

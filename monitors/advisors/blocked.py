@@ -6,9 +6,13 @@ Source: https://www.postgresql.org/docs/current/functions-info.html (pg_blocking
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
+from operator import itemgetter
 
 from monitors.advisor import (
+    DISABLED,
     IDLE_IN_TRANSACTION,
+    RUNNING,
     Advisor,
     Evidence,
     Finding,
@@ -72,9 +76,8 @@ def finding_of(
     root: int, row: Row | None, victims: list[Row], samples: Samples, thresholds: Thresholds
 ) -> Finding:
     """Name the root, count who waits, and offer to end what the root does."""
-    longest = max(
-        (seconds_since(victim["query_start"], samples.now) for victim in victims), default=0
-    )
+    first = first_waiter(victims)
+    longest = seconds_since(began_at(first), samples.now) if first else 0
     severity = severity_of(longest, thresholds, "seconds") or Severity.NOTICE
     if len(victims) >= thresholds["critical_backends"]:
         severity = Severity.CRITICAL
@@ -83,20 +86,41 @@ def finding_of(
         advisor="blocked",
         severity=severity,
         title=f"{root_name(root, row, samples)} blocks {counted(len(victims), 'backend')}.",
-        why=f"The longest statement that waits began {duration(longest)} ago. {way_out(root, row)}",
+        why=f"{wait_words(first, longest)} {way_out(root, row)}",
         object_name=str(root),
         hurt=Hurt(
             "the first statement that waits began then",
-            at=min((one["query_start"] for one in victims if one["query_start"]), default=None),
+            at=began_at(first) if first else None,
             already=True,
         ),
         pid=root,
         backend_start=row["backend_start"] if row else None,
-        evidence=evidence_of(row, victims, longest),
+        evidence=evidence_of(row, victims, first, longest),
         action=action,
         arguments=arguments,
         score=len(victims) + longest / thresholds["critical_seconds"],
     )
+
+
+def began_at(victim: Row) -> datetime | None:
+    """Return when a victim's statement began, or its wait where track_activities hides the statement."""
+    began: datetime | None = victim["query_start"] or victim["waitstart"]
+    return began
+
+
+def first_waiter(victims: list[Row]) -> Row | None:
+    """Return the victim that began first, None where of no one it is known."""
+    known = [(began, one) for one in victims if (began := began_at(one)) is not None]
+    return min(known, key=itemgetter(0))[1] if known else None
+
+
+def wait_words(first: Row | None, longest: float) -> str:
+    """Return a sentence on how long the others wait, by the one that began first."""
+    if first is None:
+        return "How long they have waited is not known."
+    if first["query_start"] is None:
+        return f"The longest wait that is known began {duration(longest)} ago."
+    return f"The longest statement that waits began {duration(longest)} ago."
 
 
 def root_name(root: int, row: Row | None, samples: Samples) -> str:
@@ -119,32 +143,45 @@ def way_out(root: int, row: Row | None) -> str:
         return "The root had ended when the backends were read: they should go on by themselves."
     if row["backend_type"] == "autovacuum worker":
         return "Autovacuum gives way by itself, except to prevent wraparound."
-    if row["state"] in IDLE_IN_TRANSACTION:
+    return way_out_by(root, row["state"])
+
+
+def way_out_by(root: int, state: str | None) -> str:
+    """Return a sentence on what frees those that wait for a backend in a state."""
+    if state in IDLE_IN_TRANSACTION:
         return (
             "The root runs none itself, so only terminating it frees the others; "
             "its transaction rolls back."
         )
-    if row["state"] == "active":
+    if state in RUNNING:
         return "Cancelling the root's statement frees them, unless its transaction goes on."
+    if state == "idle":
+        return (
+            "The root holds an advisory lock while it is idle, until its session ends "
+            f"or somebody calls pg_terminate_backend({root})."
+        )
+    why = ", since its track_activities is off" if state == DISABLED else ""
     return (
-        "The root holds an advisory lock while it is idle, until its session ends "
-        f"or somebody calls pg_terminate_backend({root})."
+        f"What the root does is not known{why}; only terminating it surely frees the others, "
+        f"and rolls back what it has open: SELECT pg_terminate_backend({root});"
     )
 
 
-def evidence_of(row: Row | None, victims: list[Row], longest: float) -> tuple[Evidence, ...]:
+def evidence_of(
+    row: Row | None, victims: list[Row], first: Row | None, longest: float
+) -> tuple[Evidence, ...]:
     """Return the numbers and names behind the finding."""
-    known: list[Evidence] = [
-        ("Blocked", len(victims), "count"),
-        ("Longest statement that waits", longest, "seconds"),
-    ]
+    known: list[Evidence] = [("Blocked", len(victims), "count")]
+    if first is not None:
+        what = "Longest statement that waits" if first["query_start"] else "Longest wait"
+        known.append((what, longest, "seconds"))
     if row is None:
         return tuple(known)
     if row["xact_start"] is not None:
         known.append(("Its transaction since", row["xact_start"], "at"))
     names = (("State", "state"), ("Database", "datname"), ("User", "usename"))
     known += [(label, row[column], "") for label, column in names if row[column]]
-    return (*known, ("Its statement", row["query"] or "", ""))
+    return (*known, ("Its statement", row["query"], "")) if row["query"] else tuple(known)
 
 
 ADVISOR = Advisor(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
+from monitors import autovacuum, setting
 from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds
 
 
@@ -20,8 +20,8 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
         severity=Severity.CRITICAL,
         title="fsync is off: a crash of the machine can destroy every database.",
         why=(
-            "Nothing is flushed to disk, so what survives a power failure is a matter of luck; "
-            "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"
+            "Nothing is flushed to disk, so what survives a power failure is a matter of luck. "
+            f"{setting.remedy_words('fsync', 'on', samples.settings)}"
         ),
         object_name="fsync",
         hurt=Hurt("the next crash of the machine; no date: nobody knows when"),

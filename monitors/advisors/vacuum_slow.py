@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from monitors import autovacuum, hurt, wraparound
+from monitors import autovacuum, hurt, setting, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -111,6 +111,8 @@ def finding_of(
     name = table_name(table) if table else f"relation {row['relid']}"
     ids = {datname: database_id for database_id, datname in samples.database_names.items()}
     late = left > thresholds["warning_seconds"]
+    knobs = ("autovacuum_vacuum_cost_limit", "autovacuum_vacuum_cost_delay")
+    needs = [setting.change_needs(knob, samples.settings, "reload") for knob in knobs]
     return Finding(
         advisor="vacuum_slow",
         severity=Severity.WARNING if late else Severity.NOTICE,
@@ -118,7 +120,8 @@ def finding_of(
         f"{duration(left)} to go for its first scan.",
         why=(
             "It sleeps most of the time while dead rows gather; raise autovacuum_vacuum_cost_limit "
-            "or lower autovacuum_vacuum_cost_delay, then reload: from 16 on it counts at once."
+            f"({needs[0]}) or lower autovacuum_vacuum_cost_delay ({needs[1]}): "
+            "from 16 on a reload counts at once."
         ),
         object_name=name,
         database_id=ids.get(row["datname"]),

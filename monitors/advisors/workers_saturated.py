@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt
+from monitors import autovacuum, hurt, setting
 from monitors.advisor import (
     Advisor,
     Finding,
@@ -66,7 +66,9 @@ def finding_of(
     """Say how many tables wait, and what makes the work go faster."""
     waiting = len(tables)
     major = (samples.server_version or 0) // 10000
-    how = "reload" if not major or major >= NUMBER_SETTINGS_CHANGE else "restart"
+    usual = "reload" if not major or major >= NUMBER_SETTINGS_CHANGE else "restart"
+    how = setting.change_needs("autovacuum_max_workers", samples.settings, usual)
+    limit_how = setting.change_needs("autovacuum_vacuum_cost_limit", samples.settings, "reload")
     critical = waiting >= thresholds["critical_tables"]
     return Finding(
         advisor="workers_saturated",
@@ -74,8 +76,8 @@ def finding_of(
         title=f"All {most} autovacuum workers are busy and {counted(waiting, 'table')} "
         f"wait{'s' if waiting == 1 else ''} for one.",
         why=(
-            "The workers share one cost limit: raise autovacuum_vacuum_cost_limit first (reload), "
-            f"so that each is done sooner, then autovacuum_max_workers ({how})."
+            "The workers share one cost limit: raise autovacuum_vacuum_cost_limit first "
+            f"({limit_how}), so that each is done sooner, then autovacuum_max_workers ({how})."
         ),
         object_name="autovacuum_max_workers",
         hurt=hurt.first(

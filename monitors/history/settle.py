@@ -84,10 +84,10 @@ def settle(
 
 
 def settle_changed(comparison: Any, shape: Shape, at: datetime) -> list[Rewritten]:
-    """Settle the objects that changed; a rebuilt index follows the one whose name it has."""
-    # REINDEX CONCURRENTLY gives an index another oid.
+    """Settle the objects that changed; a rebuilt index follows the one of its table and name."""
+    # REINDEX CONCURRENTLY gives an index another oid; a table made again has another one itself.
     replaced = {
-        (row["schemaname"], row["indexrelname"]): row
+        (row["tablerelid"], row["indexrelname"]): row
         for row in map(shape.named, comparison.gone_rows)
         if row["indexrelname"]
     }
@@ -96,7 +96,7 @@ def settle_changed(comparison: Any, shape: Shape, at: datetime) -> list[Rewritte
         now = shape.named(whole)
         former = shape.named(before) if before is not None else None
         if change == Change.APPEARED and now["indexrelname"]:
-            former = replaced.get((now["schemaname"], now["indexrelname"]))
+            former = replaced.get((now["tablerelid"], now["indexrelname"]))
         known = {name: now[name] for name in shape.refined}
         refined = shape.row_of(bloat.settled(former, now, known, at))
         row = whole[: len(shape.names)]
@@ -206,6 +206,10 @@ def words_of(one: Rewritten) -> str:
 
 
 def is_marked(one: Rewritten) -> bool:
-    """Tell whether a rewrite stands on the charts: it is no small one, and emptied nothing."""
-    sizes = one.before["relpages_bytes"] or 0, one.now["relpages_bytes"] or 0
-    return max(sizes) >= MARKED_BYTES and one.now["reltuples"] > 0
+    """Tell whether a rewrite stands on the charts: it is no small one, and emptied nothing.
+
+    ALTER TABLE leaves no number of rows: what is empty is told by its pages.
+    """
+    before, now = one.before["relpages_bytes"] or 0, one.now["relpages_bytes"] or 0
+    empty = bloat.BLOCK_BYTES if one.now["indexrelname"] else 0  # the first page of a btree
+    return max(before, now) >= MARKED_BYTES and now > empty

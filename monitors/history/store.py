@@ -387,7 +387,8 @@ def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Ver
     keys = len(sample.key)
     counters = slice(keys, keys + len(sample.counters))
     nothing = (None,) * len(sample.refined)
-    different = None if verdict.anew else changed_in_place(known, rows, keys)
+    doubted = verdict.anew or verdict.reset  # the same numbers may have fallen and grown again
+    different = None if doubted else changed_in_place(known, rows, keys)
     seen: dict[Key, Row] = {}
     if different is None:
         for row in rows:
@@ -401,10 +402,10 @@ def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Ver
             found.changed.append((change_of_new(sample, row, verdict), None, row + nothing))
             continue
         former, refined = before
-        if former == row and not (verdict.anew and any(row[counters])):
+        if former == row and not (doubted and any(row[counters])):
             continue
         change = change_of_known(sample, former, row, verdict)
-        if former == row and change != Change.RESTARTED:
+        if former == row and change == Change.CHANGED:
             continue
         known[key] = (row, refined)
         found.changed.append((change, former + refined, row + refined))
@@ -473,7 +474,7 @@ def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
         return Change.RESTARTED
     # A reset of something else: whether this object's counters fell and grew
     # again can't be told, so they give no difference this once.
-    return Change.UNKNOWN if verdict.reset and before != now else Change.CHANGED
+    return Change.UNKNOWN if verdict.reset and any(now) else Change.CHANGED
 
 
 def differences(change: Change, before: Row | None, now: Row) -> Row:

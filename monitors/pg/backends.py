@@ -35,6 +35,7 @@ SELECT a.pid,
        coalesce(a.wait_event, '') AS wait_event,
        pg_catalog.textsend(coalesce(a.query, '')) AS query,
        coalesce(r.rolsuper, false) AS superuser,
+       coalesce(pg_catalog.pg_has_role(current_user, a.usesysid, 'USAGE'), false) AS is_mine,
        pg_catalog.clock_timestamp() AS read_at
   FROM pg_catalog.pg_stat_activity AS a
   LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid
@@ -117,6 +118,7 @@ class Backend:
     wait_event: str
     query: str
     superuser: bool
+    is_mine: bool  # of the login that asks, or of a role whose rights it has
     read_at: datetime
 
     @property
@@ -165,8 +167,6 @@ def reason_not_to_signal(backend: Backend, me: Myself) -> str:  # noqa: PLR0911 
         return f"This is no client but a {backend.backend_type or 'hidden process'}."
     if backend.superuser and not me.superuser:
         return "A superuser's backend can be signalled by a superuser alone."
-    if not me.may_signal and not me.superuser and backend.usename != me.rolname:
-        return f"The login may not signal others: GRANT pg_signal_backend TO {me.rolname}."
     return ""
 
 

@@ -24,6 +24,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from monitors.pg.errors import NO_ANSWER, Unreachable, refusal
+from monitors.pg.relations import quoted
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def dial(parameters: Mapping[str, str | int | None], seconds: float) -> psycopg.
     pgconn = pq.PGconn.connect_start(make_conninfo("", **known).encode())
     try:
         set_verbosity(pgconn, VERBOSE)
-        finish(pgconn, seconds, encrypted=known["sslmode"] not in {"disable", "allow"})
+        finish(pgconn, seconds, known)
         set_verbosity(pgconn, DEFAULT)
     except Unreachable:
         pgconn.finish()
@@ -50,15 +51,20 @@ def dial(parameters: Mapping[str, str | int | None], seconds: float) -> psycopg.
     return connection
 
 
-def finish(pgconn: pq.abc.PGconn, seconds: float, *, encrypted: bool) -> None:
-    """Drive a connection that was started to its end; raises Unreachable."""
+def finish(pgconn: pq.abc.PGconn, seconds: float, known: Mapping[str, str | int]) -> None:
+    """Drive a connection that was started with these parameters to its end; raises Unreachable."""
     ends = time.monotonic() + seconds
     status = int(pq.PollingStatus.WRITING)
     while status not in OVER and pgconn.status != pq.ConnStatus.BAD:
         wait(pgconn.socket, status, ends - time.monotonic())
         status = pgconn.connect_poll()
     if status != pq.PollingStatus.OK:
-        raise refusal(pgconn.get_error_message(), encrypted=encrypted)
+        raise refusal(
+            pgconn.get_error_message(),
+            encrypted=known["sslmode"] not in {"disable", "allow"},
+            database=quoted(str(known["dbname"])),
+            login=quoted(str(known["user"])),
+        )
 
 
 def wait(fileno: int, status: int, seconds: float) -> None:

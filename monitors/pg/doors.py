@@ -5,16 +5,19 @@ Source: https://www.postgresql.org/docs/current/catalog-pg-database.html
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import LiteralString
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 
 from monitors.pg.relations import quoted
 
 # A new session takes a RowExclusiveLock on its database: it waits for whoever holds, or waits
 # for, a lock that conflicts with that, and no time limit of ours is in force before it has it.
-DOORS_SQL = """
+DOORS_SQL: LiteralString = """
 SELECT d.oid::bigint AS datid,
        d.datname::text AS datname,
        d.datistemplate AS template,
@@ -23,15 +26,20 @@ SELECT d.oid::bigint AS datid,
        pg_catalog.has_database_privilege(d.oid, 'CONNECT') AS may_connect,
        current_setting('is_superuser')::boolean AS superuser,
        current_user::text AS rolname,
-       EXISTS (SELECT 1
+       {locked} AS locked
+  FROM pg_catalog.pg_database AS d
+"""
+LOCKED: Mapping[bool, LiteralString] = {
+    True: """EXISTS (SELECT 1
                  FROM pg_catalog.pg_locks AS l
                 WHERE l.locktype = 'object'
                   AND l.classid = 'pg_catalog.pg_database'::regclass
                   AND l.objid = d.oid
                   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-                                 'AccessExclusiveLock')) AS locked
-  FROM pg_catalog.pg_database AS d
-"""
+                                 'AccessExclusiveLock'))""",
+    False: "false",
+}
+"""By whether locks are looked at, which a login may lack the right to."""
 
 INVALID = -2
 """What an interrupted DROP DATABASE leaves as the connection limit."""
@@ -82,7 +90,11 @@ class Door:
         return next((reason for holds, reason in reasons if holds), "")
 
 
-def read_doors(connection: psycopg.Connection) -> dict[int, Door]:
-    """Return every database of the server by its oid; raises psycopg.Error."""
+def read_doors(connection: psycopg.Connection, *, locks: bool = True) -> dict[int, Door]:
+    """Return every database of the server by its oid; raises psycopg.Error.
+
+    Without `locks` one that is being dropped or copied looks open.
+    """
+    text = sql.SQL(DOORS_SQL).format(locked=sql.SQL(LOCKED[locks]))
     with connection.cursor(row_factory=class_row(Door)) as cursor:
-        return {door.datid: door for door in cursor.execute(DOORS_SQL)}
+        return {door.datid: door for door in cursor.execute(text)}

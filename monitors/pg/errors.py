@@ -7,6 +7,8 @@ import re
 import psycopg
 from psycopg import errors
 
+from monitors import sentences
+
 MAX_REASON = 300
 
 
@@ -38,27 +40,30 @@ HBA_PLAIN = (
 )
 REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
     ("42501", "CheckMyDatabase", DatabaseClosed,
-     "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it."),
+     "The login may not connect to this database: GRANT CONNECT ON DATABASE {database} TO {login};"),
     ("3D000", "", DatabaseClosed, "The database does not exist on the server."),
     ("55000", "InitPostgres", DatabaseClosed,
-     "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."),
+     "The database is invalid: its DROP was interrupted. Once more: DROP DATABASE {database};"),
     ("55000", "", DatabaseClosed,
-     "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"),
+     "The database takes no connections: ALTER DATABASE {database} ALLOW_CONNECTIONS true;"),
     ("53300", "CheckMyDatabase", Full,
-     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"),
+     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE {database} CONNECTION LIMIT -1;"),
     ("53300", "InitializeSessionUserId", Full,
-     "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"),
+     "The login's own CONNECTION LIMIT is used up: ALTER ROLE {login} CONNECTION LIMIT 5;"),
     ("53300", "", Unreachable, "Too many connections: the server has no slot left for this login."),
     ("28000", "ClientAuthentication", DatabaseClosed, HBA),
     ("28000", "InitializeSessionUserId", Unreachable,
-     "The role may not log in, or does not exist: ALTER ROLE … LOGIN, or CREATE ROLE … LOGIN."),
+     "The role may not log in, or does not exist: ALTER ROLE {login} LOGIN; or CREATE ROLE {login} LOGIN;"),
     ("28P01", "", Unreachable, "Password authentication failed: check user and password."),
     ("57P03", "", Unreachable,
      "The server does not accept connections yet: it is starting up, shutting down or recovering."),
     ("57P01", "", Unreachable, "The server closed the connection."),
     ("57P02", "", Unreachable, "The server closed the connection."),
 )  # fmt: skip
-"""SQLSTATE, the function of the server's source ('' for any) -> what to raise: words decide nothing."""
+"""SQLSTATE, the function of the server's source ('' for any) -> what to raise: words decide nothing.
+
+{database} and {login} are those of the attempt.
+"""
 
 POOLER_REFUSES = (
     "PgBouncer answers there and refuses Howdah's settings (options). Connect to the server itself,"
@@ -67,8 +72,16 @@ POOLER_REFUSES = (
 )
 
 
-def refusal(message: str, *, encrypted: bool) -> Unreachable:
-    """Return what to raise for a connection that failed, from libpq's most verbose message."""
+NO_TURN = "The pooler there had no connection free within its query_wait_timeout."
+WAITED = "query_wait_timeout"
+"""What PgBouncer says, and nothing else, to whom it kept waiting."""
+
+
+def refusal(message: str, *, encrypted: bool, database: str, login: str) -> Unreachable:
+    """Return what to raise for a connection that failed, from libpq's most verbose message.
+
+    `database` and `login` are names as statements have them.
+    """
     found = REFUSED.search(message)
     if found is None:
         return Unreachable(libpq_reason(primary_text(psycopg.Error(message))))
@@ -76,9 +89,12 @@ def refusal(message: str, *, encrypted: bool) -> Unreachable:
     # PgBouncer has one SQLSTATE for all it says, and one language.
     if sqlstate == "08P01" and "unsupported startup parameter" in found["text"]:
         return Unreachable(POOLER_REFUSES)
+    if sqlstate == "08P01" and found["text"].strip() == WAITED:
+        return Unreachable(NO_TURN)
     for state, function, kind, reason in REFUSALS:
         if sqlstate == state and function in {"", routine}:
-            return kind(HBA_PLAIN if reason == HBA and not encrypted else reason)
+            said = HBA_PLAIN if reason == HBA and not encrypted else reason
+            return kind(said.format(database=database, login=login))
     return Unreachable(sentence(found["text"]))
 
 
@@ -117,17 +133,24 @@ def libpq_reason(text: str) -> str:
     return sentence(text)
 
 
+FAMILIAR: tuple[tuple[type[Exception], str], ...] = (
+    (errors.QueryCanceled, "The read was cancelled: it took longer than its time limit."),
+    (errors.LockNotAvailable, "A lock was not free within the time limit."),
+    (errors.AdminShutdown, "The server closed the connection."),
+    (errors.CrashShutdown, "The server closed the connection."),
+)
+
+
 def reason_of(error: Exception) -> str:
     """Return why a target could not be read, at most 300 characters, ending in a full stop."""
     if isinstance(error, Unreachable):
         return str(error)[:MAX_REASON]
-    if isinstance(error, errors.QueryCanceled):
-        return "The read was cancelled: it took longer than its time limit."
-    if isinstance(error, errors.LockNotAvailable):
-        return "A lock was not free within the time limit."
-    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown):
-        return "The server closed the connection."
+    for kind, reason in FAMILIAR:
+        if isinstance(error, kind):
+            return reason
     text, detail = primary_text(error), detail_of(error)
+    if isinstance(error, errors.ProtocolViolation) and text == WAITED:
+        return NO_TURN
     if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
         return libpq_reason(text)
     return sentence(f"{sentence(text)} {sentence(detail)}" if detail else text)
@@ -166,8 +189,6 @@ def primary_text(error: Exception) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return text capped, with a capital first letter and a full stop."""
+    """Return text capped, as a sentence."""
     text = " ".join(text.split())[: MAX_REASON - 2]
-    if not text:
-        return "The server gave no reason."
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "!", "…")) else ".")
+    return sentences.sentence(text) or "The server gave no reason."

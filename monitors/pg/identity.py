@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
+from monitors import setting
 from monitors.pg import rights
 
 # What no right can be taken from; psycopg knows the version itself.
@@ -77,7 +78,7 @@ SETTINGS = (
 # What the command line sets awaits no restart, whatever a file says: it wins again.
 # What the login carries or Howdah sets is not the server's value, which is not known then.
 SETTINGS_SQL = """
-SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS awaits
+SELECT s.name, s.setting, s.pending_restart AND s.source <> 'command line' AS awaits, s.source
   FROM pg_catalog.pg_settings AS s
  WHERE s.name = ANY (%(names)s) AND s.source NOT IN ('client', 'session', 'user', 'database user')
     OR s.pending_restart
@@ -87,6 +88,7 @@ REFUSED = (psycopg.ProgrammingError, psycopg.NotSupportedError)
 """What a part raises that the login may not read, or that a server does not have."""
 AWAITING = "pending_restart"
 """The name under which the settings that await a restart stand beside those of SETTINGS."""
+WIN_OVER_FILES = (setting.UNMOVED, *setting.OVER_FILES)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Identity:
     shared_reset: datetime | None  # of archiver and WAL; None: not of both at one moment
     reads_all_stats: bool | None  # else other roles' sessions and statements are hidden from it
     connection_limit: int | None  # of the login and its database, the lower one; None: no limit
-    settings: dict[str, str] | None  # of SETTINGS, in their own units; AWAITING -> names
+    settings: (
+        dict[str, str] | None
+    )  # of SETTINGS, in their own units; AWAITING -> names; SOURCES -> sources
     unknown: dict[str, str]  # what the login may not read -> why, and the GRANT that helps
 
     @property
@@ -210,11 +214,13 @@ def select(connection: psycopg.Connection, parts: Sequence[sql.SQL]) -> tuple[An
 
 
 def read_settings(connection: psycopg.Connection, unknown: dict[str, str]) -> dict[str, str] | None:
-    """Return SETTINGS and what awaits a restart; None with its reason in `unknown`."""
+    """Return SETTINGS, what awaits a restart and which sources win over files; None with its reason in `unknown`."""
     try:
         rows = connection.execute(SETTINGS_SQL, {"names": list(SETTINGS)}).fetchall()
     except REFUSED as error:
         unknown["settings"] = rights.reason_with_remedy(connection, error)
         return None
-    settings = {name: text for name, text, _awaits in rows if name in SETTINGS}
-    return settings | {AWAITING: ",".join(name for name, _text, awaits in rows if awaits)}
+    settings = {name: text for name, text, _awaits, _source in rows if name in SETTINGS}
+    awaiting = ",".join(name for name, _text, awaits, _source in rows if awaits)
+    won = [f"{name}={source}" for name, _, _, source in rows if source in WIN_OVER_FILES]
+    return settings | {AWAITING: awaiting, setting.SOURCES: ",".join(won)}

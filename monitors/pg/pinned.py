@@ -8,6 +8,7 @@ connection on which it does not hold is refused.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
@@ -17,6 +18,8 @@ from monitors.pg.errors import Unreachable, reason_of
 
 ROUNDS = 3
 """How often two connections are compared before they count as two sessions."""
+CLEANED_SECONDS = 1.0
+"""How long a pooler may take to clean what a client left."""
 NAMED = 3
 """Settings that a sentence names."""
 
@@ -83,6 +86,11 @@ SELECT 'role', pg_catalog.current_setting('role')
  UNION ALL
 SELECT 'pid', pg_catalog.pg_backend_pid()::text
 """
+BEGINS_SQL = """
+SELECT s.name, s.setting, s.source
+  FROM pg_catalog.pg_show_all_settings() AS s
+ WHERE s.name IN ('default_transaction_read_only', 'track_counts')
+"""
 PID_SQL = "SELECT pg_catalog.pg_backend_pid()"
 
 IN_TRANSACTION_MODE = (
@@ -94,7 +102,15 @@ NO_SERVER = (
     "{what} did not keep Howdah's settings ({named}): its sessions would have no limits there."
     " Connect to the PostgreSQL server itself."
 )
-NO_SECOND = "A pooler answers there, and a second connection to compare with failed."
+NO_SECOND = (
+    "A pooler answers there, and a second connection to compare with failed: give this database and"
+    " login a pool_size of at least 2 in the pooler."
+)
+NO_RESET = (
+    "A pooler answers there that takes nothing back when a client leaves: the next one would get"
+    " Howdah's settings. Connect to the server itself, or set server_reset_query = DISCARD ALL in"
+    " the pooler."
+)
 UNCOUNTED = (
     "track_counts is off for this login alone, so a VACUUM of it would leave no trace in the"
     " statistics. Run as a superuser: ALTER ROLE … RESET track_counts;"
@@ -138,6 +154,11 @@ def read_back(connection: psycopg.Connection, names: Mapping[str, str]) -> dict[
     return dict(connection.execute(READ_BACK_SQL, values, prepare=False).fetchall())
 
 
+def begins_with(connection: psycopg.Connection) -> dict[str, tuple[str, str]]:
+    """Return {name: (setting, source)} of what role, database or server may say and is not pinned."""
+    return {name: (text, source) for name, text, source in connection.execute(BEGINS_SQL)}
+
+
 def differences(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     """Return what is wanted and not so; what not every version has may be missing."""
     return {
@@ -158,14 +179,21 @@ def refuse_shared(
     connection: psycopg.Connection,
     another: Callable[[], AbstractContextManager[psycopg.Connection]],
 ) -> None:
-    """Raise Unreachable unless a pooler leaves each client a process of the server of its own."""
+    """Raise Unreachable unless a pooler gives each client a process of its own, and cleans it after.
+
+    What one client sets must reach no other, neither beside it nor after it.
+    """
+    left = None
     try:
         with another() as other:
-            apart = are_apart(connection, other)
+            if are_apart(connection, other):
+                left = leave_mark(other)
     except (psycopg.Error, Unreachable) as error:
         raise Unreachable(f"{NO_SECOND} {reason_of(error)}") from None
-    if not apart:
+    if left is None:
         raise Unreachable(IN_TRANSACTION_MODE)
+    if not is_cleaned(connection, left):
+        raise Unreachable(NO_RESET)
 
 
 def are_apart(one: psycopg.Connection, other: psycopg.Connection) -> bool:
@@ -185,6 +213,49 @@ def are_apart(one: psycopg.Connection, other: psycopg.Connection) -> bool:
                 if pid_of(first) != pids[first] or pid_of(second) != pids[second]:
                     return False
     return True
+
+
+MARK = int.from_bytes(b"howdah")
+"""The advisory lock that shows whether a pooler discards what a client leaves."""
+LEAVE_MARK_SQL = "SELECT pg_catalog.pg_advisory_lock_shared(%s), pg_catalog.pg_backend_pid()"
+# The function behind pg_locks, as above. A lock of one bigint has objsubid 1.
+FIND_MARK_SQL = """
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_lock_status() AS l
+     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.pid = %(pid)s
+       AND (l.classid::bigint << 32) | l.objid::bigint = %(mark)s
+)
+"""
+
+
+def leave_mark(connection: psycopg.Connection) -> int:
+    """Let a session that is about to end hold the mark; returns the pid of its process.
+
+    A shared lock that nobody else asks for, and none the more where a process has it already: no
+    setting, so whom it stays with notices nothing. All can see it, whoever gets the process next.
+    """
+    row = connection.execute(LEAVE_MARK_SQL, [MARK], prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+    pid: int = row[1]
+    return pid
+
+
+def is_cleaned(connection: psycopg.Connection, pid: int) -> bool:
+    """Return whether the mark of a session that ended goes away, as `DISCARD ALL` takes it."""
+    ends = time.monotonic() + CLEANED_SECONDS
+    while holds_mark(connection, pid):
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def holds_mark(connection: psycopg.Connection, pid: int) -> bool:
+    """Return whether a process of the server holds the mark."""
+    row = connection.execute(FIND_MARK_SQL, {"pid": pid, "mark": MARK}, prepare=False).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT of EXISTS has one row
+    held: bool = row[0]
+    return held
 
 
 def pid_of(connection: psycopg.Connection) -> int:

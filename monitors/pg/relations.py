@@ -79,6 +79,8 @@ SELECT c.oid::bigint AS relid,
        c.relisshared AS relisshared,
        r.rolname::text AS owner,
        r.rolsuper AS superuser,
+       pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usable,
+       current_user::text AS login,
        pg_catalog.current_database()::text AS database,
        (SELECT d.oid::bigint FROM pg_catalog.pg_database AS d
          WHERE d.datname = pg_catalog.current_database()) AS datid,
@@ -172,6 +174,8 @@ class Relation:
     relisshared: bool
     owner: str
     superuser: bool  # whether its owner is one
+    usable: bool  # whether the login may use its schema, and so name it
+    login: str
     database: str
     datid: int
     name_bytes: str
@@ -195,10 +199,13 @@ def by_name(connection: psycopg.Connection, name: str) -> Relation | None:
     """Return a relation by the name that `regclass` reads, with its schema; None for none.
 
     The session's search_path is empty, so a name without a schema finds only
-    catalogs. Raises ValueError for a text that is no name.
+    catalogs. Raises ValueError for a text that is no name, InsufficientPrivilege where the
+    login may not use its schema.
     """
     try:
         row = connection.execute(NAMED_SQL, {"name": name}).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        raise
     except psycopg.errors.Error as error:
         raise ValueError(error.diag.message_primary or "no name") from None
     return by_oid(connection, row[0]) if row and row[0] else None

@@ -5,7 +5,7 @@ Source: https://www.postgresql.org/docs/current/predefined-roles.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -28,17 +28,22 @@ PREDEFINED = (
     "pg_use_reserved_connections",
 )
 
+# By name, so that a login that may not read pg_roles is told what it has all the same.
 ROLES_SQL = """
-SELECT r.rolname::text AS rolname,
-       pg_catalog.pg_has_role(current_user, r.oid, 'USAGE') AS has
-  FROM pg_catalog.pg_roles AS r
- WHERE r.rolname = ANY (%(names)s)
+SELECT n.name,
+       pg_catalog.pg_has_role(current_user, pg_catalog.to_regrole(n.name)::oid, 'USAGE') AS has,
+       pg_catalog.pg_has_role(current_user, pg_catalog.to_regrole(n.name)::oid, 'MEMBER') AS member
+  FROM unnest(%(names)s::text[]) AS n (name)
 """
 
 LOGIN_SQL = """
-SELECT r.rolname::text AS rolname,
-       r.rolsuper AS superuser,
-       r.rolconnlimit AS connection_limit
+SELECT current_user::text AS rolname,
+       current_setting('is_superuser')::boolean AS superuser
+"""
+
+ROLE_SQL = """
+SELECT r.rolinherit,
+       r.rolconnlimit
   FROM pg_catalog.pg_roles AS r
  WHERE r.rolname = current_user
 """
@@ -61,7 +66,8 @@ SELECT r.rolname::text AS owner,
        r.rolsuper AS superuser,
        bool_and(t.owns) AS own,
        bool_and(t.maintains) AS maintain,
-       bool_and(t.maintains OR t.owns_database) AS vacuum
+       bool_and(t.maintains OR t.owns_database) AS vacuum,
+       pg_catalog.pg_has_role(current_user, r.oid, 'MEMBER') AS member
   FROM (SELECT c.relowner,
                pg_catalog.pg_has_role(current_user, c.relowner, 'USAGE') AS owns,
                {maintains} AS maintains,
@@ -69,11 +75,9 @@ SELECT r.rolname::text AS owner,
           FROM pg_catalog.pg_class AS c
           JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
           JOIN pg_catalog.pg_database AS d ON d.datname = pg_catalog.current_database()
-         WHERE c.relkind IN ('r', 'm', 'p')
-           AND c.relpersistence <> 't'
-           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')) AS t
+         WHERE {which}) AS t
   JOIN pg_catalog.pg_roles AS r ON r.oid = t.relowner
- GROUP BY r.rolname, r.rolsuper
+ GROUP BY r.oid, r.rolname, r.rolsuper
  ORDER BY bool_and(t.owns), r.rolsuper DESC, r.rolname
  LIMIT 20
 """
@@ -83,6 +87,26 @@ MAINTAINS: Mapping[bool, LiteralString] = {
 }
 """By whether the server has a right of its own for it (17)."""
 MAINTAIN_SINCE = 170000
+INHERIT_SINCE = 160000
+"""From here on a membership says for itself whether its rights are inherited."""
+
+# A name is looked up in its schema before any right to the table counts; no role opens them all.
+CLOSED_SQL: LiteralString = """
+SELECT DISTINCT n.nspname::text
+  FROM pg_catalog.pg_class AS c
+  JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE {which}
+   AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+ ORDER BY 1
+ LIMIT 20
+"""
+WHICH: Mapping[bool, LiteralString] = {
+    True: "c.oid = %(relid)s::oid",
+    False: """c.relkind IN ('r', 'm', 'p')
+           AND c.relpersistence <> 't'
+           AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')""",
+}
+"""By whether one relation is named: that one, or all tables of people."""
 
 BLIND_SQL = """
 SELECT EXISTS (SELECT 1
@@ -108,24 +132,76 @@ class Rights:
 
     rolname: str
     superuser: bool
-    connection_limit: int  # -1: none
+    inherits: bool
+    """Whether it has the rights of the roles that it is a member of, where these don't say."""
+    connection_limit: int | None  # -1: none; None: not known
     roles: frozenset[str]  # of PREDEFINED, those it has
+    memberships: frozenset[str]  # of PREDEFINED, those it is a member of
     databases: list[dict[str, Any]]  # datname, may_connect, owns, owner
 
     def has(self, role: str) -> bool:
         """Return whether it has a predefined role's rights."""
         return self.superuser or role in self.roles
 
+    def gain(self, roles: Sequence[str], server_version: int) -> str:
+        """Return the statements that give it those of PREDEFINED that it lacks, '' for none."""
+        lacking = {role: role in self.memberships for role in roles if not self.has(role)}
+        return gaining(lacking, self, server_version)
+
+
+def gaining(lacking: Mapping[str, bool], login: Rights, server_version: int) -> str:
+    """Return the statements that give a login the rights of roles, '' for none.
+
+    `lacking`: a role's quoted name -> whether the login is a member of it all the same, of which
+    it inherits nothing.
+    """
+    if not lacking:
+        return ""
+    user = quoted(login.rolname)
+    if server_version >= INHERIT_SINCE:
+        plain = [role for role, member in lacking.items() if login.inherits and not member]
+        told = [role for role in lacking if role not in plain]
+        grants = [(plain, ""), (told, " WITH INHERIT TRUE")]
+        return " ".join(
+            f"GRANT {', '.join(roles)} TO {user}{how};" for roles, how in grants if roles
+        )
+    # A member that inherits, and has no right of it, is one by way of a role that does not.
+    granted = [role for role, member in lacking.items() if login.inherits or not member]
+    statements = [f"GRANT {', '.join(granted)} TO {user};"] if granted else []
+    statements += [] if login.inherits else [f"ALTER ROLE {user} INHERIT;"]
+    return " ".join(statements)
+
 
 def read_rights(connection: psycopg.Connection) -> Rights:
     """Ask what the connection's login may do; four short reads of catalogs."""
     names = list(PREDEFINED)
-    roles = {name for name, has in connection.execute(ROLES_SQL, {"names": names}) if has}
+    found = connection.execute(ROLES_SQL, {"names": names}).fetchall()
     login = connection.execute(LOGIN_SQL).fetchone()
-    assert login is not None  # noqa: S101 - a session has a role
+    assert login is not None  # noqa: S101 - a SELECT without FROM has one row
     with connection.cursor(row_factory=dict_row) as cursor:
         databases = cursor.execute(DATABASES_SQL).fetchall()
-    return Rights(login[0], login[1], login[2], frozenset(roles), databases)
+    inherits, connection_limit = read_role(connection)
+    return Rights(
+        rolname=login[0],
+        superuser=login[1],
+        inherits=inherits,
+        connection_limit=connection_limit,
+        roles=frozenset(name for name, has, _ in found if has),
+        memberships=frozenset(name for name, _, member in found if member),
+        databases=databases,
+    )
+
+
+def read_role(connection: psycopg.Connection) -> tuple[bool, int | None]:
+    """Return whether the login inherits by itself, and its limit of connections.
+
+    Where it may not read pg_roles it is taken to inherit, as roles do when they are made.
+    """
+    try:
+        row = connection.execute(ROLE_SQL).fetchone()
+    except InsufficientPrivilege:
+        row = None
+    return (row[0], row[1]) if row else (True, None)
 
 
 @dataclass(frozen=True)
@@ -137,14 +213,58 @@ class Owner:
     own: bool
     maintain: bool
     vacuum: bool
+    member: bool  # of the owner, whether it inherits its rights or not
 
 
-def table_owners(connection: psycopg.Connection) -> list[Owner]:
-    """Return the owners of this database's tables, at most 20, those of others first."""
+def table_owners(connection: psycopg.Connection, relid: int | None = None) -> list[Owner]:
+    """Return the owners of this database's tables, at most 20, those of others first.
+
+    With a relid that relation's owner alone.
+    """
     new = connection.info.server_version >= MAINTAIN_SINCE
-    text = sql.SQL(OWNERS_SQL).format(maintains=sql.SQL(MAINTAINS[new]))
+    text = sql.SQL(OWNERS_SQL).format(
+        maintains=sql.SQL(MAINTAINS[new]), which=sql.SQL(WHICH[relid is not None])
+    )
     with connection.cursor(row_factory=class_row(Owner)) as cursor:
-        return cursor.execute(text).fetchall()
+        return cursor.execute(text, {"relid": relid}).fetchall()
+
+
+def closed_schemas(connection: psycopg.Connection, relid: int | None = None) -> list[str]:
+    """Return the schemas of this database's tables that the login may not use, at most 20.
+
+    With a relid that relation's schema alone.
+    """
+    text = sql.SQL(CLOSED_SQL).format(which=sql.SQL(WHICH[relid is not None]))
+    return [name for (name,) in connection.execute(text, {"relid": relid})]
+
+
+def open_schemas(schemas: Sequence[str], login: Rights, dbname: str) -> str:
+    """Return the statement that lets a login use schemas of a database, '' for none."""
+    if not schemas:
+        return ""
+    names, user = ", ".join(map(quoted, schemas)), quoted(login.rolname)
+    return f"In the database {dbname}: GRANT USAGE ON SCHEMA {names} TO {user};"
+
+
+def owners_need(owners: Sequence[Owner], right: str, login: Rights, server_version: int) -> str:
+    """Return what gives a login a right (`own`, `maintain`, `vacuum`) to all tables of owners.
+
+    '' where it has it.
+    """
+    lacking = [owner for owner in owners if not getattr(owner, right)]
+    if right != "own" and server_version >= MAINTAIN_SINCE:
+        return "" if owners and not lacking else login.gain(["pg_maintain"], server_version)
+    lesser = {quoted(owner.owner): owner.member for owner in lacking if not owner.superuser}
+    grant = gaining(lesser, login, server_version)
+    # Membership in a superuser would give everything.
+    supers = dict.fromkeys(quoted(owner.owner) for owner in lacking if owner.superuser)
+    if not supers:
+        return grant
+    said = (
+        f"Not the tables of the superuser {', '.join(supers)}:"
+        " ALTER TABLE … OWNER TO a role that is none."
+    )
+    return f"{said} For the others: {grant}" if grant else said
 
 
 def is_blind(connection: psycopg.Connection) -> bool:
@@ -159,7 +279,7 @@ def read_extensions(connection: psycopg.Connection) -> list[dict[str, Any]]:
         return cursor.execute(EXTENSIONS_SQL).fetchall()
 
 
-# The server's words end in the object's name, in any language.
+# The server's words end in the object's name, in any language. No table of people's is read.
 REMEDY_SQL = """
 SELECT g.statement
   FROM (SELECT 1 AS place,
@@ -175,11 +295,23 @@ SELECT g.statement
         SELECT 3, 'GRANT SELECT ON ' || c.oid::regclass::text, c.relname
           FROM pg_catalog.pg_class AS c
          WHERE c.relkind IN ('r', 'v', 'm', 'p')
-           AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')) AS g
+           AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
+           AND (c.relnamespace = 'pg_catalog'::regnamespace
+                OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend AS d
+                            WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                              AND d.objid = c.oid
+                              AND d.deptype = 'e'))) AS g
  WHERE pg_catalog.right(%(words)s, pg_catalog.length(g.name::text) + 1) = ' ' || g.name::text
  ORDER BY pg_catalog.length(g.name::text) DESC, g.place, g.statement
  LIMIT 1
 """
+
+
+def to_run(statements: str) -> str:
+    """Return `Run: GRANT … TO ….` of statements, '' for none; a sentence stays as it is."""
+    if not statements.endswith(";") or not statements.startswith(("GRANT", "ALTER")):
+        return statements
+    return f"Run: {statements.removesuffix(';')}."
 
 
 def login_of(connection: psycopg.Connection) -> str:

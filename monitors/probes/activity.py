@@ -37,6 +37,8 @@ class ActivitySample(Sample):
     query = models.TextField()
     backend_type = models.TextField()
     blocked_by = ArrayField(models.IntegerField())  # pids; only of those that wait on a lock
+    rolsuper = models.BooleanField()  # whether its role is a superuser
+    waitstart = models.DateTimeField()  # of such a wait; only where query_start is not known
 
     key = ("pid", "backend_start")
     facts = (
@@ -59,6 +61,8 @@ class ActivitySample(Sample):
         "query",
         "backend_type",
         "blocked_by",
+        "rolsuper",
+        "waitstart",
     )
     redacted = ("query",)
 
@@ -68,6 +72,7 @@ class ActivitySample(Sample):
 
 # pg_blocking_pids says a leader once for each of its parallel workers; pid 0 is a prepared
 # transaction.
+# pg_locks is read for those alone whose statement's start does not tell how long they may have waited.
 # left() would fail on a statement in another database's encoding.
 # backend_xmin moves with every snapshot of a busy backend: it is kept only
 # where a transaction has been open for long enough to matter.
@@ -98,8 +103,16 @@ SELECT a.pid,
             THEN ARRAY(SELECT DISTINCT b.pid
                          FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS b (pid)
                         ORDER BY 1)
-       END AS blocked_by
+       END AS blocked_by,
+       r.rolsuper,
+       CASE WHEN a.wait_event_type = 'Lock' AND a.query_start IS NULL
+            THEN (SELECT pg_catalog.min(l.waitstart)
+                    FROM pg_catalog.pg_locks AS l
+                   WHERE l.pid = a.pid
+                     AND NOT l.granted)
+       END AS waitstart
   FROM pg_catalog.pg_stat_activity AS a
+  LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid
  WHERE a.pid <> pg_catalog.pg_backend_pid()
    AND a.backend_start IS NOT NULL
 """

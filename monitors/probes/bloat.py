@@ -20,7 +20,7 @@ class BloatSample(Sample):
     """One ordinary table, materialized view, TOAST table or btree index of a database."""
 
     relid = models.BigIntegerField()  # of the object itself
-    relpages_bytes = models.BigIntegerField()  # as vacuum or analyze noted; None: neither ever ran
+    relpages_bytes = models.BigIntegerField()  # as vacuum or analyze noted; neither: of its file
     reltuples = models.FloatField()  # -1: never vacuumed or analyzed
     estimate_bytes = models.BigIntegerField()  # wasted by statistics; None: not to be told
     size_bytes = models.BigIntegerField()  # by relpages, or as measured
@@ -88,6 +88,15 @@ class BloatSample(Sample):
 SQL_14 = """
 WITH block AS MATERIALIZED (
   SELECT pg_catalog.current_setting('block_size')::float8 AS bytes),
+-- The size of a file is asked only where nothing is noted: it would wait for ACCESS EXCLUSIVE.
+locked AS MATERIALIZED (
+  SELECT l.relation AS oid
+    FROM pg_catalog.pg_locks AS l
+   WHERE l.locktype = 'relation'
+     AND l.mode = 'AccessExclusiveLock'
+     AND l.relation IS NOT NULL
+     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                        WHERE d.datname = pg_catalog.current_database())),
 rel AS MATERIALIZED (
   SELECT c.oid, c.relname, c.relkind, c.relfilenode, c.reltoastrelid, c.relpages, c.reltuples,
          c.relnatts, n.nspname,
@@ -128,6 +137,7 @@ known AS MATERIALIZED (
 idx AS MATERIALIZED (
   SELECT x.indexrelid, x.indrelid, x.indkey, x.indnkeyatts,
          r.reltuples, r.relpages, r.relname AS indexrelname, t.relname, t.nspname, t.reltuples AS table_tuples,
+         x.indpred IS NOT NULL AS is_partial,
          NOT x.indisunique AND x.indnkeyatts = x.indnatts AND r.deduplicates
              AS may_deduplicate,
          x.indclass
@@ -187,6 +197,7 @@ width AS MATERIALIZED (
   SELECT c.oid, c.attnum, c.absent, c.atttypid, c.equal_image, s.null_frac, s.avg_width,
          d.entry_bytes,
          c.attlen = -1 AND NOT c.absent AND coalesce(d.varies, true) AS varies,
+         c.attlen = -1 AND NOT c.absent AND d.bytes IS NULL AS is_cut,
          cardinality(s.most_common_freqs) AS common_keys,
          CASE WHEN c.table_tuples IS NOT NULL
               THEN (SELECT sum(f.share) FROM unnest(s.most_common_freqs) AS f (share)) END
@@ -212,20 +223,25 @@ placed AS (
   SELECT w.oid, w.bytes,
          count(*) FILTER (WHERE w.alignment = 8) OVER before AS eight,
          count(*) FILTER (WHERE w.alignment >= 4) OVER before AS four,
-         count(*) FILTER (WHERE w.alignment >= 2) OVER before AS two
+         count(*) FILTER (WHERE w.alignment >= 2) OVER before AS two,
+         lead(w.attnum) OVER before IS NULL AS is_last
     FROM width AS w
   WINDOW before AS (PARTITION BY w.oid ORDER BY w.attnum)),
 twos AS (
-  SELECT p.oid, p.eight, p.four, ceil(sum(p.bytes) / 2) * 2 AS bytes
+  SELECT p.oid, p.eight, p.four, bool_or(p.is_last) AS is_last,
+         CASE WHEN bool_or(p.is_last) THEN sum(p.bytes) ELSE ceil(sum(p.bytes) / 2) * 2 END AS bytes
     FROM placed AS p GROUP BY p.oid, p.eight, p.four, p.two),
 fours AS (
-  SELECT p.oid, p.eight, ceil(sum(p.bytes) / 4) * 4 AS bytes
+  SELECT p.oid, p.eight, bool_or(p.is_last) AS is_last,
+         CASE WHEN bool_or(p.is_last) THEN sum(p.bytes) ELSE ceil(sum(p.bytes) / 4) * 4 END AS bytes
     FROM twos AS p GROUP BY p.oid, p.eight, p.four),
 eights AS (
-  SELECT p.oid, ceil(sum(p.bytes) / 8) * 8 AS bytes
+  SELECT p.oid,
+         CASE WHEN bool_or(p.is_last) THEN sum(p.bytes) ELSE ceil(sum(p.bytes) / 8) * 8 END AS bytes
     FROM fours AS p GROUP BY p.oid, p.eight),
+-- All columns rounded up, and where the last one ends.
 aligned AS MATERIALIZED (
-  SELECT p.oid, sum(p.bytes) AS bytes
+  SELECT p.oid, ceil(sum(p.bytes) / 8) * 8 AS bytes, sum(p.bytes) AS end_bytes
     FROM eights AS p GROUP BY p.oid),
 shape AS MATERIALIZED (
   SELECT w.oid,
@@ -241,6 +257,7 @@ shape AS MATERIALIZED (
          bool_and(w.alignment = 8) AS all_eight,
          sum(w.ln_distinct) AS ln_distinct,
          bool_or(w.varies) AS varies,
+         bool_or(w.is_cut) AS is_cut,
          max(w.entry_bytes) AS entry_bytes,
          max(w.common_keys) AS common_keys,
          max(w.common_share) AS common_share
@@ -255,23 +272,32 @@ row_of AS MATERIALIZED (
                         + CASE WHEN s.all_eight THEN 0 ELSE 3.5 END END AS bytes
     FROM shape AS s JOIN aligned AS a ON a.oid = s.oid),
 -- An entry of an index: 8 bytes, 16 where a column is NULL, then the columns, aligned: exactly
--- where all are as wide as each other, else by 3.5 bytes more in the mean.
+-- where all are as wide as each other, else by 3.5 bytes more in the mean. Where avg_width alone is
+-- known it was cut, and types end values at places of their own (arrays cost 5 in the mean): by 7.5.
+-- A beginning between columns is aligned beside a NULL too, where its column is there. How many
+-- rows of a partial index are NULL nobody knows (WHERE n IS NOT NULL: none): it has the wider entries.
 entry AS MATERIALIZED (
   SELECT x.indexrelid AS oid, greatest(x.reltuples::float8, 0) AS reltuples,
          s.has_statistics, s.has_name, s.attributes,
          CASE WHEN s.attributes = 1 AND s.entry_bytes IS NOT NULL THEN s.entry_bytes
-              WHEN s.varies THEN greatest(ceil((8 + a.bytes) / 8) * 8, 8 + a.bytes + 3.5)
+              WHEN s.varies THEN 8 + greatest(a.bytes + 3.5,
+                                              CASE WHEN s.is_cut THEN a.end_bytes + 7.5 END)
               ELSE ceil((8 + a.bytes) / 8) * 8 END AS bytes,
-         s.null_share,
-         greatest(0, s.expected_bytes - (1 - s.null_share) * s.bytes)
-             / nullif(s.null_share, 0) AS beside_null,
+         CASE WHEN x.is_partial THEN 0 ELSE s.null_share END AS null_share,
+         x.is_partial,
+         16 + CASE WHEN n.beside > 0
+                   THEN n.beside + (a.end_bytes - s.bytes) * (1 - s.null_mean)
+                        + CASE WHEN s.is_cut THEN 7.5 ELSE 3.5 END
+                   ELSE 0 END AS null_bytes,
          x.may_deduplicate AND s.equal_image AS deduplicates,
          coalesce(s.common_keys, 0) AS common_keys,
          coalesce(s.common_share, 0) AS common_share,
          exp(least(s.ln_distinct, ln(greatest(x.reltuples::float8, 1)))) AS keys
     FROM idx AS x
     JOIN shape AS s ON s.oid = x.indexrelid
-    JOIN aligned AS a ON a.oid = x.indexrelid),
+    JOIN aligned AS a ON a.oid = x.indexrelid
+    JOIN LATERAL (SELECT greatest(0, s.expected_bytes - (1 - s.null_share) * s.bytes)
+                         / nullif(s.null_share, 0) AS beside) AS n ON true),
 -- Rows that are alike: of one column NULL, the most common values and the rest, of several all.
 -- Of a rest beside a very common value n_distinct is told much too low: it counts as unshared.
 part AS MATERIALIZED (
@@ -286,9 +312,8 @@ part AS MATERIALIZED (
                  e.reltuples * greatest(0, 1 - e.null_share - e.common_share),
                  e.keys - e.common_keys - CASE WHEN e.null_share > 0 THEN 1 ELSE 0 END),
                 (e.attributes > 1, false,
-                 (1 - e.null_share) * e.bytes
-                     + e.null_share * (16 + coalesce(e.beside_null, 0)
-                                       + CASE WHEN e.beside_null > 0 THEN 3.5 ELSE 0 END),
+                 CASE WHEN e.is_partial THEN greatest(e.bytes, e.null_bytes)
+                      ELSE (1 - e.null_share) * e.bytes + e.null_share * e.null_bytes END,
                  e.reltuples, e.keys)) AS p (counts, is_rest, bytes, rows, keys)
    WHERE p.counts AND p.rows > 0),
 -- Equal keys share an entry with a list of 6 bytes a row, at most a tenth of a page long.
@@ -350,8 +375,9 @@ told AS (
                 UNION ALL
                SELECT e.oid, e.pages FROM index_pages AS e) AS p ON p.oid = r.oid)
 SELECT r.oid::bigint AS relid,
-       CASE WHEN r.relpages = 0 AND r.reltuples < 0 THEN NULL
-            ELSE r.relpages * b.bytes END::bigint AS relpages_bytes,
+       CASE WHEN r.relpages > 0 OR r.reltuples >= 0 THEN r.relpages * b.bytes
+            WHEN r.oid NOT IN (SELECT k.oid FROM locked AS k) THEN pg_catalog.pg_relation_size(r.oid)
+        END::bigint AS relpages_bytes,
        r.reltuples::float8 AS reltuples,
        CASE WHEN d.not_estimated <> '' THEN NULL
             WHEN r.relpages = 0 THEN 0

@@ -63,6 +63,7 @@ class TablesSample(Sample):
     toastrelid = models.BigIntegerField()  # its TOAST table, 0: none
     relfilenode = models.BigIntegerField()  # another one: it was rewritten
     rewritten_dead_tup = models.BigIntegerField()  # counted by the server, gone by a rewrite
+    filled_file = models.BigIntegerField()  # the relfilenode that last had pages, 0: none has
     parentrelid = models.BigIntegerField()  # the partitioned table that it is a partition of
     relpersistence = models.CharField(max_length=1)
     reloptions = ArrayField(models.TextField())
@@ -119,8 +120,9 @@ class TablesSample(Sample):
         "relpersistence",
         "reloptions",
         "pg_class_ctid",
+        "filled_file",
     )
-    refined = ("size_bytes",)
+    refined = ("filled_file", "size_bytes")
     unreplicated = (
         *(name for name in counters if name not in {"seq_scan", "seq_tup_read"}),
         "n_live_tup",
@@ -318,6 +320,8 @@ barred AS MATERIALIZED (
    UNION ALL
   SELECT i.indrelid FROM locked AS k JOIN pg_catalog.pg_index AS i ON i.indexrelid = k.oid)
 SELECT c.oid::bigint AS relid,
+       CASE WHEN pg_catalog.pg_relation_size(c.oid) > 0 THEN c.relfilenode::bigint
+            ELSE 0 END AS filled_file,
        pg_catalog.pg_total_relation_size(c.oid) AS size_bytes
   FROM pg_catalog.pg_class AS c
  WHERE c.oid = ANY (%(keys)s::oid[])

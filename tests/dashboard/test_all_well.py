@@ -29,6 +29,7 @@ SAFE = {
 NO_ACTIVITIES = "track_activities is off: which statements run, and for how long, is not known."
 NO_COUNTS = "track_counts is off: rows that die or change are not counted."
 HIDDEN = "1 backend has track_activities off: what it runs, and for how long, is not known."
+UNKNOWN, ZERO = (f'<td class="num">{word}</td>' for word in ("\N{EN DASH}", "0"))
 ONE_LEFT = "1 table has passed a threshold"
 
 SAYS = [
@@ -46,6 +47,20 @@ SAYS = [
     ("", "one backend", HIDDEN, "no transaction was left open"),
     ("activity/", "one backend", HIDDEN, "no statement or transaction has been open"),
     (FLEET, "one backend", HIDDEN, "Nothing to report."),
+    ("", "one backend", ">not known<", "none open"),
+    ("activity/", "track_activities", "No backend is known to have been", "No backend was active"),
+    ("activity/", "hidden queue", "What it does is not known", "Cancelling it ends its statement"),
+    ("activity/", "hidden queue", "1 root, 1 blocked. Longest wait", "Longest wait 0 ms"),
+    ("activity/", "hidden queue", "Only terminating it surely frees 1", "Disabled for"),
+    ("", "server off", "Run ALTER SYSTEM SET autovacuum = on; SELECT", "postgresql.conf"),
+    ("", "track_counts", ">not known: track_counts is off<", "in all tables"),
+    ("vacuum/", "track_counts", ">not known: track_counts is off<", ">past the threshold"),
+    ("vacuum/?filter=all", "track_counts", f"{UNKNOWN}{UNKNOWN}", f"{ZERO}{UNKNOWN}"),
+    ("vacuum/", "server off", "past the threshold, 1 with autovacuum off", "0 due"),
+    ("vacuum/", "server off", "0 in the queue", "All 0"),
+    ("vacuum/queue/", "server off", " more with autovacuum off", "Tables due"),
+    ("bloat/", "no statistics", ">not known<", "nothing grew in this window"),
+    ("bloat/", "some statistics", ">nothing that is judged grew<", "nothing grew in this window"),
     ("vacuum/queue/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("vacuum/", "autovacuum off", ONE_LEFT, "No table is due. Good."),
     ("bloat/", "no statistics", "How much is wasted is not known", "wastes so much"),
@@ -108,7 +123,7 @@ def shop(own, watch):
 
 
 @pytest.fixture
-def make(own, shop, live):
+def make(own, shop, live, blocked):
     """A function from an unknown of SAYS to a target that has it, read by real probes."""
     fill = "INSERT INTO t SELECT generate_series(1, 5000)"
     statements = {
@@ -117,6 +132,11 @@ def make(own, shop, live):
         "autovacuum off": (
             "ALTER TABLE t SET (autovacuum_enabled = off)",
             *("INSERT INTO t SELECT generate_series(1, 900)", "DELETE FROM t"),
+            "SELECT pg_stat_force_next_flush()",
+        ),
+        "server off": (
+            *("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"),
+            *("INSERT INTO t SELECT generate_series(1, 4000)", "DELETE FROM t"),
             "SELECT pg_stat_force_next_flush()",
         ),
         "no statistics": (fill,),
@@ -129,6 +149,8 @@ def make(own, shop, live):
     def read(unknown: str) -> Target:
         if unknown == "one backend":
             live(own, dbname="shop").execute("SET track_activities = off")
+        if unknown == "hidden queue":
+            blocked(own, options="-c track_activities=off")
         target: Target = shop(*statements.get(unknown, ()))
         if unknown == "settings":  # as before its first contact
             target.settings = {}
@@ -172,7 +194,8 @@ def test_every_sentence_that_says_good_is_in_the_table():
 
 
 def test_a_verdict_claims_only_what_is_known():
-    every = {unknowns.STATEMENTS: "a", unknowns.COUNTS: "b", unknowns.SETTINGS: "c"}
+    needed = (unknowns.STATEMENTS, unknowns.COUNTS, unknowns.SETTINGS, unknowns.FORCED)
+    every = {need: f"{need} is not known" for need in needed}
 
     for page, claims in review.GOOD.items():
         needs = {need for _, need in claims} - {""}

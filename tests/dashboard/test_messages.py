@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import secrets
@@ -54,6 +55,72 @@ ODD = [
     json.dumps(GOOD).encode(),
 ]
 
+REAL = GOOD | {
+    "headers": {
+        "lang": "py",
+        "task": "monitors.tasks.snapshot",
+        "id": "of-howdah",
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": "1",
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": "1@here",
+        "ignore_result": True,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+        "compression": None,
+    }
+}
+"""As Celery writes it, for a task of ours, which fails at once since its arguments are missing."""
+DEEP: Any = []
+for _ in range(900):
+    DEEP = [DEEP]
+MISSING = object()
+VALUES: list[Any] = [MISSING, None, True, 0, -1, 5, 1e308, float("nan"), "", "text", "\ud800"]
+VALUES += ["long" * 50_000, "2026-13-45", [], [1], [1, 2, 3], {}, {"a": 1}, {"a": [{}]}, DEEP]
+BODIES: list[Any] = [[], {"a": 1}, None, 5, "abc", [[], {}], [[], {}, {}, {}], [{}, [], {}]]
+BODIES += [[5, {}, {}], [[], 5, {}], [[], {}, 5], [[], {}, {"chord": 5}], [[], {}, {"errbacks": 5}]]
+BODIES += [[[], {}, {"chain": [[]]}], [[], {}, None], {"a": 1, "b": 2, "c": 3}, {"args": 5}, DEEP]
+BODIES += [{"task": "monitors.tasks.snapshot"}, {"task": "monitors.tasks.snapshot", "id": []}]
+
+
+def with_body(message: dict[str, Any], body: Any) -> dict[str, Any]:
+    """The message with another body."""
+    return message | {"body": base64.b64encode(json.dumps(body).encode()).decode()}
+
+
+def altered() -> Iterator[dict[str, Any]]:
+    """A real message with one field missing or with each value; then with each body."""
+    for names in paths(REAL):
+        for value in VALUES:
+            message = copy.deepcopy(REAL)
+            *outer, last = names
+            folder: Any = message
+            for name in outer:
+                folder = folder[name]
+            folder.pop(last)
+            if value is not MISSING:
+                folder[last] = value
+            yield message
+    nameless = REAL | {"headers": {}}
+    yield from (with_body(message, body) for message in (REAL, nameless) for body in BODIES)
+
+
+def paths(folder: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The names that lead to each field, at every depth."""
+    for name, value in folder.items():
+        yield (name,)
+        if isinstance(value, dict):
+            yield from ((name, *more) for more in paths(value))
+
 
 @pytest.fixture
 def prefix() -> str:
@@ -90,3 +157,41 @@ def test_a_message_that_is_none_of_ours_costs_itself_alone(
     assert "nothing_of_this_name" in worker.log.read_text()
     entries = [json.loads(line) for line in worker.log.read_text().splitlines()]
     assert any("none of Howdah's was dropped" in entry["message"] for entry in entries)
+
+
+def test_a_message_with_one_odd_field_costs_itself_alone(
+    worker: Child, prefix: str, broker_url: str, eventually: Callable[..., None]
+) -> None:
+    broker: Any = redis.Redis.from_url(broker_url)
+    key, taken = f"{prefix}:{QUEUE}", f"{prefix}:unacked"
+    for number, message in enumerate(altered()):
+        if message.get("properties") == REAL["properties"]:
+            message["properties"] = REAL["properties"] | {"delivery_tag": str(number)}  # type: ignore[operator]
+        broker.lpush(key, json.dumps(message))
+
+    def is_over() -> bool:
+        return worker.died or not (broker.llen(key) or broker.hlen(taken))
+
+    ended = processes.wait_until(is_over, seconds=120, pause=0.3)
+
+    left = [json.loads(message)[0] for message in broker.hvals(taken)]
+    assert ended, (broker.llen(key), [str(message)[:600] for message in left])
+    assert not worker.died, processes.last_lines(worker.log, 3)
+    last = copy.deepcopy(REAL)
+    last["headers"] = REAL["headers"] | {"id": "the-last"}  # type: ignore[operator]
+    broker.lpush(key, json.dumps(last))
+    eventually(lambda: "monitors.tasks.snapshot[the-last]" in worker.log.read_text(), seconds=40)
+    dropped = [line for line in worker.log.read_text().splitlines() if "none of Howdah's" in line]
+    assert len(dropped) > len(VALUES)
+    assert not [line for line in dropped if "traceback" in line]
+
+
+def test_nobody_commands_a_worker_through_the_broker(
+    worker: Child, prefix: str, broker_url: str, eventually: Callable[..., None]
+) -> None:
+    broker: Any = redis.Redis.from_url(broker_url)
+    broker.lpush(f"{prefix}:{QUEUE}", json.dumps(GOOD))
+    eventually(lambda: worker.died or not broker.llen(f"{prefix}:{QUEUE}"), seconds=40)
+
+    assert not worker.died, processes.last_lines(worker.log)
+    assert broker.pubsub_numpat() == 0

@@ -87,12 +87,13 @@ def web(log: Path, **more: str) -> Iterator[int]:
         child.stop()
 
 
-def status_of(port: int, address: str, timeout: float = 5) -> int:
+def status_of(port: int, address: str, timeout: float = 5, host: str = "127.0.0.1") -> int:
     """Return what a GET answers, 0 where nothing does."""
     with suppress(OSError):
         try:
             url = f"http://127.0.0.1:{port}{address}"
-            return int(urllib.request.urlopen(url, timeout=timeout).status)
+            asked = urllib.request.Request(url, headers={"Host": host})
+            return int(urllib.request.urlopen(asked, timeout=timeout).status)
         except urllib.error.HTTPError as error:
             return error.code
     return 0
@@ -134,6 +135,20 @@ def test_every_line_of_the_web_s_log_is_json(tmp_path: Path) -> None:
 
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert {"at", "level", "logger", "message"} <= set(entries[-1])
+
+
+def test_a_request_that_is_refused_is_one_line_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    with web(log, ALLOWED_HOSTS="127.0.0.1") as port:
+        assert status_of(port, "/login/?next=%00") == 400
+        assert status_of(port, "/login/", host="elsewhere.example") == 400
+
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    refused = [
+        e for e in entries if "null character" in e["message"] or "HTTP_HOST" in e["message"]
+    ]
+    assert len(refused) == 2
+    assert not [entry for entry in refused if "traceback" in entry]
 
 
 def test_a_log_entry_is_one_line_whatever_is_in_it() -> None:

@@ -155,12 +155,12 @@ def at_peer(sentence: str, made: Callable[[], peers.Peer], **fields: Any) -> Mak
 
 
 def as_role(sentence: str, *, user: str = "", dbname: str = "") -> Make:
-    """Return what logs in as a role, or to a database, that lacks a right."""
+    """Return what logs in as a role, or to a database, that lacks a right; the sentence names it."""
 
     def make(request: pytest.FixtureRequest) -> Bad:
         names = request.getfixturevalue("roles")
         fields = {"user": names[user]} if user else {"dbname": names[dbname]}
-        return at_server(sentence, **fields)(request)
+        return at_server(sentence.format(**names), **fields)(request)
 
     return make
 
@@ -224,11 +224,12 @@ MISTAKES: dict[str, Make] = {
         "The server did not answer within 1 s.", lambda: peers.Imitation("18.1")
     ),
     "may not log in": as_role(
-        "The role may not log in, or does not exist: ALTER ROLE … LOGIN, or CREATE ROLE … LOGIN.",
+        "The role may not log in, or does not exist: ALTER ROLE {asleep} LOGIN;"
+        " or CREATE ROLE {asleep} LOGIN;",
         user="asleep",
     ),
     "may not connect": as_role(
-        "The login may not connect to this database: GRANT CONNECT ON DATABASE … TO it.",
+        "The login may not connect to this database: GRANT CONNECT ON DATABASE {closed} TO collector;",
         dbname="closed",
     ),
 }

@@ -493,6 +493,9 @@ def test_findings_are_listed_and_put_aside(said: Said, found: FindingRecord) -> 
 
     done = said("finding", "acknowledge", found.pk, "--reason", "We know.")
     assert done.out == f"Finding {found.pk} is acknowledged: public.t is due.\n"
+    unread = "No open finding. shop-1: The server's settings have not been read.\n"
+    assert said("finding", "list").out == unread
+    Target.objects.filter(pk=found.target_id).update(settings={"track_counts": "on"})
     assert said("finding", "list").out == "Nothing to report. Good.\n"
     assert "(acknowledged)" in said("finding", "list", "--all").out
     done = said("finding", "snooze", found.pk, "--until", "2h", "--reason", "Later.")

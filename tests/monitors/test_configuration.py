@@ -112,6 +112,21 @@ def test_the_past_outlives_the_samples(
     assert past[DELAY] == "200"
 
 
+def test_a_remedy_for_what_the_command_line_sets_is_no_alter_system(
+    server: Server, watch: Callable[..., Target], change: Callable[..., None]
+) -> None:
+    target = watch(server)
+    change("autovacuum", "off", "setting = 'off'")
+    take_now(target, ["settings", "tables"])
+    target.refresh_from_db()
+
+    found = {one.advisor: one.why for one in review.findings(target)}
+
+    assert "command line: change it there" in found["fsync_off"]  # as servers of tests have it
+    assert "ALTER SYSTEM" not in found["fsync_off"]
+    assert "Run ALTER SYSTEM SET autovacuum = on;" in found["autovacuum_disabled"]
+
+
 def test_what_awaits_a_restart_is_said_so(
     server: Server, watch: Callable[..., Target], change: Callable[..., None]
 ) -> None:

@@ -16,10 +16,11 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
-from monitors import snapshot
+from monitors import registration, snapshot
 from monitors.history import series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
+from monitors.pg.identity import Identity, read_identity
 from monitors.snapshot import Run, Session, take_now
 from tests import servers
 from tests.servers import Server
@@ -215,6 +216,62 @@ def test_a_worker_that_stood_still_and_lost_its_lease_stores_nothing(
         snap(target)
 
     assert calls_of(target) == (30, True)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["marked", "gone"])
+@pytest.mark.parametrize("kind", ["fast", "slow"])
+def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
+    embedded: Server,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    gone: bool,
+) -> None:
+    target = watch(embedded)  # was never read
+    claim, raised = uuid.uuid4(), []
+    Lease.objects.create(target=target, kind=kind, claim=claim, expires_at=timezone.now())
+    paused = Paused(monkeypatch)
+
+    def take() -> None:
+        try:
+            snapshot.take_due(target.pk, kind, str(claim))
+        except Exception as error:  # noqa: BLE001 - told below
+            raised.append(error)
+
+    still = paused.take(take)
+    registration.remove("admin", "test", target)
+    if gone:
+        registration.delete_target(target.pk)
+    paused.go.set()
+    still.join(30)
+
+    assert raised == []
+    kept = Snapshot.objects.filter(target_id=target.pk)
+    assert {one.state for one in kept} <= {"superseded"}
+    assert kept.count() <= 1  # it went no further
+    registration.delete_target(target.pk)
+    assert not Target.objects.filter(pk=target.pk).exists()
+    assert not ProbeState.objects.filter(target=target).exists()
+    assert len(caplog.records) <= 3, caplog.text
+
+
+def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
+    embedded: Server, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, claim = watch(embedded), uuid.uuid4()
+    Lease.objects.create(target=target, kind="fast", claim=claim, expires_at=timezone.now())
+
+    def ask_and_remove(session: psycopg.Connection[Any]) -> Identity:
+        answer = read_identity(session)
+        Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
+        registration.delete_target(target.pk)
+        return answer
+
+    monkeypatch.setattr(snapshot, "read_identity", ask_and_remove)
+
+    assert snapshot.take_due(target.pk, "fast", str(claim)) == set()
+    assert not Target.objects.filter(pk=target.pk).exists()
 
 
 def test_a_late_worker_reports_no_failure_of_a_target_that_another_has_read(

@@ -67,6 +67,7 @@ class Counter:
     ran: int = 0  # `truth` at the last reading that was kept
     doubt: bool = False  # a reset of it or of something else can't be told from none
     silent: bool = False  # … and leaves no sign at all
+    forgotten: bool = False  # a statement that left since the last reading
 
     def count(self, times: int) -> None:
         self.now += times
@@ -251,8 +252,7 @@ class Machine(RuleBasedStateMachine):
 
     def forget_statement(self, counter: Counter) -> None:
         """One statement leaves; without `stats_since` it may come back unnoticed."""
-        if counter.seen and not self.always_since():
-            counter.doubt = counter.silent = True
+        counter.forgotten = counter.forgotten or bool(counter.seen)
         counter.begin_anew()
 
     def always_since(self) -> bool:
@@ -388,6 +388,9 @@ class Machine(RuleBasedStateMachine):
         self.shared = self.restarted = False
         if self.installed:
             for counter in self.truth.statements:
+                if counter.forgotten and not self.always_since():
+                    counter.doubt = counter.silent = True
+                counter.forgotten = False
                 counter.read()
             self.since = self.has_since()
 

@@ -10,10 +10,10 @@ from django.utils import timezone
 from psycopg import sql
 
 from dashboard import bloat_rows, table_rows
-from monitors import due, review, vacuuming
+from monitors import due, findings, review, vacuuming
 from monitors.history import series
 from monitors.history.window import Window
-from monitors.models import HISTORY, Database
+from monitors.models import HISTORY, Database, FindingRecord
 from monitors.snapshot import take_now
 from tests.servers import Server
 
@@ -94,6 +94,28 @@ def test_tables_of_a_dropped_database_are_gone_with_it(server, watch, fleeting, 
     assert shown(target, before) >= {"vacuum", "queue", "bloat", "findings"}
 
 
+def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
+    server, watch, fleeting, eventually
+):
+    target = watch(server, include=[fleeting, "shop"])
+    make(server, fleeting, 5000)
+    eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) >= 5000, seconds=30)
+    findings.keep(target.pk, PER_DATABASE)
+    mine = FindingRecord.objects.filter(target=target, object_name__contains="fled")
+    opened = mine.filter(resolved_at=None, opened_at__isnull=False)
+    assert opened.exists()
+    before = timezone.now()
+    drop(server, fleeting)
+
+    take_now(target, ["databases"])
+    findings.keep(target.pk, ["databases"])
+
+    assert not opened.exists()
+    gone_at = Database.objects.get(target=target, datname=fleeting).gone_at
+    assert set(mine.values_list("resolved_at", flat=True)) == {gone_at}
+    assert findings.listed().filter(findings.in_state("open", before), pk__in=mine).exists()
+
+
 def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):
     target = watch(server, include=[fleeting])
     make(server, fleeting, 5000)
@@ -121,10 +143,16 @@ def test_a_database_that_is_no_longer_watched_leaves_the_lists(server, watch, fl
     make(server, fleeting, 5000)
     eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) == 5000, seconds=30)
     before = timezone.now()
+    findings.keep(target.pk, PER_DATABASE)
+    assert FindingRecord.objects.filter(target=target, resolved_at=None).exists()
     target.include = ["shop"]
     target.save()
 
     take_now(target, PER_DATABASE)
+    findings.keep(target.pk, ["databases"])
 
     assert shown(target) == set()
+    assert not FindingRecord.objects.filter(
+        target=target, database__included=False, resolved_at=None
+    )
     assert shown(target, before) >= {"vacuum", "queue", "bloat", "findings"}

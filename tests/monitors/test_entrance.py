@@ -161,10 +161,10 @@ def test_the_limit_of_a_role_of_a_database_and_of_the_server_read_differently(
             one.close()
 
     assert of_role == (
-        "The login's own CONNECTION LIMIT is used up: ALTER ROLE … CONNECTION LIMIT 5;"
+        "The login's own CONNECTION LIMIT is used up: ALTER ROLE owner CONNECTION LIMIT 5;"
     )
     assert of_database == (
-        "The database's own CONNECTION LIMIT is used up: ALTER DATABASE … CONNECTION LIMIT -1;"
+        "The database's own CONNECTION LIMIT is used up: ALTER DATABASE shop CONNECTION LIMIT -1;"
     )
     assert of_server == "Too many connections: the server has no slot left for this login."
 
@@ -185,6 +185,6 @@ def test_a_database_that_takes_nobody_says_why_and_what_helps(
             setup.execute("DROP DATABASE shut")
 
     assert half_dropped == (
-        "The database is invalid: a DROP DATABASE was interrupted. Drop it once more."
+        "The database is invalid: its DROP was interrupted. Once more: DROP DATABASE half_dropped;"
     )
-    assert shut == "The database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true;"
+    assert shut == "The database takes no connections: ALTER DATABASE shut ALLOW_CONNECTIONS true;"

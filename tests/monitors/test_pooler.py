@@ -13,8 +13,8 @@ from django.contrib.auth.models import User
 from monitors import check
 from monitors.models import Action, Snapshot, Target
 from monitors.pg import connect
-from monitors.pg.errors import POOLER_REFUSES, Unreachable
-from monitors.pg.pinned import IN_TRANSACTION_MODE, NO_SECOND
+from monitors.pg.errors import NO_TURN, POOLER_REFUSES, Unreachable
+from monitors.pg.pinned import IN_TRANSACTION_MODE, NO_RESET, NO_SECOND
 from monitors.snapshot import take_now
 from tests import poolers, servers
 from tests.conftest import missing
@@ -218,7 +218,61 @@ def test_in_session_mode_a_session_is_what_howdah_set(pooler: Pooler) -> None:
     assert found == ["5s", "500ms", "on", "UTC"]
 
 
-def test_a_pool_of_one_is_refused_and_not_waited_for(pooler: Pooler) -> None:
-    behind = pooler(pool_mode="session", ignore_startup_parameters="options", default_pool_size="1")
+@pytest.mark.parametrize("round_robin", ["0", "1"])
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_pooler_that_takes_nothing_back_is_refused_and_gets_nothing_to_leak(
+    pooler: Pooler, read_only: bool, round_robin: str
+) -> None:
+    behind = pooler(
+        pool_mode="session",
+        ignore_startup_parameters="options",
+        server_reset_query="",
+        server_round_robin=round_robin,
+        min_pool_size="3",
+    )
+    user = "collector" if read_only else "operator"
+    before = shown(behind, user)
 
-    assert refusal(behind) == f"{NO_SECOND} The server did not answer within 2 s."
+    said = {refusal(behind, read_only=read_only) for _ in range(4)}
+
+    assert said == {NO_RESET}
+    assert "server_reset_query = DISCARD ALL" in NO_RESET
+    assert len(NO_RESET) <= 300
+    for _ in range(5):
+        assert shown(behind, user) == before
+
+
+@pytest.mark.django_db
+def test_without_a_reset_the_check_each_probe_and_each_action_say_so(
+    pooler: Pooler,
+    embedded: Server,
+    watch: Callable[..., Target],
+    person: Callable[..., User],
+    previewed: Callable[..., Action],
+) -> None:
+    behind = pooler(pool_mode="session", ignore_startup_parameters="options", server_reset_query="")
+    target = watch(behind, operator_user="operator")
+
+    with pytest.raises(check.CheckFailed) as caught:
+        check.check(target, {"collector": embedded.password, "operator": embedded.password})
+    read = take_now(target)
+    preview = previewed(person("dba"), target, "vacuum", table="public.nowhere").preview
+
+    assert str(caught.value) == NO_RESET
+    assert {(one.state, one.error) for one in read} == {(Snapshot.State.UNREACHABLE, NO_RESET)}
+    assert preview["refused"] == f"{target.name} could not be asked: {NO_RESET}"
+
+
+@pytest.mark.parametrize(
+    ("waits", "reason"),
+    [({}, "The server did not answer within 2 s."), ({"query_wait_timeout": "1"}, NO_TURN)],
+)
+def test_a_pool_of_one_is_refused_and_not_waited_for(
+    pooler: Pooler, waits: dict[str, str], reason: str
+) -> None:
+    settings = {"ignore_startup_parameters": "options", "default_pool_size": "1", **waits}
+    behind = pooler(pool_mode="session", **settings)
+
+    assert refusal(behind) == f"{NO_SECOND} {reason}"
+    assert "a pool_size of at least 2" in NO_SECOND
+    assert len(NO_SECOND) < 200

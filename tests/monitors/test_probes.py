@@ -39,6 +39,7 @@ def test_it_never_writes_and_names_no_star(probe: Probe) -> None:
         assert text.strip().upper().startswith(("SELECT", "WITH"))
         assert not re.search(r"(SELECT|,|\.)\s*\*", text)
         assert not text.rstrip().endswith(";")
+        assert text.isascii()  # it is sent as it is to databases without an encoding
 
 
 @pytest.mark.fleet

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitors import registration, secrets
+from monitors import check, registration, secrets
 from monitors.history import partitions
 from monitors.models import (
     HISTORY,
@@ -306,6 +308,26 @@ def test_removing_a_target_removes_its_history_and_nobody_elses() -> None:
     assert AuditEntry.objects.filter(what="target.remove", target_name="orders").exists()
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_check_of_a_target_that_is_removed_meanwhile_ends_quietly(
+    person: Callable[..., User], monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    target = register()
+    asked = registration.ask_check(person("admin"), target=target)
+
+    def delete(*_: object) -> dict[str, Any]:
+        registration.remove("alice", "test", target)
+        registration.delete_target(target.pk)
+        return {}
+
+    monkeypatch.setattr(check, "check", delete)
+    if not begun:
+        delete()
+    check.carry_out(str(asked.pk))
+
+    assert not TargetCheck.objects.filter(pk=asked.pk).exists()
+
+
 def test_a_target_that_is_not_marked_is_not_deleted() -> None:
     target = register()
 
@@ -346,3 +368,25 @@ def test_a_person_may_ask_for_ten_checks_a_minute(person: Callable[..., User]) -
         registration.ask_check(user, draft=draft)
 
     assert registration.ask_check(other, draft=draft).asked_by == other
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_checks_at_once_no_more_than_the_limit_get_through(
+    person: Callable[..., User],
+) -> None:
+    user, draft = person("admin"), {"host": "127.0.0.1", "user": "c"}
+
+    def ask(_: int) -> str:
+        try:
+            registration.ask_check(user, draft=draft)
+        except ValidationError as error:
+            return str(error.messages)
+        finally:
+            connection.close()
+        return ""
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(24)))
+
+    assert TargetCheck.objects.count() == answers.count("") == registration.CHECKS_AT_MOST
+    assert all("You asked for 10 checks" in said for said in set(answers) - {""})

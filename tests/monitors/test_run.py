@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 from django.utils import timezone
 
 from monitors import batch, perform, run
@@ -308,3 +311,61 @@ def test_a_person_who_asks_without_end_waits_and_others_do_not(
     assert AuditEntry.objects.filter(what=run.LIMIT, who=user.username).count() == 1
     Action.objects.update(created_at=timezone.now() - timedelta(seconds=61))
     run.ask(user, target, "cancel_backend", CANCEL, source="test")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_of_many_requests_at_once_no_more_than_the_limit_get_through(
+    target: Target,
+    person: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    direct: bool,
+    transactional_db: None,
+) -> None:
+    monkeypatch.setattr(run, "ASKED_AT_MOST", 5)
+    user = person("dba")
+    vacuum = {"database": "shop", "table": "public.t"}
+
+    def ask(_: int) -> str:
+        try:
+            if direct:
+                run.ask(user, target, "cancel_backend", CANCEL, source="test")
+            else:
+                run.preview(user, target, "vacuum", vacuum, source="test")
+        except run.TooMany as error:
+            return str(error)
+        finally:
+            connection.close()
+        return ""
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(36)))
+
+    assert Action.objects.count() == answers.count("") == 5
+    [said] = set(answers) - {""}
+    assert said.startswith("You asked for 5 actions within a minute, and 5 is the limit:")
+    assert AuditEntry.objects.filter(what=run.LIMIT).count() == 1
+
+
+def test_the_last_click_that_is_repeated_at_the_limit_is_the_same_action(
+    target: Target, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other press may come between the look for a repetition and the count."""
+    user, key = person("dba"), uuid.uuid4()
+    monkeypatch.setattr(run, "ASKED_AT_MOST", 1)
+    look = run.repeated
+    pressed: list[Action] = []
+
+    def press() -> Action:
+        return run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="test")
+
+    def look_before_the_other_press(*args: Any) -> Action | None:
+        monkeypatch.setattr(run, "repeated", look)
+        pressed.append(press())
+        return None
+
+    monkeypatch.setattr(run, "repeated", look_before_the_other_press)
+
+    again = press()
+
+    assert pressed == [again]
+    assert Action.objects.count() == 1

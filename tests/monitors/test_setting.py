@@ -100,3 +100,24 @@ def test_what_changed(
 )
 def test_groups_go_by_names(group: str, inside: list[str], outside: list[str]) -> None:
     assert [name for name in inside + outside if setting.GROUPS[group](name)] == inside
+
+
+RUN = "Run ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf();"
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ("", RUN),
+        ("autovacuum=command line", RUN),
+        (
+            "autovacuum=database,fsync=command line",
+            "fsync is set on the server's command line: change it there and restart.",
+        ),
+        ("fsync=global", f"{RUN} ALTER DATABASE or ALTER ROLE ALL sets it too, and wins."),
+    ],
+)
+def test_how_a_setting_is_changed_depends_on_where_it_comes_from(sources: str, words: str) -> None:
+    assert setting.remedy_words("fsync", "on", {setting.SOURCES: sources}) == words
+    needs = setting.change_needs("fsync", {setting.SOURCES: sources}, "reload")
+    assert needs == ("command line, restart" if "fsync=command line" in sources else "reload")

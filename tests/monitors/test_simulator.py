@@ -195,10 +195,11 @@ def test_nothing_on_the_trade_off_beats_another():
 
 def test_what_nobody_reads_is_not_vacuumed_more_often():
     course = steady()
+    eager = [*NO_ANALYZE, "autovacuum_vacuum_scale_factor=0.02"]
 
-    best = balanced(trade_off(course, {}, NO_ANALYZE))
+    best = balanced(trade_off(course, {}, eager))
 
-    usual = simulate(course, {}, NO_ANALYZE)
+    usual = simulate(course, {}, eager)
     assert best
     assert len(best.outcome.vacuums) < len(usual.vacuums)
     assert best.outcome.total_bytes_a_day < usual.total_bytes_a_day
@@ -249,6 +250,48 @@ def test_a_choice_under_which_no_vacuum_fell_into_the_window_is_not_free():
     assert not usual.vacuums
     assert usual.io_bytes_a_day == 0
     assert usual.work_bytes_a_day > 0
+
+
+def busy(number):
+    """60,000 rows of which 12,000 a minute are updated."""
+    return {"upd": 12_000, "dead": min(12_000 * (number % 2), 12_000), "live": 60_000}
+
+
+def bursts(number):
+    """50,000 of 60,000 rows are updated at once, every hour."""
+    return {"upd": 50_000 if number % 60 == 1 else 100, "dead": 50_000, "live": 60_000}
+
+
+def queue(number):
+    """500 rows a minute come and go; few are there."""
+    return {"ins": 500.0, "deleted": 500, "dead": 500, "live": 200}
+
+
+def growing(number):
+    """A table that grows from 10,000 to 100,000 rows, with some updates."""
+    return {"ins": 600.0, "upd": 900, "dead": 900, "live": 10_000 + 600 * number}
+
+
+@pytest.mark.parametrize("naptime", ["5", "60"])
+@pytest.mark.parametrize("reads", [1.0, 50.0, 1e4])
+@pytest.mark.parametrize("factor", ["0.01", "0.2", "0.5"])
+@pytest.mark.parametrize("shape", [busy, bursts, queue, growing])
+def test_no_more_dead_rows_are_proposed_than_now_or_a_fifth_of_the_live_ones(
+    shape, factor, reads, naptime
+):
+    rest = {"reltuples": shape(1)["live"], "pages": 3000}
+    steps = [step(n, **rest, **shape(n)) for n in range(1, 151)]
+    course = replace(
+        recording(*steps, **rest, live=shape(1)["live"]), reads_a_day=reads, index_pages=500
+    )
+    options, settings = [*NO_ANALYZE, f"autovacuum_vacuum_scale_factor={factor}"], {}
+    settings["autovacuum_naptime"] = naptime
+    usual = simulate(course, settings, options)
+    fifth = sum(one.live for one in steps) / len(steps) / 5
+
+    for one in trade_off(course, settings, options):
+        assert one.outcome.usual_dead <= max(usual.usual_dead, fifth)
+        assert one.outcome.peak_dead <= max(usual.peak_dead, fifth)
 
 
 rows = st.integers(0, 3000)

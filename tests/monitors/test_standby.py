@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from django.core.management import call_command
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.test import Client
@@ -150,7 +151,7 @@ def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
     for page in ("vacuum", "vacuum-queue"):
         text = client.get(reverse(page, args=[copy.name])).content.decode()
         assert "Not known on a standby" in text, page
-        assert f'href="{reverse("vacuum", args=[read.name])}"' in text, page
+        assert f'href="{reverse(page, args=[read.name])}"' in text, page
         assert "Good." not in text, page
         assert "Not known on a standby" not in (
             client.get(reverse(page, args=[read.name])).content.decode()
@@ -166,6 +167,139 @@ def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
     Target.objects.filter(pk=read.pk).delete()
     text = client.get(reverse("vacuum", args=[copy.name])).content.decode()
     assert "Register its primary" in text
+
+
+DASH = "\N{EN DASH}"
+NOT_HERE = "Not known on a standby"
+ON_STANDBY = [
+    # page of the standby, what it says, what it must not say
+    ("horizon/", NOT_HERE, ["Vacuum can remove every dead row", "No holder"]),
+    ("vacuum/", f"Need vacuum {DASH}", ["Nothing holds the horizon back", "Need vacuum 0"]),
+    (
+        "vacuum/",
+        f"Due now {DASH}",
+        ["All 0 due", "workers busy", "Nothing is vacuumed", "None ran"],
+    ),
+    ("vacuum/", "Autovacuum off 1", [">never<"]),
+    ("vacuum/?filter=due", "stock", ["No table is due"]),
+    ("vacuum/?filter=off", "autovacuum off</span>", ["Autovacuum is on for every table"]),
+    ("vacuum/runs/", NOT_HERE, ["None ran in this window", "All 0<"]),
+    ("vacuum/queue/", NOT_HERE, ["workers busy", "Nothing is vacuumed", "Workers over time"]),
+    ("table", f"Score {DASH}", ["Score 0.00", "None ran", ">never<", "0 in this window"]),
+    ("table", "the counters of tables are not replicated", ["is not due"]),
+    ("what-if", "Ask for the table on its primary", ["Vacuums a day</dt>"]),
+    ("wraparound/", unknowns.FORCED_ELSEWHERE, ["o forced vacuum is known to be near", ">never<"]),
+    ("settings/?table=advice", "", ["No setting is off. Good."]),
+    ("findings/", unknowns.STANDBY, []),
+    ("", unknowns.STANDBY, ["no table is due"]),
+]
+
+
+def test_no_page_of_a_standby_calls_well_or_zero_what_the_primary_alone_knows(
+    pair: tuple[Server, Server], watch: Register, person: Callable[..., Any], live: Any
+) -> None:
+    primary, standby = pair
+    opened = live(primary, user="owner", dbname="shop")
+    opened.execute("BEGIN")
+    opened.execute("INSERT INTO stock VALUES (0)")
+    with primary.connect(user="owner", dbname="shop") as owner:
+        owner.execute("INSERT INTO stock VALUES (1)")  # a younger transaction: the other one holds
+    read, copy = watch(primary, name="shop-1"), watch(standby, name="shop-standby")
+    for target in (read, copy):
+        take_now(target)
+    [row] = series.now("tables", copy.pk, key={"relname": "stock"})
+    datid = copy.databases_by_id[row["database_id"]].datid
+    addresses = {
+        name: reverse(view, args=[copy.name, datid, row["relid"]])
+        for name, view in (("table", "table"), ("what-if", "table-what-if"))
+    }
+    client = browser(person("viewer"))
+
+    wrong = []
+    for page, says, never in ON_STANDBY:
+        address = addresses.get(page, f"/targets/{copy.name}/{page}")
+        text = client.get(address).content.decode()
+        wrong += [(page, "lacks", says)] if says not in text else []
+        wrong += [(page, "has", words) for words in never if words in text]
+    assert wrong == []
+    for page in ("horizon", "vacuum-queue", "vacuum-runs", "wraparound"):
+        text = client.get(reverse(page, args=[copy.name])).content.decode()
+        assert f'href="{reverse(page, args=[read.name])}"' in text, page
+        assert "Good." not in text, page
+    held = client.get(reverse("horizon", args=[read.name])).content.decode()
+    assert f"Backend {opened.info.backend_pid} " in held
+    for chosen in ("", "&filter=due"):  # nothing is left out by counts that are not known
+        address = reverse("vacuum", args=[copy.name]) + f"?format=json{chosen}"
+        [line] = json.loads(body_of(client.get(address)))
+        assert (line["relname"], line["n_dead_tup"], line["threshold_pct"]) == ("stock", None, None)
+    for page in ("vacuum", "wraparound"):
+        said = review.verdict(Target.objects.get(pk=copy.pk), [], page=page, at=timezone.now())
+        assert said.level == "unknown", (page, said)
+
+
+def test_commands_about_a_standby_leave_to_the_primary_what_it_alone_knows(
+    pair: tuple[Server, Server], watch: Register, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, standby = pair
+    copy = watch(standby, name="shop-standby")
+    take_now(copy)
+    FindingRecord.objects.filter(target=copy).delete()
+
+    def said(*words: str) -> str:
+        call_command(*words)
+        return capsys.readouterr().out
+
+    text = said("autovacuum", copy.name)
+    assert unknowns.STANDBY in text
+    assert not [words for words in ("Due: 0", "Running: 0", "Workers: 0") if words in text]
+    told = json.loads(said("autovacuum", copy.name, "--json"))
+    assert (told["workers"]["busy"], told["left"]) == (None, None)
+    text = said("finding", "list", "--target", copy.name)
+    assert unknowns.STANDBY in text
+    assert "Good." not in text
+    with pytest.raises(SystemExit):
+        call_command("simulate", copy.name, "--database", "shop", "--table", "public.stock")
+    assert "not known on a standby" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("feedback", "scope", "keeps"),
+    [
+        ("on", "every database", "By hot_standby_feedback the primary keeps dead rows of every"),
+        ("off", "nothing", "since hot_standby_feedback is off"),
+    ],
+)
+def test_a_query_of_a_standby_says_what_it_keeps_the_primary_from(  # noqa: PLR0917 - fixtures
+    pair: tuple[Server, Server],
+    watch: Register,
+    person: Callable[..., Any],
+    live: Any,
+    eventually: Callable[..., None],
+    feedback: str,
+    scope: str,
+    keeps: str,
+) -> None:
+    primary, standby = pair
+    with standby.connect() as superuser:
+        superuser.execute(f"ALTER SYSTEM SET hot_standby_feedback = {feedback}")
+        superuser.execute("SELECT pg_reload_conf()")
+    eventually(lambda: one(standby, "SHOW hot_standby_feedback") == feedback)
+    reader = live(standby, user="owner", dbname="shop")
+    reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    reader.execute("SELECT count(*) FROM stock")
+    with primary.connect(user="owner", dbname="shop") as owner:
+        owner.execute("INSERT INTO stock VALUES (0)")
+    eventually(lambda: one(standby, "SELECT count(*) FROM stock") == 501)
+    copy = watch(standby, name="shop-standby")
+    take_now(copy)
+
+    client = browser(person("viewer"))
+    text = client.get(reverse("horizon", args=[copy.name])).content.decode()
+    exported = client.get(reverse("horizon", args=[copy.name]) + "?format=json")
+
+    assert keeps in text
+    assert NOT_HERE in text
+    assert [line["scope"] for line in json.loads(body_of(exported))] == [scope]
 
 
 def test_a_signal_reaches_a_backend_of_a_standby(

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import psycopg
 import pytest
+from django.db import connection as history
 from django.utils import timezone
 
-from monitors import findings, vacuum_runs
-from monitors.models import HISTORY, FindingRecord, Target, VacuumRun
+from monitors import findings, perform, vacuum_runs
+from monitors.models import HISTORY, Action, FindingRecord, Target, VacuumRun
 from monitors.snapshot import take_now
+from monitors.vacuum_runs import REWRITES
 from tests import servers
 
 Known = TypeVar("Known")
@@ -315,6 +317,107 @@ def test_a_rewrite_is_recorded_when_it_was_seen_to_run(  # noqa: PLR0917 - fixtu
     assert known(run.started_at) < known(run.after_at) < run.ended_at
 
 
+@pytest.fixture
+def slow_to_rewrite(server, table):
+    """A table whose rewrite takes two seconds: an index of an expression keeps it busy."""
+    name = table(server, dead=990)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(f"ALTER TABLE {name} ADD CONSTRAINT rewritten_id PRIMARY KEY (id)")
+        session.execute(
+            "CREATE OR REPLACE FUNCTION slow_id(id bigint) RETURNS bigint IMMUTABLE"
+            " LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.2); RETURN id; END'"
+        )
+        session.execute(f"CREATE INDEX ON {name} (slow_id(id))")
+    yield name
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("DROP FUNCTION slow_id CASCADE")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_watched", [False, True], ids=["tables-first", "watched"])
+@pytest.mark.parametrize(
+    ("action", "given"),
+    [
+        ("vacuum_full", {}),
+        ("cluster", {"using": "rewritten_id"}),
+        pytest.param("repack", {}, marks=pytest.mark.pg(">=19")),
+    ],
+)
+def test_a_rewrite_through_howdah_has_its_action_its_seconds_and_both_sizes(  # noqa: PLR0917 - fixtures
+    server, watch, person, requested, eventually, slow_to_rewrite, action, given, is_watched
+):
+    target = watch(server, operator_user="operator")
+    take_now(target)
+    row = requested(person("dba"), target, action, table=slow_to_rewrite, **given)
+
+    def work():
+        perform.perform(str(row.pk))
+        history.close()  # this thread's, to our own database
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    progress = HISTORY["progress"].samples._default_manager.filter(command__in=REWRITES)
+
+    def is_seen():
+        take_now(target, ["progress"])
+        return progress.exists() and not (is_watched and thread.is_alive())
+
+    eventually(is_seen, seconds=60)
+    thread.join()
+    row.refresh_from_db()
+    assert row.state == "succeeded", row.outcome
+    if not is_watched:  # as if the next look came some seconds later
+        Action.objects.filter(pk=row.pk).update(
+            finished_at=row.finished_at - 1.5 * vacuum_runs.SLACK
+        )
+    take_now(target, ["progress"])
+    take_now(target, ["tables"])
+
+    [run] = VacuumRun.objects.filter(relname=slow_to_rewrite.removeprefix("public."))
+
+    assert (run.kind, run.action_id, run.by) == (action, row.pk, row.asked_by_name)
+    assert 0 < known(run.seconds) < 60
+    assert run.phases
+    assert known(run.size_after) < known(run.size_before)
+    assert (run.size_before, run.size_after) == (row.before["size_bytes"], row.after["size_bytes"])
+    assert run.n_dead_before == 990
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["VACUUM FULL", pytest.param("REPACK (CONCURRENTLY)", marks=pytest.mark.pg(">=19"))],
+)
+def test_a_rewrite_that_changed_no_file_is_not_recorded(
+    server, watch, eventually, live, slow_to_rewrite, statement
+):
+    target = watch(server)
+    take_now(target)
+    rewriting = live(server, dbname="shop", user="owner")
+
+    def work():
+        with suppress(psycopg.errors.QueryCanceled):
+            rewriting.execute(f"{statement} {slow_to_rewrite}")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    progress = HISTORY["progress"].samples._default_manager.filter(command__in=REWRITES)
+
+    def is_seen():
+        take_now(target, ["progress"])
+        return progress.exists()
+
+    eventually(is_seen, seconds=30)
+    rewriting.cancel()
+    thread.join()
+    take_now(target, ["progress"])
+    runs = VacuumRun.objects.filter(relname=slow_to_rewrite.removeprefix("public."))
+    assert runs.count() == 1  # what became of it is not known yet
+
+    take_now(target, ["tables"])
+
+    assert not runs.exists()
+
+
 @pytest.mark.parametrize(
     "statement", ["VACUUM FULL {}", "CLUSTER {} USING {}_id", "ALTER TABLE {} ALTER id TYPE bigint"]
 )
@@ -366,6 +469,38 @@ def test_dead_rows_that_a_rewrite_took_away_are_none(server, watch, eventually, 
     assert VacuumRun.objects.filter(relname="anew", kind="rewrite").count() == 1
     with server.connect(dbname="shop", user="owner") as session:
         session.execute("DROP TABLE anew")
+
+
+@pytest.mark.parametrize(
+    ("statement", "runs"),
+    [
+        ("VACUUM FULL {}", 1),
+        ("ALTER TABLE {} ALTER id TYPE bigint", 1),
+        ("ALTER TABLE {} SET UNLOGGED", 1),
+        ("TRUNCATE {}", 0),
+    ],
+)
+def test_a_rewrite_is_recorded_though_no_live_rows_are_counted(
+    server, watch, eventually, statement, runs
+):
+    """As after a crash, which loses the counters of all tables."""
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute("CREATE TABLE uncounted (id int, body text)")  # with a TOAST table
+        session.execute("INSERT INTO uncounted SELECT g, 'x' FROM generate_series(1, 5000) AS g")
+        session.execute("CREATE INDEX uncounted_id ON uncounted (id)")
+    with server.connect(dbname="shop") as session:
+        live = "SELECT pg_stat_get_live_tuples('uncounted'::regclass)"
+        eventually(lambda: list(session.execute(live)) == [(5000,)])  # 14's collector has all
+        session.execute("SELECT pg_stat_reset_single_table_counters('uncounted'::regclass)")
+        eventually(lambda: list(session.execute(live)) == [(0,)])
+    target = watch(server)
+    take_now(target)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(statement.format("uncounted"))
+
+    take_now(target, ["tables"])
+
+    assert VacuumRun.objects.filter(relname="uncounted", kind="rewrite").count() == runs
 
 
 def test_what_is_older_than_a_year_is_forgotten(recorded, ran):

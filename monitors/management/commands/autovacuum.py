@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from monitors import vacuuming
+from monitors import unknowns, vacuuming
 from monitors.advisor import counted, duration
 from monitors.management.command import Command as OneLine, add_json, target_named
 
@@ -23,7 +23,10 @@ class Command(OneLine):
         add_json(parser)
 
     def handle(self, *, name: str, **options: Any) -> None:
-        """Print it, or {workers, running, queue, left} as one line of JSON."""
+        """Print it, or {workers, running, queue, left} as one line of JSON.
+
+        Of a standby busy, most and left are null: its primary alone knows them.
+        """
         state = vacuuming.state_of(target_named(name))
         if not options["json"]:
             for line in lines_of(state):
@@ -42,15 +45,35 @@ class Command(OneLine):
 
 def lines_of(state: vacuuming.State) -> Iterator[str]:
     """Yield the lines for people."""
-    workers = state.workers
+    if state.known:
+        yield from lines_of_workers(state.workers)
+        yield f"Running: {len(state.running)}"
+    else:
+        yield f"{unknowns.STANDBY} What runs there is not known here either: ask for the primary."
+    yield from lines_of_running(state.running)
+    if state.left:
+        yield f"Past a threshold with autovacuum off, so nothing comes: {counted(state.left, 'table')}."
+    if state.known:
+        order = "score" if state.workers.by_score else "place in pg_class"
+        yield f"Due: {len(state.queue)}, by {order}"
+    elif state.queue:
+        yield f"Due for their age, which is replicated: {len(state.queue)}"
+    yield from lines_of_queue(state.queue)
+
+
+def lines_of_workers(workers: vacuuming.Workers) -> Iterator[str]:
+    """Yield who is busy, and by which rules workers come."""
     if not workers.enabled:
         yield "Autovacuum is off: it comes only to prevent wraparound."
     most = workers.most if workers.most is not None else "an unknown number"
     yield f"Workers: {workers.busy} of {most} busy, each database once in {workers.naptime_seconds:g} s."
     if workers.wraparound:
         yield f"Wraparound is near in {', '.join(workers.wraparound)}: workers go nowhere else."
-    yield f"Running: {len(state.running)}"
-    for row in state.running:
+
+
+def lines_of_running(running: Iterable[vacuuming.Line]) -> Iterator[str]:
+    """Yield what runs, with how far it is and why it is slow."""
+    for row in running:
         who = "autovacuum: " if row["autovacuum"] else ""
         done = f" {row['pct']:.0f} %" if row["pct"] is not None else ""
         left = f", {duration(row['eta_seconds'])} to go" if row["eta_seconds"] is not None else ""
@@ -60,14 +83,16 @@ def lines_of(state: vacuuming.State) -> Iterator[str]:
         yield f"  {name}  {who}{row['command']}, {row['phase']}{done}{left}{of}{error}"
         if row["why_slow"]:
             yield f"    {row['why_slow']}"
-    if state.left:
-        yield f"Past a threshold with autovacuum off, so nothing comes: {counted(state.left, 'table')}."
-    yield f"Due: {len(state.queue)}, by {'score' if workers.by_score else 'place in pg_class'}"
-    for row in state.queue:
+
+
+def lines_of_queue(queue: Iterable[vacuuming.Line]) -> Iterator[str]:
+    """Yield the tables that come next."""
+    for row in queue:
         name = row["table"] if row["toast_of"] is None else f"TOAST of {row['toast_of']}"
         takes = row["expected_seconds"]
         length = f", takes about {duration(takes)}" if takes is not None else ""
+        score = f", score {row['score']:.2f}" if row["score"] is not None else ""
         yield (
             f"  {row['position']}. {row['database']}: {name}  {row['does']}"
-            f" ({row['reason']}), score {row['score']:.2f}, {row['state']}{length}"
+            f" ({row['reason']}){score}, {row['state']}{length}"
         )

@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors import findings, hurt, review
+from monitors import findings, hurt, review, unknowns
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
-from monitors.models import FindingRecord
+from monitors.models import FindingRecord, Target
 
 
 class Command(command.Command):
@@ -67,7 +67,7 @@ class Command(command.Command):
             if line["state"] != "resolved":
                 self.say(f"    {hurt.words(review.hurt_of(row), now)}")
         if not lines:
-            self.say("Nothing to report. Good.")
+            self.say(none_words(options["target"]))
 
     def acknowledge(self, options: dict[str, Any]) -> None:
         """Put a finding aside."""
@@ -87,6 +87,17 @@ class Command(command.Command):
         row = finding_named(options["id"])
         findings.reopen(command.person(), SOURCE, row)
         self.say(f"Finding {row.pk} is open: {row.title}")
+
+
+def none_words(name: str | None) -> str:
+    """Return that there is no finding, with what is not known of the target, or of all of them."""
+    targets = [command.target_named(name)] if name else list(Target.objects.filter(enabled=True))
+    reasons = [
+        f"{target.name}: {reason}"
+        for target in targets
+        for reason in dict.fromkeys(unknowns.unknowns_of(target).values())
+    ]
+    return " ".join(["No open finding.", *reasons]) if reasons else "Nothing to report. Good."
 
 
 def add_finding(parser: argparse.ArgumentParser) -> None:

@@ -84,7 +84,8 @@ class Command(OneLine):
             chosen = ", ".join(replay.spelled(one["parameters"]))
             self.say(f"{'* ' if one['is_balanced'] else '  '}{chosen}: {words(one)}")
         if options["best"] and not line:
-            self.say(replay.NOTHING_BETTER)
+            trusted = replay.is_trusted(done.proof)
+            self.say(replay.NOTHING_BETTER if trusted else replay.NOT_TRUSTED)
 
 
 def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:

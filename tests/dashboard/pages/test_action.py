@@ -392,6 +392,7 @@ def test_every_table_can_be_confirmed_by_what_is_shown(target, dba, embedded, wo
     schema = f"odd_{worker_id}"
     with embedded.connect(dbname="shop") as setup:
         setup.execute(f"CREATE SCHEMA {schema} AUTHORIZATION owner")
+        setup.execute(f"GRANT USAGE ON SCHEMA {schema} TO operator")
         made = sql.Identifier(schema, blank)
         setup.execute(sql.SQL("CREATE TABLE {} (id bigint)").format(made))
         setup.execute(sql.SQL("ALTER TABLE {} OWNER TO owner").format(made))

@@ -16,7 +16,7 @@ from django.utils import timezone
 from dashboard.backends import COLUMNS
 from monitors import live
 from monitors.history import partitions
-from monitors.models import HISTORY, Action, ProbeState
+from monitors.models import HISTORY, Action, ProbeState, Target
 from tests.people import HTMX, browser_of, make_target, person
 
 pytestmark = pytest.mark.django_db
@@ -161,6 +161,28 @@ def test_cancel_carries_the_microseconds_and_a_key_of_its_own(target, dba):
     assert f'name="query_start" value="{began}"' in html
     keys = [part.split('"')[0] for part in html.split('name="idempotency_key" value="')[1:]]
     assert len(keys) == len(set(keys)) == 2
+
+
+@pytest.mark.parametrize(
+    "state", ["active", "idle in transaction", "idle in transaction (aborted)", "idle"]
+)
+@pytest.mark.parametrize(
+    ("superuser", "allowed", "possible"),
+    [(True, False, False), (True, True, True), (False, False, True), (None, False, True)],
+)
+def test_a_superusers_backend_is_beyond_an_operator_login_that_is_none(
+    target, dba, state, superuser, allowed, possible
+):
+    Target.objects.update(allow_superuser=allowed)
+    keep(target, 1, state=state, rolsuper=superuser)
+    keep(target, 2, blocked_by=[1], wait_event_type="Lock", rolsuper=False)
+
+    html = page(dba, "?filter=all")
+
+    said = html.count('title="A superuser&#x27;s backend can be signalled by a superuser alone')
+    assert (said == 0) is possible
+    assert ('name="pid" value="1"' in html) is possible
+    assert 'name="pid" value="2"' in html
 
 
 @pytest.mark.parametrize(

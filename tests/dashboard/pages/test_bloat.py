@@ -107,6 +107,15 @@ def test_no_share_is_shown_of_what_is_small(read, objects):
     assert '73<span class="unit">%' in large
 
 
+def test_of_what_no_waste_is_known_the_largest_comes_first(read, objects):
+    objects(1, bloat_bytes=5 * MB)
+    for relid, size in ((2, 30 * MB), (3, None), (4, 70 * MB)):
+        objects(relid, size_bytes=size, not_estimated="never_analyzed")
+
+    assert [name for name in names(read()) if name in {"1", "2", "3", "4"}] == ["1", "4", "2", "3"]
+    assert '70<span class="unit">MB' in read()
+
+
 def test_tabs_divide_tables_indexes_and_schemas(read, objects):
     objects(1, bloat_bytes=5 * MB)
     objects(2, bloat_bytes=6 * MB, relkind="i", indexrelname="t1_pkey", tablerelid=1)

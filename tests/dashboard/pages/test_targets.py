@@ -6,6 +6,7 @@ import json
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from monitors import check
 from monitors.models import AuditEntry, ProbeState, Target, TargetCheck, TargetSecret
@@ -166,6 +167,25 @@ def test_a_draft_that_another_login_session_checked_asks_for_its_password_again(
     assert f'value="{embedded.port}"' in asked.content.decode()
     admin.post(f"/targets/check/{row.pk}/")  # the session that has it
     assert check.stored_passwords(Target.objects.get()) == {"collector": embedded.password}
+
+
+def test_an_older_draft_of_the_same_login_session_asks_for_its_password_again(admin, embedded):
+    address = {"host": embedded.host, "port": str(embedded.port), "user": "collector"}
+    for number in range(7):
+        draft = form(**address, password=embedded.password, name=f"db-{number}")
+        admin.post("/targets/new/", draft)
+    rows = {row.draft["name"]: row for row in TargetCheck.objects.all()}
+    TargetCheck.objects.update(done_at=timezone.now())
+
+    for name in ("db-0", "db-1"):
+        asked = admin.post(f"/targets/check/{rows[name].pk}/", follow=True)
+        assert Target.objects.count() == 0
+        assert "the last 5 drafts that you tested" in asked.content.decode()
+        assert "another login session" not in asked.content.decode()
+        assert asked.redirect_chain[-1][0] == f"/targets/new/?draft={rows[name].pk}"
+    for count, number in enumerate(range(2, 7), start=1):
+        admin.post(f"/targets/check/{rows[f'db-{number}'].pk}/")
+        assert Target.objects.count() == count
 
 
 def test_saving_twice_saves_once(admin, embedded):

@@ -199,7 +199,7 @@ def test_the_vacuum_page_shows_the_head_of_the_queue(browse, shop, tables):
     text = browse("viewer").get(reverse("vacuum", args=[shop.name])).content.decode()
 
     assert text.count('<tr id="due-') == 5
-    assert "All 8 due" in text
+    assert "8 in the queue" in text
 
 
 def test_an_unknown_view_is_a_bad_request(browse, shop):

@@ -57,6 +57,19 @@ def test_newest_first_and_a_day_by_default(runs, ran):
     assert tuple(json.loads(runs("?format=json"))[0]) == COLUMNS
 
 
+def test_it_says_when_the_dead_rows_after_a_run_were_read(runs, ran):
+    read_at = timezone.now() - timedelta(minutes=59)
+    run = ran("autovacuum", 1, n_dead_after=30_000)
+    VacuumRun.objects.filter(pk=run.pk).update(seen_at=read_at)
+
+    said = f'read <time datetime="{read_at:%Y-%m-%dT%H:%M}'
+    assert said in runs()
+    assert json.loads(runs("?format=json"))[0]["seen_at"].startswith(f"{read_at:%Y-%m-%dT%H:%M}")
+
+    VacuumRun.objects.update(n_dead_after=0)  # nothing died later
+    assert said not in runs()
+
+
 @pytest.mark.parametrize(
     ("query", "shown"),
     [

@@ -11,7 +11,7 @@ from django.urls import reverse
 from psycopg import sql
 
 from monitors import perform
-from monitors.models import Action, Target
+from monitors.models import HISTORY, Action, Target
 from monitors.snapshot import take_now
 
 
@@ -71,6 +71,24 @@ def test_bad_input_keeps_what_was_typed_and_says_what_to_give(read, written):
 def test_the_trade_off_is_searched_when_asked_for(read, written):
     assert "replays 28 choices" in read()[1]
     assert "autovacuum_enabled=true" in read("?best=1")[1]
+
+
+def test_where_the_proof_fails_nothing_is_proposed_and_a_trial_keeps_the_warning(read, written):
+    assert "Set these" in read("?best=1")[1]
+    samples = HISTORY["tables"].samples._default_manager.filter(target_id=written.pk)
+    samples.update(autovacuum_count=16)  # of which the replay has none
+
+    for query in ("", "?best=1"):
+        text = read(query)[1]
+        assert "It does not predict this table well: nothing is proposed." in text
+        assert "Nothing is proposed: the replay does not predict this table well." in text
+        assert "Set these" not in text
+        assert "Find the best" not in text
+        assert 'data-kind="balanced"' not in text
+    assert len(json.loads(read("?best=1&format=json")[1])) == 1
+    tried = read("?autovacuum_vacuum_threshold=9")[1]
+    assert "It does not predict this table well" in tried
+    assert "Set these for the table" in tried
 
 
 def test_the_export_has_what_is_what_is_tried_and_the_trade_off(read, written):

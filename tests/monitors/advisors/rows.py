@@ -102,6 +102,7 @@ def backend(pid=4321, **columns):
         "backend_xmin": None,
         "query": "SELECT ?",
         "blocked_by": None,
+        "waitstart": None,
     }
     return row | columns
 

@@ -10,6 +10,14 @@ from monitors.advisor import Severity
 from monitors.advisors.blocked import ADVISOR, roots, victims_of
 from tests.monitors.advisors.rows import advise, ago, backend, idle_in_transaction, waiting
 
+HIDDEN = {
+    "state": "disabled",
+    "query": None,
+    "query_start": None,
+    "xact_start": None,
+    "state_change": None,
+}
+
 
 def test_it_says_nothing_where_nobody_waits():
     assert advise(ADVISOR, activity=[backend(), idle_in_transaction(2)]) == []
@@ -120,3 +128,44 @@ def test_it_hurts_since_the_first_statement_that_waits_began():
     [one] = advise(ADVISOR, activity=activity)
 
     assert (one.hurts_already, one.hurts_at) == (True, ago(40))
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("disabled", "What the root does is not known, since its track_activities is off; only"),
+        (None, "What the root does is not known; only terminating it surely frees the others"),
+        ("idle", "The root holds an advisory lock while it is idle"),
+        ("fastpath function call", "Cancelling the root's statement frees them"),
+    ],
+)
+def test_it_tells_a_way_out_by_what_is_known_of_the_root(state, says):
+    root = backend(1, **HIDDEN | {"state": state})
+
+    [finding] = advise(ADVISOR, activity=[root, waiting(2, [1])])
+
+    assert says in finding.why
+    assert ("advisory" in finding.why) == (state == "idle")
+    assert finding.action == ""
+
+
+@pytest.mark.parametrize(("seconds", "severity"), [(5, Severity.NOTICE), (6, Severity.WARNING)])
+def test_where_statements_are_hidden_the_wait_for_the_lock_decides(seconds, severity):
+    victim = backend(2, **HIDDEN, wait_event_type="Lock", blocked_by=[1], waitstart=ago(seconds))
+
+    [finding] = advise(ADVISOR, activity=[backend(1, **HIDDEN), victim])
+
+    assert finding.severity == severity
+    assert finding.why.startswith(f"The longest wait that is known began {seconds} s ago.")
+    assert ("Longest wait", seconds, "seconds") in finding.evidence
+    assert finding.hurts_at == ago(seconds)
+
+
+def test_a_wait_of_which_nothing_is_known_is_not_called_0_s():
+    victim = backend(2, **HIDDEN, wait_event_type="Lock", blocked_by=[1])
+
+    [finding] = advise(ADVISOR, activity=[backend(1), victim])
+
+    assert finding.why.startswith("How long they have waited is not known.")
+    assert [label for label, _, unit in finding.evidence if unit == "seconds"] == []
+    assert finding.hurts_at is None

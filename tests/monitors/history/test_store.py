@@ -222,12 +222,12 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
 
     def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
         asked.extend(keys)
-        return dict.fromkeys(keys, (8192,))
+        return dict.fromkeys(keys, (1, 8192))
 
     store.apply_refined(PROBE, found, refine)
 
     assert len(asked) == min(wanted, PROBE.refine_at_once)
-    assert sum(refined == (8192,) for _, refined in found.rows.values()) == len(asked)
+    assert sum(refined == (1, 8192) for _, refined in found.rows.values()) == len(asked)
 
 
 REFINED = (7, False, False, "CREATE INDEX")

@@ -35,6 +35,37 @@ def test_a_waiting_backend_names_its_blocker_and_no_other_does(
     assert {waiter["datname"], waiter["usename"]} == {"shop", "postgres"}
 
 
+def test_a_backend_says_whether_its_role_is_a_superuser(
+    server: Server, watch: Callable[..., Target]
+) -> None:
+    target = watch(server)
+    with server.connect() as one, server.connect(user="owner", dbname="shop") as other:
+        take_now(target, ["activity"])
+
+        rows = {row["pid"]: row["rolsuper"] for row in series.now("activity", target.pk)}
+        found = rows[one.info.backend_pid], rows[other.info.backend_pid]
+
+    assert found == (True, False)
+
+
+def test_a_waiter_that_hides_its_statement_still_tells_since_when_it_waits(
+    server: Server,
+    watch: Callable[..., Target],
+    blocked: Callable[..., Blocked],
+) -> None:
+    target = watch(server)
+    told, hidden = blocked(server), blocked(server, options="-c track_activities=off")
+
+    take_now(target, ["activity"])
+
+    rows = {row["pid"]: row for row in series.now("activity", target.pk)}
+    waiter, root = rows[hidden.waiter_pid], rows[hidden.root_pid]
+    assert (waiter["state"], waiter["query_start"]) == ("disabled", None)
+    assert waiter["backend_start"] < waiter["waitstart"]
+    assert root["waitstart"] is None
+    assert rows[told.waiter_pid]["waitstart"] is None  # query_start is known
+
+
 def test_a_backend_that_left_is_no_longer_there(
     server: Server, watch: Callable[..., Target]
 ) -> None:

@@ -172,7 +172,7 @@ def test_without_statistics_it_shows_no_number_instead_of_a_false_one(
     for row in rows.values():
         nothing = [row[key] for key in ("estimate_bytes", "bloat_bytes", "bloat_pct", "method")]
         assert nothing == [None] * 4
-    assert rows["idle"]["size_bytes"] is None
+    assert rows["idle"]["size_bytes"] == 8192
     assert rows["secret"]["size_bytes"] > 1_000_000
 
 
@@ -464,3 +464,104 @@ def test_a_toast_table_that_was_never_vacuumed_is_told(
     measured = read(target)["toast of wide"]
     assert measured["size_bytes"] == size
     assert 65 < measured["bloat_pct"] < 80
+
+
+def test_no_index_that_was_just_made_is_told_wasted(
+    server: Server, watch: Callable[..., Target], reader: str, place: str
+) -> None:
+    """Beside NULLs, in part of a table, and of types whose widths statistics cut."""
+    fill(
+        server,
+        place,
+        "CREATE TABLE fresh AS SELECT (g % 100)::smallint AS s,"
+        " CASE WHEN g % 2 <> 0 THEN g * 1.37 END AS n,"
+        " CASE WHEN g % 5 <> 0 THEN now() END AS ts,"
+        " CASE WHEN g % 3 <> 0 THEN repeat('z', g % 20) END AS b,"
+        " CASE WHEN g % 7 <> 0 THEN ARRAY['a', g::text] END AS words"
+        " FROM generate_series(1, 60000) AS g",
+        "CREATE INDEX fresh_part ON fresh (n) WHERE n IS NOT NULL",
+        "CREATE INDEX fresh_part_words ON fresh (words) WHERE words IS NOT NULL",
+        "CREATE INDEX fresh_part_two ON fresh (n, ts) WHERE n > 0",
+        "CREATE INDEX fresh_words ON fresh (words)",
+        "CREATE INDEX fresh_four ON fresh (s, n, ts, b)",
+        "ANALYZE fresh",
+        "CREATE EXTENSION pgstattuple",
+    )
+    with server.connect(dbname=place) as setup:
+        density = setup.execute(
+            "SELECT min(i.avg_leaf_density) FROM pg_class AS c"
+            " CROSS JOIN LATERAL pgstatindex(c.oid::regclass) AS i WHERE c.relname ~ '^fresh_'"
+        ).fetchone()
+        setup.execute("DROP EXTENSION pgstattuple")
+
+    rows = read(watch(server, user=reader, dbname=place, include=[place]))
+
+    assert density is not None
+    assert density[0] > 89  # of a fillfactor of 90: there is nothing to give back
+    told = {name: row["bloat_pct"] for name, row in rows.items() if row["relkind"] == "i"}
+    assert len(told) == 5
+    assert {name: pct for name, pct in told.items() if pct is None or pct > 1.5} == {}
+
+
+def test_a_table_that_was_never_vacuumed_has_a_size_and_no_waste(
+    server: Server, watch: Callable[..., Target], reader: str, place: str
+) -> None:
+    fill(
+        server,
+        place,
+        *(
+            f"CREATE TABLE {name} WITH (autovacuum_enabled = off) AS"
+            " SELECT generate_series(1, 50000) AS id"
+            for name in ("loaded", "held")
+        ),
+    )
+    target = watch(server, user=reader, dbname=place, include=[place])
+    with server.connect(dbname=place) as session:
+        [(size,)] = session.execute("SELECT pg_relation_size('loaded')")
+    with server.connect(dbname=place, autocommit=False) as holder:
+        holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        rows = read(target)
+
+    row = rows["loaded"]
+    assert (row["size_bytes"], row["bloat_bytes"], row["method"]) == (size, None, None)
+    assert row["not_estimated"] == "never_analyzed"
+    assert rows["held"]["size_bytes"] is None  # nothing waits for it
+    assert read(target)["held"]["size_bytes"] == size
+
+
+def test_a_table_that_was_made_again_was_not_rewritten(
+    server: Server, watch: Callable[..., Target], place: str
+) -> None:
+    making = (
+        "CREATE TABLE again AS SELECT generate_series(1, 60000) AS id",
+        "CREATE INDEX again_id ON again (id)",
+        "ANALYZE again",
+    )
+    fill(server, place, *making)
+    target = watch(server, dbname=place, include=[place])
+    read(target)
+
+    fill(server, place, "DROP TABLE again", *making)
+    rows = read(target)
+
+    assert rows["again_id"]["size_bytes"] > settle.MARKED_BYTES
+    assert not Mark.objects.filter(target=target, kind="rewrite").exists()
+
+
+def test_what_alter_table_writes_anew_is_marked(
+    server: Server, watch: Callable[..., Target], place: str
+) -> None:
+    fill(
+        server,
+        place,
+        "CREATE TABLE altered AS SELECT generate_series(1, 60000) AS id",
+        "ANALYZE altered",
+    )
+    target = watch(server, dbname=place, include=[place])
+    read(target)
+
+    fill(server, place, "ALTER TABLE altered ALTER id TYPE bigint")
+    read(target)
+
+    mark = Mark.objects.get(target=target, kind="rewrite")
+    assert re.fullmatch(r"public\.altered was rewritten: [0-9.]+ MB → [0-9.]+ MB\.", mark.text)
