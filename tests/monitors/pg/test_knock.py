@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from dashboard.embedded import processes
 from monitors.pg import knock
@@ -33,6 +35,14 @@ def test_it_is_told_of_each_address_whether_somebody_answers(embedded: Server) -
         "metadata": "169.254.169.254 is a cloud's metadata service: not allowed for a target here"
         " (HOWDAH_ALLOWED_TARGET_NETWORKS).",
     }
+
+
+def test_it_can_be_asked_from_a_thread_that_runs_a_loop(embedded: Server) -> None:
+    async def ask() -> dict[knock.Door, str]:
+        return knock.unanswered([(embedded.host, embedded.port)])
+
+    with ThreadPoolExecutor(1) as own:  # its own thread: a browser test's may run a loop already
+        assert own.submit(asyncio.run, ask()).result() == {}
 
 
 def test_hundreds_are_asked_at_once() -> None:
