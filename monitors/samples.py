@@ -143,7 +143,8 @@ def make_history(probe: Probe) -> History:
                 "changes": models.IntegerField(),
                 "seconds": models.FloatField(),
                 "restarted": models.BooleanField(),
-                "gone": models.BooleanField(),
+                "gone": models.BooleanField(),  # at the end
+                **({"was_gone": models.BooleanField(db_default=False)} if probe.evicts else {}),
                 **values((*sample.counters, *sample.gauges)),
                 **{f"{name}_max": nullable(sample, name) for name in sample.gauges},
             },

@@ -106,6 +106,7 @@ def upsert(history: History, unit: str, source: sql.Composable) -> sql.Composed:
     place = ("target_id", "database_id", *sample.key, "start_at")
     values = (
         *("changes", "seconds", "restarted", "gone"),
+        *(("was_gone",) if history.probe.evicts else ()),
         *sample.counters,
         *sample.gauges,
         *(f"{gauge}_max" for gauge in sample.gauges),
@@ -131,11 +132,16 @@ def last(column: str, order: str) -> sql.Composed:
 
 
 def aggregates(history: History, *, order: str, of_hours: bool) -> sql.Composable:
-    """Return the expressions for the values of `upsert`, in its order."""
+    """Return the expressions for the values of `upsert` from `gone` on, in its order."""
     sample = history.sample
     greatest = "{}_max" if of_hours else "{}"
+    gone = sql.SQL("gone" if of_hours else "change = {}").format(sql.Literal(int(Change.GONE)))
+    ever = sql.SQL("{} OR was_gone" if of_hours else "{}").format(gone)
     return sql.SQL(", ").join(
         [
+            sql.SQL("(array_agg({} ORDER BY {} DESC))[1]").format(gone, sql.Identifier(order)),
+            # What came back within the hour lacks counts all the same.
+            *([sql.SQL("bool_or({})").format(ever)] if history.probe.evicts else []),
             *(sql.SQL("sum({})").format(sql.Identifier(name)) for name in sample.counters),
             *(last(name, order) for name in sample.gauges),
             *(
@@ -152,15 +158,13 @@ def roll_hour(history: History, start: datetime) -> None:
     partitions.ensure_for(history.hours, start)
     source = sql.SQL(
         "SELECT target_id, database_id, {key}, %(start)s, count(*),"
-        " coalesce(sum(interval_seconds), 0), bool_or(change IN ({restarted}, {unknown})),"
-        " (array_agg(change ORDER BY taken_at DESC))[1] = {gone}, {values}"
+        " coalesce(sum(interval_seconds), 0), bool_or(change IN ({restarted}, {unknown})), {values}"
         " FROM {samples} WHERE taken_at >= %(start)s AND taken_at < %(end)s"
         " GROUP BY target_id, database_id, {key}"
     ).format(
         key=names(history.sample.key),
         restarted=sql.Literal(int(Change.RESTARTED)),
         unknown=sql.Literal(int(Change.UNKNOWN)),
-        gone=sql.Literal(int(Change.GONE)),
         values=aggregates(history, order="taken_at", of_hours=False),
         samples=sql.Identifier(history.samples._meta.db_table),
     )
@@ -181,7 +185,7 @@ def roll_day(history: History, start: datetime, *, is_today: bool) -> None:
     partitions.ensure_for(history.days, start)
     source = sql.SQL(
         "SELECT target_id, database_id, {key}, %(start)s, sum(changes), sum(seconds),"
-        " bool_or(restarted), (array_agg(gone ORDER BY start_at DESC))[1], {values}"
+        " bool_or(restarted), {values}"
         " FROM {hours} WHERE start_at >= %(start)s AND start_at < %(end)s"
         " GROUP BY target_id, database_id, {key}"
     ).format(

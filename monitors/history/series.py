@@ -91,7 +91,8 @@ class Source:
         """
         if not self.history.probe.evicts:
             return self.restarted
-        return sql.SQL("({} OR {})").format(self.restarted, self.gone)
+        ever_gone = self.gone if self.unit == "sample" else sql.SQL("(gone OR was_gone)")
+        return sql.SQL("({} OR {})").format(self.restarted, ever_gone)
 
     @property
     def known_before(self) -> sql.Composable:

@@ -182,6 +182,23 @@ def test_a_damaged_history_is_repaired_as_far_as_there_are_samples(
     assert agree()[1] == 595 * 7
 
 
+def test_a_statement_that_was_away_within_an_hour_lacks_counts_in_every_window(
+    target: Target, keep: Keep
+) -> None:
+    start = three_days_ago()
+    for minute, calls in enumerate([{1: 5, 2: 5}, {1: 9, 2: 6}, {2: 7}, {1: 2, 2: 8}]):
+        read = {(queryid, 10, 100, True): {"calls": count} for queryid, count in calls.items()}
+        keep(10 + minute, read, probe="statements", start=start)
+
+    rollup.roll_up(start + timedelta(days=2))
+
+    truth = {1: (6, False), 2: (3, True)}
+    for back, days in ((timedelta(), 0.1), (timedelta(days=3), 6), (timedelta(days=100), 103)):
+        window = Window(start - back, start - back + timedelta(days=days), is_live=False)
+        rows = series.sums("statements", target.pk, window, ["calls"])
+        assert {row["queryid"]: (row["calls"], row["complete"]) for row in rows} == truth
+
+
 def test_an_unchanged_object_has_its_row_of_each_day_that_upkeep_missed(
     target: Target, keep: Keep
 ) -> None:
