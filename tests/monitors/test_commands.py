@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.utils import timezone
 from psycopg import sql
 from pytest_django import Settings
 
+from dashboard.embedded import processes
 from monitors import perform
 from monitors.management.commands import act
 from monitors.models import (
@@ -351,7 +353,24 @@ def test_act_leaves_with_4_where_a_right_or_rule_forbids(
     assert {entry.result for entry in AuditEntry.objects.all()} == {"denied", "refused"}
 
 
-@newest
+def test_act_tells_a_script_too_that_a_target_could_not_be_asked(
+    embedded: Server, watch: Watch, said: Said, person: Person
+) -> None:
+    nobody = replace(embedded, port=processes.free_port())
+    target = watch(nobody, name="orders", operator_user="operator")
+    person("operator", name="alice")
+
+    asked = said(
+        "act", "vacuum", "--target", target.name, "--as", "alice", "--arg", "database=shop",
+        "--arg", "table=public.orders", "--wait", "--json",
+    )  # fmt: skip
+
+    assert (asked.status, asked.json["outcome"], asked.json["id"]) == (1, "unreachable", None)
+    assert "could not be asked: Connection refused" in asked.json["reason"]
+    assert asked.one_line.strip() == asked.json["reason"]
+    assert not Action.objects.exclude(state=Action.State.DRAFT).exists()
+
+
 def test_act_hides_a_target_that_one_may_not_see(
     server: Server, target: Target, said: Said, person: Person
 ) -> None:

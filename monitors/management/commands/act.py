@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from django.contrib.auth.models import User
@@ -23,6 +24,8 @@ WORKER_SECONDS = 5.0
 POLL_SECONDS = 0.1
 SKIPPED = 3
 REFUSED = 4
+UNREACHABLE = "unreachable"
+"""The outcome where the target's state could not be read, so that nothing was asked for."""
 STATUS = {
     Action.State.SUCCEEDED: 0,
     Action.State.SKIPPED: SKIPPED,
@@ -74,7 +77,7 @@ class Command(command.Command):
         except InvalidArguments as error:
             raise bad_use(str(error)) from None
         except (Refused, PermissionDenied) as error:
-            self.refused(options, str(error))
+            self.not_asked(options, str(error))
         row = self.picked_up(row)
         if options["wait"]:
             if row.state == Action.State.WAITING:
@@ -97,7 +100,7 @@ class Command(command.Command):
         except InvalidArguments as error:
             raise bad_use(str(error)) from None
         except (Refused, PermissionDenied) as error:
-            self.refused(options, str(error), {"results": []})
+            self.not_asked(options, str(error), more={"results": []})
         rows = self.worked_off(made, wait=options["wait"])
         if options["json"]:
             outcome = "asked" if any(not row.is_final for row in rows) else "ended"
@@ -169,7 +172,7 @@ class Command(command.Command):
         for warning in draft.preview.get("warnings", []):
             self.warn(f"Warning: {warning}")
         if draft.preview.get("unreachable"):
-            raise failure(draft.preview["refused"])
+            self.not_asked(options, draft.preview["refused"], UNREACHABLE, FAILURE)
         return run.request(user, draft, reason=options["reason"], source=SOURCE)
 
     def previewed(self, draft: Action) -> Action:
@@ -191,26 +194,32 @@ class Command(command.Command):
             row.refresh_from_db()
         return row
 
-    def refused(
-        self, options: dict[str, Any], reason: str, more: dict[str, Any] | None = None
+    def not_asked(
+        self,
+        options: dict[str, Any],
+        reason: str,
+        outcome: str = Action.State.REFUSED.value,
+        status: int = REFUSED,
+        *,
+        more: Mapping[str, Any] = MappingProxyType({}),
     ) -> NoReturn:
-        """Print why nothing was asked for, and leave with status 4."""
+        """Print why nothing was asked for, and leave."""
         if options["json"]:
             self.print_json(
                 {
                     "id": None,
                     "action": options["action"],
                     "target": options["target"],
-                    "outcome": Action.State.REFUSED.value,
+                    "outcome": outcome,
                     "reason": reason,
                     "sql": "",
                     "before": {},
                     "after": {},
                     "effect": "",
-                    **(more or {}),
+                    **more,
                 }
             )
-        self.leave(reason, REFUSED)
+        self.leave(reason, status)
 
 
 WORST = (0, SKIPPED, REFUSED, FAILURE)
