@@ -264,11 +264,18 @@ def judge(
 def ranked(found: Iterable[Finding]) -> list[Finding]:
     """Return findings worst first: by severity, then in the advisors' order, then by score.
 
-    Those that are acknowledged or snoozed come last.
+    Those that are acknowledged or snoozed come last. Equals stand in the order of their keys,
+    so that the same moment shows the same order whenever it is asked for.
     """
     return sorted(
         found,
-        key=lambda one: (one.quiet is not None, -one.severity, ORDER[one.advisor], -one.score),
+        key=lambda one: (
+            one.quiet is not None,
+            -one.severity,
+            ORDER[one.advisor],
+            -one.score,
+            one.object_key,
+        ),
     )
 
 

@@ -165,7 +165,11 @@ def in_the_past(
             by_state[kept.state_of(row, window.end)].append(row)
     shown = sorted(
         by_state[state],
-        key=lambda row: (-row.severity, -(row.opened_at or row.first_seen_at).timestamp()),
+        key=lambda row: (
+            -row.severity,
+            -(row.opened_at or row.first_seen_at).timestamp(),
+            -row.pk,  # the rows come in an order of now
+        ),
     )
     if state == "resolved":
         shown = by_state[state]  # the last one first already

@@ -225,6 +225,14 @@ def test_findings_come_worst_first_and_equals_in_the_advisors_order():
     ]
 
 
+def test_equal_findings_stand_in_one_order_however_the_samples_came():
+    found = [finding("dead_tuples", Severity.WARNING, relid=relid) for relid in (7, 5, 6)]
+
+    ranked = [one.relid for one in review.ranked(found)]
+
+    assert ranked == [one.relid for one in review.ranked(found[::-1])]
+
+
 def finding(advisor, severity, title="It is so.", **facts):
     return Finding(
         advisor=advisor,

@@ -111,6 +111,19 @@ def test_a_past_moment_shows_what_was_open_then(make, browse):
     assert listed(text_of(browse("viewer").get("/findings/", early))) == []
 
 
+def test_a_past_moment_keeps_its_order_when_findings_end(make, browse):
+    now = timezone.now()
+    rows = [make(opened_at=now - timedelta(hours=3)) for _ in range(3)]
+    client, at = browse("viewer"), {"at": (now - timedelta(hours=2)).isoformat()}
+    before = listed(text_of(client.get("/findings/", at)))
+
+    for row, minutes in zip(rows, (50, 10, 30), strict=True):
+        row.resolved_at = now - timedelta(minutes=minutes)
+        row.save()
+
+    assert listed(text_of(client.get("/findings/", at))) == before == [row.pk for row in rows[::-1]]
+
+
 def test_it_can_be_searched_and_filtered(make, browse):
     one, other = (
         make(title="Orders are due."),
