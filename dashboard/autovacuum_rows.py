@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard.table_rows import rows_at
-from monitors import autovacuum, autovacuum_queue, vacuuming
+from monitors import vacuuming
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.rules import autovacuum, autovacuum_queue
 
 TRIGGERS = (
     ("vacuum", "vacuum", "dead rows", "n_dead_tup", "vacuum"),

@@ -9,12 +9,12 @@ from django.db.models import Q
 
 from dashboard.table_rows import databases_of, read_at_of, rows_at
 from monitors.advisor import Finding, quoted
-from monitors.bloat import MEASURED, is_doubtful
 from monitors.history import objects, series
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
+from monitors.rules.bloat import MEASURED, is_doubtful
 
 COLUMNS = (
     "database",

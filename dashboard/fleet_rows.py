@@ -16,8 +16,8 @@ from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.rules.wraparound import is_invalid
 from monitors.standing import is_stale
-from monitors.wraparound import is_invalid
 
 COLUMNS = (
     "name",

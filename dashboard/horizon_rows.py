@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard.table_rows import read_at_of, rows_at
-from monitors import autovacuum, configuration, horizon
+from monitors import configuration
 from monitors.advisor import marked
 from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import Snapshot, Target
+from monitors.rules import autovacuum, horizon
 
 COLUMNS = (
     "kind",

@@ -11,10 +11,10 @@ from django.db.models import QuerySet
 from dashboard import statement_rows
 from dashboard.statement_states import state_of
 from dashboard.states import State
-from monitors import mentions
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.rules import mentions
 
 COLUMNS = (
     "usename",

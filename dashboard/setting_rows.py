@@ -13,11 +13,12 @@ from django.utils import timezone
 from dashboard.listing import Row
 from dashboard.requests import PageRequest, get_target, moment_of
 from dashboard.table_rows import read_at_of
-from monitors import configuration, setting
+from monitors import configuration
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.review import LEVELS, Verdict
-from monitors.settings_advice import Advice
+from monitors.rules import setting
+from monitors.rules.settings_advice import Advice
 
 COLUMNS = (
     "name",

@@ -9,13 +9,14 @@ from typing import Any
 
 from django.db.models import Max
 
-from monitors import autovacuum, due, unknowns
+from monitors import due, unknowns
 from monitors.advisor import Finding, table_name
 from monitors.history import objects, series
 from monitors.history.freshness import read_at
 from monitors.history.objects import Objects, Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
+from monitors.rules import autovacuum
 
 COLUMNS = (
     "database",

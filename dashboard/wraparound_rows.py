@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dashboard import table_rows
-from monitors import autovacuum, due, wraparound
+from monitors import due
 from monitors.advisor import quoted, table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
-from monitors.wraparound import Burn, Errors, Forecast, Freezing, Limits
+from monitors.rules import autovacuum, wraparound
+from monitors.rules.wraparound import Burn, Errors, Forecast, Freezing, Limits
 
 KINDS = ("xid", "mxid")
 EVENTS = ("forced", "failsafe", "stop")

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.db.models import Sum
 
-from monitors import autovacuum, setting
 from monitors.history import series
 from monitors.history.store import Comparison, Place
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Mark, SettingChange, Target
 from monitors.probe import Row
 from monitors.probes.settings import SettingsSample
-from monitors.settings_advice import Facts
+from monitors.rules import autovacuum, setting
+from monitors.rules.settings_advice import Facts
 
 Settings = list[dict[str, Any]]
 """Rows of the probe `settings`, by name."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from monitors import autovacuum
 from monitors.history import objects
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, Target
+from monitors.rules import autovacuum
 
 NEED_VACUUM_ROWS = 1000
 """n_dead_tup beyond which a table is worth a word."""

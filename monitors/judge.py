@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from monitors import verdict
 from monitors.models import HISTORY, Action, Database
+from monitors.rules import verdict
+from monitors.rules.verdict import Course, Verdict
 from monitors.samples import Change
-from monitors.verdict import Course, Verdict
 
 ENOUGH_AUTOVACUUMS = 3
 SHORTEST = timedelta(hours=1)

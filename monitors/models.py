@@ -637,7 +637,7 @@ class Action(models.Model):
         LOST = "lost"
 
     class Verdict(models.TextChoices):
-        """Whether it helped, by what was measured (`monitors/verdict.py`)."""
+        """Whether it helped, by what was measured (`monitors/rules/verdict.py`)."""
 
         HELPED = "helped"
         NO_CHANGE = "no change", "No change"

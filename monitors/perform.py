@@ -22,7 +22,7 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import access, acting, audit, batch, gates, lacking, queue, run, snapshot, verdict
+from monitors import access, acting, audit, batch, gates, lacking, queue, run, snapshot
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
@@ -31,6 +31,7 @@ from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, 
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, own_fault, reason_of
 from monitors.pg.identity import Identity
+from monitors.rules import verdict
 from monitors.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)

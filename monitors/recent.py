@@ -11,13 +11,13 @@ from typing import Any
 
 from django.db.models import Max, Min, Q
 
-from monitors import wraparound
 from monitors.advisor import Rate, Rates, Row, Samples
 from monitors.advisors import connections_near_limit, hot_ratio_low, insert_only_unfrozen
 from monitors.history import pace, series
 from monitors.history.pace import Gauge
 from monitors.history.window import Window
 from monitors.models import HISTORY, Snapshot, Target
+from monitors.rules import wraparound
 from monitors.samples import Change
 
 DAY = timedelta(days=1)

@@ -10,13 +10,13 @@ from typing import Any
 
 from django.db.models import Sum
 
-from monitors import autovacuum, simulator
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
+from monitors.rules import autovacuum, simulator
+from monitors.rules.simulator import PAGE_BYTES, Candidate, Recording, Step
 from monitors.samples import Change
-from monitors.simulator import PAGE_BYTES, Candidate, Recording, Step
 
 LONGEST = timedelta(days=7)
 """Samples are kept so long."""

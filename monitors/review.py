@@ -12,7 +12,7 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors import past, recent, thresholds, unknowns, wraparound
+from monitors import past, recent, thresholds, unknowns
 from monitors.actions import ACTIONS
 from monitors.advisor import (
     Advisor,
@@ -39,6 +39,7 @@ from monitors.models import (
     Snapshot,
     Target,
 )
+from monitors.rules import wraparound
 from monitors.standing import Apart, Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors

@@ -11,10 +11,10 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from monitors import autovacuum, setting
 from monitors.advisor import DISABLED, counted
 from monitors.history import series
 from monitors.models import HISTORY, Target
+from monitors.rules import autovacuum, setting
 
 STATEMENTS = "statements"
 """Which statements and transactions are open, and for how long."""

@@ -15,10 +15,11 @@ from dashboard.frame import SUBJECTS, visible
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.setting_rows import FILTERS, Other
-from monitors import configuration, review, settings_advice
+from monitors import configuration, review
 from monitors.history.window import Window
 from monitors.models import Target
-from monitors.settings_advice import Advice
+from monitors.rules import settings_advice
+from monitors.rules.settings_advice import Advice
 
 TABLES = {"settings": "Settings", "changes": "Changes", "advice": "Advice"}
 """What an export is of; with `with` or `with_at` it is of the difference."""

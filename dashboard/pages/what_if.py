@@ -14,14 +14,15 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, frame, table_rows
 from dashboard.frame import WINDOW_WORDS
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, autovacuum, replay, simulator
-from monitors.autovacuum import CAP_MAJOR
+from monitors import access, replay
 from monitors.history import series
 from monitors.history.series import Series
 from monitors.history.window import Window
 from monitors.models import Database, Target
 from monitors.replay import NotEnough, Replay
-from monitors.simulator import Candidate, Outcome
+from monitors.rules import autovacuum, simulator
+from monitors.rules.autovacuum import CAP_MAJOR
+from monitors.rules.simulator import Candidate, Outcome
 
 Row = dict[str, Any]
 

@@ -22,10 +22,10 @@ from django.utils.safestring import SafeString, mark_safe
 from dashboard import charts, fleet_rows, frame, states
 from dashboard.effects import statement_of
 from dashboard.sql import KEYWORDS, highlight
-from monitors import wraparound
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.models import Action
+from monitors.rules import wraparound
 
 register = template.Library()
 

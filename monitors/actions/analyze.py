@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from monitors import table_action, verdict
+from monitors import table_action
 from monitors.action import (
     Action,
     Arguments,
@@ -20,6 +20,7 @@ from monitors.action import (
     Refused,
 )
 from monitors.pg import relations
+from monitors.rules import verdict
 
 LOCK = "ShareUpdateExclusiveLock"
 ANALYZED = relations.MAINTAINED | {"f"}

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from monitors import bloat, table_action
+from monitors import table_action
 from monitors.action import (
     Action,
     Arguments,
@@ -27,6 +27,7 @@ from monitors.action import (
 )
 from monitors.pg import extensions, relations
 from monitors.pg.relations import quoted, size_text
+from monitors.rules import bloat
 
 EXTENSION = "pgstattuple"
 LOCK = "AccessShareLock"

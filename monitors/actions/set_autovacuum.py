@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from monitors import autovacuum, table_action
+from monitors import table_action
 from monitors.action import (
     RESET,
     Action,
@@ -25,6 +25,7 @@ from monitors.action import (
     Refused,
 )
 from monitors.pg import options, relations, rights
+from monitors.rules import autovacuum
 
 LOCK = "ShareUpdateExclusiveLock"
 WAIT_SECONDS = 2

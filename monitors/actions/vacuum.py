@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from monitors import horizon, table_action
+from monitors import table_action
 from monitors.action import (
     Action,
     Arguments,
@@ -23,6 +23,7 @@ from monitors.action import (
 )
 from monitors.advisor import counted
 from monitors.pg import horizon as live_horizon, relations
+from monitors.rules import horizon
 
 LOCK = "ShareUpdateExclusiveLock"
 STAY_SHARE = 0.1  # of the dead rows before; fewer that stay died while it ran

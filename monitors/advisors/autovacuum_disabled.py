@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt, setting, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -20,6 +19,7 @@ from monitors.advisor import (
     counted,
     table_name,
 )
+from monitors.rules import autovacuum, hurt, setting, wraparound
 
 DEFAULTS = {
     "min_writes": 1,  # rows inserted, updated or deleted since the statistics began

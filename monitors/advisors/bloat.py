@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from monitors import hurt
 from monitors.advisor import (
     DAY,
     Advisor,
@@ -24,8 +23,9 @@ from monitors.advisor import (
     quoted,
     table_name,
 )
-from monitors.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT, is_doubtful
-from monitors.wraparound import FAR
+from monitors.rules import hurt
+from monitors.rules.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT, is_doubtful
+from monitors.rules.wraparound import FAR
 
 DEFAULTS = {
     "notice_pct": 30,  # wasted, of the size; both the share and the bytes must be passed

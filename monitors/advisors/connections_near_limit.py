@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import hurt
 from monitors.advisor import (
     HOUR,
     Advisor,
@@ -19,7 +18,8 @@ from monitors.advisor import (
     Thresholds,
     severity_of,
 )
-from monitors.wraparound import NEARLY
+from monitors.rules import hurt
+from monitors.rules.wraparound import NEARLY
 
 DEFAULTS = {
     "warning_pct": 80,  # of max_connections less the reserved ones

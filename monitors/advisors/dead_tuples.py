@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from monitors import autovacuum, hurt
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -21,6 +20,7 @@ from monitors.advisor import (
     severity_of,
     table_name,
 )
+from monitors.rules import autovacuum, hurt
 
 DEFAULTS = {
     "min_rows": 1000,  # dead rows; fewer are nobody's trouble

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, setting
 from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds
+from monitors.rules import autovacuum, setting
 
 
 def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:

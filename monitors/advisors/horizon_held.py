@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import horizon, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -19,6 +18,7 @@ from monitors.advisor import (
     severity_of,
     table_name,
 )
+from monitors.rules import horizon, hurt, wraparound
 
 DEFAULTS = {
     "min_rows": 1000,  # dead rows of a table; fewer are nobody's trouble

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -20,6 +19,7 @@ from monitors.advisor import (
     counted,
     table_name,
 )
+from monitors.rules import autovacuum
 
 DEFAULTS = {
     "min_updates": 10_000,  # in the last day

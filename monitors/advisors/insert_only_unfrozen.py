@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from monitors import autovacuum, wraparound
 from monitors.advisor import (
     HOUR,
     Advisor,
@@ -21,6 +20,7 @@ from monitors.advisor import (
     Thresholds,
     table_name,
 )
+from monitors.rules import autovacuum, wraparound
 
 DEFAULTS = {
     "min_bytes": 1_000_000_000,  # of the table itself

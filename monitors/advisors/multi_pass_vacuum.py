@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -19,6 +18,7 @@ from monitors.advisor import (
     Thresholds,
     table_name,
 )
+from monitors.rules import autovacuum, hurt
 
 DEFAULTS = {
     "notice_passes": 2,  # of the indexes, in one vacuum

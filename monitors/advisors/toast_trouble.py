@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt, wraparound
 from monitors.advisor import (
     Advisor,
     Finding,
@@ -19,6 +18,7 @@ from monitors.advisor import (
     severity_of,
     table_name,
 )
+from monitors.rules import autovacuum, hurt, wraparound
 
 DEFAULTS = {
     "min_bytes": 100_000_000,  # of the TOAST table

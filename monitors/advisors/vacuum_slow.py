@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-from monitors import autovacuum, hurt, setting, wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -22,6 +21,7 @@ from monitors.advisor import (
     seconds_since,
     table_name,
 )
+from monitors.rules import autovacuum, hurt, setting, wraparound
 
 DEFAULTS = {
     "min_seconds": 600,  # a vacuum that is younger is nobody's trouble

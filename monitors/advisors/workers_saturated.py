@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors import autovacuum, hurt, setting
 from monitors.advisor import (
     Advisor,
     Finding,
@@ -18,6 +17,7 @@ from monitors.advisor import (
     counted,
     table_name,
 )
+from monitors.rules import autovacuum, hurt, setting
 
 DEFAULTS = {
     "min_readings": 20,  # of the last 15 minutes; with fewer nothing is said

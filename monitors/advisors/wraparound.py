@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from monitors import wraparound
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -20,7 +19,8 @@ from monitors.advisor import (
     Thresholds,
     severity_of,
 )
-from monitors.wraparound import Burn, Forecast, Limits
+from monitors.rules import wraparound
+from monitors.rules.wraparound import Burn, Forecast, Limits
 
 DEFAULTS = {
     "warning_pct": 50,  # of the age at which no new id is given out

@@ -16,9 +16,9 @@ from typing import Any
 
 from psycopg import sql
 
-from monitors import autovacuum
 from monitors.history.series import columns_of, fetch_rows, stood_at
 from monitors.models import HISTORY
+from monitors.rules import autovacuum
 
 Row = dict[str, Any]
 Term = sql.Composable

@@ -1,7 +1,7 @@
 """Settles what is believed of each object of a measured probe, before a snapshot is stored.
 
 What the probe's SQL says, what was measured and what was known are put together
-by `monitors/bloat.py`; here stands which objects that concerns.
+by `monitors/rules/bloat.py`; here stands which objects that concerns.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from monitors import bloat
 from monitors.pg.relations import quoted, size_text
 from monitors.probe import Measuring, Row, Sample
+from monitors.rules import bloat
 from monitors.samples import Change
 
 Key = tuple[Any, ...]

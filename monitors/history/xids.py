@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from django.db import connection
 from psycopg import sql
 
-from monitors import wraparound
 from monitors.history import partitions
 from monitors.history.rollup import hour_of
 from monitors.history.series import fetch
-from monitors.horizon import Held
 from monitors.models import HISTORY, ProbeState
-from monitors.wraparound import Burn
+from monitors.rules import wraparound
+from monitors.rules.horizon import Held
+from monitors.rules.wraparound import Burn
 
 HISTORY_OF = HISTORY["databases"]
 FIELDS = {"xid": "next_xid", "mxid": "next_mxid"}

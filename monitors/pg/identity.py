@@ -13,7 +13,6 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from monitors import setting
 from monitors.pg import rights
 
 # What no right can be taken from; psycopg knows the version itself.
@@ -88,7 +87,10 @@ REFUSED = (psycopg.ProgrammingError, psycopg.NotSupportedError)
 """What a part raises that the login may not read, or that a server does not have."""
 AWAITING = "pending_restart"
 """The name under which the settings that await a restart stand beside those of SETTINGS."""
-WIN_OVER_FILES = (setting.UNMOVED, *setting.OVER_FILES)
+WIN_OVER_FILES = ("command line", "database", "global")
+"""Sources of a value that win over every file; `rules.setting` tells what that means."""
+SOURCES = "sources"
+"""The name under which the settings of those stand beside them, as `fsync=command line`."""
 
 
 @dataclass(frozen=True)
@@ -223,4 +225,4 @@ def read_settings(connection: psycopg.Connection, unknown: dict[str, str]) -> di
     settings = {name: text for name, text, _awaits, _source in rows if name in SETTINGS}
     awaiting = ",".join(name for name, _text, awaits, _source in rows if awaits)
     won = [f"{name}={source}" for name, _, _, source in rows if source in WIN_OVER_FILES]
-    return settings | {AWAITING: awaiting, setting.SOURCES: ",".join(won)}
+    return settings | {AWAITING: awaiting, SOURCES: ",".join(won)}

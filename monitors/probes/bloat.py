@@ -1,7 +1,7 @@
 """How much of each table and btree index is wasted, and by which method that is known.
 
 Statistics give an estimate of all; where pgstattuple is installed, a slice is
-measured at each snapshot; a new file gives the truth. `monitors/bloat.py` says
+measured at each snapshot; a new file gives the truth. `monitors/rules/bloat.py` says
 which of them is believed, docs/bloat.md how the estimate is made.
 
 Source: https://www.postgresql.org/docs/current/pgstattuple.html

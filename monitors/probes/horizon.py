@@ -21,7 +21,7 @@ from monitors.probe import Probe, Sample
 class HorizonSample(Sample):
     """One holder: a session, slot, prepared transaction or standby."""
 
-    kind = models.CharField(max_length=20)  # one of monitors/horizon.py's KINDS
+    kind = models.CharField(max_length=20)  # one of monitors/rules/horizon.py's KINDS
     holder = models.CharField(max_length=200)  # pid, slot name or gid
     xmin_age = models.BigIntegerField()  # transactions
     horizon_xid = models.BigIntegerField()  # 64 bit; "xmin" is a column of every table

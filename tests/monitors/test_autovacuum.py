@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from monitors import autovacuum_queue
-from monitors.autovacuum import is_on, parse_options, threshold, xid_age
+from monitors.rules import autovacuum_queue
+from monitors.rules.autovacuum import is_on, parse_options, threshold, xid_age
 from tests import servers
 
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from monitors import autovacuum_queue, vacuuming
-from monitors.autovacuum_queue import Visited
+from monitors import vacuuming
 from monitors.models import HISTORY
+from monitors.rules import autovacuum_queue
+from monitors.rules.autovacuum_queue import Visited
 from monitors.snapshot import take_now
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

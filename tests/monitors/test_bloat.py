@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monitors import bloat
+from monitors.rules import bloat
 
 NOW = datetime(2026, 11, 24, 10, tzinfo=UTC)
 MB = 1024**2

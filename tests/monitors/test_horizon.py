@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from monitors import horizon
-from monitors.horizon import Held
+from monitors.rules import horizon
+from monitors.rules.horizon import Held
 from tests.monitors.advisors.rows import NOW, ago, backend, idle_in_transaction
 
 

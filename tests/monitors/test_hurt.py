@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from monitors import hurt
 from monitors.advisor import Hurt, Rate
 from monitors.advisors import ADVISORS
-from monitors.horizon import Held
-from monitors.wraparound import Burn
+from monitors.rules import hurt
+from monitors.rules.horizon import Held
+from monitors.rules.wraparound import Burn
 from tests.monitors.advisors.rows import (
     NOW,
     SHOP,

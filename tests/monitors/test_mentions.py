@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from monitors.mentions import BARE, SCHEMA, named, sought
 from monitors.pg.text import redact
+from monitors.rules.mentions import BARE, SCHEMA, named, sought
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitors import setting
+from monitors.rules import setting
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitors.settings_advice import GB, MB, Advice, Facts, advise, allowed_mib, rows_by_name
+from monitors.rules.settings_advice import GB, MB, Advice, Facts, advise, allowed_mib, rows_by_name
 
 DEFAULTS: dict[str, tuple[str, str | None]] = {
     "autovacuum": ("on", None),

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
-from monitors import simulator
-from monitors.simulator import Recording, Step, balanced, prove, simulate, trade_off
+from monitors.rules import simulator
+from monitors.rules.simulator import Recording, Step, balanced, prove, simulate, trade_off
 
 NAPTIME = 60.0
 NO_ANALYZE = ["autovacuum_analyze_threshold=1000000"]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from monitors import vacuum_progress
-from monitors.vacuum_progress import Cost, cost_of, eta_of, pct_of, why_slow
+from monitors.rules import vacuum_progress
+from monitors.rules.vacuum_progress import Cost, cost_of, eta_of, pct_of, why_slow
 
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

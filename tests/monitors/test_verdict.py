@@ -9,7 +9,7 @@ import pytest
 from monitors import judge
 from monitors.history import store
 from monitors.models import HISTORY, Action, Database
-from monitors.verdict import MINUS, Course, Word, at_once, of_parameters
+from monitors.rules.verdict import MINUS, Course, Word, at_once, of_parameters
 
 pytestmark = pytest.mark.django_db
 DONE = datetime(2026, 11, 20, 12, tzinfo=UTC)

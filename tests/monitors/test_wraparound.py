@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, strategies as st
 
-from monitors import wraparound
-from monitors.wraparound import Burn, backtests, burn_of, forecast, freezing_of, limits_of
+from monitors.rules import wraparound
+from monitors.rules.wraparound import Burn, backtests, burn_of, forecast, freezing_of, limits_of
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 HOUR, DAY = 3600.0, 86400.0

@@ -8,10 +8,11 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors import findings, hurt, review, unknowns
+from monitors import findings, review, unknowns
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import FindingRecord, Target
+from monitors.rules import hurt
 
 
 class Command(command.Command):

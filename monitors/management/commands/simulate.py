@@ -7,14 +7,15 @@ from typing import Any
 
 from django.utils import timezone
 
-from monitors import replay, simulator
+from monitors import replay
 from monitors.advisor import table_name
 from monitors.history import series
 from monitors.history.window import WINDOWS, Window
 from monitors.management.command import Command as OneLine, add_json, bad_use, failure, target_named
 from monitors.models import Database, Target
 from monitors.replay import NotEnough
-from monitors.simulator import Outcome
+from monitors.rules import simulator
+from monitors.rules.simulator import Outcome
 
 
 class Command(OneLine):

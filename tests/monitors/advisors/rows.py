@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monitors.advisor import Rate, Samples
-from monitors.wraparound import Burn
+from monitors.rules.wraparound import Burn
 
 NOW = datetime(2026, 11, 24, 10, 42, 16, 123456, tzinfo=UTC)
 SHOP = 7  # database_id

@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.horizon_held import ADVISOR
-from monitors.horizon import Held
+from monitors.rules.horizon import Held
 from tests.monitors.advisors.rows import advise, ago, burning, idle_in_transaction, table
 from tests.monitors.test_horizon import CATALOG, PREPARED, SLOT, holder
 

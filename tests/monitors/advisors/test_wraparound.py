@@ -6,7 +6,7 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.wraparound import ADVISOR
-from monitors.wraparound import STOP_AGE, Burn
+from monitors.rules.wraparound import STOP_AGE, Burn
 from tests.monitors.advisors.rows import SHOP, advise, later, near
 
 DAY = 86400.0

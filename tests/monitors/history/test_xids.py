@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from monitors import wraparound
 from monitors.history import rollup, xids
-from monitors.horizon import Held
 from monitors.models import HISTORY, Target
+from monitors.rules import wraparound
+from monitors.rules.horizon import Held
 from tests.monitors.history.conftest import START
 
 pytestmark = pytest.mark.django_db

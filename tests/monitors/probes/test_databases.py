@@ -10,11 +10,12 @@ import pytest
 from django.utils import timezone
 
 from dashboard import fleet_rows, wraparound_rows
-from monitors import review, thresholds, wraparound
+from monitors import review, thresholds
 from monitors.advisors.wraparound import ADVISOR
 from monitors.history import series, xids
 from monitors.history.window import Window
 from monitors.models import Database, Target
+from monitors.rules import wraparound
 from monitors.snapshot import take_now
 from tests.servers import Server
 

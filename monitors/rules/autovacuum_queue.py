@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from monitors import autovacuum
+from monitors.rules import autovacuum
 
 SCORE_MAJOR = 19  # sorts by score
 FREEZE_DEFAULTS = {

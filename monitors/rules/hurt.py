@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from monitors import autovacuum, wraparound
 from monitors.advisor import DAY, HOUR, Hurt, Rate, Row, counted, duration
-from monitors.wraparound import FAR, NEARLY, Burn
+from monitors.rules import autovacuum, wraparound
+from monitors.rules.wraparound import FAR, NEARLY, Burn
 
 NOT_MEASURED = "no date so far: its growth is not measured yet"
 FAR_AWAY = "no date: not within 10 years at the present rate"

@@ -2,7 +2,7 @@
 
 Replays the recorded course of one table: the rows that were written, and from
 them the counts that autovacuum looks at, by the server's own rules
-(`monitors/autovacuum.py`). What the replay feeds back is what the server feeds
+(`monitors/rules/autovacuum.py`). What the replay feeds back is what the server feeds
 back: a vacuum and an analyze set `reltuples`, by which the next threshold is
 computed.
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from monitors import autovacuum
+from monitors.rules import autovacuum
 
 PAGE_BYTES = 8192
 NAPTIME = 60.0  # seconds; the default

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from monitors import setting
-from monitors.setting import Setting
+from monitors.rules import setting
+from monitors.rules.setting import Setting
 
 KB, MB, GB = 1024, 1024**2, 1024**3
 LEVELS = ("critical", "warning", "notice", "info")

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-from monitors import autovacuum
+from monitors.rules import autovacuum
 
 STOP_AGE = 2**31 - 1 - 3_000_000  # of both kinds of id: no new one is given out
 FAILSAFE_FACTOR = 1.05  # of freeze_max_age; the failsafe never comes before

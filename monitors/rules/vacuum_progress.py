@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from monitors.advisor import duration
-from monitors.autovacuum import parse_options
+from monitors.rules.autovacuum import parse_options
 
 INDEX_PHASES = ("vacuuming indexes", "cleaning up indexes")
 RECENT = 12

@@ -1,0 +1,1 @@
+"""PostgreSQL's own rules as arithmetic: no Django, no database, no clock."""
