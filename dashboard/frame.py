@@ -15,13 +15,14 @@ from django.utils import timezone
 
 from dashboard.pages import PAGES, Page
 from dashboard.states import State, unread
-from monitors import access, findings, review
+from monitors import findings, review
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, FindingRecord, Target
+from monitors.people import access
 from monitors.standing import standing_of
 
 WINDOW_WORDS = ("window", "from", "to", "at")

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from django import forms
 from django.core.exceptions import ValidationError
 
-from monitors import jobs
+from monitors.jobs import plan
 from monitors.models import Job, Target, validate_name
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -83,7 +83,7 @@ class JobForm(forms.Form):
         self.target, self.job = target, job
         chosen = self.fields["action"]
         assert isinstance(chosen, forms.ChoiceField)  # noqa: S101 - declared above
-        chosen.choices = [(name, spec.verb) for name, spec in jobs.actions().items()]
+        chosen.choices = [(name, spec.verb) for name, spec in plan.actions().items()]
         chosen.initial = "vacuum"
 
     def clean_name(self) -> str:
@@ -107,13 +107,13 @@ class JobForm(forms.Form):
 
     def clean_tables(self) -> list[dict[str, str]]:
         """Read one table a line."""
-        return jobs.tables_of(str(self.cleaned_data["tables"]).splitlines())
+        return plan.tables_of(str(self.cleaned_data["tables"]).splitlines())
 
     def applied(self) -> Job:
         """Return the job with what was entered, not saved."""
         job = self.job or Job(target=self.target)
         given = self.cleaned_data
-        known = {parameter.name for parameter in jobs.actions()[given["action"]].parameters}
+        known = {parameter.name for parameter in plan.actions()[given["action"]].parameters}
         job.name, job.action, job.tables = given["name"], given["action"], given["tables"]
         kept = {name: value for name, value in job.options.items() if name not in OPTIONS}
         job.options = {

@@ -7,9 +7,9 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import Group, User
 
-from monitors.access import ROLES
 from monitors.models import Environment, Grant, Target
-from monitors.people import Scope
+from monitors.people.access import ROLES
+from monitors.people.accounts import Scope
 
 NEW_PASSWORD = {"autocomplete": "new-password", "spellcheck": "false"}
 PLAIN = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}

@@ -17,10 +17,12 @@ from django_htmx.middleware import HtmxDetails
 
 from dashboard import export, frame
 from dashboard.source import source_of
-from monitors import access, audit, past
+from monitors import past
 from monitors.advisor import Finding
+from monitors.audit import entries
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target
+from monitors.people import access
 
 DEFAULT_WINDOW = "1h"
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -165,7 +167,7 @@ def table_response(
 def note_export(request: HttpRequest, name: str) -> None:
     """Write down who took which rows; what can't be audited is not handed out."""
     match = request.resolver_match
-    audit.event(
+    entries.add(
         "export",
         request.user.get_username(),
         source_of(request),

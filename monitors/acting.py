@@ -19,13 +19,13 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
-from monitors import secrets
 from monitors.action import Action as Spec, Refused
 from monitors.models import Action, Target, TargetSecret
 from monitors.pg import backends, connect, pinned
 from monitors.pg.errors import Unreachable
 from monitors.pg.identity import Identity, read_identity
 from monitors.probes import progress
+from monitors.targets import secrets
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,11 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from monitors import access, audit, queue, run
+from monitors import queue, run
 from monitors.action import Action as Spec, InvalidArguments, Refused
+from monitors.audit import entries
 from monitors.models import Action, Batch, JobRun, Target
+from monitors.people import access
 
 AT_MOST = 500
 """Tables of one batch."""
@@ -141,7 +143,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one caller
     unasked = Batch.objects.filter(pk=batch.pk, asked_at=None)
     if not unasked.update(asked_at=now, asked_from=source[:60], reason=reason):
         return
-    audit.event(
+    entries.add(
         f"{batch.name}.batch",
         who,
         source,
@@ -178,7 +180,7 @@ def stop(user: User, batch: Batch, source: str) -> Batch:
     name = user.get_username()
     # The batch's row is locked by whoever claims one of its tables.
     if Batch.objects.filter(pk=batch.pk, stop_asked_by="").update(stop_asked_by=name):
-        audit.event(
+        entries.add(
             f"{batch.name}.batch.stop",
             name,
             source,
@@ -200,7 +202,7 @@ def close(batch: Batch, who: str, outcome: str, *, source: str) -> None:
     # The batch's row is locked by whoever claims one of its tables.
     if not Batch.objects.filter(pk=batch.pk, stop_asked_by="").update(stop_asked_by=who[:150]):
         return
-    audit.event(
+    entries.add(
         f"{batch.name}.batch.stop",
         batch.asked_by_name,
         source,
@@ -223,7 +225,7 @@ def skip(row: Action, outcome: str, source: str) -> None:
             state=row.state, outcome=row.outcome, finished_at=row.finished_at
         )
         if changed:
-            audit.outcome(row, source=source)
+            entries.add_outcome(row, source=source)
 
 
 def stop_row(user: User, row: Action, source: str) -> None:

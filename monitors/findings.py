@@ -13,11 +13,13 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from monitors import access, audit, review, thresholds
+from monitors import review, thresholds
 from monitors.advisor import Advisor, Finding, Severity, spelled
 from monitors.advisors import ADVISORS
+from monitors.audit import entries
 from monitors.history.freshness import read_at
 from monitors.models import FindingRecord, FindingVersion, ProbeState, Snapshot, Target
+from monitors.people import access
 
 BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
 SAID = (
@@ -376,7 +378,7 @@ def put(row: FindingRecord, **columns: Any) -> None:
 
 def tell(what: str, who: str, source: str, row: FindingRecord, **detail: Any) -> None:
     """Write it down in the audit."""
-    audit.event(
+    entries.add(
         what,
         who,
         source,

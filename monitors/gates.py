@@ -19,7 +19,7 @@ from monitors.models import Action, Batch, Job, JobRun, Target
 from monitors.pg import connect, load
 from monitors.pg.errors import Unreachable, reason_of
 from monitors.pg.load import Load
-from monitors.secrets import SecretUnreadable
+from monitors.targets.secrets import SecretUnreadable
 
 LOOK_TIMEOUT_MS = 2000
 

@@ -11,7 +11,7 @@ from monitors.action import Action as Spec, Refused
 from monitors.models import Action
 from monitors.pg import connect, extensions, rights
 from monitors.pg.errors import Unreachable
-from monitors.secrets import SecretUnreadable
+from monitors.targets.secrets import SecretUnreadable
 
 SECONDS = 5.0
 

@@ -448,7 +448,7 @@ class Grant(models.Model):
     """A role of a person or group on one target, one environment or everything."""
 
     class Role(models.TextChoices):
-        """Sets of permissions; `monitors/access.py` says which."""
+        """Sets of permissions; `monitors/people/access.py` says which."""
 
         VIEWER = "viewer"
         OPERATOR = "operator"
@@ -496,7 +496,7 @@ class TargetCheck(models.Model):
     asked_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
     asked_at = models.DateTimeField(auto_now_add=True)
     done_at = models.DateTimeField(null=True)
-    result = models.JSONField(default=dict)  # what `monitors.check.check` returns
+    result = models.JSONField(default=dict)  # what `monitors.targets.check.check` returns
     error = models.CharField(max_length=500, blank=True)
 
     def __str__(self) -> str:

@@ -22,17 +22,19 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import access, acting, audit, batch, gates, lacking, queue, run, snapshot
+from monitors import acting, batch, gates, lacking, queue, run, snapshot
 from monitors.acting import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
+from monitors.audit import entries
 from monitors.history import store
 from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
+from monitors.people import access
 from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, own_fault, reason_of
 from monitors.pg.identity import Identity
 from monitors.rules import verdict
-from monitors.secrets import SecretUnreadable
+from monitors.targets.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
 
@@ -497,7 +499,7 @@ def write(row: Action, ended: Ended, seconds: float) -> None:
             finished_at=row.finished_at,
         )
         if changed:
-            audit.outcome(row, seconds=f"{seconds:.1f}")
+            entries.add_outcome(row, seconds=f"{seconds:.1f}")
 
 
 def judge(row: Action) -> None:
@@ -570,7 +572,7 @@ def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
         look(row, spec, preview, *open_it())
     except (Refused, Changed) as error:
         preview["refused"] = str(error)
-        audit.event(
+        entries.add(
             row.name,
             row.asked_by_name,
             row.asked_from,
@@ -686,7 +688,7 @@ def end(row: Action, states: list[State], state: State, outcome: str) -> None:
             state=state, outcome=row.outcome, finished_at=row.finished_at
         )
         if changed:
-            audit.outcome(row)
+            entries.add_outcome(row)
 
 
 def what_is_left(row: Action) -> str:

@@ -18,10 +18,12 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from monitors import access, audit, queue
+from monitors import queue
 from monitors.action import Action as Spec, InvalidArguments, Refused, text_of
 from monitors.actions import ACTIONS
+from monitors.audit import entries
 from monitors.models import Action, AuditEntry, Batch, Target
+from monitors.people import access
 
 PREVIEW_LIFE = timedelta(minutes=10)
 """A preview that is older says nothing about now."""
@@ -121,7 +123,7 @@ def ask(  # noqa: PLR0913 - one keyword a column
         with within_limit(user, source):
             into_queue(row, spec)
             row.save(force_insert=True)
-            audit.intent(row, source=source)
+            entries.add_intent(row, source=source)
     except (IntegrityError, TooMany):
         known = repeated(user, target, spec, cleaned, idempotency_key)
         if known is None:
@@ -151,7 +153,7 @@ def approve(user: User, action: Action, source: str) -> Action:
         if not changed:
             message = "It no longer waits for approval."
             raise Refused(message)
-        audit.event(
+        entries.add(
             f"{action.name}.approve",
             user.get_username(),
             source,
@@ -185,10 +187,10 @@ def stop(user: User, action: Action, source: str) -> Action:
             row.finished_at = timezone.now()
             row.save()
             if not draft:
-                audit.outcome(row, who=name, source=source)
+                entries.add_outcome(row, who=name, source=source)
         else:
             row.save(update_fields=["stop_asked_by"])
-            audit.event(
+            entries.add(
                 f"{row.name}.stop",
                 name,
                 source,
@@ -235,7 +237,7 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
     access.require(user, spec.name, target, source=source)
     reason = reason_not_to_act(target, spec)
     if reason:
-        audit.event(
+        entries.add(
             spec.name,
             user.get_username(),
             source,
@@ -283,7 +285,7 @@ def audit_limit(user: User, source: str, message: str) -> None:
     since, name = timezone.now() - A_MINUTE, user.get_username()
     lately = AuditEntry.objects.order_by("-id")[:AUDIT_REACH].values("who", "what", "at")
     if not any((row["who"], row["what"]) == (name, LIMIT) and row["at"] > since for row in lately):
-        audit.event(LIMIT, name, source, reason=message, result="refused")
+        entries.add(LIMIT, name, source, reason=message, result="refused")
 
 
 OF_A_JOB = "job:"
@@ -348,7 +350,7 @@ def submit(
             **({"idempotency_key": key} if key else {}),
         )
         if changed:
-            audit.intent(row, source=source)
+            entries.add_intent(row, source=source)
     return bool(changed)
 
 
@@ -396,7 +398,7 @@ def repeated(
 
 def denied(user: User, target: Target, spec: Spec, source: str, message: str) -> PermissionDenied:
     """Write a denial into the audit and return what to raise."""
-    audit.event(
+    entries.add(
         spec.name,
         user.get_username(),
         source,

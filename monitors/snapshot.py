@@ -31,7 +31,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
-from monitors import past, schedule, secrets, vacuum_runs
+from monitors import past, schedule, vacuum_runs
 from monitors.configuration import note_changes
 from monitors.history import relabel, settle, store
 from monitors.history.freshness import interval_of
@@ -54,6 +54,7 @@ from monitors.pg.identity import Identity, is_new_epoch, oid_of_database, read_i
 from monitors.pg.relations import quoted
 from monitors.probe import Measuring, Probe, Row
 from monitors.probes import PROBES
+from monitors.targets import secrets
 
 log = logging.getLogger(__name__)
 

@@ -6,18 +6,10 @@ from celery import shared_task
 from django.core.cache import cache
 from django.utils import timezone
 
-from monitors import (
-    check,
-    findings,
-    heartbeat,
-    job_runs,
-    maintenance,
-    perform,
-    queue,
-    registration,
-    schedule,
-)
+from monitors import findings, heartbeat, maintenance, perform, queue, schedule
+from monitors.jobs import run
 from monitors.snapshot import give_up, read_live, take_due
+from monitors.targets import check, register
 
 KNOCK_SECONDS = 5
 """So often at most it is found out which targets answer at all."""
@@ -67,7 +59,7 @@ def maintain_history() -> None:
 def sweep() -> None:
     """Send again what the broker lost, expire and look for what is lost."""
     perform.sweep()
-    job_runs.send_due(timezone.now())
+    run.send_due(timezone.now())
 
 
 @shared_task
@@ -97,10 +89,10 @@ def check_target(check_id: str) -> None:
 @shared_task
 def delete_target(target_id: int) -> None:
     """Remove a target and its history in batches."""
-    registration.delete_target(target_id)
+    register.delete_target(target_id)
 
 
 @shared_task
 def job(job_id: int) -> None:
     """Take a recurring job one step further."""
-    job_runs.look(job_id, timezone.now())
+    run.look(job_id, timezone.now())

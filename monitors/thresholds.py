@@ -13,9 +13,9 @@ from datetime import datetime
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from monitors import audit
 from monitors.advisor import Advisor
 from monitors.advisors import ADVISORS
+from monitors.audit import entries
 from monitors.models import AuditEntry, Environment, Fleet, Target
 
 Scope = Fleet | Environment | Target
@@ -188,7 +188,7 @@ def tell(
     who: str, source: str, scope: Scope, name: Name, before: object, value: float | None
 ) -> None:
     """Write one change down."""
-    audit.event(
+    entries.add(
         RESET if value is None else SET,
         who,
         source,

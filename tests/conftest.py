@@ -321,8 +321,8 @@ def eventually() -> Callable[..., None]:
 @pytest.fixture
 def watch() -> Callable[..., Any]:
     """Register a server: watch(server, name=…, user=…, operator_user=…) -> Target."""
-    from monitors import secrets as sealed_box  # noqa: PLC0415
     from monitors.models import Environment, Target, TargetSecret  # noqa: PLC0415
+    from monitors.targets import secrets as sealed_box  # noqa: PLC0415
 
     def register(server: Server, *, name: str = "shop-1", **fields: Any) -> Target:
         environment, _ = Environment.objects.get_or_create(name=fields.pop("env", "development"))

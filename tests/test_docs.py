@@ -12,14 +12,14 @@ from django.core.management import get_commands, load_command_class
 from dashboard.embedded.processes import ROOT
 from dashboard.embedded.stack import WORKERS
 from monitors import schedule
-from monitors.access import ROLES
 from monitors.actions import ACTIONS
 from monitors.advisors import ADVISORS
-from monitors.grants import grant_script
 from monitors.history import freshness, partitions, series
 from monitors.models import HISTORY, Action
+from monitors.people.access import ROLES
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR
 from monitors.probes import PROBES
+from monitors.targets.grant_script import grant_script
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PICTURES = "docs/screenshots/"

@@ -124,8 +124,8 @@ def first_account(password: str) -> str | None:
 
 def show_demo(*, registered: set[str]) -> None:
     """Read the demonstration only while it runs: `--no-demo` leaves it out."""
-    from monitors import registration  # noqa: PLC0415 - after django.setup()
     from monitors.models import Target  # noqa: PLC0415
+    from monitors.targets import register as registration  # noqa: PLC0415 - after django.setup()
 
     for target in Target.objects.filter(name=DEMO, demo=True, deleting_at=None):
         runs = target.name in registered
@@ -137,14 +137,14 @@ def show_demo(*, registered: set[str]) -> None:
 
 def register(known: Known, password: str, operator_password: str) -> None:
     """Register a target, or follow the port of one that is registered."""
-    from monitors import registration  # noqa: PLC0415 - after django.setup()
     from monitors.models import Target  # noqa: PLC0415
     from monitors.probes import PROBES  # noqa: PLC0415
+    from monitors.targets import register as registration  # noqa: PLC0415 - after django.setup()
 
     demo = known["name"] == DEMO
     target = Target.objects.filter(name=known["name"]).first()
     if target is None:
-        registration.register(
+        registration.add(
             ADMIN,
             SOURCE,
             **known,

@@ -27,8 +27,9 @@ from dashboard.frame import theme_of
 from dashboard.requests import PageRequest, render_page
 from dashboard.rights_rows import SameRights, together
 from dashboard.source import source_of
-from monitors import access, audit
+from monitors.audit import entries
 from monitors.models import Grant
+from monitors.people import access
 
 THEMES = ("light", "dark", "system")
 THEME_SECONDS = 365 * 24 * 3600
@@ -47,12 +48,12 @@ def account(request: PageRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         form.save()
         update_session_auth_hash(request, form.user)
-        audit.event("password.change", request.user.get_username(), source_of(request))
+        entries.add("password.change", request.user.get_username(), source_of(request))
         messages.success(request, "Your password is changed; other sessions of yours are ended.")
         return redirect("account")
     if "old_password" in form.errors and request.POST.get("old_password"):
         # A guess as at the login: it counts towards the same lock.
-        audit.event("password.failed", request.user.get_username(), source_of(request))
+        entries.add("password.failed", request.user.get_username(), source_of(request))
         user_login_failed.send(sender=__name__, credentials=credentials, request=request)
     context = {
         "form": form,
@@ -152,13 +153,13 @@ class Login(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Log in, leave the event."""
         name = form.get_user().get_username()
-        audit.event("login", name, source_of(self.request))
+        entries.add("login", name, source_of(self.request))
         return super().form_valid(form)
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Show the login again, leave the event under the name that was tried."""
         name = str(form.data.get("username", ""))[:150]
-        audit.event("login.failed", name, source_of(self.request))
+        entries.add("login.failed", name, source_of(self.request))
         response = super().form_invalid(form)
         response.status_code = 400
         return response
@@ -172,5 +173,5 @@ class Logout(LogoutView):
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Leave the event, end the session."""
         if request.user.is_authenticated:
-            audit.event("logout", request.user.get_username(), source_of(request))
+            entries.add("logout", request.user.get_username(), source_of(request))
         return super().post(request, *args, **kwargs)

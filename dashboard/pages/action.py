@@ -19,10 +19,11 @@ from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.options import kept_arguments, option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
-from monitors import access, run
+from monitors import run
 from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
+from monitors.people import access
 from monitors.rules import verdict
 
 BACKS = "action_backs"

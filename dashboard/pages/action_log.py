@@ -14,10 +14,10 @@ from django.views.decorators.http import require_safe
 from dashboard.effects import SIGNALS, statement_of
 from dashboard.listing import PAGE_SIZE, Listing, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, audit
 from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
+from monitors.people import access
 
 DEFAULT_WINDOW = "7d"
 ACTION_COLUMNS = (
@@ -84,7 +84,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
     """Answer with one of the two lists, as page or export."""
     window = log_window(request)
     filters = filters_of(request, target)
-    entries = audit.visible_entries(request.user)
+    entries = access.visible_entries(request.user)
     shows_audit = request.GET.get("view") == "audit"
     rows: QuerySet[Any]
     if shows_audit:

@@ -24,12 +24,13 @@ from dashboard.backends import (
 from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, live, review, unknowns
+from monitors import live, review, unknowns
 from monitors.advisor import marked
 from monitors.history import series
 from monitors.history.freshness import clocks
 from monitors.history.window import Window
 from monitors.models import Action, Target
+from monitors.people import access
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")

@@ -18,10 +18,11 @@ from dashboard import charts
 from dashboard.options import option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
-from monitors import access, batch as batches, due
+from monitors import batch as batches, due
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Batch, Database, JobRun, Target
+from monitors.people import access
 
 COLUMNS = (
     "position",

@@ -25,12 +25,13 @@ from dashboard.listing import (
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.table_rows import databases_of, read_at_of
-from monitors import access, review
+from monitors import review
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.people import access
 from monitors.review import Verdict
 
 TABS = {

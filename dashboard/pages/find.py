@@ -12,9 +12,9 @@ from django.views.decorators.http import require_safe
 
 from dashboard import statement_rows
 from dashboard.requests import PageRequest
-from monitors import access
 from monitors.advisor import table_name
 from monitors.models import HISTORY, Database, Target
+from monitors.people import access
 
 MOST = 8
 """Of each kind: who looks for more types another word."""

@@ -20,12 +20,13 @@ from dashboard.finding_form import acknowledge_form, snooze_form
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.source import source_of
-from monitors import access, findings as kept, review, thresholds
+from monitors import findings as kept, review, thresholds
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Environment, FindingRecord, Target
+from monitors.people import access
 
 DEFAULT_WINDOW = "7d"
 TITLES = {

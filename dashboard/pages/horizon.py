@@ -7,7 +7,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import horizon_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access
+from monitors.people import access
 
 
 @require_safe

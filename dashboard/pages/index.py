@@ -11,12 +11,13 @@ from django.views.decorators.http import require_safe
 
 from dashboard import bloat_rows, charts, index_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review
+from monitors import review
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
+from monitors.people import access
 
 Row = dict[str, Any]
 

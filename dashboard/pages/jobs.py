@@ -14,9 +14,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from dashboard.job_form import WEEKDAYS, JobForm
 from dashboard.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
-from monitors import access, jobs as recurring
 from monitors.action import InvalidArguments, Refused
+from monitors.jobs import plan as recurring
 from monitors.models import Job, JobRun, Target
+from monitors.people import access
 
 COLUMNS = (
     "name",

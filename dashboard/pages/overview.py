@@ -12,10 +12,11 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, fleet_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.states import clock_words
-from monitors import access, review, unknowns
+from monitors import review, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.people import access
 
 COLUMNS = (
     "datname",

@@ -21,8 +21,8 @@ from dashboard.people_form import GrantForm, GroupForm, PasswordForm, PersonForm
 from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.rights_rows import together
 from dashboard.source import source_of
-from monitors import access, people as accounts
 from monitors.models import Grant, Target
+from monitors.people import access, accounts
 
 COLUMNS = ("username", "is_active", "last_login", "groups", "roles")
 REFUSED = 409

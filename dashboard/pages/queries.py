@@ -15,12 +15,13 @@ from dashboard.listing import Listing, Row, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.statement_states import state_of
 from dashboard.watching import Watching, watching_of
-from monitors import access, review
+from monitors import review
 from monitors.actions import ACTIONS
 from monitors.advisor import counted
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.people import access
 from monitors.review import Verdict
 
 SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")

@@ -21,12 +21,13 @@ from dashboard import (
 )
 from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review, unknowns
+from monitors import review, unknowns
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
+from monitors.people import access
 
 Row = dict[str, Any]
 

@@ -19,10 +19,11 @@ from dashboard import states
 from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from dashboard.target_form import TargetForm, initial_of, initial_of_target
-from monitors import access, registration
-from monitors.drafts import PasswordsElsewhere, save_draft
 from monitors.models import ProbeState, Snapshot, Target, TargetCheck
+from monitors.people import access
 from monitors.probes import PROBES
+from monitors.targets import register
+from monitors.targets.drafts import PasswordsElsewhere, save_draft
 
 COLUMNS = (
     "name",
@@ -82,7 +83,7 @@ def new(request: PageRequest) -> HttpResponse:
             form.add_error("name", "A target of this name exists already. Choose another one.")
         else:
             try:
-                check = registration.ask_check(
+                check = register.ask_check(
                     request.user,
                     draft=draft,
                     passwords=form.passwords(),
@@ -119,7 +120,7 @@ def edit(request: PageRequest, name: str) -> HttpResponse:
     form = TargetForm(request.POST or None, target=target, initial=initial_of_target(target))
     if "check" in request.POST:
         try:
-            asked = registration.ask_check(request.user, target=target, source=source_of(request))
+            asked = register.ask_check(request.user, target=target, source=source_of(request))
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return redirect("target-edit", target.name)
@@ -145,7 +146,7 @@ def remove(request: PageRequest, name: str) -> HttpResponse:
     if request.method == "POST":
         wrong = request.POST.get("name", "").strip() != target.name
         if not wrong:
-            registration.remove(request.user.get_username(), source_of(request), target)
+            register.remove(request.user.get_username(), source_of(request), target)
             messages.success(
                 request, f"{target.name} is removed; a worker deletes its history in batches."
             )
@@ -159,7 +160,7 @@ def remove(request: PageRequest, name: str) -> HttpResponse:
 def enable(request: PageRequest, name: str) -> HttpResponse:
     """Read a target again."""
     target = get_managed(request, name)
-    registration.enable(request.user.get_username(), source_of(request), target)
+    register.enable(request.user.get_username(), source_of(request), target)
     messages.success(request, f"{target.name} is enabled; it is read at once.")
     return redirect("targets")
 
@@ -168,7 +169,7 @@ def enable(request: PageRequest, name: str) -> HttpResponse:
 def disable(request: PageRequest, name: str) -> HttpResponse:
     """Stop reading a target; its history stays."""
     target = get_managed(request, name)
-    registration.disable(request.user.get_username(), source_of(request), target)
+    register.disable(request.user.get_username(), source_of(request), target)
     messages.success(request, f"{target.name} is disabled; its history stays.")
     return redirect("targets")
 
@@ -176,7 +177,7 @@ def disable(request: PageRequest, name: str) -> HttpResponse:
 def change(request: PageRequest, target: Target, form: TargetForm) -> None:
     """Store what a valid form says; passwords that were not given stay, where they may."""
     passwords = form.passwords()
-    registration.edit(
+    register.edit(
         request.user.get_username(),
         source_of(request),
         target,

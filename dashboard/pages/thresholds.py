@@ -16,8 +16,9 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
-from monitors import access, thresholds as limits
+from monitors import thresholds as limits
 from monitors.models import Environment, Fleet, Target
+from monitors.people import access
 
 COLUMNS = ("advisor", "name", "default", "value", "source", "own")
 

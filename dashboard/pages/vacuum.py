@@ -22,11 +22,12 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import access, review, unknowns, vacuuming
+from monitors import review, unknowns, vacuuming
 from monitors.advisor import Finding, counted
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.people import access
 from monitors.rules import autovacuum
 
 FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "all": "All"}

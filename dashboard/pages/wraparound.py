@@ -23,12 +23,13 @@ from dashboard.listing import (
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.wraparound_rows import Reading
-from monitors import access, review
+from monitors import review
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.people import access
 from monitors.rules import wraparound as rules
 
 SORTED = ("label", *wraparound_rows.TABLE_COLUMNS)

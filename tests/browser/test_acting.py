@@ -12,9 +12,10 @@ import pytest
 from django.db import connection
 from playwright.sync_api import expect
 
-from monitors import check, perform
+from monitors import perform
 from monitors.models import Action, Target, TargetCheck
 from monitors.snapshot import take_now
+from monitors.targets import check
 from tests.people import PASSWORD, browser_of, person
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

@@ -10,10 +10,10 @@ from django.contrib.auth.models import AnonymousUser, Group, User
 from django.core.exceptions import PermissionDenied
 
 from dashboard.embedded.processes import ROOT
-from monitors import access
-from monitors.access import ROLES
 from monitors.actions import ACTIONS
 from monitors.models import AuditEntry, Environment, Grant, Target
+from monitors.people import access
+from monitors.people.access import ROLES
 
 pytestmark = pytest.mark.django_db
 

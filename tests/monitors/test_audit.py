@@ -12,8 +12,9 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 
-from monitors import audit, chain
+from monitors.audit import chain, entries as audit
 from monitors.models import Action, AuditEntry, Environment, Target
+from monitors.people import access
 
 pytestmark = pytest.mark.django_db
 
@@ -21,7 +22,7 @@ Person = Callable[..., User]
 
 
 def entries(count: int) -> list[AuditEntry]:
-    return [audit.event("login", f"person {n}", "127.0.0.1", tries=n) for n in range(count)]
+    return [audit.add("login", f"person {n}", "127.0.0.1", tries=n) for n in range(count)]
 
 
 def change(statement: str) -> None:
@@ -114,13 +115,13 @@ def test_the_server_itself_refuses_to_change_it(statement: str, replica: bool) -
     ],
 )
 def test_any_detail_survives_its_way_through_the_database(value: dict[str, object]) -> None:
-    audit.event("x", "person", "", given=value)
+    audit.add("x", "person", "", given=value)
 
     assert audit.verify() is None
 
 
 def test_what_is_too_long_is_cut_and_still_whole() -> None:
-    entry = audit.event("x" * 100, "w" * 500, "s" * 500, reason="r" * 5000)
+    entry = audit.add("x" * 100, "w" * 500, "s" * 500, reason="r" * 5000)
 
     assert (len(entry.what), len(entry.who), len(entry.reason)) == (60, 150, 500)
     assert audit.verify() is None
@@ -129,7 +130,7 @@ def test_what_is_too_long_is_cut_and_still_whole() -> None:
 def test_the_chain_holds_when_many_write_at_once(transactional_db: None) -> None:
     def write() -> None:
         for _ in range(5):
-            audit.event("login", "somebody", "")
+            audit.add("login", "somebody", "")
         connection.close()
 
     threads = [threading.Thread(target=write) for _ in range(6)]
@@ -148,9 +149,9 @@ def test_an_action_has_an_intent_and_an_outcome() -> None:
         asked_by_name="alice", asked_from="127.0.0.1", reason="bloat",
     )  # fmt: skip
 
-    audit.intent(row)
+    audit.add_intent(row)
     row.state, row.outcome, row.effect = Action.State.SUCCEEDED, "Done.", "size unchanged"
-    audit.outcome(row)
+    audit.add_outcome(row)
 
     outcome, intent = AuditEntry.objects.all()
     assert (intent.kind, intent.sql, intent.reason) == ("intent", "VACUUM t", "bloat")
@@ -164,12 +165,12 @@ def test_people_read_what_is_theirs(person: Person) -> None:
     environment, _ = Environment.objects.get_or_create(name="staging")
     target = Target.objects.create(name="orders", host="h", user="u", environment=environment)
     dba, viewer = person("dba", target=target), person("viewer")
-    audit.event("vacuum", "alice", "", target_name="orders")
-    audit.event("vacuum", "alice", "", target_name="other")
-    audit.event("login", viewer.username, "")
+    audit.add("vacuum", "alice", "", target_name="orders")
+    audit.add("vacuum", "alice", "", target_name="other")
+    audit.add("login", viewer.username, "")
 
     def read(user: User) -> list[tuple[str, str]]:
-        return [(entry.what, entry.target_name) for entry in audit.visible_entries(user)]
+        return [(entry.what, entry.target_name) for entry in access.visible_entries(user)]
 
     assert read(dba) == [("vacuum", "orders")]
     assert read(viewer) == [("login", "")]
@@ -195,8 +196,8 @@ def test_the_command_says_whether_it_is_whole(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_command_exports_all_entries(capsys: pytest.CaptureFixture[str]) -> None:
-    audit.event("login", "=cmd()", "", target_name="orders")
-    audit.event("logout", "bob", "")
+    audit.add("login", "=cmd()", "", target_name="orders")
+    audit.add("logout", "bob", "")
 
     call_command("audit", "export")
     listed = json.loads(capsys.readouterr().out)

@@ -20,8 +20,9 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import check, perform, snapshot
+from monitors import perform, snapshot
 from monitors.models import Action, AuditEntry, Target, TargetCheck, TargetSecret
+from monitors.targets import check
 from tests import peers, servers
 from tests.conftest import missing
 from tests.people import browser_of, person

@@ -21,10 +21,11 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import schedule, secrets, snapshot
+from monitors import schedule, snapshot
 from monitors.history import partitions
 from monitors.models import Lease, Snapshot, Target, TargetSecret, WorkerBeat
 from monitors.pg.errors import NO_ANSWER
+from monitors.targets import secrets
 from tests import peers, servers
 from tests.servers import Server
 

@@ -12,11 +12,11 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import check, registration
 from monitors.actions import ACTIONS
-from monitors.check import CheckFailed
 from monitors.models import Target, TargetCheck
 from monitors.probes import PROBES
+from monitors.targets import check, register
+from monitors.targets.check import CheckFailed
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -278,9 +278,7 @@ def test_a_worker_answers_a_check_once_and_forgets_its_passwords(
     server: Server, person: Callable[..., User]
 ) -> None:
     draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
-    row = registration.ask_check(
-        person("admin"), draft=draft, passwords={"collector": server.password}
-    )
+    row = register.ask_check(person("admin"), draft=draft, passwords={"collector": server.password})
 
     check.carry_out(str(row.pk))
     check.carry_out(str(row.pk))
@@ -299,9 +297,9 @@ def test_a_stored_password_never_goes_to_another_address(
     target = watch(server)
     draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
     user = person("admin")
-    same = registration.ask_check(user, target=target, draft=draft)
+    same = register.ask_check(user, target=target, draft=draft)
     for change in ({"sslmode": "prefer"}, {"host": "127.0.0.2"}, {"require_auth": "password"}):
-        moved = registration.ask_check(user, target=target, draft={**draft, **change})
+        moved = register.ask_check(user, target=target, draft={**draft, **change})
 
         assert check.subject_of(moved)[1] == {}
 

@@ -16,12 +16,13 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
-from monitors import registration, snapshot
+from monitors import snapshot
 from monitors.history import series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
 from monitors.pg.identity import Identity, read_identity
 from monitors.snapshot import Run, Session, take_now
+from monitors.targets import register
 from tests import servers
 from tests.servers import Server
 
@@ -240,9 +241,9 @@ def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
             raised.append(error)
 
     still = paused.take(take)
-    registration.remove("admin", "test", target)
+    register.remove("admin", "test", target)
     if gone:
-        registration.delete_target(target.pk)
+        register.delete_target(target.pk)
     paused.go.set()
     still.join(30)
 
@@ -250,7 +251,7 @@ def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
     kept = Snapshot.objects.filter(target_id=target.pk)
     assert {one.state for one in kept} <= {"superseded"}
     assert kept.count() <= 1  # it went no further
-    registration.delete_target(target.pk)
+    register.delete_target(target.pk)
     assert not Target.objects.filter(pk=target.pk).exists()
     assert not ProbeState.objects.filter(target=target).exists()
     assert len(caplog.records) <= 3, caplog.text
@@ -265,7 +266,7 @@ def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
     def ask_and_remove(session: psycopg.Connection[Any]) -> Identity:
         answer = read_identity(session)
         Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
-        registration.delete_target(target.pk)
+        register.delete_target(target.pk)
         return answer
 
     monkeypatch.setattr(snapshot, "read_identity", ask_and_remove)

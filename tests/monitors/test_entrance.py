@@ -14,10 +14,10 @@ from django.utils import timezone
 from dashboard import states
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import check
-from monitors.check import CheckFailed
 from monitors.models import Lease, ProbeState, Target
 from monitors.snapshot import SESSIONS
+from monitors.targets import check
+from monitors.targets.check import CheckFailed
 from tests import servers
 from tests.conftest import missing
 from tests.leases import take_lease

@@ -8,7 +8,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors import batch, gates, job_runs, jobs, perform
+from monitors import batch, gates, perform
+from monitors.jobs import plan, run as job_runs
 from monitors.models import Action, AuditEntry, Batch, Job, JobRun
 from monitors.pg.load import Load
 
@@ -38,7 +39,7 @@ def begun(target, dba, server, table):
         tables = [{"database": "shop", "table": table(server)} for _ in range(count)]
         usual = {"name": "nightly", "action": "vacuum", "weekdays": list(range(7)),
                  "opens_at": time(0), "open_minutes": 1440, "tables": tables}  # fmt: skip
-        made = jobs.save(dba, Job(target=target, **{**usual, **fields}), source="test")
+        made = plan.save(dba, Job(target=target, **{**usual, **fields}), source="test")
         run = look(made)
         assert run.state == State.PREPARING, run.text
         perform.preview_batch(str(run.batch_id))
@@ -181,7 +182,7 @@ def test_nothing_begins_after_the_hours_of_a_job_that_was_removed(begun, dba):
     run = begun(1)
     [row] = rows_of(run)
     assert row.expires_at == run.closes_at
-    jobs.remove(dba, run.job, source="test")
+    plan.remove(dba, run.job, source="test")
     Action.objects.filter(pk=row.pk).update(expires_at=timezone.now())
 
     perform.perform(str(row.pk))
@@ -195,7 +196,7 @@ def test_nothing_begins_after_the_hours_of_a_job_that_was_removed(begun, dba):
 @newest
 def test_a_run_is_followed_while_its_job_rests(begun, dba):
     run = begun(1)
-    jobs.switch(dba, run.job, enabled=False, source="test")
+    plan.switch(dba, run.job, enabled=False, source="test")
 
     run.job.refresh_from_db()
     assert run.job.next_at is not None

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from monitors.grants import grant_script
 from monitors.pg import rights
+from monitors.targets.grant_script import grant_script
 from tests.servers import Server
 
 

@@ -9,8 +9,9 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors import batch, job_runs, jobs, perform
+from monitors import batch, perform
 from monitors.action import InvalidArguments, Refused
+from monitors.jobs import plan, run as job_runs
 from monitors.models import Action, AuditEntry, Batch, Grant, Job, JobRun
 from monitors.snapshot import take_now
 
@@ -36,7 +37,7 @@ def job(target, dba):
     def make(**fields):
         usual = {"name": "nightly", "action": "vacuum", "weekdays": DAILY, "opens_at": time(0),
                  "open_minutes": 1440}  # fmt: skip
-        return jobs.save(dba, Job(target=target, **{**usual, **fields}), source="test")
+        return plan.save(dba, Job(target=target, **{**usual, **fields}), source="test")
 
     return make
 
@@ -206,7 +207,7 @@ def test_an_owner_who_lost_the_right_runs_nothing(server, job, table, dba):
 def test_who_may_not_vacuum_may_not_have_a_job_do_it(target, person):
     for role in ("viewer", "admin", ""):
         with pytest.raises(PermissionDenied):
-            jobs.save(person(role), Job(target=target, name="j", action="vacuum"), source="test")
+            plan.save(person(role), Job(target=target, name="j", action="vacuum"), source="test")
 
 
 @newest
@@ -224,10 +225,10 @@ def test_two_workers_at_once_begin_one_run(job):
 @newest
 def test_run_now_counts_gates_and_runs_once_at_a_time(job, dba):
     made = job(opens_at=time(3), open_minutes=5, weekdays=[(timezone.now().weekday() + 3) % 7])
-    jobs.run_now(dba, made, source="test")
+    plan.run_now(dba, made, source="test")
 
     with pytest.raises(Refused, match="running already"):
-        jobs.run_now(dba, made, source="test")
+        plan.run_now(dba, made, source="test")
     assert look(made).state == State.IDLE
 
 
@@ -253,7 +254,7 @@ def test_a_job_that_makes_no_sense_is_not_saved(target, person, fields, error, s
     user = person("operator")
 
     with pytest.raises(error, match=said):
-        jobs.save(user, Job(target=target, **{**usual, **fields}), source="test")
+        plan.save(user, Job(target=target, **{**usual, **fields}), source="test")
     assert not Job.objects.filter(target=target).exists()
 
 

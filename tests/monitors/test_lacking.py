@@ -13,8 +13,9 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import check, perform, run
+from monitors import perform, run
 from monitors.models import Action, Target
+from monitors.targets import check
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db

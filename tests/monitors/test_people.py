@@ -11,9 +11,9 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 
-from monitors import access, people
 from monitors.models import AuditEntry, Environment, Grant
-from monitors.people import LastAdmin, Scope
+from monitors.people import access, accounts
+from monitors.people.accounts import LastAdmin, Scope
 from tests.people import make_target
 
 pytestmark = pytest.mark.django_db
@@ -38,7 +38,7 @@ def audited() -> list[tuple[str, str, str]]:
 
 
 def test_an_account_is_made_with_no_right(person: Person) -> None:
-    user = people.add(*WHO, name="bob", password=PASSWORD)
+    user = accounts.add(*WHO, name="bob", password=PASSWORD)
 
     assert user.check_password(PASSWORD)
     assert access.permissions_of(user) == frozenset()
@@ -59,7 +59,7 @@ def test_what_makes_no_account_leaves_none(fields: dict[str, str], key: str) -> 
     User.objects.create_user("taken")
 
     with pytest.raises(ValidationError) as caught:
-        people.add(*WHO, **fields)
+        accounts.add(*WHO, **fields)
 
     assert set(caught.value.message_dict) == {key}
     assert User.objects.count() == 1
@@ -74,9 +74,9 @@ def test_sessions_end_at_once_and_others_stay(change: str) -> None:
     kept = session_of(carol)
 
     if change == "deactivate":
-        assert people.deactivate(*WHO, bob) == 2
+        assert accounts.deactivate(*WHO, bob) == 2
     else:
-        people.set_password(*WHO, bob, PASSWORD)
+        accounts.set_password(*WHO, bob, PASSWORD)
 
     assert list(Session.objects.values_list("pk", flat=True)) == [kept]
     assert audited() == [(f"person.{change}", "bob", "alice")]
@@ -84,10 +84,10 @@ def test_sessions_end_at_once_and_others_stay(change: str) -> None:
 
 def test_an_account_comes_back_with_its_roles(person: Person) -> None:
     bob = person("viewer", name="bob")
-    people.deactivate(*WHO, bob)
+    accounts.deactivate(*WHO, bob)
     assert not access.may(bob, "view")
 
-    people.activate(*WHO, bob)
+    accounts.activate(*WHO, bob)
 
     assert access.may(User.objects.get(username="bob"), "view")
 
@@ -96,16 +96,16 @@ def make_admin(kind: str) -> tuple[User, dict[str, Callable[[], Any]]]:
     """Make somebody admin by a grant or by a group; return what would undo it."""
     user = User.objects.create_user("root")
     if kind == "own":
-        grant, _ = people.give(*WHO, user, "admin", Scope())
-        undo = {"take": lambda: people.take(*WHO, grant)}
+        grant, _ = accounts.give(*WHO, user, "admin", Scope())
+        undo = {"take": lambda: accounts.take(*WHO, grant)}
     else:
-        group = people.join(*WHO, user, "admins")
-        grant, _ = people.give(*WHO, group, "admin", Scope())
+        group = accounts.join(*WHO, user, "admins")
+        grant, _ = accounts.give(*WHO, group, "admin", Scope())
         undo = {
-            "take": lambda: people.take(*WHO, grant),
-            "leave": lambda: people.leave(*WHO, user, group),
+            "take": lambda: accounts.take(*WHO, grant),
+            "leave": lambda: accounts.leave(*WHO, user, group),
         }
-    return user, {**undo, "deactivate": lambda: people.deactivate(*WHO, user)}
+    return user, {**undo, "deactivate": lambda: accounts.deactivate(*WHO, user)}
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_the_last_admin_stays(kind: str, change: str) -> None:
     session_of(user)
     # Neither an admin of one target nor one who can't log in could manage people.
     lesser = User.objects.create_user("lesser")
-    people.give(*WHO, lesser, "admin", Scope(target=make_target()))
+    accounts.give(*WHO, lesser, "admin", Scope(target=make_target()))
     former = User.objects.create_user("former", is_active=False)
-    people.give(*WHO, former, "admin", Scope())
+    accounts.give(*WHO, former, "admin", Scope())
     before = audited()
 
     with pytest.raises(LastAdmin, match="is the last admin"):
@@ -138,7 +138,7 @@ def test_the_last_admin_stays(kind: str, change: str) -> None:
 
 def test_with_a_second_admin_the_first_may_go() -> None:
     user, undo = make_admin("own")
-    people.give(*WHO, User.objects.create_user("second"), "admin", Scope())
+    accounts.give(*WHO, User.objects.create_user("second"), "admin", Scope())
 
     undo["deactivate"]()
 
@@ -149,8 +149,8 @@ def test_a_role_that_is_given_twice_is_given_once() -> None:
     bob = User.objects.create_user("bob")
     scope = Scope(target=make_target())
 
-    assert people.give(*WHO, bob, "viewer", scope)[1]
-    assert not people.give(*WHO, bob, "viewer", scope)[1]
+    assert accounts.give(*WHO, bob, "viewer", scope)[1]
+    assert not accounts.give(*WHO, bob, "viewer", scope)[1]
 
     assert Grant.objects.count() == 1
     assert audited() == [("grant.add", "bob", "alice")]
@@ -164,28 +164,28 @@ def test_rights_are_those_that_every_page_asks_for() -> None:
     ]
     bob = User.objects.create_user("bob")
     production = Environment.objects.get(name="production")
-    people.give(*WHO, bob, "viewer", Scope(environment=production))
-    people.give(*WHO, bob, "dba", Scope(target=targets[1]))
-    group = people.join(*WHO, bob, "night shift")
-    people.give(*WHO, group, "operator", Scope(environment=production))
+    accounts.give(*WHO, bob, "viewer", Scope(environment=production))
+    accounts.give(*WHO, bob, "dba", Scope(target=targets[1]))
+    group = accounts.join(*WHO, bob, "night shift")
+    accounts.give(*WHO, group, "operator", Scope(environment=production))
 
-    found = {right.target.name: right.permissions for right in people.rights_of(bob)}
+    found = {right.target.name: right.permissions for right in accounts.rights_of(bob)}
 
     assert set(found) == {"a", "b"}
     for target in targets:
         assert found.get(target.name, []) == sorted(access.permissions_of(bob, target))
-    people.give(*WHO, bob, "viewer", Scope())
-    assert [right.target.name for right in people.rights_of(bob)] == ["a", "b", "c"]
+    accounts.give(*WHO, bob, "viewer", Scope())
+    assert [right.target.name for right in accounts.rights_of(bob)] == ["a", "b", "c"]
     bob.is_active = False
-    assert people.rights_of(bob) == []
+    assert accounts.rights_of(bob) == []
 
 
 def test_a_group_is_made_when_somebody_joins() -> None:
     bob = User.objects.create_user("bob")
 
-    people.join(*WHO, bob, "dbas")
-    people.join(*WHO, User.objects.create_user("carol"), "dbas")
-    people.leave(*WHO, bob, Group.objects.get())
+    accounts.join(*WHO, bob, "dbas")
+    accounts.join(*WHO, User.objects.create_user("carol"), "dbas")
+    accounts.leave(*WHO, bob, Group.objects.get())
 
     assert [user.username for user in Group.objects.get().user_set.all()] == ["carol"]
     assert [what for what, _, _ in audited()] == ["group.join", "group.join", "group.leave"]

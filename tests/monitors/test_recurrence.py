@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, strategies as st
 
-from monitors.recurrence import Hours, next_opening, opening_at
+from monitors.jobs.hours import Hours, next_opening, opening_at
 
 DAILY = frozenset(range(7))
 NIGHT = Hours(DAILY, time(22), 8 * 60, "UTC")

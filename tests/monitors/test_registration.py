@@ -15,7 +15,6 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from monitors import check, registration, secrets
 from monitors.history import partitions
 from monitors.models import (
     HISTORY,
@@ -29,6 +28,7 @@ from monitors.models import (
 from monitors.pg import hosts
 from monitors.pg.connect import Address, open_target
 from monitors.pg.errors import Unreachable
+from monitors.targets import check, register as registration, secrets
 
 pytestmark = pytest.mark.django_db
 
@@ -44,7 +44,7 @@ def environments() -> None:
 
 def register(**fields: Any) -> Target:
     given = {"name": "orders", "host": "127.0.0.1", "user": "collector", "password": CANARY}
-    return registration.register("alice", "test", **{**given, **fields})
+    return registration.add("alice", "test", **{**given, **fields})
 
 
 def stored(target: Target) -> set[str]:

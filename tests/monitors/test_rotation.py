@@ -7,9 +7,9 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
-from monitors import rotation, secrets
 from monitors.models import AuditEntry, TargetSecret
-from monitors.secrets import SecretUnreadable
+from monitors.targets import rotation, secrets
+from monitors.targets.secrets import SecretUnreadable
 from tests.people import make_target
 
 pytestmark = pytest.mark.django_db

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_django import Settings
 
-from monitors import secrets
-from monitors.secrets import SecretUnreadable
+from monitors.targets import secrets
+from monitors.targets.secrets import SecretUnreadable
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,13 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import live, schedule, secrets, snapshot, tasks
+from monitors import live, schedule, snapshot, tasks
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
 from monitors.samples import Change
 from monitors.snapshot import SESSIONS, Session, take_due, take_now
+from monitors.targets import secrets
 from tests import servers
 from tests.servers import Server
 

@@ -516,14 +516,14 @@ def test_what_is_older_than_a_year_is_forgotten(recorded, ran):
 
 
 def test_runs_go_with_their_target(recorded, ran):
-    from monitors import registration  # noqa: PLC0415
+    from monitors.targets import register  # noqa: PLC0415
 
     target, name, runs = recorded
     ran(f"VACUUM {name}", name, "vacuum_count")
     assert len(runs()) == 1
     Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
 
-    registration.delete_target(target.pk)
+    register.delete_target(target.pk)
 
     assert not VacuumRun.objects.exists()
 

@@ -12,12 +12,14 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import access, batch, due, perform, run, secrets
+from monitors import batch, due, perform, run
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.management import command
 from monitors.management.command import FAILURE, SOURCE, add_json, bad_use, failure
 from monitors.models import Action, Batch, Target
+from monitors.people import access
+from monitors.targets import secrets
 
 WORKER_SECONDS = 5.0
 """How long a worker may take to pick something up before we do it here."""

@@ -12,7 +12,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from monitors import audit
+from monitors.audit import entries as audit
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, person
 from monitors.models import AuditEntry
@@ -78,7 +78,7 @@ class Command(command.Command):
     def export(self, options: dict[str, Any]) -> None:
         """Print the entries as a list on one line of JSON, or as CSV with a header; it is one too."""
         narrowed = {name: options[name] or "" for name in ("target", "since")}
-        audit.event("export", person(), SOURCE, object_name="audit", **narrowed)
+        audit.add("export", person(), SOURCE, object_name="audit", **narrowed)
         entries = AuditEntry.objects.order_by("id")
         if options["target"]:
             entries = entries.filter(target_name=options["target"])

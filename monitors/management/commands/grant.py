@@ -8,11 +8,11 @@ from typing import Any
 from django.contrib.auth.models import Group, User
 from django.core.management.base import CommandParser
 
-from monitors import people
-from monitors.access import ROLES
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, failure
 from monitors.models import Environment, Grant
+from monitors.people import accounts
+from monitors.people.access import ROLES
 
 
 class Command(command.Command):
@@ -34,22 +34,22 @@ class Command(command.Command):
     def add(self, options: dict[str, Any]) -> None:
         """Give a role; giving it twice is giving it once."""
         holder, scope = holder_named(options, make=True), scope_named(options)
-        grant, made = people.give(command.person(), SOURCE, holder, options["role"], scope)
+        grant, made = accounts.give(command.person(), SOURCE, holder, options["role"], scope)
         again = "" if made else " already"
-        self.say(f"{options['name']} is{again} {grant.role} on {people.scope_of(grant)}.")
+        self.say(f"{options['name']} is{again} {grant.role} on {accounts.scope_of(grant)}.")
 
     def remove(self, options: dict[str, Any]) -> None:
         """Take a role away; it counts from the next request on."""
         holder, scope = holder_named(options, make=False), scope_named(options)
-        fields = people.fields_of(holder, options["role"], scope)
+        fields = accounts.fields_of(holder, options["role"], scope)
         grant = Grant.objects.filter(**fields).first()
         if grant is None:
             message = f"{options['name']} has no such role there: see manage.py grant list."
             raise failure(message)
-        words = people.scope_of(grant)
+        words = accounts.scope_of(grant)
         try:
-            people.take(command.person(), SOURCE, grant)
-        except people.LastAdmin as error:
+            accounts.take(command.person(), SOURCE, grant)
+        except accounts.LastAdmin as error:
             raise failure(str(error)) from None
         self.say(f"{options['name']} is no longer {grant.role} on {words}.")
 
@@ -57,14 +57,16 @@ class Command(command.Command):
         """Print all grants by name."""
         grants = Grant.objects.select_related("user", "group", "target", "environment")
         rows = sorted(
-            (people.described(grant) for grant in grants), key=lambda row: str(row["name"])
+            (accounts.described(grant) for grant in grants), key=lambda row: str(row["name"])
         )
         if options["json"]:
             self.print_json(rows)
             return
-        for grant in sorted(grants, key=people.holder_of):
+        for grant in sorted(grants, key=accounts.holder_of):
             group = " (group)" if grant.group else ""
-            self.say(f"{people.holder_of(grant)}{group}  {grant.role}  {people.scope_of(grant)}")
+            self.say(
+                f"{accounts.holder_of(grant)}{group}  {grant.role}  {accounts.scope_of(grant)}"
+            )
 
 
 def add_grant(parser: argparse.ArgumentParser) -> None:
@@ -95,16 +97,16 @@ def holder_named(options: dict[str, Any], *, make: bool) -> User | Group:
     return user
 
 
-def scope_named(options: dict[str, Any]) -> people.Scope:
+def scope_named(options: dict[str, Any]) -> accounts.Scope:
     """Return where a role holds; raises CommandError for a name that does not exist."""
     name = options["environment"]
     if options["target"]:
-        return people.Scope(target=command.target_named(options["target"]))
+        return accounts.Scope(target=command.target_named(options["target"]))
     if not name:
-        return people.Scope()
+        return accounts.Scope()
     environment = Environment.objects.filter(name=name).first()
     if environment is None:
         known = ", ".join(Environment.objects.values_list("name", flat=True))
         message = f"There is no environment {name}. Known: {known}."
         raise failure(message)
-    return people.Scope(environment=environment)
+    return accounts.Scope(environment=environment)

@@ -11,8 +11,9 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import batch_rows, jobs
+from monitors import batch_rows
 from monitors.action import InvalidArguments, Refused
+from monitors.jobs import plan
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, target_named
 from monitors.models import Action, Job, JobRun, validate_name
@@ -71,32 +72,32 @@ class Command(command.Command):
             message = f"{target.name} has a job {options['name']} already: edit it."
             raise failure(message)
         job = Job(target=target, name=options["name"], weekdays=list(range(len(DAYS))))
-        made = jobs.save(person_named(options), applied(job, options), source=SOURCE)
+        made = plan.save(person_named(options), applied(job, options), source=SOURCE)
         self.say(f"{made.name} runs next at {made.next_at:%Y-%m-%d %H:%M} UTC.")
 
     def do_edit(self, options: dict[str, Any]) -> None:
         """Change a job; who changes it becomes its owner."""
-        job = jobs.save(person_named(options), applied(job_named(options), options), source=SOURCE)
+        job = plan.save(person_named(options), applied(job_named(options), options), source=SOURCE)
         self.say(f"{job.name} is saved.")
 
     def do_run(self, options: dict[str, Any]) -> None:
         """Begin a run; a worker goes on with it."""
-        jobs.run_now(person_named(options), job_named(options), source=SOURCE)
+        plan.run_now(person_named(options), job_named(options), source=SOURCE)
         self.say(f"{options['name']} begins as soon as its gates are open.")
 
     def do_pause(self, options: dict[str, Any]) -> None:
         """Let a job rest."""
-        jobs.switch(person_named(options), job_named(options), enabled=False, source=SOURCE)
+        plan.switch(person_named(options), job_named(options), enabled=False, source=SOURCE)
         self.say(f"{options['name']} rests.")
 
     def do_resume(self, options: dict[str, Any]) -> None:
         """Let a job run again."""
-        jobs.switch(person_named(options), job_named(options), enabled=True, source=SOURCE)
+        plan.switch(person_named(options), job_named(options), enabled=True, source=SOURCE)
         self.say(f"{options['name']} runs again.")
 
     def do_remove(self, options: dict[str, Any]) -> None:
         """Delete a job."""
-        jobs.remove(person_named(options), job_named(options), source=SOURCE)
+        plan.remove(person_named(options), job_named(options), source=SOURCE)
         self.say(f"{options['name']} is removed.")
 
     def do_list(self, options: dict[str, Any]) -> None:
@@ -155,7 +156,7 @@ def add_names(parser: argparse.ArgumentParser) -> None:
 def add_fields(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Declare the fields of a job."""
     add_names(parser)
-    parser.add_argument("--action", required=required, choices=list(jobs.actions()))
+    parser.add_argument("--action", required=required, choices=list(plan.actions()))
     parser.add_argument("--arg", action="append", type=pair, metavar="KEY=VALUE", dest="options")
     parser.add_argument(
         "--table", action="append", metavar="DATABASE:TABLE", dest="tables",
@@ -218,7 +219,7 @@ def applied(job: Job, options: dict[str, Any]) -> Job:
     if options["options"] is not None:
         job.options = dict(options["options"])
     if options["tables"] is not None:
-        job.tables = jobs.tables_of(options["tables"])
+        job.tables = plan.tables_of(options["tables"])
     if options["days"] is not None:
         job.weekdays = options["days"]
     return job

@@ -8,9 +8,9 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandParser
 
-from monitors import people
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
+from monitors.people import accounts
 
 
 class Command(command.Command):
@@ -50,7 +50,7 @@ class Command(command.Command):
             raise failure(message)
         password = read_secret(options["password_file"])
         try:
-            people.add(command.person(), SOURCE, name=name, password=password)
+            accounts.add(command.person(), SOURCE, name=name, password=password)
         except ValidationError as error:
             raise bad_use(" ".join(error.messages)) from None
         self.say(f"{name} may log in, and sees nothing yet: manage.py grant add {name} viewer.")
@@ -60,7 +60,7 @@ class Command(command.Command):
         user = person_named(options["name"])
         password = read_secret(options["password_file"])
         try:
-            people.set_password(command.person(), SOURCE, user, password)
+            accounts.set_password(command.person(), SOURCE, user, password)
         except ValidationError as error:
             raise bad_use(" ".join(error.messages)) from None
         self.say(f"{user.username} has a new password.")
@@ -69,15 +69,15 @@ class Command(command.Command):
         """End an account and its sessions at once."""
         user = person_named(options["name"])
         try:
-            people.deactivate(command.person(), SOURCE, user)
-        except people.LastAdmin as error:
+            accounts.deactivate(command.person(), SOURCE, user)
+        except accounts.LastAdmin as error:
             raise failure(str(error)) from None
         self.say(f"{user.username} is deactivated.")
 
     def activate(self, options: dict[str, Any]) -> None:
         """Let an account log in again."""
         user = person_named(options["name"])
-        people.activate(command.person(), SOURCE, user)
+        accounts.activate(command.person(), SOURCE, user)
         self.say(f"{user.username} is activated.")
 
     def list(self, options: dict[str, Any]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from monitors import check as checks, registration, rotation, secrets
 from monitors.advisor import counted
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
 from monitors.models import Target, validate_name
+from monitors.targets import check as checks, register, rotation, secrets
 
 OPTIONS = (
     "host",
@@ -84,7 +84,7 @@ class Command(command.Command):
             raise failure(message)
         if not options["no_check"]:
             self.try_out({"name": options["name"], **fields}, passwords)
-        target = registration.register(
+        target = register.add(
             command.person(),
             SOURCE,
             name=options["name"],
@@ -103,7 +103,7 @@ class Command(command.Command):
         if not fields and not passwords:
             message = "Name what to change, as --host or --tag."
             raise bad_use(message)
-        registration.edit(
+        register.edit(
             command.person(),
             SOURCE,
             target,
@@ -126,13 +126,13 @@ class Command(command.Command):
     def enable(self, options: dict[str, Any]) -> None:
         """Watch a target again."""
         target = command.target_named(options["name"])
-        registration.enable(command.person(), SOURCE, target)
+        register.enable(command.person(), SOURCE, target)
         self.say(f"{target.name} is enabled.")
 
     def disable(self, options: dict[str, Any]) -> None:
         """Stop watching a target."""
         target = command.target_named(options["name"])
-        registration.disable(command.person(), SOURCE, target)
+        register.disable(command.person(), SOURCE, target)
         self.say(f"{target.name} is disabled; its history stays.")
 
     def remove(self, options: dict[str, Any]) -> None:
@@ -140,10 +140,10 @@ class Command(command.Command):
         target = command.target_named(options["name"])
         if not options["yes"]:
             self.confirm(target)
-        if registration.remove(command.person(), SOURCE, target):
+        if register.remove(command.person(), SOURCE, target):
             self.say(f"{target.name} is being removed with its history.")
         else:
-            registration.delete_target(target.pk)
+            register.delete_target(target.pk)
             self.say(f"{target.name} is removed with its history.")
 
     def confirm(self, target: Target) -> None:

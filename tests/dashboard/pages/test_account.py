@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from django.contrib.auth.models import Group
 
-from monitors import audit
+from monitors.audit import entries as audit
 from monitors.models import AuditEntry, Grant, Target
 from tests.people import PASSWORD, browser_of, make_target, person
 
@@ -42,8 +42,8 @@ def test_it_shows_a_role_that_comes_through_a_group():
 
 
 def test_everybody_is_led_to_their_own_deeds():
-    audit.event("login", "somebody", "test")
-    audit.event("login", "other", "test")
+    audit.add("login", "somebody", "test")
+    audit.add("login", "other", "test")
     client = browser_of(person("somebody"))
     link = re.search(r'href="([^"]*)">What you did', client.get("/account/").content.decode())
     assert link is not None

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from monitors import audit
+from monitors.audit import entries
 from monitors.models import Action
 from tests.people import browser_of, make_target, person
 
@@ -149,9 +149,9 @@ def test_a_signal_is_listed_by_its_function(shop):
 def test_the_audit_shows_everything_to_an_admin_own_targets_to_a_dba_own_deeds_to_others(
     shop, bank
 ):
-    audit.event("target.edit", "admin", "test", target_name="bank-1")
-    audit.event("target.edit", "admin", "test", target_name="shop-1")
-    audit.event("login", "viewer", "test")
+    entries.add("target.edit", "admin", "test", target_name="bank-1")
+    entries.add("target.edit", "admin", "test", target_name="shop-1")
+    entries.add("login", "viewer", "test")
     people = {
         "admin": person("admin", "admin"),
         "dba": person("dba", "dba", target=shop),
@@ -171,7 +171,7 @@ def test_the_audit_shows_everything_to_an_admin_own_targets_to_a_dba_own_deeds_t
 
 
 def test_the_audits_page_names_kind_and_source(shop):
-    audit.event("target.edit", "admin", "192.0.2.7", target_name="shop-1")
+    entries.add("target.edit", "admin", "192.0.2.7", target_name="shop-1")
 
     page = browser_of(person("admin", "admin")).get("/actions/?view=audit").content.decode()
 

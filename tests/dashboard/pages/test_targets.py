@@ -8,9 +8,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from monitors import check
 from monitors.models import AuditEntry, ProbeState, Target, TargetCheck, TargetSecret
 from monitors.probes import PROBES
+from monitors.targets import check
 from tests.people import browser_of, make_target, person
 
 pytestmark = pytest.mark.django_db

@@ -14,10 +14,10 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import access
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.create_extension import ACTION, Facts, preload, reason_not_to_create
 from monitors.models import Action, ProbeState, Target
+from monitors.people import access
 from tests import servers
 from tests.servers import Server
 

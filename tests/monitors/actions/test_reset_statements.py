@@ -11,10 +11,11 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import access, perform, run, snapshot
+from monitors import perform, run, snapshot
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.reset_statements import ACTION
 from monitors.models import HISTORY, Action, Mark, Snapshot, Target
+from monitors.people import access
 from tests.people import browser_of
 from tests.servers import Server
 

@@ -14,10 +14,9 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from psycopg.errors import InsufficientPrivilege
 
-from monitors import registration, snapshot, trial
+from monitors import snapshot
 from monitors.action import Action, Refused
 from monitors.actions import ACTIONS, create_extension
-from monitors.grants import grant_script
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, doors, extensions, hosts, rights
 from monitors.pg.doors import Door
@@ -30,8 +29,10 @@ from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
 from monitors.probes.bloat import PROBE as BLOAT
 from monitors.probes.statements import PROBE as STATEMENTS
-from monitors.secrets import SecretUnreadable, unseal_password
-from monitors.trial import Trial
+from monitors.targets import register, trial
+from monitors.targets.grant_script import grant_script
+from monitors.targets.secrets import SecretUnreadable, unseal_password
+from monitors.targets.trial import Trial
 
 SECONDS = 15.0
 DATABASES_AT_MOST = 20
@@ -114,14 +115,14 @@ def check(
     extensions, databases, probes, actions, warnings, grants. Raises
     CheckFailed where the collector can't connect.
     """
-    target = subject if isinstance(subject, Target) else registration.draft_target(subject)
+    target = subject if isinstance(subject, Target) else register.draft_target(subject)
     try:
         seen = look(target, target.user, passwords.get(Login.COLLECTOR))
     except (Unreachable, psycopg.Error) as error:
         raise CheckFailed(reason_of(error)) from None
     operator, operator_problem = look_as_operator(target, passwords)
     found = [row["datname"] for row in seen.rights.databases]
-    names = [name for name in found if registration.is_included(target, name)]
+    names = [name for name in found if register.is_included(target, name)]
     return {
         "version": seen.server.server_version,
         "version_text": seen.server.version_text,
@@ -223,9 +224,7 @@ def look_inside(
     One connection at a time, the entry database first, at most 20.
     """
     read = [
-        door
-        for door in known
-        if not door.template and registration.is_included(target, door.datname)
+        door for door in known if not door.template and register.is_included(target, door.datname)
     ]
     read += [door for door in known if door.datname == target.dbname and door not in read]
     inside: dict[str, Inside] = {}
@@ -514,7 +513,7 @@ def stored_passwords(target: Target) -> dict[str, str | None]:
             row.key_id,
             target.host,
             target.port,
-            registration.login_user(target, row.login),
+            register.login_user(target, row.login),
         )
         for row in TargetSecret.objects.filter(target=target)
     }
@@ -553,7 +552,7 @@ def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:
     A stored password goes only to the address, user and TLS mode that it was
     entered for.
     """
-    subject = registration.draft_target(row.draft) if row.draft else row.target
+    subject = register.draft_target(row.draft) if row.draft else row.target
     if subject is None:
         message = "The target was removed."
         raise CheckFailed(message)
@@ -563,11 +562,11 @@ def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:
         passwords |= {
             login: password
             for login, password in stored.items()
-            if registration.login_user(subject, login) == registration.login_user(row.target, login)
+            if register.login_user(subject, login) == register.login_user(row.target, login)
         }
     for login, text in row.sealed.items():
         key, _, box = text.partition(":")
-        user = registration.login_user(subject, login)
+        user = register.login_user(subject, login)
         passwords[login] = unseal_password(
             base64.b64decode(box), key, subject.host, subject.port, user
         )
@@ -576,4 +575,4 @@ def subject_of(row: TargetCheck) -> tuple[Target, dict[str, str | None]]:
 
 def same_place(draft: Target, target: Target) -> bool:
     """Return whether a draft connects as its target does."""
-    return all(getattr(draft, name) == getattr(target, name) for name in registration.ADDRESS)
+    return all(getattr(draft, name) == getattr(target, name) for name in register.ADDRESS)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from monitors import audit, secrets
+from monitors.audit import entries
 from monitors.models import TargetSecret
+from monitors.targets import secrets
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def reseal(user_name: str, source: str) -> Resealed:
         unchanged = TargetSecret.objects.filter(pk=secret.pk, sealed=secret.sealed)
         sealed += unchanged.update(sealed=box, key_id=key_id)
     result = "failed" if unreadable else "succeeded"
-    audit.event(
+    entries.add(
         "target.reseal", user_name, source, result=result, key_id=newest, passwords=sealed,
         unreadable=sorted(unreadable),
     )  # fmt: skip

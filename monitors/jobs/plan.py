@@ -1,6 +1,6 @@
 """Recurring maintenance, as people ask for it: who may have a job, and when it is due.
 
-`monitors/job_runs.py` carries jobs out, in a worker.
+`monitors/jobs/run.py` carries jobs out, in a worker.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from monitors import access, audit, queue, recurrence
+from monitors import queue
 from monitors.action import Action as Spec, InvalidArguments, Refused
 from monitors.actions import ACTIONS
+from monitors.audit import entries
+from monitors.jobs import hours
+from monitors.jobs.hours import Hours, Opening
 from monitors.models import Job, JobRun
-from monitors.recurrence import Hours, Opening
+from monitors.people import access
 
 MESSAGE_SECONDS = 20
 
@@ -73,7 +76,7 @@ def keep(job: Job, who: str, source: str, *, now: datetime | None = None) -> Job
         opened = JobRun.objects.filter(job_id=job.pk, state__in=JobRun.OPEN).exists()
         job.next_at = moment if opened else planned(job, moment)
         job.save()
-        audit.event(
+        entries.add(
             "job.add" if is_new else "job.edit",
             who,
             source,
@@ -96,7 +99,7 @@ def remove(user: User, job: Job, *, source: str) -> None:
     """Delete a job with its runs; a batch that runs goes on. Raises PermissionDenied."""
     access.require(user, job.action, job.target, source=source)
     with transaction.atomic():
-        audit.event(
+        entries.add(
             "job.remove",
             user.get_username(),
             source,
@@ -122,7 +125,7 @@ def run_now(user: User, job: Job, *, source: str) -> JobRun:
             job=job, started_at=now, closes_at=now + timedelta(minutes=job.open_minutes)
         )
         Job.objects.filter(pk=job.pk).update(next_at=now)
-        audit.event(
+        entries.add(
             "job.run",
             user.get_username(),
             source,
@@ -137,9 +140,9 @@ def planned(job: Job, now: datetime) -> datetime | None:
     """Return when a job without an open run is to be looked at: now in its hours, else when they open."""
     if not job.enabled:
         return None
-    if opening := recurrence.opening_at(hours_of(job), now):
+    if opening := hours.opening_at(hours_of(job), now):
         return max(now, again_at(job, opening) or now)
-    following = recurrence.next_opening(hours_of(job), now)
+    following = hours.next_opening(hours_of(job), now)
     return following.start if following else None
 
 
@@ -150,6 +153,6 @@ def again_at(job: Job, opening: Opening) -> datetime | None:
     if last is None:
         return None
     if job.every_minutes is None:
-        following = recurrence.next_opening(hours_of(job), opening.start)
+        following = hours.next_opening(hours_of(job), opening.start)
         return following.start if following else None
     return last.started_at + timedelta(minutes=job.every_minutes)

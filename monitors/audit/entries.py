@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Q, QuerySet
-
-from monitors import access, chain
-from monitors.models import Action, AuditEntry, Target
+from monitors.audit import chain
+from monitors.models import Action, AuditEntry
 
 
-def intent(action: Action, *, who: str = "", source: str = "") -> AuditEntry:
+def add_intent(action: Action, *, who: str = "", source: str = "") -> AuditEntry:
     """Write down what is about to be asked of a target; raises where that fails."""
     return chain.append(
         kind=AuditEntry.Kind.INTENT,
@@ -26,7 +24,7 @@ def intent(action: Action, *, who: str = "", source: str = "") -> AuditEntry:
     )
 
 
-def outcome(action: Action, *, who: str = "", source: str = "", **detail: Any) -> AuditEntry:
+def add_outcome(action: Action, *, who: str = "", source: str = "", **detail: Any) -> AuditEntry:
     """Write down how an action ended: its state, sentence and effect."""
     return chain.append(
         kind=AuditEntry.Kind.OUTCOME,
@@ -56,7 +54,7 @@ def about(action: Action) -> dict[str, Any]:
     }
 
 
-def event(  # noqa: PLR0913 - one keyword a column
+def add(  # noqa: PLR0913 - one keyword a column
     what: str,
     who: str,
     source: str,
@@ -84,18 +82,3 @@ def event(  # noqa: PLR0913 - one keyword a column
 def verify() -> int | None:
     """Return the id of the first entry that was tampered with, None where all is well."""
     return chain.first_broken()
-
-
-def visible_entries(user: access.Person) -> QuerySet[AuditEntry]:
-    """Return what a person may read: all, that of own targets, or own deeds; newest first."""
-    entries = AuditEntry.objects.all()
-    if access.may(user, "audit"):
-        return entries
-    names = access.targets_with(user, "audit").values("name")
-    own = Q(who=user.get_username()) if user.get_username() else Q(pk__in=[])
-    return entries.filter(own | Q(target_name__in=names))
-
-
-def known_target_names(user: access.Person) -> QuerySet[Target, str]:
-    """Return the names of the targets whose entries a person may filter by."""
-    return access.targets_with(user, "audit").values_list("name", flat=True)

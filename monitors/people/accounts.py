@@ -15,8 +15,9 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from monitors import access, audit
+from monitors.audit import entries
 from monitors.models import Environment, Grant, Target
+from monitors.people import access
 
 LAST_ADMIN = "{name} is the last admin. Make another account admin on everything first."
 
@@ -42,7 +43,7 @@ def add(who: str, source: str, *, name: str, password: str) -> User:
     user.set_password(password)
     with transaction.atomic():
         user.save()
-        audit.event("person.add", who, source, object_name=name)
+        entries.add("person.add", who, source, object_name=name)
     return user
 
 
@@ -60,7 +61,7 @@ def set_password(who: str, source: str, user: User, password: str) -> None:
     user.set_password(password)
     with transaction.atomic():
         user.save(update_fields=["password"])
-        audit.event("person.password", who, source, object_name=user.username)
+        entries.add("person.password", who, source, object_name=user.username)
     end_sessions(user)
 
 
@@ -69,7 +70,7 @@ def deactivate(who: str, source: str, user: User) -> int:
     with transaction.atomic(), one_admin_stays(user.username):
         user.is_active = False
         user.save(update_fields=["is_active"])
-        audit.event("person.deactivate", who, source, object_name=user.username)
+        entries.add("person.deactivate", who, source, object_name=user.username)
     return end_sessions(user)
 
 
@@ -78,7 +79,7 @@ def activate(who: str, source: str, user: User) -> None:
     user.is_active = True
     with transaction.atomic():
         user.save(update_fields=["is_active"])
-        audit.event("person.activate", who, source, object_name=user.username)
+        entries.add("person.activate", who, source, object_name=user.username)
 
 
 def end_sessions(user: User) -> int:
@@ -102,7 +103,7 @@ def join(who: str, source: str, user: User, name: str) -> Group:
     with transaction.atomic():
         group.save()
         user.groups.add(group)
-        audit.event("group.join", who, source, object_name=user.username, group=name)
+        entries.add("group.join", who, source, object_name=user.username, group=name)
     return group
 
 
@@ -110,7 +111,7 @@ def leave(who: str, source: str, user: User, group: Group) -> None:
     """Take a person out of a group; its roles are gone at once. Raises LastAdmin."""
     with transaction.atomic(), one_admin_stays(user.username):
         user.groups.remove(group)
-        audit.event("group.leave", who, source, object_name=user.username, group=group.name)
+        entries.add("group.leave", who, source, object_name=user.username, group=group.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ def fields_of(holder: User | Group, role: str, scope: Scope) -> dict[str, Any]:
 
 def write_down(what: str, who: str, source: str, grant: Grant) -> None:
     """Put a change of rights into the audit."""
-    audit.event(
+    entries.add(
         what,
         who,
         source,

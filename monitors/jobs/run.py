@@ -15,8 +15,9 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from monitors import batch as batches, due, gates, jobs, queue, recurrence, run
+from monitors import batch as batches, due, gates, queue, run
 from monitors.action import InvalidArguments, Refused
+from monitors.jobs import hours, plan
 from monitors.models import Action, Batch, Job, JobRun, Target
 
 LOOK_EVERY = timedelta(seconds=30)
@@ -29,7 +30,7 @@ State = JobRun.State
 def send_due(now: datetime) -> None:
     """Queue a look at each job that is due; called every few seconds by one worker."""
     for pk in Job.objects.filter(next_at__lte=now).values_list("pk", flat=True)[:200]:
-        queue.send("job", pk, queue="requests", expires=jobs.MESSAGE_SECONDS)
+        queue.send("job", pk, queue="requests", expires=plan.MESSAGE_SECONDS)
 
 
 def look(job_id: int, now: datetime) -> None:
@@ -49,13 +50,13 @@ def look(job_id: int, now: datetime) -> None:
     if opened is not None:
         step_of(opened)(job, opened, now)
     if opened is None or not opened.is_open:
-        Job.objects.filter(pk=job.pk).update(next_at=jobs.planned(job, now))
+        Job.objects.filter(pk=job.pk).update(next_at=plan.planned(job, now))
 
 
 def begin(job: Job, now: datetime) -> JobRun | None:
     """Return a new run where the job's hours are open and it is its turn."""
-    opening = recurrence.opening_at(jobs.hours_of(job), now)
-    turn = jobs.planned(job, now)
+    opening = hours.opening_at(plan.hours_of(job), now)
+    turn = plan.planned(job, now)
     if not job.enabled or opening is None or turn is None or turn > now:
         return None
     return JobRun.objects.create(job=job, started_at=now, closes_at=opening.end)

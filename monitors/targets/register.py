@@ -14,13 +14,14 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
 
-from monitors import audit, queue, schedule
+from monitors import queue, schedule
+from monitors.audit import entries
 from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret, VacuumRun
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
 from monitors.samples import HISTORY
-from monitors.secrets import SecretUnreadable, seal_password
+from monitors.targets.secrets import SecretUnreadable, seal_password
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ DELETE_LOCK = 4_867_330_018
 Login = TargetSecret.Login
 
 
-def register(  # noqa: PLR0913 - one keyword a field
+def add(  # noqa: PLR0913 - one keyword a field
     user_name: str,
     source: str,
     *,
@@ -103,7 +104,7 @@ def register(  # noqa: PLR0913 - one keyword a field
         target.save()
         given = {Login.COLLECTOR: password, Login.OPERATOR: operator_password}
         store_passwords(target, {login: text for login, text in given.items() if text})
-        audit.event(
+        entries.add(
             "target.add",
             user_name,
             source,
@@ -149,7 +150,7 @@ def edit(
         forget_passwords(target, cleared | {login for login, text in given.items() if text == ""})
         store_passwords(target, {login: text for login, text in given.items() if text})
         schedule.reset_circuit(target, timezone.now())
-        audit.event(
+        entries.add(
             "target.edit",
             user_name,
             source,
@@ -169,7 +170,7 @@ def enable(user_name: str, source: str, target: Target) -> None:
             forget_identity(target)
         target.save()
         schedule.reset_circuit(target, timezone.now())
-        audit.event("target.enable", user_name, source, target_name=target.name)
+        entries.add("target.enable", user_name, source, target_name=target.name)
 
 
 def disable(user_name: str, source: str, target: Target) -> None:
@@ -177,7 +178,7 @@ def disable(user_name: str, source: str, target: Target) -> None:
     with transaction.atomic():
         target.enabled = False
         target.save(update_fields=["enabled"])
-        audit.event("target.disable", user_name, source, target_name=target.name)
+        entries.add("target.disable", user_name, source, target_name=target.name)
 
 
 def remove(user_name: str, source: str, target: Target) -> bool:
@@ -190,7 +191,7 @@ def remove(user_name: str, source: str, target: Target) -> bool:
         target.deleting_at = timezone.now()
         target.save(update_fields=["enabled", "deleting_at"])
         TargetSecret.objects.filter(target=target).delete()
-        audit.event(
+        entries.add(
             "target.remove", user_name, source, target_name=target.name, address=target.address
         )
     return queue.send("delete_target", target.pk, queue="requests", expires=DELETE_SECONDS)
@@ -345,7 +346,7 @@ def ask_check(
         check = TargetCheck.objects.create(
             target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
         )
-    audit.event(
+    entries.add(
         "target.check",
         user.get_username(),
         source,

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from django.db import transaction
 
-from monitors import audit, registration
+from monitors.audit import entries
 from monitors.models import Target, TargetCheck, TargetSecret
+from monitors.targets import register
 
 
 class PasswordsElsewhere(Exception):
@@ -28,7 +29,7 @@ def save_draft(
     if set(check.sealed) - set(sealed):
         raise PasswordsElsewhere
     with transaction.atomic():
-        target = registration.register(user_name, source, **check.draft)
+        target = register.add(user_name, source, **check.draft)
         for login, text in sealed.items():
             key_id, _, box = text.partition(":")
             TargetSecret.objects.update_or_create(
@@ -38,7 +39,7 @@ def save_draft(
             )
         check.target = target
         check.save(update_fields=["target"])
-        audit.event(
+        entries.add(
             "target.password", user_name, source, target_name=target.name, passwords=sorted(sealed)
         )
     return target

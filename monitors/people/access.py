@@ -12,9 +12,9 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 
-from monitors import chain
 from monitors.actions import ACTIONS
-from monitors.models import Grant, Target
+from monitors.audit import chain
+from monitors.models import AuditEntry, Grant, Target
 
 OTHERS = (
     "view",
@@ -86,6 +86,16 @@ def targets_with(user: Person, permission: str) -> QuerySet[Target]:
         Q(pk__in=grants.exclude(target=None).values("target"))
         | Q(environment__in=grants.exclude(environment=None).values("environment"))
     )
+
+
+def visible_entries(user: Person) -> QuerySet[AuditEntry]:
+    """Return what a person may read: all, that of own targets, or own deeds; newest first."""
+    entries = AuditEntry.objects.all()
+    if may(user, "audit"):
+        return entries
+    names = targets_with(user, "audit").values("name")
+    own = Q(who=user.get_username()) if user.get_username() else Q(pk__in=[])
+    return entries.filter(own | Q(target_name__in=names))
 
 
 def get_visible_target(user: Person, name: str) -> Target:

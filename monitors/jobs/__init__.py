@@ -1,0 +1,1 @@
+"""Maintenance that recurs: what is planned, in which hours, and its runs."""

@@ -1,0 +1,1 @@
+"""Accounts, groups and grants, and every question of what somebody may do."""
