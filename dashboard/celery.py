@@ -29,8 +29,8 @@ class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
         """Begin to beat in the worker's role (HOWDAH_ROLE)."""
         from django.conf import settings  # noqa: PLC0415 - after the fixup has set Django up
 
+        from monitors.collect.rounds import close_unwatched  # noqa: PLC0415
         from monitors.heartbeat import Heartbeat  # noqa: PLC0415
-        from monitors.snapshot import close_unwatched  # noqa: PLC0415
 
         role = os.environ.get("HOWDAH_ROLE", "requests")
         slot = settings.WORKER_SLOT if role == "snapshots" else None

@@ -10,14 +10,14 @@ from typing import Any
 from django.db.models import Sum
 from django.utils import timezone
 
-from monitors import review, unknowns
 from monitors.advisor import Finding, Severity
+from monitors.findings import judge, unknowns
+from monitors.findings.standing import is_stale
 from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.rules.wraparound import is_invalid
-from monitors.standing import is_stale
 
 COLUMNS = (
     "name",
@@ -104,8 +104,8 @@ def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
 def findings_of(targets: Sequence[Target], window: Window) -> dict[int, list[Finding]]:
     """Return {target id: findings, worst first}, now or at the end of a window in the past."""
     if window.is_live:
-        return review.findings_of(targets)
-    return {target.pk: review.findings(target, window.end) for target in targets}
+        return judge.findings_of(targets)
+    return {target.pk: judge.findings(target, window.end) for target in targets}
 
 
 def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:

@@ -15,15 +15,15 @@ from django.utils import timezone
 
 from dashboard.pages import PAGES, Page
 from dashboard.states import State, unread
-from monitors import findings, review
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
+from monitors.findings import judge, keep as findings
+from monitors.findings.standing import standing_of
 from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, FindingRecord, Target
 from monitors.people import access
-from monitors.standing import standing_of
 
 WINDOW_WORDS = ("window", "from", "to", "at")
 """The query's words that a link to another page carries along."""
@@ -308,7 +308,7 @@ def build(  # noqa: PLR0913 - keyword only
     targets = visible(request.user)
     rail = [fleet_rail(page, targets, may)]
     if target is not None:
-        found = review.findings(target) if found is None else found
+        found = judge.findings(target) if found is None else found
         rail = [*target_rail(target, page, query, found), rail[0]]
     return Frame(
         page=page,

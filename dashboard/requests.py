@@ -17,9 +17,9 @@ from django_htmx.middleware import HtmxDetails
 
 from dashboard import export, frame
 from dashboard.source import source_of
-from monitors import past
 from monitors.advisor import Finding
 from monitors.audit import entries
+from monitors.findings import past
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target
 from monitors.people import access

@@ -14,9 +14,9 @@ from dashboard.listing import Row
 from dashboard.requests import PageRequest, get_target, moment_of
 from dashboard.table_rows import read_at_of
 from monitors import configuration
+from monitors.findings.judge import LEVELS, Verdict
 from monitors.history.window import Window
 from monitors.models import Target
-from monitors.review import LEVELS, Verdict
 from monitors.rules import setting
 from monitors.rules.settings_advice import Advice
 

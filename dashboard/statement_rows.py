@@ -11,10 +11,10 @@ from django.db.models import Sum
 from django.db.models.functions import Left
 from django.utils import timezone
 
+from monitors.findings.standing import Standing, standing_of
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
-from monitors.standing import Standing, standing_of
 
 COLUMNS = (
     "database",

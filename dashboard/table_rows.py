@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db.models import Max
 
-from monitors import due, unknowns
+from monitors import due
 from monitors.advisor import Finding, table_name
+from monitors.findings import unknowns
 from monitors.history import objects, series
 from monitors.history.freshness import read_at
 from monitors.history.objects import Objects, Term

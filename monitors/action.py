@@ -1,6 +1,6 @@
 """What an action is: one thing that may be done to a target, declared as data.
 
-`monitors/run.py` asks for one, `monitors/perform.py` carries it out; the files
+`monitors/acting/ask.py` asks for one, `monitors/acting/perform.py` carries it out; the files
 in `monitors/actions` only say what it is. An action touches the target in
 this order, over one autocommit connection:
 

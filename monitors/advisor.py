@@ -148,7 +148,7 @@ class Samples:
     logins: Sequence[Row] = ()  # roles whose password expires
     roles: Mapping[str, str] = field(default_factory=dict)  # {collector, operator: rolname}
     next_xid: int | None = None  # 64 bit
-    # What takes hours of history is read by workers alone (monitors/recent.py).
+    # What takes hours of history is read by workers alone (monitors/findings/recent.py).
     rates: Rates = field(default_factory=dict)
     # For the advisors that are `kept`.
     updated: Sequence[Row] = ()  # tables with what their counters grew by in the last day

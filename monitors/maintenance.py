@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
-from monitors import judge, vacuum_runs
+from monitors.acting import effect
+from monitors.collect import vacuum_runs
 from monitors.history import freshness, partitions, relabel, rollup
 from monitors.models import FindingRecord, FindingVersion, JobRun
 
@@ -25,7 +26,7 @@ def maintain(now: datetime) -> None:
         rollup.roll_up(now)
     freshness.measure_cost()
     if is_slow:
-        judge.judge_due(now)
+        effect.judge_due(now)
         partitions.drop_old(now)
         rollup.prune(now)
         JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()

@@ -6,9 +6,12 @@ from celery import shared_task
 from django.core.cache import cache
 from django.utils import timezone
 
-from monitors import findings, heartbeat, maintenance, perform, queue, schedule
+from monitors import heartbeat, maintenance, queue
+from monitors.acting import perform
+from monitors.collect import leases
+from monitors.collect.rounds import give_up, read_live, take_due
+from monitors.findings import keep
 from monitors.jobs import run
-from monitors.snapshot import give_up, read_live, take_due
 from monitors.targets import check, register
 
 KNOCK_SECONDS = 5
@@ -20,14 +23,14 @@ def tick() -> None:
     """Claim what is due and queue one task for each lease."""
     now = timezone.now()
     heartbeat.beat("tick")
-    schedule.make_leases()
-    for lease in schedule.claim_due(now):
-        seconds = schedule.budget_of(lease.kind)
+    leases.make_leases()
+    for lease in leases.claim_due(now):
+        seconds = leases.budget_of(lease.kind)
         args = (lease.target_id, lease.kind, str(lease.claim))
         queue.send("snapshot", *args, queue=f"snapshots.{lease.slot}", expires=seconds)
-    if schedule.doubted(now) and cache.add("knock", now.isoformat(), KNOCK_SECONDS):
+    if leases.doubted(now) and cache.add("knock", now.isoformat(), KNOCK_SECONDS):
         queue.send("knock", queue="requests", expires=KNOCK_SECONDS)
-    for target_id, slot in schedule.looked_at():
+    for target_id, slot in leases.looked_at():
         queue.send("live", target_id, queue=f"snapshots.{slot}", expires=2)
 
 
@@ -40,7 +43,7 @@ def knock() -> None:
 @shared_task
 def snapshot(target_id: int, kind: str, claim: str) -> None:
     """Take the due snapshots of one lease, and judge the target by them."""
-    findings.keep(target_id, take_due(target_id, kind, claim))
+    keep.keep(target_id, take_due(target_id, kind, claim))
 
 
 @shared_task(name="monitors.tasks.live")
@@ -77,7 +80,7 @@ def preview_batch(batch_id: str) -> None:
 @shared_task(name="monitors.tasks.perform")
 def perform_action(action_id: str) -> None:
     """Carry an action out, once, and judge the target by what was read after it."""
-    findings.keep(*perform.perform(action_id))
+    keep.keep(*perform.perform(action_id))
 
 
 @shared_task

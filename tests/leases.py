@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from monitors import schedule
+from monitors.collect import leases
+from monitors.collect.rounds import take_due
 from monitors.models import Lease, ProbeState, Target, WorkerBeat
-from monitors.snapshot import take_due
 
 
 def take_lease(target: Target, kind: str) -> None:
@@ -17,13 +17,13 @@ def take_lease(target: Target, kind: str) -> None:
     WorkerBeat.objects.update_or_create(
         name="w", defaults={"role": "snapshots", "slot": 0, "beat_at": now}
     )
-    schedule.make_leases()
+    leases.make_leases()
     others = Lease.objects.exclude(target=target, kind=kind)
     put_off = list(others.values_list("pk", "due_at"))
     others.update(due_at=now + timedelta(hours=1))
     Lease.objects.filter(target=target, kind=kind).update(due_at=now - timedelta(seconds=1))
     ProbeState.objects.filter(target=target).update(due_at=now - timedelta(seconds=1))
-    [lease] = schedule.claim_due(now)
+    [lease] = leases.claim_due(now)
     for pk, due_at in put_off:
         Lease.objects.filter(pk=pk).update(due_at=due_at)
     take_due(target.pk, kind, str(lease.claim))

@@ -11,9 +11,9 @@ from django.core.management import get_commands, load_command_class
 
 from dashboard.embedded.processes import ROOT
 from dashboard.embedded.stack import WORKERS
-from monitors import schedule
 from monitors.actions import ACTIONS
 from monitors.advisors import ADVISORS
+from monitors.collect import leases
 from monitors.history import freshness, partitions, series
 from monitors.models import HISTORY, Action
 from monitors.people.access import ROLES
@@ -149,7 +149,7 @@ def test_what_is_kept_is_kept_as_long_as_said() -> None:
 
 
 def test_the_back_off_is_the_schedules() -> None:
-    *early, last = schedule.BACK_OFF_MINUTES
+    *early, last = leases.BACK_OFF_MINUTES
     words = ", ".join(str(minutes) for minutes in early)
 
     assert f"{words} and then every {last} minutes" in text_of("docs/history.md")

@@ -19,7 +19,7 @@ from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.options import kept_arguments, option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
-from monitors import run
+from monitors.acting import ask as run
 from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target

@@ -24,8 +24,9 @@ from dashboard.backends import (
 from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import live, review, unknowns
 from monitors.advisor import marked
+from monitors.collect import live
+from monitors.findings import judge, unknowns
 from monitors.history import series
 from monitors.history.freshness import clocks
 from monitors.history.window import Window
@@ -64,9 +65,9 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     if exported := table_response(request, "activity", COLUMNS, listing.matching):
         return exported
     at = None if window.is_live else window.end
-    findings = review.findings(target, at)
+    findings = judge.findings(target, at)
     may = access.permissions_of(request.user, target)
-    verdict = review.verdict(target, findings, page="activity", at=at)
+    verdict = judge.verdict(target, findings, page="activity", at=at)
     unknown = unknowns.unknowns_of(target, at)
     context = {
         "verdict": verdict,
@@ -96,7 +97,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
-def subject_of(verdict: review.Verdict, backends: list[Backend]) -> Backend | None:
+def subject_of(verdict: judge.Verdict, backends: list[Backend]) -> Backend | None:
     """Return the client's backend that a verdict speaks of first, None where it has ended."""
     pid = verdict.finding.pid if verdict.finding else None
     clients = (backend for backend in backends if backend.is_client)

@@ -25,14 +25,14 @@ from dashboard.listing import (
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.table_rows import databases_of, read_at_of
-from monitors import review
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
+from monitors.findings import judge
+from monitors.findings.judge import Verdict
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.people import access
-from monitors.review import Verdict
 
 TABS = {
     "all": "All",
@@ -66,7 +66,7 @@ LARGE_BYTES = 1024**2
 def bloat(request: PageRequest, name: str) -> HttpResponseBase:
     """Show wasted bytes, their history, and the tables and indexes that waste most."""
     target, window = get_target(request, name), window_of(request, WINDOW)
-    findings = review.findings(target, None if window.is_live else window.end)
+    findings = judge.findings(target, None if window.is_live else window.end)
     tab = chosen(request, "tab", TABS, "all")
     facts = facts_of(target, window, findings)
     if tab == "schemas":
@@ -251,7 +251,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
 
     What a database costs that is not read stands beside it and replaces nothing.
     """
-    judged = review.verdict(
+    judged = judge.verdict(
         target, facts.findings, page="bloat", at=None if window.is_live else window.end
     )
     is_read = judged.level in {"good", "notice"} or judged.apart is not None

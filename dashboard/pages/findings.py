@@ -20,10 +20,10 @@ from dashboard.finding_form import acknowledge_form, snooze_form
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.source import source_of
-from monitors import findings as kept, review, thresholds
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
+from monitors.findings import judge, keep as kept, thresholds
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
@@ -76,7 +76,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     lines = (kept.described(row, window.end) for row in read_on(shown))
     if exported := table_response(request, "howdah-findings", kept.COLUMNS, lines):
         return exported
-    found = review.findings(target, None if window.is_live else window.end) if target else None
+    found = judge.findings(target, None if window.is_live else window.end) if target else None
     context = {
         "listing": page_here(request, shown, window),
         "filters": filters,
@@ -88,7 +88,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     }
     if target is not None and found is not None:
         at = None if window.is_live else window.end
-        context["verdict"] = review.verdict(target, found, at=at)
+        context["verdict"] = judge.verdict(target, found, at=at)
         context["may"] = access.permissions_of(request.user, target)
     return render_page(
         request,
@@ -212,8 +212,8 @@ def page_here(
 
 def seen(row: FindingRecord, window: Window) -> Finding:
     """Return a row as a finding that says whether it is quiet."""
-    quiet = review.quiet_of(row, row.severity, window.end)
-    return replace(review.finding_of(row), quiet=quiet)
+    quiet = judge.quiet_of(row, row.severity, window.end)
+    return replace(judge.finding_of(row), quiet=quiet)
 
 
 @require_safe

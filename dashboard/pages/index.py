@@ -11,9 +11,9 @@ from django.views.decorators.http import require_safe
 
 from dashboard import bloat_rows, charts, index_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import review
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
+from monitors.findings import judge
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
@@ -92,12 +92,12 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
 def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
     """Render the page of one index."""
     at = None if window.is_live else window.end
-    findings = review.findings(target, at)
+    findings = judge.findings(target, at)
     mine, place = findings_of(findings, row), row["database_id"]
     context: dict[str, Any] = {
         "row": row,
         "findings": mine,
-        "verdict": review.verdict(target, mine, page="bloat", at=at, database_id=place)
+        "verdict": judge.verdict(target, mine, page="bloat", at=at, database_id=place)
         if mine
         else None,
         "tiles": tiles(row),

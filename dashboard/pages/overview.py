@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, fleet_rows, table_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.states import clock_words
-from monitors import review, unknowns
+from monitors.findings import judge, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -91,7 +91,7 @@ def page(
 ) -> HttpResponse:
     """Render the page."""
     at = None if window.is_live else window.end
-    findings = review.findings(target, at)
+    findings = judge.findings(target, at)
     sessions = series.gauges("sessions", target.pk, window, ["backends", "blocked"])
     states = series.gauges_by("sessions", target.pk, window, "backends", "state")
     rates = series.rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
@@ -101,7 +101,7 @@ def page(
     context: dict[str, Any] = {
         "summary": summary,
         "clock_words": clock_words(target) if window.is_live else "",
-        "verdict": review.verdict(target, findings, at=at),
+        "verdict": judge.verdict(target, findings, at=at),
         "findings": findings,
         "tiles": tiles(summary, sessions, rates, dead, unknowns.unknowns_of(target, at)),
         "charts": charts_of(target, window, states, rates, dead, marks),

@@ -15,14 +15,14 @@ from dashboard.listing import Listing, Row, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.statement_states import state_of
 from dashboard.watching import Watching, watching_of
-from monitors import review
 from monitors.actions import ACTIONS
 from monitors.advisor import counted
+from monitors.findings import judge
+from monitors.findings.judge import Verdict
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
-from monitors.review import Verdict
 
 SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")
 LOAD = ("total_exec_time", "calls")
@@ -72,7 +72,7 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     statements = watched.rows
-    findings = review.findings(target, None if window.is_live else window.end)
+    findings = judge.findings(target, None if window.is_live else window.end)
     marks = series.marks(target.pk, window)
     load = series.rates("statements", target.pk, window, LOAD, key=watched.key)
     context: dict[str, Any] = {

@@ -12,12 +12,12 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, statement_rows
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.watching import OTHERS, WHOLE, own_userids
-from monitors import review
 from monitors.advisor import counted
+from monitors.findings import judge
+from monitors.findings.judge import Verdict
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
-from monitors.review import Verdict
 
 Row = dict[str, Any]
 
@@ -117,7 +117,7 @@ def page(
         target=target,
         window=window,
         reads=("statements",),
-        findings=review.findings(target, None if window.is_live else window.end),
+        findings=judge.findings(target, None if window.is_live else window.end),
     )
 
 

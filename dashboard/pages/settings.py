@@ -15,7 +15,8 @@ from dashboard.frame import SUBJECTS, visible
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.setting_rows import FILTERS, Other
-from monitors import configuration, review
+from monitors import configuration
+from monitors.findings import judge
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rules import settings_advice
@@ -86,8 +87,8 @@ def page(  # noqa: PLR0913, PLR0917 - what was read, once
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    findings = review.findings(target, at)
-    verdict = review.verdict(target, findings, page="settings", at=at)
+    findings = judge.findings(target, at)
+    verdict = judge.verdict(target, findings, page="settings", at=at)
     context: dict[str, Any] = {
         **choices(request, target, None),
         "findings": [one for one in findings if SUBJECTS.get(one.advisor) == "settings"],

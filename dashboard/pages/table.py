@@ -21,9 +21,9 @@ from dashboard import (
 )
 from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import review, unknowns
 from monitors.actions import offered
 from monitors.advisor import Finding
+from monitors.findings import judge, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
@@ -45,7 +45,7 @@ def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpRespon
     """Show one table's rows, size, scans, writes, vacuums and thresholds."""
     target, window = get_target(request, name), window_of(request)
     database = Database.objects.filter(target=target, datid=datid).first()
-    findings = review.findings(target, None if window.is_live else window.end)
+    findings = judge.findings(target, None if window.is_live else window.end)
     row = found(target, window, database, relid, findings)
     if chosen(request, "view", VIEWS, "table") == "statements":
         lines = mention_rows.every_statement(target, window, row)
@@ -117,10 +117,8 @@ def page(
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
         "row": row,
-        "verdict": review.verdict(
-            target, mine, page="vacuum", at=at, database_id=row["database_id"]
-        )
-        if any(review.SUBJECTS[one.advisor] == "vacuum" for one in mine)
+        "verdict": judge.verdict(target, mine, page="vacuum", at=at, database_id=row["database_id"])
+        if any(judge.SUBJECTS[one.advisor] == "vacuum" for one in mine)
         else None,
         "findings": mine,
         "unknown": unknowns.unknowns_of(target, at),

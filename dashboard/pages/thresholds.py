@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
-from monitors import thresholds as limits
+from monitors.findings import thresholds as limits
 from monitors.models import Environment, Fleet, Target
 from monitors.people import access
 

@@ -22,8 +22,9 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import review, unknowns, vacuuming
+from monitors import vacuuming
 from monitors.advisor import Finding, counted
+from monitors.findings import judge, unknowns
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -67,7 +68,7 @@ class Facts:
 def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
-    findings = review.findings(target, None if window.is_live else window.end)
+    findings = judge.findings(target, None if window.is_live else window.end)
     orders = table_rows.orders_of(target, window)
     facts = facts_of(target, window, findings, orders)
     shown = listing(request, target, window, facts, orders)
@@ -157,7 +158,7 @@ def page(
     counts = counts_of(target, facts)
     context: dict[str, Any] = {
         "findings": findings_here(facts.findings),
-        "verdict": review.verdict(target, facts.findings, page="vacuum", at=at),
+        "verdict": judge.verdict(target, facts.findings, page="vacuum", at=at),
         "tables_count": facts.count,
         "listing": shown,
         "sort": shown.sort,

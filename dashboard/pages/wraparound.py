@@ -23,9 +23,9 @@ from dashboard.listing import (
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.wraparound_rows import Reading
-from monitors import review
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
+from monitors.findings import judge
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -103,11 +103,11 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    findings = review.findings(target, at)
+    findings = judge.findings(target, at)
     marks = series.marks(target.pk, window)
     context: dict[str, Any] = {
         "findings": findings_here(findings),
-        "verdict": review.verdict(target, findings, page="wraparound", at=at),
+        "verdict": judge.verdict(target, findings, page="wraparound", at=at),
         "databases": databases,
         "listing": shown,
         "sort": shown.sort,

@@ -2,7 +2,7 @@
 
 A job is looked at when it is due. Its run waits for the gates, makes a batch of
 the tables with the rights of the job's owner, and is over with the batch. Before
-each table the worker asks hours and gates again (`monitors/gates.py`): a run
+each table the worker asks hours and gates again (`monitors/acting/gates.py`): a run
 that is held meanwhile goes on from here once the gates are open.
 """
 
@@ -15,7 +15,8 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from monitors import batch as batches, due, gates, queue, run
+from monitors import due, queue
+from monitors.acting import ask, batch as batches, gates
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import hours, plan
 from monitors.models import Action, Batch, Job, JobRun, Target
@@ -82,7 +83,7 @@ def hold(job: Job, opened: JobRun, now: datetime) -> None:
             job.tables or due_now(job.target),
             job.options,
             due=not job.tables,
-            source=f"{run.OF_A_JOB}{job.name}",
+            source=f"{ask.OF_A_JOB}{job.name}",
         )
     except (Refused, InvalidArguments, PermissionDenied) as error:
         # A standby does not know what is due: there that none is says nothing.

@@ -14,9 +14,9 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from psycopg.errors import InsufficientPrivilege
 
-from monitors import snapshot
 from monitors.action import Action, Refused
 from monitors.actions import ACTIONS, create_extension
+from monitors.collect import rounds
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, doors, extensions, hosts, rights
 from monitors.pg.doors import Door
@@ -326,7 +326,7 @@ def broken(
     version = installed.version if installed else ""
     text = probe.sql_for(server.server_version, version)
     if text is None:
-        return snapshot.too_old(probe, server, version), ""
+        return rounds.too_old(probe, server, version), ""
     return rights.reason_not_to_read(connection, extensions.in_schema(text, installed))
 
 
@@ -359,7 +359,7 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
         reason, grant = BLIND, f"GRANT pg_read_all_data TO {user};"
     hides = probe.needs_all_statistics and not seen.server.reads_all_stats
     if not reason and hides:
-        reason = snapshot.HIDDEN
+        reason = rounds.HIDDEN
     return {
         "name": probe.name,
         "works": not reason,

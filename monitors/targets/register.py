@@ -14,8 +14,9 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, models, transaction
 from django.utils import timezone
 
-from monitors import queue, schedule
+from monitors import queue
 from monitors.audit import entries
+from monitors.collect import leases
 from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret, VacuumRun
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
@@ -149,7 +150,7 @@ def edit(
         target.save()
         forget_passwords(target, cleared | {login for login, text in given.items() if text == ""})
         store_passwords(target, {login: text for login, text in given.items() if text})
-        schedule.reset_circuit(target, timezone.now())
+        leases.reset_circuit(target, timezone.now())
         entries.add(
             "target.edit",
             user_name,
@@ -169,7 +170,7 @@ def enable(user_name: str, source: str, target: Target) -> None:
         if target.frozen_reason:
             forget_identity(target)
         target.save()
-        schedule.reset_circuit(target, timezone.now())
+        leases.reset_circuit(target, timezone.now())
         entries.add("target.enable", user_name, source, target_name=target.name)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from monitors.collect.rounds import Run, Session, take_now
 from monitors.models import HISTORY, Lease, Target
 from monitors.probes.bloat import SQL_14
-from monitors.snapshot import Run, Session, take_now
 from tests.bench import wide
 from tests.servers import Server
 

@@ -19,9 +19,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from monitors.collect.rounds import Run, Session
 from monitors.history import partitions, store
 from monitors.models import HISTORY, Lease, Target
-from monitors.snapshot import Run, Session
 from tests.bench import wide
 from tests.servers import Server
 

@@ -12,9 +12,9 @@ import pytest
 from django.db import connection
 from playwright.sync_api import expect
 
-from monitors import perform
+from monitors.acting import perform
+from monitors.collect.rounds import take_now
 from monitors.models import Action, Target, TargetCheck
-from monitors.snapshot import take_now
 from monitors.targets import check
 from tests.people import PASSWORD, browser_of, person
 

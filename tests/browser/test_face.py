@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Grant, ProbeState
-from monitors.snapshot import take_now
 from tests.people import make_target
 
 pytestmark = pytest.mark.browser

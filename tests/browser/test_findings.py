@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from monitors import findings
+from monitors.findings import keep
 from monitors.models import FindingRecord
 from tests.browser.test_face import RULES
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def row(shop, junk):
-    findings.keep(shop.pk, {"tables"})
+    keep.keep(shop.pk, {"tables"})
     now = timezone.now()
     FindingRecord.objects.create(
         target=shop, advisor="blocked", object_key="x", title="A blocks B, " * 9, severity=3, worst=3,
@@ -61,4 +61,4 @@ def test_an_operator_snoozes_a_finding_and_reopens_it(row, enter, page):
     page.get_by_role("button", name="Reopen").click()
     expect(page.get_by_label("Life")).to_contain_text("open")
     row.refresh_from_db()
-    assert findings.state_of(row, timezone.now()) == "open"
+    assert keep.state_of(row, timezone.now()) == "open"

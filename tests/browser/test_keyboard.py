@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from monitors.collect.rounds import take_now
 from monitors.models import Action
-from monitors.snapshot import take_now
 from tests.browser.test_acting import (
     PATIENCE,
     open_as,

@@ -69,7 +69,7 @@ def junk(embedded: Server, worker_id: str) -> Iterator[str]:
 @pytest.fixture
 def shop(db: None, embedded: Server, watch: Callable[..., Target], junk: str) -> Target:
     """A target with an operator login that was read once a moment ago."""
-    from monitors.snapshot import take_now  # noqa: PLC0415
+    from monitors.collect.rounds import take_now  # noqa: PLC0415
 
     target = watch(embedded, name="shop-1", operator_user="operator")
     take_now(target)

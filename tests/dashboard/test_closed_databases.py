@@ -9,8 +9,8 @@ import pytest
 from django.urls import reverse
 from psycopg import sql
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Database
-from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
 

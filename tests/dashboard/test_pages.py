@@ -15,8 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard import pages
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, ProbeState, Target
-from monitors.snapshot import take_now
 
 OURS = (
     "fleet",

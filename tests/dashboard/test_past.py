@@ -14,13 +14,14 @@ from django.urls import reverse
 from django.utils import timezone
 from psycopg import sql
 
-from monitors import findings, maintenance, past, review, thresholds
+from monitors import maintenance
 from monitors.advisor import Finding, Hurt, Severity
 from monitors.advisors import dead_tuples, hot_ratio_low
+from monitors.collect.rounds import take_now
+from monitors.findings import judge, keep, past, thresholds
 from monitors.history.window import Window
 from monitors.models import FindingRecord, FindingVersion, Fleet, Target, TargetFacts
 from monitors.probes import PROBES
-from monitors.snapshot import take_now
 
 NOT_REBUILT = {
     "state",  # of a target: whether it answers is told of now alone
@@ -145,7 +146,7 @@ def restored(embedded):
 def everything(target: Target) -> None:
     """Read all of a target and judge it, as workers do."""
     take_now(target)
-    findings.keep(target.pk, {probe.name for probe in PROBES})
+    keep.keep(target.pk, {probe.name for probe in PROBES})
 
 
 @pytest.mark.usefixtures("restored")
@@ -168,7 +169,7 @@ def test_what_was_shown_then_is_what_the_moment_shows(shop, junk, read, embedded
     everything(shop)
     at = timezone.now()
     then = read()
-    told = [(one.severity, one.title, one.hurts) for one in review.findings(fresh(shop))]
+    told = [(one.severity, one.title, one.hurts) for one in judge.findings(fresh(shop))]
     assert told
 
     idle.rollback()
@@ -189,9 +190,7 @@ def test_what_was_shown_then_is_what_the_moment_shows(shop, junk, read, embedded
     everything(shop)
     everything(shop)
 
-    assert [
-        (one.severity, one.title, one.hurts) for one in review.findings(fresh(shop), at)
-    ] == told
+    assert [(one.severity, one.title, one.hurts) for one in judge.findings(fresh(shop), at)] == told
     assert "\n".join(differences(then, read(at))) == ""
 
 
@@ -209,7 +208,7 @@ def dead_of(target: Target, relname: str) -> int | None:
 def test_what_workers_alone_judge_says_then_what_it_said_then(shop):
     """Their findings rest on hours of history that nobody judges again: each version is kept."""
     advisor = hot_ratio_low.ADVISOR
-    reads = findings.Reads(shop, shop.databases_by_id)
+    reads = keep.Reads(shop, shop.databases_by_id)
     said = [(Severity.NOTICE, "20 %"), (Severity.WARNING, "5 %"), (Severity.WARNING, "4 %")]
     moments = []
     for severity, share in said:
@@ -224,16 +223,16 @@ def test_what_workers_alone_judge_says_then_what_it_said_then(shop):
             relid=4711,
             evidence=(("Share", share, ""), ("Since", timezone.now(), "at")),
         )
-        findings.store(shop, [advisor], {(advisor.name, one.object_key): one}, reads)
+        keep.store(shop, [advisor], {(advisor.name, one.object_key): one}, reads)
         moments.append(timezone.now())
-    findings.store(shop, [advisor], {}, reads)
+    keep.store(shop, [advisor], {}, reads)
 
     for (severity, share), moment in zip(said, moments, strict=True):
-        [row] = findings.as_then(FindingRecord.objects.filter(advisor=advisor.name), moment)
+        [row] = keep.as_then(FindingRecord.objects.filter(advisor=advisor.name), moment)
         worst_yet = max(level for level, _ in said[: moments.index(moment) + 1])
         assert (row.severity, row.worst, share in row.title) == (severity, worst_yet, True)
         assert row.resolved_at is None
-        [told] = [one for one in review.findings(fresh(shop), moment) if one.relid == 4711]
+        [told] = [one for one in judge.findings(fresh(shop), moment) if one.relid == 4711]
         assert (told.severity, share in told.title) == (severity, True)
         assert isinstance(told.evidence[1][1], datetime)
     assert FindingVersion.objects.count() == 2

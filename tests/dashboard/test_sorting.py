@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from dashboard.listing import PAGE_SIZE, ordered
 from dashboard.pages import bloat, vacuum, wraparound
-from monitors.snapshot import take_now
+from monitors.collect.rounds import take_now
 
 PAGES = {
     "vacuum": (vacuum.SORTED, {"filter": "all"}),

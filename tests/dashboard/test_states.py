@@ -11,8 +11,8 @@ import pytest
 from django.utils import timezone
 from psycopg import sql
 
+from monitors.collect.rounds import take_now
 from monitors.models import ProbeState
-from monitors.snapshot import take_now
 from tests.people import browser_of, person
 
 pytestmark = pytest.mark.django_db

@@ -109,7 +109,7 @@ Asked = Callable[..., "Action"]
 @pytest.fixture
 def previewed(db: None) -> Asked:
     """Preview as a worker does: previewed(user, target, "vacuum", table="public.t")."""
-    from monitors import perform, run  # noqa: PLC0415
+    from monitors.acting import ask as run, perform  # noqa: PLC0415
 
     def make(user: User, target: Target, name: str, **arguments: str) -> Action:
         draft = run.preview(user, target, name, {"database": "shop", **arguments}, source="test")
@@ -123,7 +123,7 @@ def previewed(db: None) -> Asked:
 @pytest.fixture
 def requested(previewed: Asked) -> Asked:
     """Preview and request; the row waits for a worker."""
-    from monitors import run  # noqa: PLC0415
+    from monitors.acting import ask as run  # noqa: PLC0415
 
     def make(user: User, target: Target, name: str, **arguments: str) -> Action:
         draft = previewed(user, target, name, **arguments)
@@ -136,7 +136,7 @@ def requested(previewed: Asked) -> Asked:
 @pytest.fixture
 def done(requested: Asked) -> Asked:
     """Preview, request and perform, in this process."""
-    from monitors import perform  # noqa: PLC0415
+    from monitors.acting import perform  # noqa: PLC0415
 
     def make(user: User, target: Target, name: str, **arguments: str) -> Action:
         row = requested(user, target, name, **arguments)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from monitors.acting.ask import PREVIEW_LIFE
 from monitors.action import Action, InvalidArguments, Kind
 from monitors.actions import ACTIONS
-from monitors.run import PREVIEW_LIFE
 
 every = pytest.mark.parametrize("action", ACTIONS.values(), ids=list(ACTIONS))
 

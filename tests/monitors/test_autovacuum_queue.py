@@ -8,10 +8,10 @@ import pytest
 from django.utils import timezone
 
 from monitors import vacuuming
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY
 from monitors.rules import autovacuum_queue
 from monitors.rules.autovacuum_queue import Visited
-from monitors.snapshot import take_now
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

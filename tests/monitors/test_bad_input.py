@@ -20,7 +20,8 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import perform, snapshot
+from monitors.acting import perform
+from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Target, TargetCheck, TargetSecret
 from monitors.targets import check
 from tests import peers, servers
@@ -441,11 +442,11 @@ def test_a_table_that_is_gone_is_told_on_page_and_command(
         ).fetchone()
         assert row is not None
         relid, datid = row
-        snapshot.take_now(target, ["databases", "tables"])
+        rounds.take_now(target, ["databases", "tables"])
         url = f"/targets/shop-1/databases/{datid}/tables/{relid}/"
         assert browser.get(url).status_code == 200
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(*where.split("."))))
-    snapshot.take_now(target, ["tables"])
+    rounds.take_now(target, ["tables"])
 
     page = browser.get(url).content.decode()
     asked = browser.post("/targets/shop-1/actions/vacuum/", {"database": "shop", "relid": relid})

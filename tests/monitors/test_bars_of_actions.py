@@ -27,7 +27,7 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import perform, run
+from monitors.acting import ask, perform
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Target
 from tests import servers
@@ -104,9 +104,9 @@ def refusal(
     said: set[str] = set()
     spec = ACTIONS[name]
     if spec.direct:
-        row = run.ask(user, target, name, arguments, source="test")
+        row = ask.ask(user, target, name, arguments, source="test")
     else:
-        draft = run.preview(user, target, name, arguments, source="test")
+        draft = ask.preview(user, target, name, arguments, source="test")
         perform.preview_now(str(draft.pk))
         draft.refresh_from_db()
         said.add(draft.preview["refused"])
@@ -211,7 +211,7 @@ def test_nobody_is_immune_by_taking_our_name(
     """Whoever connects chooses his application_name; own is the target's own login as well."""
     victim = sleeping(application_name=name)
 
-    row = run.ask(
+    row = ask.ask(
         person("operator"), target, "cancel_backend", active(victim.info.backend_pid), source="test"
     )
     perform.perform(str(row.pk))

@@ -16,8 +16,10 @@ from django.db import connection as history
 from django.utils import timezone
 from psycopg import sql
 
-from monitors import batch, due, perform, run, snapshot
+from monitors import due
+from monitors.acting import ask, batch, perform
 from monitors.action import InvalidArguments, Refused
+from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Batch, Grant, Target
 from tests.servers import Server
 
@@ -189,7 +191,7 @@ def test_a_lost_worker_does_not_hold_up_the_rest(
         sent.append(str(row.pk))
         return True
 
-    monkeypatch.setattr(run, "publish", publish)
+    monkeypatch.setattr(ask, "publish", publish)
 
     perform.sweep()
 
@@ -328,7 +330,7 @@ def test_the_due_tables_are_those_that_are_past_their_threshold(
                 "SELECT n, n::regclass::oid::int8 FROM unnest(%s::text[]) AS n", [[name, few]]
             ).fetchall()
         )
-    snapshot.take_now(acting)
+    rounds.take_now(acting)
     acting.refresh_from_db()
 
     found = {one.relid: one for one in due.due_tables(acting)}

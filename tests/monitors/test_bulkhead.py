@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import schedule, snapshot
+from monitors.collect import leases, rounds
 from monitors.history import partitions
 from monitors.models import Lease, Snapshot, Target, TargetSecret, WorkerBeat
 from monitors.pg.errors import NO_ANSWER
@@ -96,7 +96,7 @@ class Worker:
     def take(self, lease: Lease) -> None:
         began = time.monotonic()
         try:
-            snapshot.take_due(lease.target_id, lease.kind, str(lease.claim))
+            rounds.take_due(lease.target_id, lease.kind, str(lease.claim))
         finally:
             self.seconds[lease.target_id].append(time.monotonic() - began)
             connection.close()
@@ -104,13 +104,13 @@ class Worker:
     def tick(self) -> None:
         now = timezone.now()
         WorkerBeat.objects.update(beat_at=now)
-        for lease in schedule.claim_due(now):
+        for lease in leases.claim_due(now):
             self.futures.append(self.pool.submit(self.take, lease))
-        if schedule.doubted(now) and self.knocking.done():
+        if leases.doubted(now) and self.knocking.done():
             self.knocking = self.other.submit(self.give_up)
 
     def give_up(self) -> None:
-        snapshot.give_up(timezone.now())
+        rounds.give_up(timezone.now())
         connection.close()
 
     def run(self, seconds: float) -> None:
@@ -178,12 +178,12 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
                 )
                 target.targetsecret_set.create(login="collector", sealed=sealed, key_id=key_id)
             hanging.append(target)
-        schedule.make_leases()
+        leases.make_leases()
         Lease.objects.filter(kind=Lease.Kind.SLOW).delete()
         partitions.make_ahead(timezone.now())
         WorkerBeat.objects.create(name="w", role="snapshots", slot=0, beat_at=timezone.now())
         worker = Worker()
-        stack.callback(snapshot.SESSIONS.forget, set())
+        stack.callback(rounds.SESSIONS.forget, set())
         worker.run(2 * INTERVAL)  # every target is reached once, connections are kept
         assert frozen.child is not None
         for pid in family(frozen.child.process.pid):
@@ -205,7 +205,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
             rows = list(taken.filter(target_id=target.pk))
             assert {row.state for row in rows} == {"ok"}
             # Each target has its own rhythm; a round may begin 200 ms early.
-            first = schedule.next_slot(target.pk, INTERVAL, began).timestamp() - 0.2
+            first = leases.next_slot(target.pk, INTERVAL, began).timestamp() - 0.2
             slots = [(row.taken_at.timestamp() - first) // INTERVAL for row in rows]
             assert ROUNDS - 1 <= len(set(slots)) <= ROUNDS + 1, target.name
         for target in hanging:
@@ -231,14 +231,14 @@ def test_hundreds_that_fall_silent_at_once_cost_the_others_no_turn(watch: Watch)
         ]
         Target.objects.filter(pk__in=[target.pk for target in silent]).update(port=port)
         TargetSecret.objects.filter(target__in=silent).delete()  # they are for another port
-        schedule.make_leases()
+        leases.make_leases()
         Lease.objects.filter(kind=Lease.Kind.SLOW).delete()
         partitions.make_ahead(timezone.now())
         WorkerBeat.objects.create(name="w", role="snapshots", slot=0, beat_at=timezone.now())
         # Until now nobody was silent: those are not due yet.
         Lease.objects.filter(target__in=silent).update(due_at=timezone.now() + LATER)
         worker = Worker()
-        stack.callback(snapshot.SESSIONS.forget, set())
+        stack.callback(rounds.SESSIONS.forget, set())
         worker.run(2 * INTERVAL)
         Lease.objects.filter(target__in=silent).update(due_at=timezone.now())
         began = timezone.now()

@@ -11,9 +11,9 @@ import pytest
 from django.db import connection
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Target
 from monitors.pg import text
-from monitors.snapshot import take_now
 from tests.monitors.pg.test_text import statements
 from tests.servers import Server
 

@@ -17,7 +17,7 @@ from psycopg import sql
 from pytest_django import Settings
 
 from dashboard.embedded import processes
-from monitors import perform
+from monitors.acting import perform
 from monitors.management.commands import act
 from monitors.models import (
     Action,

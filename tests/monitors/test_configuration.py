@@ -11,12 +11,13 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from monitors import configuration, review
+from monitors import configuration
+from monitors.collect.rounds import take_now
 from monitors.configuration import mark_text
+from monitors.findings import judge
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, SettingChange, Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
@@ -120,7 +121,7 @@ def test_a_remedy_for_what_the_command_line_sets_is_no_alter_system(
     take_now(target, ["settings", "tables"])
     target.refresh_from_db()
 
-    found = {one.advisor: one.why for one in review.findings(target)}
+    found = {one.advisor: one.why for one in judge.findings(target)}
 
     assert "command line: change it there" in found["fsync_off"]  # as servers of tests have it
     assert "ALTER SYSTEM" not in found["fsync_off"]
@@ -140,7 +141,7 @@ def test_what_awaits_a_restart_is_said_so(
     assert changes(target, SLOTS) == [("pending", SLOTS, now, now)]
     [mark] = Mark.objects.filter(target=target, kind=Mark.Kind.SETTING)
     assert f"{SLOTS} awaits a restart" in mark.text
-    [finding] = [one for one in review.findings(target) if one.advisor == "pending_restart"]
+    [finding] = [one for one in judge.findings(target) if one.advisor == "pending_restart"]
     assert SLOTS in finding.title
     assert "shared_buffers" not in finding.title  # the command line sets it, and wins again
 

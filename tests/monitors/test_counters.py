@@ -16,12 +16,12 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
-from monitors import snapshot
+from monitors.collect import rounds
+from monitors.collect.rounds import Run, Session, take_now
 from monitors.history import series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
 from monitors.pg.identity import Identity, read_identity
-from monitors.snapshot import Run, Session, take_now
 from monitors.targets import register
 from tests import servers
 from tests.servers import Server
@@ -107,7 +107,7 @@ def reading_of(target: Target, server: Server) -> store.Reading:
         text = probe.sql_for(server.major * 10000, installed.version)
         assert text is not None
         with kept.connection.transaction():
-            return snapshot.read(kept.connection, probe, text, installed)
+            return rounds.read(kept.connection, probe, text, installed)
     finally:
         session.close()
 
@@ -202,7 +202,7 @@ def test_a_worker_that_stood_still_and_lost_its_lease_stores_nothing(
         before = ProbeState.objects.get(target=target, probe="statements")
         run(session, 30)
         paused = Paused(monkeypatch)
-        still = paused.take(partial(snapshot.take_due, target.pk, "slow", str(claim)))
+        still = paused.take(partial(rounds.take_due, target.pk, "slow", str(claim)))
         Lease.objects.filter(target=target).update(claim=uuid.uuid4())
         paused.go.set()
         still.join(30)
@@ -236,7 +236,7 @@ def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
 
     def take() -> None:
         try:
-            snapshot.take_due(target.pk, kind, str(claim))
+            rounds.take_due(target.pk, kind, str(claim))
         except Exception as error:  # noqa: BLE001 - told below
             raised.append(error)
 
@@ -269,9 +269,9 @@ def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
         register.delete_target(target.pk)
         return answer
 
-    monkeypatch.setattr(snapshot, "read_identity", ask_and_remove)
+    monkeypatch.setattr(rounds, "read_identity", ask_and_remove)
 
-    assert snapshot.take_due(target.pk, "fast", str(claim)) == set()
+    assert rounds.take_due(target.pk, "fast", str(claim)) == set()
     assert not Target.objects.filter(pk=target.pk).exists()
 
 

@@ -34,11 +34,11 @@ from hypothesis.stateful import (
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
+from monitors.collect.rounds import Run, Session, take_now
 from monitors.history import rollup, series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, Snapshot, Target
 from monitors.probes import PROBES
-from monitors.snapshot import Run, Session, take_now
 from tests import servers
 from tests.servers import Server
 

@@ -10,11 +10,12 @@ from django.utils import timezone
 from psycopg import sql
 
 from dashboard import bloat_rows, table_rows
-from monitors import due, findings, review, vacuuming
+from monitors import due, vacuuming
+from monitors.collect.rounds import take_now
+from monitors.findings import judge, keep
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, FindingRecord
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +66,7 @@ def shown(target, at=None) -> set[str]:
         "vacuum": [row["relname"] for row in tables],
         "bloat": [row["relname"] for row in bloat_rows.bloat_of(target, window, {})],
         "queue": [row["relname"] for row in vacuuming.state_of(target, at).queue],
-        "findings": [one.object_name for one in review.findings(target, at)],
+        "findings": [one.object_name for one in judge.findings(target, at)],
     }
     if at is None:
         names = {row["relid"]: row["relname"] for row in tables}
@@ -100,7 +101,7 @@ def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
     target = watch(server, include=[fleeting, "shop"])
     make(server, fleeting, 5000)
     eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) >= 5000, seconds=30)
-    findings.keep(target.pk, PER_DATABASE)
+    keep.keep(target.pk, PER_DATABASE)
     mine = FindingRecord.objects.filter(target=target, object_name__contains="fled")
     opened = mine.filter(resolved_at=None, opened_at__isnull=False)
     assert opened.exists()
@@ -108,12 +109,12 @@ def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
     drop(server, fleeting)
 
     take_now(target, ["databases"])
-    findings.keep(target.pk, ["databases"])
+    keep.keep(target.pk, ["databases"])
 
     assert not opened.exists()
     gone_at = Database.objects.get(target=target, datname=fleeting).gone_at
     assert set(mine.values_list("resolved_at", flat=True)) == {gone_at}
-    assert findings.listed().filter(findings.in_state("open", before), pk__in=mine).exists()
+    assert keep.listed().filter(keep.in_state("open", before), pk__in=mine).exists()
 
 
 def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):
@@ -143,13 +144,13 @@ def test_a_database_that_is_no_longer_watched_leaves_the_lists(server, watch, fl
     make(server, fleeting, 5000)
     eventually(lambda: take_now(target, PER_DATABASE) and dead_rows(target) == 5000, seconds=30)
     before = timezone.now()
-    findings.keep(target.pk, PER_DATABASE)
+    keep.keep(target.pk, PER_DATABASE)
     assert FindingRecord.objects.filter(target=target, resolved_at=None).exists()
     target.include = ["shop"]
     target.save()
 
     take_now(target, PER_DATABASE)
-    findings.keep(target.pk, ["databases"])
+    keep.keep(target.pk, ["databases"])
 
     assert shown(target) == set()
     assert not FindingRecord.objects.filter(

@@ -16,10 +16,10 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded import processes, valkey
-from monitors import perform, run
+from monitors.acting import ask, perform
+from monitors.collect.rounds import Run, Session, take_now
 from monitors.models import HISTORY, Action, ProbeState, Snapshot
 from monitors.probes import databases, sessions
-from monitors.snapshot import Run, Session, take_now
 from tests import servers
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -168,7 +168,7 @@ def test_what_the_broker_forgot_is_sent_again(target, person, broker_url):
     with redis.Redis.from_url(broker_url) as client:
         queue = f"{os.environ['HOWDAH_PREFIX']}:signals"
         client.delete(queue)  # other tests' messages: no worker reads them
-        row = run.ask(person("operator"), target, "cancel_backend", arguments, source="127.0.0.1")
+        row = ask.ask(person("operator"), target, "cancel_backend", arguments, source="127.0.0.1")
         assert client.llen(queue) == 1
         client.delete(queue)
 

@@ -11,8 +11,11 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 
-from monitors import findings, maintenance, review, schedule, tasks, thresholds
+from monitors import maintenance, tasks
 from monitors.advisor import Severity
+from monitors.collect import leases
+from monitors.collect.rounds import take_now
+from monitors.findings import judge as review, keep, thresholds
 from monitors.models import (
     HISTORY,
     AuditEntry,
@@ -23,7 +26,6 @@ from monitors.models import (
     Target,
     WorkerBeat,
 )
-from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
 ALL = set(HISTORY)
@@ -72,7 +74,7 @@ def neglected(embedded, worker_id, eventually):
 def judge(target, probes=frozenset(ALL)):
     """Read everything and keep what is found."""
     take_now(target)
-    findings.keep(target.pk, probes)
+    keep.keep(target.pk, probes)
 
 
 def rows_of(table):
@@ -96,10 +98,10 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     assert row.seen_at > row.opened_at
     assert (row.action, row.arguments["table"]) == ("set_autovacuum", f"public.{neglected.name}")
 
-    findings.acknowledge("alice", "test", row, "Known: the import is being rebuilt.")
+    keep.acknowledge("alice", "test", row, "Known: the import is being rebuilt.")
     judge(target)
     [row] = rows_of(neglected)
-    assert findings.state_of(row, timezone.now()) == "acknowledged"
+    assert keep.state_of(row, timezone.now()) == "acknowledged"
 
     neglected.tend()
     judge(target)
@@ -113,8 +115,8 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     old, new = rows_of(neglected)
     assert new.previous_id == old.pk == row.pk
     assert (new.resolved_at, new.acknowledged_at) == (None, None)
-    assert findings.state_of(new, timezone.now()) == "open"
-    assert list(findings.earlier(new)) == [old]
+    assert keep.state_of(new, timezone.now()) == "open"
+    assert list(keep.earlier(new)) == [old]
 
 
 @pytest.mark.fleet
@@ -125,7 +127,7 @@ def test_a_blocked_session_makes_a_row_and_it_resolves_after_the_lock_goes(serve
 
     row = mine.get()
     assert row.opened_at is None  # a wait in passing is no finding
-    assert not findings.listed().filter(pk=row.pk).exists()
+    assert not keep.listed().filter(pk=row.pk).exists()
     assert row.backend_start is not None
     FindingRecord.objects.update(first_seen_at=row.first_seen_at - timedelta(seconds=5))
     judge(target)
@@ -163,12 +165,12 @@ def test_what_can_not_be_read_resolves_nothing(target, neglected, state):
 
     HISTORY["tables"].latest._default_manager.all().delete()
     ProbeState.objects.filter(probe="tables").update(state=state)
-    findings.keep(target.pk, ALL)
+    keep.keep(target.pk, ALL)
     [row] = rows_of(neglected)
     assert (row.resolved_at, row.seen_at) == (None, before.seen_at)
 
     ProbeState.objects.filter(probe="tables").update(state="ok")
-    findings.keep(target.pk, ALL)
+    keep.keep(target.pk, ALL)
     [row] = rows_of(neglected)
     assert row.resolved_at is not None
 
@@ -178,7 +180,7 @@ def test_an_old_reading_is_not_seen_anew(target, neglected):
     judge(target)
     [before] = rows_of(neglected)
 
-    findings.keep(target.pk, ALL)
+    keep.keep(target.pk, ALL)
 
     assert rows_of(neglected)[0].seen_at == before.seen_at
 
@@ -189,7 +191,7 @@ def test_of_a_database_that_is_no_longer_watched_nothing_stays_open(target, negl
     target.database_set.update(included=False)
     ProbeState.objects.filter(probe="tables").update(state="denied")
 
-    findings.keep(target.pk, ALL)
+    keep.keep(target.pk, ALL)
 
     assert rows_of(neglected)[0].resolved_at is not None
 
@@ -198,9 +200,9 @@ def test_only_advisors_of_what_was_read_judge(target, neglected):
     neglected.kill(500)
     take_now(target)
 
-    findings.keep(target.pk, {"activity", "sessions", "databases"})
+    keep.keep(target.pk, {"activity", "sessions", "databases"})
     assert rows_of(neglected) == []
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     assert len(rows_of(neglected)) == 1
 
 
@@ -208,7 +210,7 @@ def test_a_fast_read_costs_a_few_queries(target, neglected, django_assert_max_nu
     judge(target)
 
     with django_assert_max_num_queries(16):
-        findings.keep(target.pk, {"activity", "sessions", "progress"})
+        keep.keep(target.pk, {"activity", "sessions", "progress"})
 
 
 def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
@@ -218,9 +220,9 @@ def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
 
     monkeypatch.setattr(review, "samples_for", fail)
     WorkerBeat.objects.create(name="s", role="snapshots", slot=0, beat_at=timezone.now())
-    schedule.make_leases()
+    leases.make_leases()
     Lease.objects.update(due_at=timezone.now())
-    [lease] = [one for one in schedule.claim_due(timezone.now()) if one.kind == "fast"]
+    [lease] = [one for one in leases.claim_due(timezone.now()) if one.kind == "fast"]
 
     with pytest.raises(ZeroDivisionError, match="an advisor stumbled"):
         tasks.snapshot(target.pk, lease.kind, str(lease.claim))
@@ -233,12 +235,12 @@ def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
 def test_a_worker_keeps_findings_after_a_leases_snapshots(target, neglected):
     neglected.kill(500)
     WorkerBeat.objects.create(name="s", role="snapshots", slot=0, beat_at=timezone.now())
-    schedule.make_leases()
+    leases.make_leases()
 
     for _ in range(2):  # the first finds the databases
         Lease.objects.update(due_at=timezone.now())
         ProbeState.objects.update(due_at=timezone.now())
-        for lease in schedule.claim_due(timezone.now()):
+        for lease in leases.claim_due(timezone.now()):
             tasks.snapshot(target.pk, lease.kind, str(lease.claim))
 
     assert len(rows_of(neglected)) == 1
@@ -254,7 +256,7 @@ def test_two_workers_that_judge_at_once_make_one_row(target, neglected):
     def work():
         try:
             ready.wait(10)
-            findings.keep_of(target.pk, [findings.BY_NAME["autovacuum_disabled"]])
+            keep.keep_of(target.pk, [keep.BY_NAME["autovacuum_disabled"]])
         except Exception as error:  # noqa: BLE001 - told below
             failed.append(error)
         finally:
@@ -287,7 +289,7 @@ def live(target, row):
 def test_what_is_acknowledged_counts_in_no_verdict_and_comes_last(target, row):
     assert row.title in review.verdict(target, [live(target, row)], page="vacuum").text
 
-    findings.acknowledge("alice", "test", row, "  We\n know. ")
+    keep.acknowledge("alice", "test", row, "  We\n know. ")
 
     found = review.findings(target)
     assert found[-1].record_id == row.pk
@@ -303,63 +305,61 @@ def test_what_gets_worse_after_it_was_acknowledged_counts_again(target, neglecte
     neglected.kill(500)
     judge(target)
     [row] = rows_of(neglected)
-    findings.acknowledge("alice", "test", row, "Small.")
+    keep.acknowledge("alice", "test", row, "Small.")
 
     neglected.kill(2000)
     judge(target)
 
     [row] = rows_of(neglected)
-    assert findings.state_of(row, timezone.now()) == "open"
+    assert keep.state_of(row, timezone.now()) == "open"
     assert live(target, row).quiet is None
 
 
 def test_a_snooze_ends_by_itself(target, row):
     now = timezone.now()
-    findings.snooze("alice", "test", row, now + timedelta(hours=2), "After the import.")
+    keep.snooze("alice", "test", row, now + timedelta(hours=2), "After the import.")
 
     assert live(target, row).quiet.until == now + timedelta(hours=2)
     for moment, state in ((119, "snoozed"), (120, "open"), (121, "open")):
         then = now + timedelta(minutes=moment)
-        assert findings.state_of(row, then) == state
+        assert keep.state_of(row, then) == state
         assert [
-            one
-            for one in findings.STATES
-            if findings.listed().filter(findings.in_state(one, then), pk=row.pk)
+            one for one in keep.STATES if keep.listed().filter(keep.in_state(one, then), pk=row.pk)
         ] == [state]
     FindingRecord.objects.update(snoozed_until=timezone.now())
     assert live(target, row).quiet is None
 
 
 def test_a_snooze_outlasts_a_finding_that_comes_and_goes(target, neglected, row):
-    findings.snooze("alice", "test", row, timezone.now() + timedelta(days=1), "It flaps.")
+    keep.snooze("alice", "test", row, timezone.now() + timedelta(days=1), "It flaps.")
     neglected.tend()
     judge(target)
     neglected.neglect()
     judge(target)
 
     [_, new] = rows_of(neglected)
-    assert findings.state_of(new, timezone.now()) == "snoozed"
+    assert keep.state_of(new, timezone.now()) == "snoozed"
     assert (new.snoozed_by, new.snoozed_reason) == ("alice", "It flaps.")
 
 
 def test_a_snooze_takes_the_place_of_an_acknowledgement_and_reopening_that_of_both(row):
-    findings.acknowledge("alice", "test", row, "We know.")
-    findings.snooze("bob", "test", row, timezone.now() + timedelta(hours=1), "Later.")
+    keep.acknowledge("alice", "test", row, "We know.")
+    keep.snooze("bob", "test", row, timezone.now() + timedelta(hours=1), "Later.")
     assert (row.acknowledged_by, row.acknowledged_at) == ("", None)
 
-    findings.reopen("carol", "test", row)
+    keep.reopen("carol", "test", row)
 
     row.refresh_from_db()
-    assert {name: getattr(row, name) for name in findings.ASIDE} == findings.ASIDE
+    assert {name: getattr(row, name) for name in keep.ASIDE} == keep.ASIDE
     with pytest.raises(ValidationError, match="is open already"):
-        findings.reopen("carol", "test", row)
+        keep.reopen("carol", "test", row)
 
 
 def test_each_is_an_event_in_the_audit(row):
     until = timezone.now() + timedelta(hours=1)
-    findings.acknowledge("alice", "127.0.0.1", row, "We know.")
-    findings.snooze("bob", "command", row, until, "Later.")
-    findings.reopen("carol", "command", row)
+    keep.acknowledge("alice", "127.0.0.1", row, "We know.")
+    keep.snooze("bob", "command", row, until, "Later.")
+    keep.reopen("carol", "command", row)
 
     entries = AuditEntry.objects.filter(what__startswith="finding.").order_by("id")
     assert [(one.what, one.who, one.source, one.reason) for one in entries] == [
@@ -375,21 +375,21 @@ def test_each_is_an_event_in_the_audit(row):
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
 def test_a_reason_is_asked_for(row, reason):
     with pytest.raises(ValidationError, match="Give a reason"):
-        findings.acknowledge("alice", "test", row, reason)
+        keep.acknowledge("alice", "test", row, reason)
     assert not AuditEntry.objects.filter(what="finding.acknowledge").exists()
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=-1), timedelta(days=367)])
 def test_a_snooze_ends_within_the_next_year(row, ahead):
     with pytest.raises(ValidationError, match="within the next year"):
-        findings.snooze("alice", "test", row, timezone.now() + ahead, "Later.")
+        keep.snooze("alice", "test", row, timezone.now() + ahead, "Later.")
 
 
 def test_what_is_resolved_can_not_be_put_aside(row):
     FindingRecord.objects.update(resolved_at=timezone.now())
 
     with pytest.raises(ValidationError, match="is resolved"):
-        findings.acknowledge("alice", "test", row, "We know.")
+        keep.acknowledge("alice", "test", row, "We know.")
 
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -407,13 +407,13 @@ NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
     ],
 )
 def test_it_reads_until_when(text, until):
-    assert findings.until_of(text, NOW) == until
+    assert keep.until_of(text, NOW) == until
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2", "h", "-2h", "99999h", "2h3m", "2026-13-01"])
 def test_it_says_what_is_no_time(text):
     with pytest.raises(ValidationError, match="is neither"):
-        findings.until_of(text, NOW)
+        keep.until_of(text, NOW)
 
 
 # What is kept
@@ -451,7 +451,7 @@ def test_pages_take_from_the_rows_what_only_workers_judge(target, row):
 
 
 def test_the_narrower_threshold_wins(target, neglected):
-    advisor, name = findings.BY_NAME["dead_tuples"], ("dead_tuples", "min_rows")
+    advisor, name = keep.BY_NAME["dead_tuples"], ("dead_tuples", "min_rows")
     scopes = (Fleet(pk=1), target.environment, target)
 
     for value, scope in zip((5, 6, 7), scopes, strict=True):

@@ -17,10 +17,11 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.embedded import processes
-from monitors import room, run, tasks
+from monitors import room, tasks
+from monitors.acting import ask
+from monitors.collect.rounds import take_now
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, AuditEntry, Lease, ProbeState, Target
-from monitors.snapshot import take_now
 from tests import servers
 from tests.people import browser_of, person as somebody
 from tests.servers import Server
@@ -97,7 +98,7 @@ def test_what_cant_be_audited_is_not_asked_for_and_the_page_says_why(
     fill("monitors_auditentry")
 
     with pytest.raises(OperationalError, match="No space left on device"):
-        run.ask(operator, target, "cancel_backend", CANCEL, source="test")
+        ask.ask(operator, target, "cancel_backend", CANCEL, source="test")
     answer = browser.post(address, CANCEL)
 
     assert (answer.status_code, answer["Retry-After"]) == (503, "10")

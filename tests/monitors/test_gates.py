@@ -8,7 +8,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors import batch, gates, perform
+from monitors.acting import batch, gates, perform
 from monitors.jobs import plan, run as job_runs
 from monitors.models import Action, AuditEntry, Batch, Job, JobRun
 from monitors.pg.load import Load

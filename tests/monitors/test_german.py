@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from django.contrib.auth.models import User
 
+from monitors.collect.rounds import take_now
 from monitors.models import Action, Snapshot, Target
 from monitors.pg import connect
 from monitors.pg.errors import DatabaseClosed, Unreachable
-from monitors.snapshot import take_now
 from monitors.targets import check
 from tests import german, servers
 from tests.servers import Server

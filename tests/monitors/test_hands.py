@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from monitors import acting
+from monitors.acting import connections
 from monitors.actions.cancel_backend import ACTION
 from monitors.models import Action, Target
 from monitors.pg.errors import Unreachable
@@ -22,9 +22,9 @@ Watch = Callable[..., Target]
 
 
 @pytest.fixture
-def hands() -> Iterator[acting.Hands]:
+def hands() -> Iterator[connections.Hands]:
     """The kept connections of a worker of its own."""
-    found = acting.Hands()
+    found = connections.Hands()
     yield found
     found.close()
 
@@ -40,21 +40,21 @@ def names(server: Server, pid: int) -> list[str]:
         return [name for (name,) in rows.fetchall()]
 
 
-def used(hands: acting.Hands, target: Target, address: Any = None) -> int:
+def used(hands: connections.Hands, target: Target, address: Any = None) -> int:
     """Use a hand once; return its pid."""
-    where = address or acting.operator_address(target, target.dbname)
+    where = address or connections.operator_address(target, target.dbname)
     row = Action(target=target)
     with hands.signalling(where, row, ACTION) as hand:
         [(name, limit)] = hand.execute(
             "SELECT current_setting('application_name'), current_setting('statement_timeout')"
         ).fetchall()
-        assert name == acting.application_name(row)
+        assert name == connections.application_name(row)
         assert limit != "0"
         return hand.info.backend_pid
 
 
 def test_the_next_signal_uses_the_same_connection(
-    hands: acting.Hands, target: Target, embedded: Server
+    hands: connections.Hands, target: Target, embedded: Server
 ) -> None:
     first = used(hands, target)
 
@@ -63,13 +63,13 @@ def test_the_next_signal_uses_the_same_connection(
 
 
 def test_it_is_closed_after_a_while(
-    hands: acting.Hands,
+    hands: connections.Hands,
     target: Target,
     embedded: Server,
     monkeypatch: pytest.MonkeyPatch,
     eventually: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr(acting, "HAND_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HAND_SECONDS", 0.2)
     first = used(hands, target)
 
     eventually(lambda: not names(embedded, first))
@@ -77,17 +77,17 @@ def test_it_is_closed_after_a_while(
 
 
 def test_another_login_gets_a_connection_of_its_own(
-    hands: acting.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
+    hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
     first = used(hands, target)
-    other = acting.operator_address(target, "shop")
+    other = connections.operator_address(target, "shop")
 
     assert used(hands, target, other) != first
     eventually(lambda: not names(embedded, first))
 
 
 def test_one_that_died_meanwhile_is_replaced(
-    hands: acting.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
+    hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
     first = used(hands, target)
     with embedded.connect() as eye:
@@ -98,9 +98,9 @@ def test_one_that_died_meanwhile_is_replaced(
 
 
 def test_one_that_failed_is_not_kept(
-    hands: acting.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
+    hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
-    address = acting.operator_address(target, target.dbname)
+    address = connections.operator_address(target, target.dbname)
     pid = 0
 
     def fail() -> None:
@@ -116,9 +116,9 @@ def test_one_that_failed_is_not_kept(
 
 
 def test_two_at_once_have_one_each_and_one_is_kept(
-    hands: acting.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
+    hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
-    address = acting.operator_address(target, target.dbname)
+    address = connections.operator_address(target, target.dbname)
     with hands.signalling(address, Action(target=target), ACTION) as one:
         first = one.info.backend_pid
         second = used(hands, target)
@@ -127,19 +127,19 @@ def test_two_at_once_have_one_each_and_one_is_kept(
     eventually(lambda: len(names(embedded, first)) + len(names(embedded, second)) == 1)
 
 
-def test_a_peer_that_hangs_is_given_up(hands: acting.Hands, target: Target) -> None:
+def test_a_peer_that_hangs_is_given_up(hands: connections.Hands, target: Target) -> None:
     first = used(hands, target)
     os.kill(first, signal.SIGSTOP)  # the server's backend answers nothing any more
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(acting, "TAKE_SECONDS", 0.5)
+            patch.setattr(connections, "TAKE_SECONDS", 0.5)
             assert used(hands, target) != first
     finally:
         os.kill(first, signal.SIGCONT)
 
 
-def test_who_can_not_be_reached_is_told(hands: acting.Hands, target: Target) -> None:
-    address = acting.operator_address(target, target.dbname)
+def test_who_can_not_be_reached_is_told(hands: connections.Hands, target: Target) -> None:
+    address = connections.operator_address(target, target.dbname)
 
     with pytest.raises(Unreachable):
         used(hands, target, replace(address, port=1))

@@ -9,11 +9,11 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors import batch, perform
+from monitors.acting import batch, perform
 from monitors.action import InvalidArguments, Refused
+from monitors.collect.rounds import take_now
 from monitors.jobs import plan, run as job_runs
 from monitors.models import Action, AuditEntry, Batch, Grant, Job, JobRun
-from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
 State = JobRun.State

@@ -21,10 +21,10 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Grant, Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet, pytest.mark.slow]

@@ -13,7 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import perform, run
+from monitors.acting import ask, perform
 from monitors.models import Action, Target
 from monitors.targets import check
 from tests.servers import Server
@@ -168,7 +168,7 @@ def test_a_cancel_names_the_object_that_is_closed_not_a_right_that_is_there(  # 
 
 def signalled(user: User, target: Target, arguments: dict[str, str]) -> Action:
     """Ask for a cancel and perform it."""
-    row = run.ask(user, target, "cancel_backend", arguments, source="test")
+    row = ask.ask(user, target, "cancel_backend", arguments, source="test")
     perform.perform(str(row.pk))
     row.refresh_from_db()
     return row

@@ -8,8 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from monitors import gates, review, snapshot, thresholds
+from monitors.acting import gates
 from monitors.advisor import is_ours
+from monitors.collect import rounds
+from monitors.findings import judge, thresholds
 from monitors.models import Target
 from tests.servers import Server
 
@@ -50,9 +52,9 @@ def test_findings_and_load_see_a_client_that_takes_our_name(
     for session in (ours, held := live(server, user="owner", application_name="howdahX")):
         session.execute("BEGIN")
         session.execute("SELECT pg_current_xact_id()")
-    snapshot.take_now(target, ["activity", "horizon"])
+    rounds.take_now(target, ["activity", "horizon"])
 
-    samples = review.samples_of([target], thresholds.the_fleet())[target.pk]
+    samples = judge.samples_of([target], thresholds.the_fleet())[target.pk]
 
     marks = {row["pid"]: row["ours"] for row in samples.activity}
     pids = [one.info.backend_pid for one in (client, held, ours)]

@@ -9,9 +9,9 @@ import pytest
 from django.urls import reverse
 from psycopg import sql
 
-from monitors import findings, thresholds
+from monitors.collect.rounds import take_now
+from monitors.findings import keep, thresholds
 from monitors.models import HISTORY, Database, FindingRecord, Fleet, Target
-from monitors.snapshot import take_now
 from tests.people import browser_of, person
 from tests.servers import Server
 
@@ -98,7 +98,7 @@ def test_one_that_was_never_analyzed_is_told_until_it_is(
     thresholds.change("a", "test", Fleet(pk=1), limits)
     eventually(lambda: counted(target, events)[f"{events}_c"] == 267, seconds=30)
 
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
 
     row = FindingRecord.objects.get(
         target=target, advisor="partitioned_unanalyzed", object_name=f"public.{events}"
@@ -109,7 +109,7 @@ def test_one_that_was_never_analyzed_is_told_until_it_is(
 
     def is_resolved() -> bool:
         take_now(target)
-        findings.keep(target.pk, {"tables"})
+        keep.keep(target.pk, {"tables"})
         row.refresh_from_db()
         return row.resolved_at is not None
 

@@ -22,7 +22,8 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors import acting, perform, queue, run
+from monitors import queue
+from monitors.acting import ask, connections, perform
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
@@ -49,12 +50,12 @@ def target(server: Server, watch: Watch) -> Target:
 def signal(user: User, target: Target, name: str, arguments: dict[str, str]) -> Action:
     """Ask for a signal as pages do and perform it."""
     if name == "cancel_backend":
-        row = run.ask(user, target, name, arguments, source="test")
+        row = ask.ask(user, target, name, arguments, source="test")
     else:
-        draft = run.preview(user, target, name, arguments, source="test")
+        draft = ask.preview(user, target, name, arguments, source="test")
         perform.preview_now(str(draft.pk))
         draft.refresh_from_db()
-        row = run.request(user, draft, source="test")
+        row = ask.request(user, draft, source="test")
     perform.perform(str(row.pk))
     row.refresh_from_db()
     return row
@@ -307,16 +308,16 @@ def test_progress_is_shown_while_it_runs_and_the_stop_button_ends_it(
     where = table(server)
     user = person("operator")
     seen: list[dict[str, Any]] = []
-    look = acting.Watch.look
+    look = connections.Watch.look
 
-    def look_and_press(watch: acting.Watch) -> None:
+    def look_and_press(watch: connections.Watch) -> None:
         look(watch)
         seen.append(Action.objects.get(pk=row.pk).progress)
         if "pct" in seen[-1]:
-            run.stop(user, row, "test")
+            ask.stop(user, row, "test")
 
-    monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(acting.Watch, "look", look_and_press)
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(connections.Watch, "look", look_and_press)
     with server.connect(dbname="shop") as superuser:
         superuser.execute(f"INSERT INTO {where} SELECT generate_series(1, 100000)")
         superuser.execute("ALTER ROLE operator SET vacuum_cost_delay = 100")
@@ -345,7 +346,7 @@ def test_a_long_action_waits_while_all_slots_are_taken(
 ) -> None:
     row = requested(person("operator"), target, "vacuum", table=table(server))
     slots = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(acting, "LONG_SLOTS", slots)
+    monkeypatch.setattr(connections, "LONG_SLOTS", slots)
 
     with slots:
         perform.perform(str(row.pk))
@@ -375,16 +376,16 @@ def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     )
     user = person("dba")
     row = requested(user, target, "vacuum", table=where)
-    monkeypatch.setattr(acting, "LOOK_SECONDS", 0.1)
-    look = acting.Watch.look
+    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
+    look = connections.Watch.look
     seen: list[dict[str, Any]] = []
 
-    def look_and_press(watch: acting.Watch) -> None:
+    def look_and_press(watch: connections.Watch) -> None:
         look(watch)
         seen.append(Action.objects.get(pk=row.pk).progress)
-        run.stop(user, Action.objects.get(pk=row.pk), "test")
+        ask.stop(user, Action.objects.get(pk=row.pk), "test")
 
-    monkeypatch.setattr(acting.Watch, "look", look_and_press)
+    monkeypatch.setattr(connections.Watch, "look", look_and_press)
 
     perform.perform(str(row.pk))
 
@@ -432,7 +433,7 @@ def test_twenty_clicks_with_one_key_are_one_row_and_one_statement(
     answers: list[uuid.UUID] = []
 
     def click() -> None:
-        row = run.ask(user, target, "cancel_backend", arguments, idempotency_key=key, source="test")
+        row = ask.ask(user, target, "cancel_backend", arguments, idempotency_key=key, source="test")
         answers.append(row.pk)
         perform.perform(str(row.pk))
 
@@ -562,7 +563,7 @@ def test_a_lost_action_names_the_backend_that_still_runs(
     live: Callable[..., Session],
 ) -> None:
     row = requested(person("operator"), target, "vacuum", table=table(server))
-    ours = live(server, user="operator", application_name=acting.application_name(row))
+    ours = live(server, user="operator", application_name=connections.application_name(row))
     silent = timezone.now() - timedelta(seconds=16)
     Action.objects.filter(pk=row.pk).update(state="running", started_at=silent, beat_at=silent)
 
@@ -723,7 +724,7 @@ def test_a_preview_refuses_what_is_no_table_of_the_people(
     assert says in draft.preview["refused"]
     assert AuditEntry.objects.filter(what="vacuum", result="refused").count() == 1
     with pytest.raises(Refused):
-        run.request(draft.asked_by, draft, source="test")  # type: ignore[arg-type]
+        ask.request(draft.asked_by, draft, source="test")  # type: ignore[arg-type]
 
 
 @newest
@@ -783,7 +784,7 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
         ) as worker,
         server.connect() as eye,
     ):
-        name = acting.application_name(row)
+        name = connections.application_name(row)
         eventually(lambda: named(eye, name, waiting=True), seconds=20)
         os.killpg(worker.pid, signals.SIGKILL)
         eventually(lambda: not named(eye, name, waiting=False), seconds=5)
@@ -1003,7 +1004,7 @@ def test_a_preview_that_nobody_foresaw_to_fail_says_so(
 
     monkeypatch.setitem(ACTIONS, "vacuum", replace(ACTIONS["vacuum"], guard=fail))
     arguments = {"database": "shop", "table": table(server)}
-    draft = run.preview(person("operator"), target, "vacuum", arguments, source="test")
+    draft = ask.preview(person("operator"), target, "vacuum", arguments, source="test")
 
     with pytest.raises(TypeError):
         perform.preview_now(str(draft.pk))

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from django.contrib.auth.models import User
 
+from monitors.collect.rounds import take_now
 from monitors.models import Action, Snapshot, Target
 from monitors.pg import connect
 from monitors.pg.errors import NO_TURN, POOLER_REFUSES, Unreachable
 from monitors.pg.pinned import IN_TRANSACTION_MODE, NO_RESET, NO_SECOND
-from monitors.snapshot import take_now
 from monitors.targets import check
 from tests import poolers, servers
 from tests.conftest import missing

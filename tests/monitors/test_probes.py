@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from monitors.collect.rounds import in_order, take_now
 from monitors.models import HISTORY, Target
 from monitors.pg import extensions
 from monitors.probe import OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
-from monitors.snapshot import in_order, take_now
 from tests.servers import Server
 
 each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)

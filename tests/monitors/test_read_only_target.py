@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from monitors.collect.rounds import take_now
 from monitors.models import Action, Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db

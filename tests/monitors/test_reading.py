@@ -13,11 +13,11 @@ import pytest
 from django.db import connection as history
 from psycopg import sql
 
-from monitors import snapshot
+from monitors.collect import rounds as snapshot
+from monitors.collect.rounds import SESSIONS, SnapshotResult, take_now
 from monitors.models import Lease, Snapshot, Target
 from monitors.pg import doors
 from monitors.pg.identity import PARTS, read_identity
-from monitors.snapshot import SESSIONS, SnapshotResult, take_now
 from tests.leases import take_lease
 from tests.servers import Server
 

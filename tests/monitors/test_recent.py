@@ -8,12 +8,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from monitors import findings, recent, review, thresholds
 from monitors.advisor import Rate
+from monitors.collect.rounds import take_now
+from monitors.findings import judge, keep, recent, thresholds
 from monitors.history import partitions
 from monitors.models import HISTORY, FindingRecord, Fleet, Snapshot
 from monitors.samples import Change
-from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +43,7 @@ def test_it_sums_a_days_updates_and_names_the_indexes(
     eventually(lambda: session.execute(updates).fetchone() == (12_000,))
 
     take_now(target)
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     session.execute(f"DROP TABLE {name}")
 
     row = FindingRecord.objects.get(advisor="hot_ratio_low", object_name=f"public.{name}")
@@ -78,7 +78,7 @@ def test_it_finds_a_table_that_only_grows_and_dates_its_forced_vacuum(
         }
     )
 
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     session.execute(f"DROP TABLE {name}")
 
     row = FindingRecord.objects.get(advisor="insert_only_unfrozen", object_name=f"public.{name}")
@@ -110,7 +110,7 @@ def test_it_finds_a_vacuum_that_read_its_indexes_more_than_once(
         return recent.passes(target, timezone.now())
 
     eventually(seen, seconds=60)
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
 
     [row] = recent.passes(target, timezone.now())
     assert (row["datname"], row["passes"] >= 2, row["autovacuum"]) == ("shop", True, False)
@@ -253,7 +253,7 @@ def test_the_date_comes_from_how_a_real_table_grew_between_its_vacuums(server, t
     target = watch(server)
     table.kill(300, 300)
     take_now(target, ["tables", "databases"])
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     first = table.row()
     an_hour_passes(target)
     table.kill(200, 500)
@@ -264,7 +264,7 @@ def test_the_date_comes_from_how_a_real_table_grew_between_its_vacuums(server, t
     an_hour_passes(target)
     table.kill(400, 400)
     take_now(target, ["tables", "databases"])
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
 
     # 200 + 400 dead rows in the two hours without a vacuum: 300 an hour. Autovacuum would
     # come beyond 50 + 0.2 * 10,000 (9,500 since the vacuum) dead rows.
@@ -276,9 +276,9 @@ def test_the_date_comes_from_how_a_real_table_grew_between_its_vacuums(server, t
     assert 1900 < limit <= 2050
     assert row.hurts.startswith(f"past {limit:,.0f} dead rows autovacuum would have come, at ")
     assert (row.hurts_at - timezone.now()) / timedelta(hours=1) == pytest.approx(hours, abs=0.05)
-    [shown] = [one for one in review.findings(target) if one.relid == row.relid]
+    [shown] = [one for one in judge.findings(target) if one.relid == row.relid]
     assert (shown.hurts, shown.hurts_at) == (row.hurts, row.hurts_at)  # as the worker reckoned
-    [past] = [one for one in review.findings(target, timezone.now()) if one.relid == row.relid]
+    [past] = [one for one in judge.findings(target, timezone.now()) if one.relid == row.relid]
     assert abs(past.hurts_at - row.hurts_at) < timedelta(minutes=3)  # reckoned from the history
 
 
@@ -287,16 +287,16 @@ def test_what_hurts_already_does_so_since_it_was_first_seen_to(server, table, wa
     target = watch(server)
     table.kill(300, 300)
     take_now(target, ["databases", "tables"])
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     assert not table.row().hurts_already
 
     table.kill(2000, 2300)  # past its threshold
     take_now(target, ["databases", "tables"])
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     first = table.row()
     table.kill(100, 2400)
     take_now(target, ["databases", "tables"])
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
 
     assert first.first_seen_at < first.hurts_at == first.seen_at
     again = table.row()

@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from monitors import findings, tasks
+from monitors import tasks
+from monitors.collect.rounds import take_now
+from monitors.findings import keep
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, FindingRecord
-from monitors.snapshot import take_now
 
 pytestmark = pytest.mark.django_db
 
@@ -30,7 +31,7 @@ def refreshed(server, watch, person, requested, table, eventually):
         return latest(target, name)["n_dead_tup"] == 900
 
     eventually(counted, seconds=30)
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     dba = person("dba")
 
     def do(action, **arguments):

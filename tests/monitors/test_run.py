@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.utils import timezone
 
-from monitors import batch, perform, run
+from monitors.acting import ask as run, batch, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, AuditEntry, Environment, Target
 from tests.servers import Server

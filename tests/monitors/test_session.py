@@ -10,9 +10,9 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Mark, Snapshot, Target
 from monitors.pg import connect
-from monitors.snapshot import take_now
 from monitors.targets import check
 from tests.servers import Server
 

@@ -21,12 +21,13 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import live, schedule, snapshot, tasks
+from monitors import tasks
+from monitors.collect import leases, live, rounds
+from monitors.collect.rounds import SESSIONS, Session, take_due, take_now
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
 from monitors.samples import Change
-from monitors.snapshot import SESSIONS, Session, take_due, take_now
 from monitors.targets import secrets
 from tests import servers
 from tests.servers import Server
@@ -353,8 +354,8 @@ def test_a_silent_peer_costs_no_more_than_the_connect_limit(
 def claim_of(target: Target, kind: str) -> str:
     """Claim a lease as the tick does."""
     WorkerBeat.objects.create(name="w", role="snapshots", slot=0, beat_at=timezone.now())
-    schedule.make_leases()
-    [lease] = [lease for lease in schedule.claim_due(timezone.now()) if lease.kind == kind]
+    leases.make_leases()
+    [lease] = [lease for lease in leases.claim_due(timezone.now()) if lease.kind == kind]
     return str(lease.claim)
 
 
@@ -413,11 +414,11 @@ def test_the_connections_of_a_disabled_target_are_closed(embedded: Server, watch
         assert session.kept is not None
         connection = session.kept.connection
 
-    snapshot.close_unwatched()
+    rounds.close_unwatched()
     assert not connection.closed
 
     Target.objects.filter(pk=target.pk).update(enabled=False)
-    snapshot.close_unwatched()
+    rounds.close_unwatched()
     assert connection.closed
 
 
@@ -425,14 +426,14 @@ def test_while_somebody_looks_the_activity_is_read_and_shared(
     embedded: Server, watch: Watch
 ) -> None:
     target = watch(embedded, name="looked-at")
-    schedule.make_leases()
-    assert schedule.looked_at() == []
+    leases.make_leases()
+    assert leases.looked_at() == []
     live.watch(target.pk)
-    [(target_id, slot)] = schedule.looked_at()
+    [(target_id, slot)] = leases.looked_at()
     try:
         with embedded.connect(application_name="teller", autocommit=False) as session:
             session.execute("SELECT 'the secret' AS said")
-            snapshot.read_live(target_id)
+            rounds.read_live(target_id)
             found = live.activity(target.pk)
             pid = session.info.backend_pid
     finally:
@@ -451,7 +452,7 @@ def test_three_viewers_cost_a_target_one_read_a_tick_and_nobody_none(
     embedded: Server, watch: Watch, broker_url: str
 ) -> None:
     target = watch(embedded, name="shared")
-    schedule.make_leases()
+    leases.make_leases()
     queue = f"{os.environ['HOWDAH_PREFIX']}:snapshots.0"
 
     def waiting() -> int:

@@ -23,12 +23,13 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors import findings, perform, review, run, unknowns
+from monitors.acting import ask, perform
 from monitors.action import Refused
+from monitors.collect.rounds import take_now
+from monitors.findings import judge, keep, unknowns
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, FindingRecord, Snapshot, Target
-from monitors.snapshot import take_now
 from tests import servers
 from tests.conftest import missing
 from tests.servers import Server
@@ -139,13 +140,13 @@ def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
     }
     read, copy = Target.objects.get(pk=read.pk), Target.objects.get(pk=copy.pk)
 
-    assert "autovacuum_disabled" in {one.advisor for one in review.findings(read)}
-    assert {one.advisor for one in review.findings(copy)} <= {"fsync_off"}
-    findings.keep(copy.pk, set(probes))
+    assert "autovacuum_disabled" in {one.advisor for one in judge.findings(read)}
+    assert {one.advisor for one in judge.findings(copy)} <= {"fsync_off"}
+    keep.keep(copy.pk, set(probes))
     assert not FindingRecord.objects.filter(target=copy, advisor="autovacuum_disabled").exists()
-    said = review.verdict(copy, [], page="vacuum")
+    said = judge.verdict(copy, [], page="vacuum")
     assert (said.level, said.text) == ("unknown", unknowns.STANDBY)
-    assert "no table is due" not in review.verdict(copy, []).text
+    assert "no table is due" not in judge.verdict(copy, []).text
 
     client = browser(person("viewer"))
     for page in ("vacuum", "vacuum-queue"):
@@ -233,7 +234,7 @@ def test_no_page_of_a_standby_calls_well_or_zero_what_the_primary_alone_knows(
         [line] = json.loads(body_of(client.get(address)))
         assert (line["relname"], line["n_dead_tup"], line["threshold_pct"]) == ("stock", None, None)
     for page in ("vacuum", "wraparound"):
-        said = review.verdict(Target.objects.get(pk=copy.pk), [], page=page, at=timezone.now())
+        said = judge.verdict(Target.objects.get(pk=copy.pk), [], page=page, at=timezone.now())
         assert said.level == "unknown", (page, said)
 
 
@@ -325,9 +326,9 @@ def test_a_signal_reaches_a_backend_of_a_standby(
         eventually(lambda query=query: one(standby, query))
 
         arguments = {"pid": str(pid), "backend_start": began, "query_start": one(standby, query)}
-        row = run.preview(dba, target, name, arguments, source="test")
+        row = ask.preview(dba, target, name, arguments, source="test")
         perform.preview_now(str(row.pk))
-        row = run.request(dba, Action.objects.get(pk=row.pk), source="test", confirmed=True)
+        row = ask.request(dba, Action.objects.get(pk=row.pk), source="test", confirmed=True)
         perform.perform(str(row.pk))
         row.refresh_from_db()
 
@@ -398,10 +399,10 @@ def test_a_standby_is_read_and_nothing_is_done_to_it_until_it_is_promoted(
     # The web knows it from the last contact; a worker learns it from the server itself.
     arguments = {"database": "shop", "table": "public.stock"}
     with pytest.raises(Refused, match="is a standby in recovery: act on its primary"):
-        run.preview(dba, target, "vacuum", arguments, source="test")
+        ask.preview(dba, target, "vacuum", arguments, source="test")
     Target.objects.filter(pk=target.pk).update(in_recovery=None)
     target.refresh_from_db()
-    draft = run.preview(dba, target, "vacuum", arguments, source="test")
+    draft = ask.preview(dba, target, "vacuum", arguments, source="test")
     perform.preview_now(str(draft.pk))
     draft.refresh_from_db()
     assert "is a standby in recovery" in draft.preview["refused"]

@@ -13,10 +13,12 @@ import pytest
 from django.db import connection as history
 from django.utils import timezone
 
-from monitors import findings, perform, vacuum_runs
+from monitors.acting import perform
+from monitors.collect import vacuum_runs
+from monitors.collect.rounds import take_now
+from monitors.collect.vacuum_runs import REWRITES
+from monitors.findings import keep
 from monitors.models import HISTORY, Action, FindingRecord, Target, VacuumRun
-from monitors.snapshot import take_now
-from monitors.vacuum_runs import REWRITES
 from tests import servers
 
 Known = TypeVar("Known")
@@ -441,14 +443,14 @@ def test_dead_rows_that_a_rewrite_took_away_are_none(server, watch, eventually, 
         return HISTORY["tables"].latest._default_manager.filter(relname="anew", gone_at=None)
 
     eventually(lambda: dead() == (3000, None), seconds=30)
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     record = FindingRecord.objects.get(target=target, advisor="dead_tuples")
     with server.connect(dbname="shop", user="owner") as session:
         session.execute(statement.format("anew", "anew"))
         [(said,)] = session.execute("SELECT pg_stat_get_dead_tuples('anew'::regclass)")
 
     assert dead() == ((0, 3000) if said else (0, None))
-    findings.keep(target.pk, {"tables"})
+    keep.keep(target.pk, {"tables"})
     record.refresh_from_db()
     assert record.resolved_at is not None
     [run] = VacuumRun.objects.filter(relname="anew", kind="rewrite")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from monitors import judge
+from monitors.acting import effect
 from monitors.history import store
 from monitors.models import HISTORY, Action, Database
 from monitors.rules.verdict import MINUS, Course, Word, at_once, of_parameters
@@ -178,10 +178,10 @@ def test_new_parameters_are_judged_once_autovacuum_came_three_times(asked):
         keep(minute, runs, 190 - minute % 30 if minute > 0 else 1900 + minute, updates)
     row = action()
 
-    judge.judge_due(DONE + timedelta(minutes=59))
+    effect.judge_due(DONE + timedelta(minutes=59))
     row.refresh_from_db()
     assert not row.verdict
-    judge.judge_due(DONE + timedelta(minutes=125))
+    effect.judge_due(DONE + timedelta(minutes=125))
     row.refresh_from_db()
 
     assert row.verdict == "helped"
@@ -195,7 +195,7 @@ def test_with_too_little_history_there_is_no_verdict_yet(asked):
     keep(10, 0, 20, 20)
     row = action()
 
-    judge.judge_due(DONE + timedelta(hours=2))
+    effect.judge_due(DONE + timedelta(hours=2))
 
     row.refresh_from_db()
     assert not row.verdict

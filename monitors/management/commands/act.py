@@ -12,7 +12,8 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import batch, due, perform, run
+from monitors import due
+from monitors.acting import ask, batch, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.management import command
@@ -168,14 +169,14 @@ class Command(command.Command):
         """Return the row of what was asked for, through its preview where it has one."""
         name, arguments = options["action"], dict(options["arguments"])
         if ACTIONS[name].direct:
-            return run.ask(user, target, name, arguments, reason=options["reason"], source=SOURCE)
-        draft = run.preview(user, target, name, arguments, source=SOURCE)
+            return ask.ask(user, target, name, arguments, reason=options["reason"], source=SOURCE)
+        draft = ask.preview(user, target, name, arguments, source=SOURCE)
         draft = self.previewed(draft)
         for warning in draft.preview.get("warnings", []):
             self.warn(f"Warning: {warning}")
         if draft.preview.get("unreachable"):
             self.not_asked(options, draft.preview["refused"], UNREACHABLE, FAILURE)
-        return run.request(user, draft, reason=options["reason"], source=SOURCE)
+        return ask.request(user, draft, reason=options["reason"], source=SOURCE)
 
     def previewed(self, draft: Action) -> Action:
         """Return a draft whose preview is there: a worker's, else our own."""

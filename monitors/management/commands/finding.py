@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors import findings, review, unknowns
+from monitors.findings import judge, keep, unknowns
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import FindingRecord, Target
@@ -52,13 +52,13 @@ class Command(command.Command):
 
     def list(self, options: dict[str, Any]) -> None:
         """Print findings by severity."""
-        now, rows = timezone.now(), findings.listed()
+        now, rows = timezone.now(), keep.listed()
         if options["target"]:
             rows = rows.filter(target=command.target_named(options["target"]))
         if not options["all"]:
-            rows = rows.filter(findings.in_state("open", now))
+            rows = rows.filter(keep.in_state("open", now))
         found = list(rows)
-        lines = [findings.described(row, now) for row in found]
+        lines = [keep.described(row, now) for row in found]
         if options["json"]:
             self.print_json(lines)
             return
@@ -66,27 +66,27 @@ class Command(command.Command):
             state = "" if line["state"] == "open" else f" ({line['state']})"
             self.say(f"{line['id']}  {line['severity']}  {line['target']}  {line['title']}{state}")
             if line["state"] != "resolved":
-                self.say(f"    {hurt.words(review.hurt_of(row), now)}")
+                self.say(f"    {hurt.words(judge.hurt_of(row), now)}")
         if not lines:
             self.say(none_words(options["target"]))
 
     def acknowledge(self, options: dict[str, Any]) -> None:
         """Put a finding aside."""
         row = finding_named(options["id"])
-        findings.acknowledge(command.person(), SOURCE, row, options["reason"])
+        keep.acknowledge(command.person(), SOURCE, row, options["reason"])
         self.say(f"Finding {row.pk} is acknowledged: {row.title}")
 
     def snooze(self, options: dict[str, Any]) -> None:
         """Put a finding off."""
         row = finding_named(options["id"])
-        until = findings.until_of(options["until"], timezone.now())
-        findings.snooze(command.person(), SOURCE, row, until, options["reason"])
+        until = keep.until_of(options["until"], timezone.now())
+        keep.snooze(command.person(), SOURCE, row, until, options["reason"])
         self.say(f"Finding {row.pk} is snoozed until {until:%Y-%m-%d %H:%M %Z}: {row.title}")
 
     def reopen(self, options: dict[str, Any]) -> None:
         """Have a finding count again."""
         row = finding_named(options["id"])
-        findings.reopen(command.person(), SOURCE, row)
+        keep.reopen(command.person(), SOURCE, row)
         self.say(f"Finding {row.pk} is open: {row.title}")
 
 
@@ -111,7 +111,7 @@ def finding_named(text: str) -> FindingRecord:
     if not (text.isascii() and text.isdigit() and len(text) < len("9223372036854775807")):
         message = f"{text[:40]!r} is no number of a finding: see manage.py finding list."
         raise bad_use(message)
-    row = findings.listed().filter(pk=int(text)).first()
+    row = keep.listed().filter(pk=int(text)).first()
     if row is None:
         message = f"There is no finding {text}: see manage.py finding list --all."
         raise failure(message)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from dataclasses import asdict
 
-from monitors import findings
+from monitors.collect.rounds import SnapshotResult, good, take_now
+from monitors.findings import keep
 from monitors.management.command import Command as OneLine, CommandFailed
 from monitors.models import Snapshot, Target
 from monitors.probes import PROBES
-from monitors.snapshot import SnapshotResult, good, take_now
 
 
 class Command(OneLine):
@@ -35,7 +35,7 @@ class Command(OneLine):
             message = f"No target is called {name}. See: manage.py target list"
             raise CommandFailed(message)
         results = take_now(target, probe)
-        findings.keep(target.pk, good(results))
+        keep.keep(target.pk, good(results))
         if options["json"]:
             self.print_json([asdict(result) for result in results])
         else:

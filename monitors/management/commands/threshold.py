@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from monitors import thresholds
+from monitors.findings import thresholds
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, failure
 from monitors.models import Environment

@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.backends import COLUMNS
-from monitors import live
+from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
 from tests.people import HTMX, browser_of, make_target, person

@@ -7,7 +7,7 @@ import json
 import pytest
 from django.test import Client
 
-from monitors import batch as batches, perform
+from monitors.acting import batch as batches, perform
 from monitors.models import Action, Batch
 from tests.people import browser_of, person
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from monitors import batch as batches, perform
+from monitors.acting import batch as batches, perform
 from monitors.models import Action, Batch, Job, JobRun
 
 pytestmark = pytest.mark.django_db

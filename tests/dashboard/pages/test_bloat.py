@@ -13,8 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.bloat_rows import COLUMNS
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Mark
-from monitors.snapshot import take_now
 
 MB = 1024**2
 PROMISED = {

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors import findings, review
+from monitors.findings import judge, keep
 from monitors.models import AuditEntry, FindingRecord, Grant
 from tests.dashboard.test_access import PERSONS
 from tests.people import HTMX
@@ -25,7 +25,7 @@ AT_ONCE = frozenset({"tables", "activity", "sessions", "progress"})
 @pytest.fixture
 def row(shop, junk):
     """The kept finding of the table `junk`."""
-    findings.keep(shop.pk, AT_ONCE)
+    keep.keep(shop.pk, AT_ONCE)
     return FindingRecord.objects.get(advisor="autovacuum_disabled", title__contains="junk")
 
 
@@ -145,7 +145,7 @@ def test_it_exports_everything_that_matches(make, browse):
 
     rows = json.loads(text_of(client.get("/findings/?format=json")))
     assert len(rows) == 51
-    assert tuple(rows[0]) == findings.COLUMNS
+    assert tuple(rows[0]) == keep.COLUMNS
     assert (rows[0]["severity"], rows[0]["state"], rows[0]["target"]) == (
         "warning",
         "open",
@@ -188,7 +188,7 @@ def test_the_rail_counts_what_is_open(row, make, browse):
     text = text_of(browse("viewer").get("/targets/shop-1/findings/"))
     assert counted(text) == [True, True]
 
-    findings.acknowledge("alice", "test", row, "We know.")
+    keep.acknowledge("alice", "test", row, "We know.")
     FindingRecord.objects.exclude(pk=row.pk).delete()
 
     text = text_of(browse("viewer").get("/targets/shop-1/findings/"))
@@ -200,7 +200,7 @@ def test_what_is_put_aside_is_shown_grey_with_who_and_why_and_counts_nowhere(row
     before = json.loads(text_of(client.get("/?format=json")))[0]
 
     until = timezone.now() + timedelta(hours=2)
-    findings.snooze("alice", "test", row, until, "After the import.")
+    keep.snooze("alice", "test", row, until, "After the import.")
 
     text = text_of(client.get("/targets/shop-1/vacuum/"))
     assert '<article class="finding" data-quiet>' in text
@@ -315,15 +315,15 @@ SNOOZE = {"reason": "Later.", "until": "2h"}
 )
 def test_operators_and_dbas_put_aside(row, browse, person, status, verb, typed):
     if verb == "reopen":
-        findings.acknowledge("alice", "test", row, "We know.")
-    before = findings.state_of(row, timezone.now())
+        keep.acknowledge("alice", "test", row, "We know.")
+    before = keep.state_of(row, timezone.now())
 
     response = browse(person).post(reverse(f"finding-{verb}", args=[row.pk]), typed)
 
     assert response.status_code == status
     row.refresh_from_db()
     done = person in {"operator", "dba"}
-    assert (findings.state_of(row, timezone.now()) != before) is done
+    assert (keep.state_of(row, timezone.now()) != before) is done
     entries = AuditEntry.objects.filter(what=f"finding.{verb}", who=person)
     assert entries.count() == (1 if done else 0)
     if status == 403:
@@ -343,7 +343,7 @@ def test_what_was_typed_wrong_is_said_beside_it(row, browse):
     )
     assert "within the next year" in text
     row.refresh_from_db()
-    assert findings.state_of(row, timezone.now()) == "open"
+    assert keep.state_of(row, timezone.now()) == "open"
 
 
 def test_what_resolved_meanwhile_is_a_conflict(row, browse):
@@ -362,7 +362,7 @@ def test_the_list_stands_alone_for_htmx(row, browse):
 
 
 def test_what_a_page_finds_leads_to_its_record(row, shop, browse):
-    [live] = [one for one in review.findings(shop) if one.record_id == row.pk]
+    [live] = [one for one in judge.findings(shop) if one.record_id == row.pk]
     assert live.title == row.title
 
     text = text_of(browse("viewer").get("/targets/shop-1/vacuum/?window=6h"))

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.horizon_rows import COLUMNS
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Snapshot
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

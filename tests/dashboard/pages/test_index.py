@@ -7,8 +7,8 @@ import json
 import pytest
 from django.urls import reverse
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Database
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.pages.overview import COLUMNS, per_second
+from monitors.collect.rounds import take_now
 from monitors.history.series import Series
 from monitors.models import Database
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

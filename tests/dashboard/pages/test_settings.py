@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from dashboard.setting_rows import COLUMNS
 from monitors import configuration
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Grant, Mark, SettingChange
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

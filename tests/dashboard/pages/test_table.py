@@ -9,9 +9,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Database, Target, VacuumRun
 from monitors.samples import Change
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

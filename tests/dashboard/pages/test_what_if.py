@@ -10,9 +10,9 @@ import pytest
 from django.urls import reverse
 from psycopg import sql
 
-from monitors import perform
+from monitors.acting import perform
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Target
-from monitors.snapshot import take_now
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import perform
+from monitors.acting import perform
 from monitors.actions.cluster import ACTION
 from monitors.models import Action, Target
 from tests.servers import Server

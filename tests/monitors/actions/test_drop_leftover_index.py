@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import perform
+from monitors.acting import perform
 from monitors.action import InvalidArguments
 from monitors.actions.drop_leftover_index import ACTION
 from monitors.models import Action, Target

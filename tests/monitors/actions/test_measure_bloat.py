@@ -11,9 +11,9 @@ from psycopg import sql
 
 from monitors.action import InvalidArguments
 from monitors.actions.measure_bloat import ACTION
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.models import Action, Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

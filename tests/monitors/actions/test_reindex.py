@@ -14,7 +14,7 @@ from django.db import connection as history
 from django.utils import timezone
 from psycopg import sql
 
-from monitors import perform, run
+from monitors.acting import ask, perform
 from monitors.action import InvalidArguments
 from monitors.actions.reindex import ACTION
 from monitors.models import Action, Target
@@ -346,7 +346,7 @@ def test_what_a_stopped_rebuild_left_is_dropped_or_named(  # noqa: PLR0917 - fix
         with server.connect(dbname="shop") as superuser:
             [relid] = superuser.execute("SELECT %s::regclass::oid::int8", [name]).fetchone() or [0]
             building = {one.relname: one.building for one in indexes.invalid(superuser, relid)}
-        run.stop(user, row, "test")
+        ask.stop(user, row, "test")
         thread.join(40)
         row.refresh_from_db()
 
@@ -363,7 +363,7 @@ def test_what_a_stopped_rebuild_left_is_dropped_or_named(  # noqa: PLR0917 - fix
             assert "DROP INDEX CONCURRENTLY" in row.outcome
             assert not left[f"{name.split('.')[1]}_id_ccnew"]
         old.rollback()
-        preview = run.preview(
+        preview = ask.preview(
             user, target, "reindex", {"database": "shop", "table": name}, source="t"
         )
         perform.preview_now(str(preview.pk))

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.db import connection as history
 from psycopg import sql
 
-from monitors import perform
+from monitors.acting import perform
 from monitors.actions.repack import ACTION
 from monitors.models import Action, Target
 from monitors.pg import relations, repack

@@ -11,9 +11,10 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors import perform, run, snapshot
+from monitors.acting import ask, perform
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.reset_statements import ACTION
+from monitors.collect import rounds
 from monitors.models import HISTORY, Action, Mark, Snapshot, Target
 from monitors.people import access
 from tests.people import browser_of
@@ -98,7 +99,7 @@ def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
     session = live(server, dbname="shop", prepare_threshold=None)
     session.execute(sql.SQL("CREATE TEMP TABLE {} ()").format(sql.Identifier(name)))
     session.execute(statement)
-    snapshot.take_now(target, ["statements"])  # known from now on; later calls are differences
+    rounds.take_now(target, ["statements"])  # known from now on; later calls are differences
     before = calls_of(target, shown)
     row = requested(person("dba"), target, "reset_statements")
     for _ in range(7):  # after the preview, never seen by a snapshot of the usual rhythm
@@ -123,7 +124,7 @@ def test_the_last_numbers_are_kept_and_the_reset_is_a_mark(
     assert row.after["statement_count"] < row.before["statement_count"]
     for _ in range(3):
         session.execute(statement)
-    snapshot.take_now(target, ["statements"])
+    rounds.take_now(target, ["statements"])
     assert calls_of(target, shown) == before + 7 + 3
 
 
@@ -160,7 +161,7 @@ def test_it_is_not_asked_for_without_a_confirmation(
     draft = previewed(user, target, "reset_statements")
 
     with pytest.raises(InvalidArguments, match="Confirm"):
-        run.request(user, draft, confirmed=False, source="test")
+        ask.request(user, draft, confirmed=False, source="test")
 
 
 @newest
@@ -177,8 +178,8 @@ def test_without_a_database_it_finds_the_one_that_has_it(
     with server.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
         try:
-            snapshot.take_now(target, ["databases"])
-            draft = run.preview(person("dba"), target, "reset_statements", {}, source="test")
+            rounds.take_now(target, ["databases"])
+            draft = ask.preview(person("dba"), target, "reset_statements", {}, source="test")
             perform.preview_now(str(draft.pk))
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(name))

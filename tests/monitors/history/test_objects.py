@@ -27,7 +27,7 @@ IDS = [0, 1, 2, 3, 4, 1000, 2**31 - 2, 2**31, 2**31 + 1000, 2**32 - 1]
 @pytest.fixture
 def shop(db: None, embedded: Server, watch: Callable[..., Target]) -> Iterator[Target]:
     """A target that was really read, with a table that has a TOAST table and odd names."""
-    from monitors.snapshot import take_now  # noqa: PLC0415 - after Django is set up
+    from monitors.collect.rounds import take_now  # noqa: PLC0415 - after Django is set up
 
     with embedded.connect(dbname="shop") as connection:
         connection.execute("DROP SCHEMA IF EXISTS objects CASCADE; CREATE SCHEMA objects")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from psycopg import sql
 
+from monitors.collect.rounds import take_now
 from monitors.history import series, settle
 from monitors.models import HISTORY, Mark, Target
 from monitors.probes.bloat import PICK_SQL
 from monitors.rules import bloat
-from monitors.snapshot import take_now
 from tests import bloated
 from tests.servers import Server
 

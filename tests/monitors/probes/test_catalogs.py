@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.models import Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 

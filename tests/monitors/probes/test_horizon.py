@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 from psycopg.pq import ExecStatus
 
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.models import Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

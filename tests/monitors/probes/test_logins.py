@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from monitors import review
+from monitors.collect.rounds import take_now
+from monitors.findings import judge
 from monitors.history import series
 from monitors.models import Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
@@ -61,7 +61,7 @@ def test_both_logins_are_told_of_a_week_before(
         expires(role, (timezone.now() + timedelta(days=6)).isoformat())
     take_now(target)
 
-    found = [one for one in review.findings(target) if one.advisor == "password_expires"]
+    found = [one for one in judge.findings(target) if one.advisor == "password_expires"]
 
     assert {one.object_name for one in found} == {"collector", "operator"}
     assert {one.level for one in found} == {"warning"}

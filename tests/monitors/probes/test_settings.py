@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.models import HISTORY, Target
 from monitors.samples import Change
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from django.utils import timezone
 
+from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, Snapshot, Target
-from monitors.snapshot import take_now
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

@@ -13,10 +13,10 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
-from monitors import review, thresholds
 from monitors.advisor import Advisor, Finding, Severity, spelled
 from monitors.advisors import ADVISORS
 from monitors.audit import entries
+from monitors.findings import judge, thresholds
 from monitors.history.freshness import read_at
 from monitors.models import FindingRecord, FindingVersion, ProbeState, Snapshot, Target
 from monitors.people import access
@@ -78,8 +78,8 @@ def keep_of(target_id: int, advisors: Sequence[Advisor]) -> None:
         if target is None:
             return
         fleet = thresholds.the_fleet()
-        samples = review.samples_for(target, advisors, fleet)
-        worst_first = review.ranked(review.judge(target, samples, advisors, fleet))
+        samples = judge.samples_for(target, advisors, fleet)
+        worst_first = judge.ranked(judge.judge(target, samples, advisors, fleet))
         found: dict[tuple[str, str], Finding] = {}
         for one in worst_first:
             found.setdefault((one.advisor, one.object_key[:LONGEST_KEY]), one)
@@ -216,8 +216,8 @@ def as_then(rows: Iterable[FindingRecord], at: datetime) -> list[FindingRecord]:
     targets: dict[int, tuple[dict[tuple[str, str], Finding], Reads]] = {}
     for row in there:
         if row.target_id not in targets:
-            names = review.database_names([row.target_id], at)[row.target_id]
-            live = {(one.advisor, one.object_key): one for one in review.findings(row.target, at)}
+            names = judge.database_names([row.target_id], at)[row.target_id]
+            live = {(one.advisor, one.object_key): one for one in judge.findings(row.target, at)}
             targets[row.target_id] = live, Reads(row.target, names, at)
         live, reads = targets[row.target_id]
         take_back(row, versions.get(row.pk), live.get((row.advisor, row.object_key)), reads, at)
@@ -349,7 +349,7 @@ def snooze(who: str, source: str, row: FindingRecord, until: datetime, reason: s
 def reopen(who: str, source: str, row: FindingRecord) -> None:
     """Have a finding count again; raises ValidationError for what does, or is resolved."""
     with locked(row) as now:
-        if review.quiet_of(row, row.severity, now) is None:
+        if judge.quiet_of(row, row.severity, now) is None:
             message = f"Finding {row.pk} is open already."
             raise ValidationError(message)
         put(row)
@@ -492,7 +492,7 @@ def state_of(row: FindingRecord, now: datetime) -> str:
     """Return which of STATES a finding is in at a moment, by the rules of `in_state`."""
     if row.resolved_at is not None and row.resolved_at <= now:
         return "resolved"
-    quiet = review.quiet_of(row, row.severity, now)
+    quiet = judge.quiet_of(row, row.severity, now)
     return quiet.state if quiet else "open"
 
 

@@ -12,7 +12,6 @@ from django.db.models import F, Func, Q, TextField, Value, prefetch_related_obje
 from django.db.models.lookups import Contains
 from django.utils import timezone
 
-from monitors import past, recent, thresholds, unknowns
 from monitors.actions import ACTIONS
 from monitors.advisor import (
     Advisor,
@@ -27,6 +26,8 @@ from monitors.advisor import (
     marked,
 )
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
+from monitors.findings import past, recent, thresholds, unknowns
+from monitors.findings.standing import Apart, Standing, ago, standing_of
 from monitors.history import series, xids
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.models import (
@@ -40,7 +41,6 @@ from monitors.models import (
     Target,
 )
 from monitors.rules import wraparound
-from monitors.standing import Apart, Standing, ago, standing_of
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
 ORDER = {advisor.name: position for position, advisor in enumerate(ADVISORS)}

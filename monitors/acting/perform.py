@@ -22,11 +22,13 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors, sql
 
-from monitors import acting, batch, gates, lacking, queue, run, snapshot
-from monitors.acting import Notice, Watch
+from monitors import queue
+from monitors.acting import ask, batch, connections, gates, lacking
+from monitors.acting.connections import Notice, Watch
 from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
 from monitors.audit import entries
+from monitors.collect import rounds
 from monitors.history import store
 from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
 from monitors.people import access
@@ -80,7 +82,7 @@ def perform(action_id: str) -> tuple[int, frozenset[str]]:
     nothing: tuple[int, frozenset[str]] = (row.target_id or 0, frozenset())
     if spec is None or row.state != State.QUEUED:
         return nothing
-    with acting.slot(spec) as free:
+    with connections.slot(spec) as free:
         if not free or not gates.may_begin(row) or not claim(row):
             return nothing
         row = rows.get(pk=action_id)  # as it was claimed, with its target and people in one read
@@ -125,16 +127,16 @@ def carry_out(row: Action, spec: Spec) -> Ended:
     """Ask every question again, send the statement and return what came of it."""
     try:
         target = still_allowed(row, spec)
-        address = acting.operator_address(target, database_of(row, target))
+        address = connections.operator_address(target, database_of(row, target))
         if spec.settled is not None:
             # Somebody waits for it: the connection that sends it also looks before.
-            with acting.HANDS.signalling(address, row, spec) as hand:
+            with connections.HANDS.signalling(address, row, spec) as hand:
                 statement = looked_at(hand, row, spec, target)
                 return signal(hand, row, spec, statement)
-        with acting.looking(address, row) as eye:
+        with connections.looking(address, row) as eye:
             statement = looked_at(eye, row, spec, target)
         keep_the_last(target, spec)
-        with acting.sending(address, row, spec) as hand:
+        with connections.sending(address, row, spec) as hand:
             ended = maintain(hand, address, row, spec, statement)
         ended = look_again(row, target, spec, ended)
         keep_result(row, spec, ended)
@@ -157,7 +159,7 @@ def looked_at(
     Raises Refused, Changed, psycopg.Error or Unreachable.
     """
     with connect.deadline(connection, 30):
-        identity = acting.check_server(connection, target, spec)
+        identity = connections.check_server(connection, target, spec)
         guarded_now(connection, row, spec)
         statement = spec.statement(row.arguments, row.identity, identity.server_version)
         if text_of(statement) != row.sql:
@@ -180,7 +182,7 @@ def keep_the_last(target: Target, spec: Spec) -> None:
     """Store a last snapshot of what a statement will destroy; raises Refused where that fails."""
     if not spec.before:
         return
-    taken = snapshot.take_now(target, [spec.before], seconds=SNAPSHOT_SECONDS)
+    taken = rounds.take_now(target, [spec.before], seconds=SNAPSHOT_SECONDS)
     failed = [found for found in taken if found.state != Snapshot.State.OK]
     if failed or not taken:
         reason = failed[0].error if failed else f"There is no probe {spec.before}."
@@ -205,11 +207,11 @@ def look_again(row: Action, target: Target, spec: Spec, ended: Ended) -> Ended:
     if not spec.after or ended.state != State.SUCCEEDED or is_soon_again(row):
         return ended
     database = str(row.arguments.get("database", ""))
-    read = snapshot.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS, database=database)
+    read = rounds.take_now(target, list(spec.after), seconds=SNAPSHOT_SECONDS, database=database)
     for found in read:
         if found.state != Snapshot.State.OK:
             log.warning("%s: %s after %s: %s", target.name, found.probe, spec.name, found.error)
-    return replace(ended, read=frozenset(snapshot.good(read)))
+    return replace(ended, read=frozenset(rounds.good(read)))
 
 
 def keep_result(row: Action, spec: Spec, ended: Ended) -> None:
@@ -240,7 +242,7 @@ def still_allowed(row: Action, spec: Spec) -> Target:
         if second is None or second == row.asked_by or not access.may(second, "approve", target):
             message = f"{target.environment.name} is protected: a second person must approve."
             raise Refused(message)
-    reason = run.reason_not_to_act(target, spec)
+    reason = ask.reason_not_to_act(target, spec)
     if reason:
         raise Refused(reason)
     return target
@@ -257,7 +259,7 @@ def database_with(row: Action, spec: Spec, target: Target) -> str:
     names = dict.fromkeys([target.dbname, *included.values_list("datname", flat=True)])
     for name in list(names)[:DATABASES_AT_MOST]:
         try:
-            with acting.looking(acting.operator_address(target, name), row) as eye:
+            with connections.looking(connections.operator_address(target, name), row) as eye:
                 if extensions.find(eye, spec.extension) is not None:
                     return name
         except DatabaseClosed:
@@ -274,7 +276,7 @@ def note(row: Action, **values: Any) -> None:
 
 def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) -> Ended:
     """Send a guarded signal and wait until the backend has reacted."""
-    rows, _ = acting.send(hand, statement, spec)
+    rows, _ = connections.send(hand, statement, spec)
     matched, signalled = rows[0]
     if not matched:
         guarded_now(hand, row, spec)  # says what has changed, if it can
@@ -317,7 +319,7 @@ def maintain(
     note(row, backend_pid=pid, backend_start=start)
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
-        notices = acting.send_patiently(hand, statement, spec, watch)
+        notices = connections.send_patiently(hand, statement, spec, watch)
     except (psycopg.Error, Unreachable) as error:
         ended = not_done(error, hand, row, spec, watch)
         return cleared(ended, hand, row, spec, watch)
@@ -361,7 +363,7 @@ def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watc
     limits = replace(spec, statement_timeout_ms=REMOVE_MS, lock_timeout_ms=REMOVE_MS)
     try:
         backends.limit(hand, REMOVE_MS)
-        acting.send_watched(hand, leftover.statement, limits, watch)
+        connections.send_watched(hand, leftover.statement, limits, watch)
     except (psycopg.Error, Unreachable) as error:
         why = reason_of(error).rstrip(".")
         return (
@@ -557,10 +559,10 @@ def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
         raise Refused(message)
     if spec.extension and "database" not in row.arguments:
         row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
-    address = acting.operator_address(target, database_of(row, target))
-    eye = opened.enter_context(acting.looking(address, row))
+    address = connections.operator_address(target, database_of(row, target))
+    eye = opened.enter_context(connections.looking(address, row))
     with connect.deadline(eye, 10):
-        return eye, acting.check_server(eye, target, spec)
+        return eye, connections.check_server(eye, target, spec)
 
 
 def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
@@ -696,9 +698,9 @@ def what_is_left(row: Action) -> str:
     if row.target is None:
         return "Its worker went silent, and the target was removed."
     try:
-        address = acting.operator_address(row.target, row.target.dbname)
-        with acting.looking(address, row) as eye, connect.deadline(eye, 5):
-            pids = backends.named(eye, acting.application_name(row))
+        address = connections.operator_address(row.target, row.target.dbname)
+        with connections.looking(address, row) as eye, connect.deadline(eye, 5):
+            pids = backends.named(eye, connections.application_name(row))
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
         return f"Its worker went silent, and the target could not be asked: {reason_of(error)}"
     if pids:
@@ -715,8 +717,8 @@ def leftovers_of(row: Action) -> str:
     if spec is None or spec.leftovers is None or row.target is None:
         return ""
     try:
-        address = acting.operator_address(row.target, database_of(row, row.target))
-        with acting.looking(address, row) as eye, connect.deadline(eye, 5):
+        address = connections.operator_address(row.target, database_of(row, row.target))
+        with connections.looking(address, row) as eye, connect.deadline(eye, 5):
             left = spec.leftovers(eye, row.identity, row.before)
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
         return f" Whether it left something is not known: {reason_of(error)}"

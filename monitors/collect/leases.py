@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
-from monitors import live
+from monitors.collect import live
 from monitors.history.freshness import interval_of
 from monitors.models import Lease, ProbeState, Target, WorkerBeat
 from monitors.probe import Probe

@@ -13,8 +13,9 @@ import psycopg
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from monitors import batch as batches, run, snapshot
+from monitors.acting import ask, batch as batches
 from monitors.actions import ACTIONS
+from monitors.collect import rounds
 from monitors.models import Action, Batch, Job, JobRun, Target
 from monitors.pg import connect, load
 from monitors.pg.errors import Unreachable, reason_of
@@ -92,7 +93,7 @@ def governed_batches() -> QuerySet[JobRun, Any]:
 
 def closed_gates(job: Job, made: Batch | None = None) -> str:
     """Return why a job may begin nothing now, '' where it may; `made` is its batch that runs."""
-    reason = run.reason_not_to_act(job.target, ACTIONS[job.action])
+    reason = ask.reason_not_to_act(job.target, ACTIONS[job.action])
     if reason:
         return reason
     limits = (job.max_active_backends, job.max_running_vacuums, job.max_replay_lag_bytes)
@@ -135,7 +136,7 @@ def own_pids(made: Batch | None) -> list[int]:
 def load_of(target: Target, without: Collection[int] = ()) -> Load:
     """Ask a target how busy it is, with the collector login; raises as `connect` does."""
     connection = connect.open_target(
-        snapshot.collector_address(target),
+        rounds.collector_address(target),
         purpose="job",
         statement_timeout_ms=LOOK_TIMEOUT_MS,
         lock_timeout_ms=LOOK_TIMEOUT_MS,

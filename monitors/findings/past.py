@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from monitors import thresholds
+from monitors.findings import thresholds
 from monitors.models import Target, TargetFacts
 
 

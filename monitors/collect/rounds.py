@@ -31,11 +31,12 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
-from monitors import past, schedule, vacuum_runs
+from monitors.collect import leases, vacuum_runs
+from monitors.collect.live import publish, text_key
 from monitors.configuration import note_changes
+from monitors.findings import past
 from monitors.history import relabel, settle, store
 from monitors.history.freshness import interval_of
-from monitors.live import publish, text_key
 from monitors.models import (
     HISTORY,
     Database,
@@ -294,7 +295,7 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
 
     Returns the names of the probes that were read well.
     """
-    lease = schedule.hold(target_id, kind, claim)
+    lease = leases.hold(target_id, kind, claim)
     if lease is None or not lease.target.enabled:
         return set()
     try:
@@ -307,15 +308,15 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
 
 def take_held(lease: Lease, session: Session) -> set[str]:
     """Take what is due of a lease that is held, and give it back; returns as `take_due` does."""
-    target, kind, probes = lease.target, lease.kind, schedule.probes_of(lease.kind)
-    holds = partial(schedule.still_holds, target.pk, kind, str(lease.claim))
-    run = Run(target, session, schedule.budget_of(kind), holds)
+    target, kind, probes = lease.target, lease.kind, leases.probes_of(lease.kind)
+    holds = partial(leases.still_holds, target.pk, kind, str(lease.claim))
+    run = Run(target, session, leases.budget_of(kind), holds)
     run.take(probes, only_due=True)
     names = {probe.name for probe in probes}
     due = [moment for (name, _), moment in run.due.items() if name in names]
-    schedule.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
+    leases.release(lease, timezone.now(), reached=run.reached, due_at=min(due, default=None))
     if run.reached:
-        schedule.wake(target.pk, timezone.now())
+        leases.wake(target.pk, timezone.now())
     return good(run.results)
 
 
@@ -335,19 +336,19 @@ def give_up(now: datetime) -> None:
 
     Each of them would take a thread for seconds to learn the same.
     """
-    doubted = schedule.doubted(now)
+    doubted = leases.doubted(now)
     closed = knock.unanswered({(target.host, target.port) for target in doubted})
     silent = [target for target in doubted if (target.host, target.port) in closed]
     if silent:
         log.warning("%s targets do not answer", len(silent))
-    for lease in schedule.take_over(silent, timezone.now()):
+    for lease in leases.take_over(silent, timezone.now()):
         target = lease.target
-        holds = partial(schedule.still_holds, target.pk, lease.kind, str(lease.claim))
-        run = Run(target, Session(lease.kind), schedule.budget_of(lease.kind), holds)
+        holds = partial(leases.still_holds, target.pk, lease.kind, str(lease.claim))
+        run = Run(target, Session(lease.kind), leases.budget_of(lease.kind), holds)
         run.broken = closed[target.host, target.port]
         with unless_removed(target):
-            run.take(schedule.probes_of(lease.kind), only_due=True)
-        schedule.release(lease, timezone.now(), reached=False)
+            run.take(leases.probes_of(lease.kind), only_due=True)
+        leases.release(lease, timezone.now(), reached=False)
 
 
 def good(results: Iterable[SnapshotResult]) -> set[str]:
@@ -540,7 +541,7 @@ class Run:
         )
         taken_at = timezone.now()
         interval = interval_of(self.target, probe.name)
-        due = schedule.next_slot(self.target.pk, interval, taken_at)
+        due = leases.next_slot(self.target.pk, interval, taken_at)
         rhythm: dict[str, Any] = {"taken_at": taken_at, "interval_seconds": interval}
         after = store.sequence_of(place)
         state: str = Snapshot.State.UNREACHABLE
@@ -558,7 +559,7 @@ class Run:
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported, Denied) as error:
                 state, reason = self.classify(error)
                 if state in PUT_OFF and not isinstance(error, DatabaseClosed):
-                    due = max(due, taken_at + schedule.DENIED_AGAIN)
+                    due = max(due, taken_at + leases.DENIED_AGAIN)
             else:
                 self.note(snapshot, database, due)
                 return
@@ -578,7 +579,7 @@ class Run:
     def soon(self, probe: Probe, now: datetime) -> datetime:
         """Return the next turn of a probe's lease: what cost the target costs no whole interval."""
         kind = Lease.Kind.FAST if probe.fast else Lease.Kind.SLOW
-        return schedule.next_turn(self.target, kind, now)
+        return leases.next_turn(self.target, kind, now)
 
     def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
         """Remember how an attempt went and when its next turn is."""

@@ -1,7 +1,7 @@
 """One action on several tables: a frozen list, one row a table, one after another.
 
 Each row goes the same way as an action that is asked for alone
-(`monitors/run.py`); a batch only says which is next. Nothing here connects to
+(`monitors/acting/ask.py`); a batch only says which is next. Nothing here connects to
 a target.
 """
 
@@ -15,7 +15,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from monitors import queue, run
+from monitors import queue
+from monitors.acting import ask
 from monitors.action import Action as Spec, InvalidArguments, Refused
 from monitors.audit import entries
 from monitors.models import Action, Batch, JobRun, Target
@@ -46,11 +47,11 @@ def preview(  # noqa: PLR0913 - one keyword a column
     A table is {database, relid} or {database, table}. Raises PermissionDenied,
     Refused or InvalidArguments.
     """
-    spec = run.spec_of(name)
+    spec = ask.spec_of(name)
     if not spec.several:
         message = f"{name} is asked for one table at a time."
         raise InvalidArguments(message)
-    run.check(user, target, spec, source)
+    ask.check(user, target, spec, source)
     cleaned = [spec.clean({**options, **table}) for table in unlike(tables)]
     if not cleaned:
         raise Refused("No table is due." if due else "Choose at least one table.")
@@ -71,8 +72,8 @@ def preview(  # noqa: PLR0913 - one keyword a column
     for position, row in enumerate(rows):
         row.batch_position = position
     # Many jobs of one owner may begin in one minute.
-    of_a_job = source.startswith(run.OF_A_JOB)
-    with transaction.atomic() if of_a_job else run.within_limit(user, source):
+    of_a_job = source.startswith(ask.OF_A_JOB)
+    with transaction.atomic() if of_a_job else ask.within_limit(user, source):
         batch.save(force_insert=True)
         Action.objects.bulk_create(rows)
     expires = PREVIEW_EXPIRES_SECONDS
@@ -89,7 +90,7 @@ def draft_of(
     user: User, target: Target, spec: Spec, batch: Batch, cleaned: dict[str, str], source: str
 ) -> Action:
     """Return an unsaved draft of one table."""
-    row = run.build(user, target, spec, cleaned, source=source)
+    row = ask.build(user, target, spec, cleaned, source=source)
     row.batch = batch
     row.preview = {"ready": False, "refused": ""}
     return row
@@ -108,16 +109,16 @@ def request(
     What the preview refused stays refused, the rest goes on; none of it begins at or
     after `until`. Raises PermissionDenied, Refused or InvalidArguments.
     """
-    spec, target = run.spec_of(batch.name), target_of(batch)
+    spec, target = ask.spec_of(batch.name), target_of(batch)
     if batch.asked_by_id != user.pk:
-        raise run.denied(user, target, spec, source, "Only who opened a preview may ask for it.")
+        raise ask.denied(user, target, spec, source, "Only who opened a preview may ask for it.")
     if batch.asked_at is not None:
         return batch
-    run.check(user, target, spec, source)
+    ask.check(user, target, spec, source)
     drafts = list(batch.actions.filter(state=State.DRAFT).order_by("batch_position"))
     asked = [row for row in drafts if not row.preview.get("refused")]
     for row in asked:
-        run.check_draft(row, spec, target, reason, confirmed=True)
+        ask.check_draft(row, spec, target, reason, confirmed=True)
     if not asked:
         message = "None of these tables can be worked on: each row says why."
         raise Refused(message)
@@ -154,7 +155,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one caller
         actions=[str(row.pk) for row in asked],
     )
     for row in asked:
-        run.submit(row, spec, reason, waits=False, key=None, source=source)
+        ask.submit(row, spec, reason, waits=False, key=None, source=source)
     batch.actions.filter(state=State.QUEUED).update(expires_at=until or now + LIFE)
     for row in drafts:
         if row.preview.get("refused"):
@@ -231,7 +232,7 @@ def skip(row: Action, outcome: str, source: str) -> None:
 def stop_row(user: User, row: Action, source: str) -> None:
     """Stop one table's action, unless it has ended by itself meanwhile."""
     try:
-        run.stop(user, row, source)
+        ask.stop(user, row, source)
     except Refused:
         return
 
@@ -277,7 +278,7 @@ def advance(target_id: int) -> None:
         return
     running = Action.objects.filter(batch__target=target_id, state=State.RUNNING).count()
     for row in following[: max(0, following[0].batch.at_once - running)]:
-        run.publish(row, run.spec_of(row.name))
+        ask.publish(row, ask.spec_of(row.name))
 
 
 def settle(target_id: int) -> None:

@@ -2,7 +2,7 @@
 
 The web and `manage.py act` both come this way. Nothing here connects to a
 target: a worker runs the guard of a preview and, later, the action itself
-(`monitors/perform.py`), and asks every question again.
+(`monitors/acting/perform.py`), and asks every question again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from monitors import acting
+from monitors.acting import connections
 from monitors.action import Action as Spec, Refused
 from monitors.models import Action
 from monitors.pg import connect, extensions, rights
@@ -25,8 +25,8 @@ def find_remedy(row: Action, spec: Spec, dbname: str, error: psycopg.Error | Non
     if row.target is None:
         return ""
     try:
-        address = acting.operator_address(row.target, dbname)
-        with acting.looking(address, row) as eye, connect.deadline(eye, SECONDS):
+        address = connections.operator_address(row.target, dbname)
+        with connections.looking(address, row) as eye, connect.deadline(eye, SECONDS):
             grant = rights.remedy(eye, error) if error is not None else ""
             if grant:
                 return f"In the database {dbname}: {grant}"

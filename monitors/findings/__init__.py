@@ -1,0 +1,1 @@
+"""What is wrong: samples judged by the advisors, what is kept of it, and the verdict over a page."""
