@@ -11,12 +11,12 @@ from django.db.models import Max
 from django.utils import timezone
 
 from dashboard.charts import duration_words
-from monitors import vacuuming
 from monitors.history import partitions
 from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
 from monitors.models import ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
+from monitors.rows import vacuuming
 from monitors.sentences import sentence
 
 

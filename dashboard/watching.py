@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from dashboard.statement_rows import Row, shared_anew
 from monitors.advisor import counted
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.rows.statements import Row, shared_anew
 
 OURS = "howdah"
 """How the application_name of each of Howdah's sessions begins."""

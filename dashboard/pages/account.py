@@ -25,11 +25,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from dashboard.frame import theme_of
 from dashboard.requests import PageRequest, render_page
-from dashboard.rights_rows import SameRights, together
 from dashboard.source import source_of
 from monitors.audit import entries
 from monitors.models import Grant
 from monitors.people import access
+from monitors.rows.rights import SameRights, together
 
 THEMES = ("light", "dark", "system")
 THEME_SECONDS = 365 * 24 * 3600

@@ -15,7 +15,6 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
 from dashboard import frame
-from dashboard.effects import SIGNALS, adds, changes_of, lock_words
 from dashboard.options import kept_arguments, option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
@@ -24,6 +23,7 @@ from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
 from monitors.people import access
+from monitors.rows.effects import SIGNALS, adds, changes_of, lock_words
 from monitors.rules import verdict
 
 BACKS = "action_backs"

@@ -11,13 +11,13 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard.effects import SIGNALS, statement_of
 from dashboard.listing import PAGE_SIZE, Listing, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
 from monitors.people import access
+from monitors.rows.effects import SIGNALS, statement_of
 
 DEFAULT_WINDOW = "7d"
 ACTION_COLUMNS = (

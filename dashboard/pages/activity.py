@@ -13,14 +13,6 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts, frame
-from dashboard.backends import (
-    COLUMNS,
-    Backend,
-    LockTree,
-    backends_of,
-    idle_summary,
-    lock_tree,
-)
 from dashboard.broker import cached
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
@@ -32,6 +24,7 @@ from monitors.history.freshness import clocks
 from monitors.history.window import Window
 from monitors.models import Action, Target
 from monitors.people import access
+from monitors.rows.backends import COLUMNS, Backend, LockTree, backends_of, idle_summary, lock_tree
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")

@@ -18,12 +18,12 @@ from dashboard import charts
 from dashboard.options import option_groups, posted_arguments
 from dashboard.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
-from monitors import due
 from monitors.acting import batch as batches
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Batch, Database, JobRun, Target
 from monitors.people import access
+from monitors.rows import due
 
 COLUMNS = (
     "position",

@@ -11,9 +11,9 @@ from django.views.decorators.http import require_safe
 
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import batch_rows
 from monitors.actions import ACTIONS
 from monitors.models import Batch
+from monitors.rows import batches as batch_rows
 
 DEFAULT_WINDOW = "30d"
 FILTERS = {"all": "All", "open": "Under way", "failed": "With failures"}

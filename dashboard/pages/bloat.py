@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import bloat_rows, charts
+from dashboard import charts
 from dashboard.frame import SUBJECTS
 from dashboard.listing import (
     Listing,
@@ -24,7 +24,6 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.table_rows import databases_of, read_at_of
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.findings import judge
@@ -33,6 +32,8 @@ from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.people import access
+from monitors.rows import bloat as bloat_rows
+from monitors.rows.tables import databases_of, read_at_of
 
 TABS = {
     "all": "All",

@@ -10,11 +10,11 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from dashboard import statement_rows
 from dashboard.requests import PageRequest
 from monitors.advisor import table_name
 from monitors.models import HISTORY, Database, Target
 from monitors.people import access
+from monitors.rows import statements as statement_rows
 
 MOST = 8
 """Of each kind: who looks for more types another word."""

@@ -9,13 +9,13 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import fleet_rows
 from dashboard.listing import Listing, Row, chosen, listing_of
 from dashboard.requests import PageRequest, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.people import access
+from monitors.rows import fleet as fleet_rows
 
 GROUPS = {"": "Worst first", "environment": "By environment", "tag": "By tag"}
 SORTED = ("position", *fleet_rows.COLUMNS)

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import bloat_rows, charts, index_rows, table_rows
+from dashboard import charts
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
@@ -18,6 +18,7 @@ from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
 from monitors.people import access
+from monitors.rows import bloat as bloat_rows, indexes, tables as table_rows
 
 Row = dict[str, Any]
 
@@ -70,8 +71,8 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
     bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
     tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
     table = tables[0] if tables else None
-    grown = index_rows.grown_in(target, window, [kept])
-    row = index_rows.index_row(kept, grown[0] if grown else None)
+    grown = indexes.grown_in(target, window, [kept])
+    row = indexes.index_row(kept, grown[0] if grown else None)
     size = row["size_bytes"] if bloat is None else bloat["size_bytes"]
     blank = dict.fromkeys(("bloat_bytes", "bloat_pct", "shown_pct", "method", "measured_at"))
     return {
@@ -102,8 +103,8 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
         else None,
         "tiles": tiles(row),
         "charts": charts_of(target, window, row),
-        "has_last_scan": index_rows.has_last_scan(target),
-        "since": index_rows.counted_since(target, row),
+        "has_last_scan": indexes.has_last_scan(target),
+        "since": indexes.counted_since(target, row),
         "actions": actions_on(target, row),
         "offers": frozenset(ACTIONS),
         "may": access.permissions_of(request.user, target),

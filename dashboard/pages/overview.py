@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, fleet_rows, table_rows
+from dashboard import charts
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.states import clock_words
 from monitors.findings import judge, unknowns
@@ -17,6 +17,7 @@ from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
+from monitors.rows import fleet, tables
 
 COLUMNS = (
     "datname",
@@ -52,7 +53,7 @@ def databases_of(target: Target, window: Window) -> list[Row]:
     """Return the target's databases with what their counters grew by in the window."""
     grown = {row["datid"]: row for row in series.totals("databases", target.pk, window)}
     watched = {one.datid for one in target.databases_by_id.values() if one.included}
-    rows = table_rows.rows_at("databases", target, window)
+    rows = tables.rows_at("databases", target, window)
     return [
         database_row(row, grown.get(row["datid"], {}), window, watched=row["datid"] in watched)
         for row in sorted(rows, key=lambda row: row["datname"] or "")
@@ -97,7 +98,7 @@ def page(
     rates = series.rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
     dead = series.gauges("tables", target.pk, window, ["n_dead_tup"])
     marks = series.marks(target.pk, window)
-    summary = fleet_rows.fleet_of([target], window)[0]
+    summary = fleet.fleet_of([target], window)[0]
     context: dict[str, Any] = {
         "summary": summary,
         "clock_words": clock_words(target) if window.is_live else "",
@@ -161,7 +162,7 @@ def tiles(
             "value": summary["connections"],
             "unit": f"of {usable:,}" if usable else "",
             "spark": sessions.values["backends"],
-            "level": fleet_rows.used_level(used),
+            "level": fleet.used_level(used),
             "note": f"{used:.0f} % of the usable" if used is not None else "",
         },
         {

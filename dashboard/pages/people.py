@@ -19,10 +19,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from dashboard.people_form import GrantForm, GroupForm, PasswordForm, PersonForm
 from dashboard.requests import PageRequest, render_page, table_response
-from dashboard.rights_rows import together
 from dashboard.source import source_of
 from monitors.models import Grant, Target
 from monitors.people import access, accounts
+from monitors.rows.rights import together
 
 COLUMNS = ("username", "is_active", "last_login", "groups", "roles")
 REFUSED = 409

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, statement_rows
+from dashboard import charts
 from dashboard.listing import Listing, Row, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.statement_states import state_of
@@ -23,6 +23,7 @@ from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
+from monitors.rows import statements as statement_rows
 
 SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")
 LOAD = ("total_exec_time", "calls")

@@ -9,7 +9,7 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, statement_rows
+from dashboard import charts
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.watching import OTHERS, WHOLE, own_userids
 from monitors.advisor import counted
@@ -18,12 +18,13 @@ from monitors.findings.judge import Verdict
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.rows import statements
 
 Row = dict[str, Any]
 
-LABELS = (*statement_rows.KEY, *statement_rows.NAMES, "query", "since_at", "gone_at")
+LABELS = (*statements.KEY, *statements.NAMES, "query", "since_at", "gone_at")
 
-FASTER_TIMES = 1 / statement_rows.SLOWER_TIMES
+FASTER_TIMES = 1 / statements.SLOWER_TIMES
 
 
 @require_safe
@@ -36,7 +37,7 @@ def query(request: PageRequest, name: str, query_id: int) -> HttpResponseBase:
         raise Http404
     same = same_text(target, window, labels)
     row = next((one for one in same if one["id"] == query_id), None) or never_called(labels)
-    exported = table_response(request, "query", statement_rows.COLUMNS, [row])
+    exported = table_response(request, "query", statements.COLUMNS, [row])
     return exported or page(request, target, window, row, same)
 
 
@@ -45,19 +46,19 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
     latest = HISTORY["statements"].latest._default_manager.filter(
         target_id=target.pk, queryid=labels["queryid"]
     )
-    named = {statement_rows.key_of(one): one for one in latest.values(*LABELS)}
+    named = {statements.key_of(one): one for one in latest.values(*LABELS)}
     sums = series.sums(
         "statements",
         target.pk,
         window,
-        statement_rows.COUNTERS,
-        halves=statement_rows.HALVES,
+        statements.COUNTERS,
+        halves=statements.HALVES,
         key={"queryid": labels["queryid"]},
     )
     rows = [
-        statement_rows.statement_row(one, named[statement_rows.key_of(one)])
+        statements.statement_row(one, named[statements.key_of(one)])
         for one in sums
-        if one["calls"] > 0 and statement_rows.key_of(one) in named
+        if one["calls"] > 0 and statements.key_of(one) in named
     ]
     own = own_userids(target, window)
     every = series.sums(
@@ -79,7 +80,7 @@ def total_ms(sums: Sequence[Row], without: Collection[int]) -> float:
 
 def never_called(labels: Row) -> Row:
     """Return the row of a statement that was not called in the window."""
-    zero = dict.fromkeys(statement_rows.COUNTERS, 0)
+    zero = dict.fromkeys(statements.COUNTERS, 0)
     unknown = dict.fromkeys(("mean_exec_time_ms", "rows_per_call", "share_pct", "hit_pct"))
     return {
         **labels,
@@ -97,8 +98,8 @@ def page(
     request: PageRequest, target: Target, window: Window, row: Row, same: Sequence[Row]
 ) -> HttpResponse:
     """Render the page of one statement."""
-    key = {name: row[name] for name in statement_rows.KEY}
-    rates = series.rates("statements", target.pk, window, statement_rows.COUNTERS, key=key)
+    key = {name: row[name] for name in statements.KEY}
+    rates = series.rates("statements", target.pk, window, statements.COUNTERS, key=key)
     means = quotients(rates)
     marks = series.marks(target.pk, window)
     context: dict[str, Any] = {
@@ -151,7 +152,7 @@ def divided(amounts: Sequence[float | None], calls: Sequence[float | None]) -> l
 
 def verdict(target: Target, window: Window, row: Row) -> Verdict:
     """Return how a statement fares in the window: what it cost, and whether it became slower."""
-    standing = statement_rows.standing(target, window)
+    standing = statements.standing(target, window)
     level, text = judged(row)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
@@ -181,7 +182,7 @@ def judged(row: Row) -> tuple[str, str]:
     if row["slower"]:
         factor = f", {after / before:.1f} times as much" if before else ""
         return "warning", f"It became slower: {figures}{factor}. {cost}."
-    if after < before * FASTER_TIMES and before - after >= statement_rows.SLOWER_MS:
+    if after < before * FASTER_TIMES and before - after >= statements.SLOWER_MS:
         return "good", f"It became faster: {figures}. {cost}."
     return "good", f"{cost}. Its time a call is steady: {figures}."
 

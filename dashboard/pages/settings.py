@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from dashboard import setting_rows
 from dashboard.frame import SUBJECTS, visible
 from dashboard.listing import Listing, Row, chosen, listing_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.setting_rows import FILTERS, Other
-from monitors import configuration
+from dashboard.requests import (
+    PageRequest,
+    get_target,
+    moment_of,
+    render_page,
+    table_response,
+    window_of,
+)
 from monitors.findings import judge
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.rows import configuration, settings as setting_rows
+from monitors.rows.settings import FILTERS, Other
 from monitors.rules import settings_advice
 from monitors.rules.settings_advice import Advice
 
@@ -33,13 +41,33 @@ def settings(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the settings of a target, or what differs from another target or moment."""
     target, window = get_target(request, name), window_of(request)
     rows = setting_rows.settings_at(target, window)
-    other = setting_rows.other_of(request, target, window)
+    other = other_of(request, target, window)
     if other is not None:
         return difference(request, target, window, rows, other)
     shown, changes = listing(request, rows), configuration.changes_of(target, window)
     advice = advice_of(target, window, rows)
     exported = export(request, shown, changes, advice)
     return exported or page(request, target, window, rows, shown, changes, advice)
+
+
+def other_of(request: PageRequest, target: Target, window: Window) -> Other | None:
+    """Return what `with` and `with_at` name, None where neither is given.
+
+    Raises Http404 for a target that the person may not see, BadRequest for no time.
+    """
+    name, text = request.GET.get("with", ""), request.GET.get("with_at", "")
+    if not name and not text:
+        return None
+    other = get_target(request, name) if name else target
+    at = moment_of(text) if text else None if window.is_live else window.end
+    ends = min(at, timezone.now()) if at else window.end
+    return Other(other, at, replace(window, end=ends, is_live=at is None))
+
+
+def with_words(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return the words of the query that a form of the difference carries along."""
+    kept = ("window", "from", "to", "at", "filter")
+    return [(word, request.GET[word]) for word in kept if request.GET.get(word)]
 
 
 def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
@@ -123,7 +151,7 @@ def choices(request: PageRequest, target: Target, other: Other | None) -> dict[s
     at = other.at if other and other.at else window_of(request).end - timedelta(days=1)
     return {
         "others": [one for one in visible(request.user) if one.pk != target.pk],
-        "kept": setting_rows.with_words(request),
+        "kept": with_words(request),
         "with_at": at.replace(microsecond=0),
         "other": other,
     }

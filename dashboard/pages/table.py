@@ -9,18 +9,10 @@ from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import (
-    autovacuum_rows,
-    bloat_rows,
-    charts,
-    index_rows,
-    mention_rows,
-    partition_rows,
-    run_rows,
-    table_rows,
-)
+from dashboard import charts
 from dashboard.listing import chosen
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.statement_states import state_of
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
@@ -28,6 +20,15 @@ from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
 from monitors.people import access
+from monitors.rows import (
+    autovacuum,
+    bloat as bloat_rows,
+    indexes,
+    mentions,
+    partitions as partition_rows,
+    runs as run_rows,
+    tables as table_rows,
+)
 
 Row = dict[str, Any]
 
@@ -48,8 +49,8 @@ def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpRespon
     findings = judge.findings(target, None if window.is_live else window.end)
     row = found(target, window, database, relid, findings)
     if chosen(request, "view", VIEWS, "table") == "statements":
-        lines = mention_rows.every_statement(target, window, row)
-        exported = table_response(request, "table-statements", mention_rows.COLUMNS, lines)
+        lines = mentions.every_statement(target, window, row)
+        exported = table_response(request, "table-statements", mentions.COLUMNS, lines)
     else:
         exported = table_response(request, "table", table_rows.COLUMNS, [row])
     return exported or page(request, target, window, row, findings)
@@ -127,14 +128,15 @@ def page(
         "bloat": bloat,
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
-        "indexes": index_rows.indexes_of(target, window, row),
-        "indexes_read": index_rows.are_read(target, row),
-        "indexes_since": index_rows.counted_since(target, row),
-        "named": mention_rows.statements_naming(target, window, row),
-        "has_last_scan": index_rows.has_last_scan(target),
+        "indexes": indexes.indexes_of(target, window, row),
+        "indexes_read": indexes.are_read(target, row),
+        "indexes_since": indexes.counted_since(target, row),
+        "named": mentions.statements_naming(target, window, row),
+        "statements_problem": state_of(target) if window.is_live else None,
+        "has_last_scan": indexes.has_last_scan(target),
         "actions": actions_on(target, row),
         "offers": offered(target.major),
-        "autovacuum": autovacuum_rows.explained(target, window, row, toast),
+        "autovacuum": autovacuum.explained(target, window, row, toast),
         "leaves": len(relids_of(row)),
         "toast": toast,
         "may": access.permissions_of(request.user, target),

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, fleet_rows, frame, horizon_rows, run_rows, table_rows
+from dashboard import charts, frame
 from dashboard.frame import SUBJECTS
 from dashboard.listing import (
     Listing,
@@ -22,17 +22,17 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import vacuuming
 from monitors.advisor import Finding, counted
 from monitors.findings import judge, unknowns
 from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
+from monitors.rows import fleet, horizon, runs, tables, vacuuming
 from monitors.rules import autovacuum
 
 FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "all": "All"}
-SORTED = ("table", *table_rows.COLUMNS)
+SORTED = ("table", *tables.COLUMNS)
 TOP = 4
 """Tables with a line of their own in the chart."""
 Orders = Mapping[str, objects.Term]
@@ -56,7 +56,7 @@ class Facts:
     @property
     def due(self) -> list[Row]:
         """The tables that have passed autovacuum's threshold."""
-        return [row for row in self.need if table_rows.is_due(row)]
+        return [row for row in self.need if tables.is_due(row)]
 
     @property
     def off_count(self) -> int:
@@ -69,24 +69,24 @@ def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
     findings = judge.findings(target, None if window.is_live else window.end)
-    orders = table_rows.orders_of(target, window)
+    orders = tables.orders_of(target, window)
     facts = facts_of(target, window, findings, orders)
     shown = listing(request, target, window, facts, orders)
-    exported = table_response(request, "vacuum", table_rows.COLUMNS, shown.matching)
+    exported = table_response(request, "vacuum", tables.COLUMNS, shown.matching)
     return exported or page(request, target, window, facts, shown)
 
 
 def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders: Orders) -> Facts:
     """Return what the page says of all tables together; only what needs vacuum is read."""
-    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
+    known, kinds = tables.objects_of(target, window), tables.of_kind(target, window)
     dead = objects.column("n_dead_tup")
     counts = known.counts(count=kinds, with_dead=objects.all_of(kinds, objects.above(dead, 0)))
-    need = known.rows(kinds, objects.above(dead, table_rows.NEED_VACUUM_ROWS))
+    need = known.rows(kinds, objects.above(dead, tables.NEED_VACUUM_ROWS))
     optioned = known.rows(kinds, objects.present("reloptions"))
     by_age = objects.Order(orders["xid_age"], greatest_first=True)
     oldest = known.rows(kinds, order=[by_age], limit=1)
 
-    table_rows.completed(target, window, [*need, *optioned, *oldest], findings)  # in place
+    tables.completed(target, window, [*need, *optioned, *oldest], findings)  # in place
     return Facts(
         count=counts["count"],
         with_dead=counts["with_dead"],
@@ -112,11 +112,11 @@ def listing(
         few = {"off": facts.off}
     if wanted in few and not (wanted == "off" and facts.all_off):
         return of_rows(request, few[wanted])
-    known, kinds = table_rows.objects_of(target, window), table_rows.of_kind(target, window)
-    if sort.removeprefix("-") in table_rows.LIMITS:
-        rows = table_rows.completed(target, window, known.rows(kinds), facts.findings)
+    known, kinds = tables.objects_of(target, window), tables.of_kind(target, window)
+    if sort.removeprefix("-") in tables.LIMITS:
+        rows = tables.completed(target, window, known.rows(kinds), facts.findings)
         return of_rows(request, rows)
-    databases = {pk: one.datname for pk, one in table_rows.databases_of(target, window).items()}
+    databases = {pk: one.datname for pk, one in tables.databases_of(target, window).items()}
     conditions = [kinds]
     if database := request.GET.get("database", ""):
         mine = [pk for pk, datname in databases.items() if datname == database]
@@ -130,7 +130,7 @@ def listing(
             )
         )
     shown = listing_from(request, known, *conditions, sort=sort, orders=orders)
-    rows = table_rows.completed(target, window, shown.rows, facts.findings)
+    rows = tables.completed(target, window, shown.rows, facts.findings)
     return replace(shown, matching=rows, rows=rows)
 
 
@@ -164,17 +164,15 @@ def page(
         "sort": shown.sort,
         "filter": request.GET.get("filter") or "need",
         "filters": [(key, text, counts[key]) for key, text in FILTERS.items()],
-        "databases": sorted(
-            {one.datname for one in table_rows.databases_of(target, window).values()}
-        ),
+        "databases": sorted({one.datname for one in tables.databases_of(target, window).values()}),
         "running": state.running,
-        "holders": horizon_rows.holders_of(target, window),
-        "horizon_read": horizon_rows.was_read(target, window),
+        "holders": horizon.holders_of(target, window),
+        "horizon_read": horizon.was_read(target, window),
         "queue": state.queue,
         "left": state.left,
         "unknown": unknowns.unknowns_of(target, at),
         "workers": state.workers,
-        "ran": run_rows.rows_of(target, run_rows.runs_in(target, window)[:RAN]),
+        "ran": runs.rows_of(target, runs.runs_in(target, window)[:RAN]),
         "tiles": tiles(target, window, facts, state.running, total),
         "chart": dead_chart(target, window, total, marks),
         "rows": sparked(target, window, shown.rows),
@@ -226,7 +224,7 @@ def dead_chart(
 ) -> dict[str, Any]:
     """Return the chart of dead rows: their sum, and the tables that have most."""
     lines = [("All tables", total, "n_dead_tup")]
-    worst = table_rows.worst_of(target, window, TOP)
+    worst = tables.worst_of(target, window, TOP)
     for row in worst:
         line = series.gauges(
             "tables",
@@ -273,7 +271,7 @@ def tiles(
     found: list[dict[str, Any]] = [
         {
             "title": "Dead rows",
-            "value": fleet_rows.dead_rows([target], window).get(target.pk),
+            "value": fleet.dead_rows([target], window).get(target.pk),
             "kind": "short",
             "spark": total.values["n_dead_tup"],
             "level": "warning" if due else "",

@@ -10,13 +10,13 @@ from django.views.decorators.http import require_safe
 from dashboard import charts, states
 from dashboard.listing import Listing, chosen, listing_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import vacuuming
 from monitors.advisor import counted
 from monitors.findings import unknowns
 from monitors.history import at_once, series
 from monitors.history.window import Window
 from monitors.models import Target
-from monitors.vacuuming import Workers
+from monitors.rows import vacuuming
+from monitors.rows.vacuuming import Workers
 
 VIEWS = {"queue": "Queue", "running": "Running"}
 SORTED = ("table", "does", *vacuuming.QUEUE_COLUMNS)

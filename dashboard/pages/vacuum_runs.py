@@ -10,11 +10,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import run_rows, states
+from dashboard import states
 from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target, VacuumRun
+from monitors.rows import runs as run_rows
 
 DEFAULT_WINDOW = "24h"
 FILTERS = {

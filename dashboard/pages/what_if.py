@@ -11,16 +11,16 @@ from django.http.response import HttpResponseBase
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, frame, table_rows
+from dashboard import charts, frame
 from dashboard.frame import WINDOW_WORDS
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors import replay
 from monitors.history import series
 from monitors.history.series import Series
 from monitors.history.window import Window
 from monitors.models import Database, Target
 from monitors.people import access
-from monitors.replay import NotEnough, Replay
+from monitors.rows import replay, tables as table_rows
+from monitors.rows.replay import NotEnough, Replay
 from monitors.rules import autovacuum, simulator
 from monitors.rules.autovacuum import CAP_MAJOR
 from monitors.rules.simulator import Candidate, Outcome

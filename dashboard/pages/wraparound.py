@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, table_rows, wraparound_rows
+from dashboard import charts
 from dashboard.frame import SUBJECTS
 from dashboard.listing import (
     Listing,
@@ -22,7 +22,6 @@ from dashboard.listing import (
     sought_in,
 )
 from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.wraparound_rows import Reading
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
 from monitors.findings import judge
@@ -30,6 +29,8 @@ from monitors.history import objects, series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
+from monitors.rows import tables as table_rows, wraparound as wraparound_rows
+from monitors.rows.wraparound import Reading
 from monitors.rules import wraparound as rules
 
 SORTED = ("label", *wraparound_rows.TABLE_COLUMNS)

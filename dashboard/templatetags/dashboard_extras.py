@@ -19,12 +19,13 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from dashboard import charts, fleet_rows, frame, states
-from dashboard.effects import statement_of
+from dashboard import charts, frame, states
 from dashboard.sql import KEYWORDS, highlight
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.models import Action
+from monitors.rows import fleet
+from monitors.rows.effects import statement_of
 from monitors.rules import wraparound
 
 register = template.Library()
@@ -84,6 +85,12 @@ def pairs(query: QueryDict) -> list[tuple[str, Any]]:
 def bytes_(value: float | None) -> SafeString | str:
     """Write a size as pg_size_pretty does, with one decimal below 10: 1.2 GB; None: a dash."""
     return NONE if value is None else unit(*charts.bytes_words(value))
+
+
+@register.filter
+def wait_colour(wait_event_type: str | None) -> str:
+    """Return the colour of what a backend waits for, the same on every page."""
+    return charts.WAIT_COLOURS.get(wait_event_type or "", "timeout")
 
 
 @register.filter
@@ -458,7 +465,7 @@ def threshold_meter(row: Mapping[str, Any]) -> SafeString:
     return charts.meter((share or 0) / 2.5, label=label, level=row["level"], tick=40)
 
 
-register.filter("used_level", fleet_rows.used_level)
+register.filter("used_level", fleet.used_level)
 
 
 @register.simple_tag(takes_context=True)

@@ -33,7 +33,6 @@ from redis.exceptions import RedisError
 
 from monitors.collect import leases, vacuum_runs
 from monitors.collect.live import publish, text_key
-from monitors.configuration import note_changes
 from monitors.findings import past
 from monitors.history import relabel, settle, store
 from monitors.history.freshness import interval_of
@@ -55,6 +54,7 @@ from monitors.pg.identity import Identity, is_new_epoch, oid_of_database, read_i
 from monitors.pg.relations import quoted
 from monitors.probe import Measuring, Probe, Row
 from monitors.probes import PROBES
+from monitors.rows.configuration import note_changes
 from monitors.targets import secrets
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from monitors import due, queue
+from monitors import queue
 from monitors.acting import ask, batch as batches, gates
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import hours, plan
 from monitors.models import Action, Batch, Job, JobRun, Target
+from monitors.rows import due
 
 LOOK_EVERY = timedelta(seconds=30)
 """How often an open run is looked at."""

@@ -11,10 +11,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from dashboard import mention_rows
 from monitors.history import partitions
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.rows import mentions
 from tests.people import browser_of, make_target, person
 
 pytestmark = [pytest.mark.bench, pytest.mark.django_db]
@@ -103,7 +103,7 @@ def test_the_statements_of_a_table_are_found_in_time(case, relname):
     taken = []
     for _ in range(ROUNDS):
         begun = time.perf_counter()
-        found = mention_rows.statements_naming(target, window, table)
+        found = mentions.statements_naming(target, window, table)
         taken.append((time.perf_counter() - begun) * 1000)
 
     assert [row["query"][:25] for row in found.rows] == [

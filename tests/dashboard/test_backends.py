@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dashboard.backends import COLUMNS, backends_of, idle_summary, lock_tree
+from monitors.rows.backends import COLUMNS, backends_of, idle_summary, lock_tree
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

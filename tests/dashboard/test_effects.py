@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard.effects import adds, changes_of, lock_words, statement_of
 from monitors.models import Action
+from monitors.rows.effects import adds, changes_of, lock_words, statement_of
 
 
 def test_it_pairs_what_was_measured_before_and_after():

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from monitors import vacuuming
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY
+from monitors.rows import vacuuming
 from monitors.rules import autovacuum_queue
 from monitors.rules.autovacuum_queue import Visited
 

@@ -16,11 +16,11 @@ from django.db import connection as history
 from django.utils import timezone
 from psycopg import sql
 
-from monitors import due
 from monitors.acting import ask, batch, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Batch, Grant, Target
+from monitors.rows import due
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db

@@ -11,13 +11,13 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from monitors import configuration
 from monitors.collect.rounds import take_now
-from monitors.configuration import mark_text
 from monitors.findings import judge
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, SettingChange, Target
+from monitors.rows import configuration
+from monitors.rows.configuration import mark_text
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

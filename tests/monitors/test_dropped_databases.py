@@ -9,13 +9,12 @@ import pytest
 from django.utils import timezone
 from psycopg import sql
 
-from dashboard import bloat_rows, table_rows
-from monitors import due, vacuuming
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, FindingRecord
+from monitors.rows import bloat, due, tables as table_rows, vacuuming
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -64,7 +63,7 @@ def shown(target, at=None) -> set[str]:
     tables = table_rows.tables_of(target, window, (), {})
     places = {
         "vacuum": [row["relname"] for row in tables],
-        "bloat": [row["relname"] for row in bloat_rows.bloat_of(target, window, {})],
+        "bloat": [row["relname"] for row in bloat.bloat_of(target, window, {})],
         "queue": [row["relname"] for row in vacuuming.state_of(target, at).queue],
         "findings": [one.object_name for one in judge.findings(target, at)],
     }

@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import embedded_programs
-from monitors import replay
 from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.history.window import Window
+from monitors.rows import replay
 from monitors.rules import simulator
 from tests import servers
 

@@ -12,7 +12,6 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import due
 from monitors.acting import ask, batch, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
@@ -20,6 +19,7 @@ from monitors.management import command
 from monitors.management.command import FAILURE, SOURCE, add_json, bad_use, failure
 from monitors.models import Action, Batch, Target
 from monitors.people import access
+from monitors.rows import due
 from monitors.targets import secrets
 
 WORKER_SECONDS = 5.0

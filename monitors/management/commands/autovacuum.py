@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from monitors import vacuuming
 from monitors.advisor import counted, duration
 from monitors.findings import unknowns
 from monitors.management.command import Command as OneLine, add_json, target_named
+from monitors.rows import vacuuming
 
 
 class Command(OneLine):

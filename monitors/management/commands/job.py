@@ -11,12 +11,12 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors import batch_rows
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import plan
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, target_named
 from monitors.models import Action, Job, JobRun, validate_name
+from monitors.rows import batches
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MINUTES = ("open_minutes", "every_minutes", "at_once")
@@ -129,8 +129,8 @@ class Command(command.Command):
 
     def do_batches(self, options: dict[str, Any]) -> None:
         """Print a target's batches, newest first."""
-        found = batch_rows.asked_of(target_named(options["target"]))
-        rows = batch_rows.rows_of(found[: max(1, options["last"])])
+        found = batches.asked_of(target_named(options["target"]))
+        rows = batches.rows_of(found[: max(1, options["last"])])
         if options["json"]:
             self.print_json([{**row, "id": str(row["id"])} for row in rows])
             return

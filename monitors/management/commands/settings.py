@@ -10,11 +10,11 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from monitors import configuration
 from monitors.history.window import WINDOWS, Window
 from monitors.management import command
 from monitors.management.command import add_json, bad_use, failure, target_named
 from monitors.models import Target
+from monitors.rows import configuration
 from monitors.rules import setting, settings_advice
 
 COLUMNS = (

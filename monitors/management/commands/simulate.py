@@ -7,13 +7,13 @@ from typing import Any
 
 from django.utils import timezone
 
-from monitors import replay
 from monitors.advisor import table_name
 from monitors.history import series
 from monitors.history.window import WINDOWS, Window
 from monitors.management.command import Command as OneLine, add_json, bad_use, failure, target_named
 from monitors.models import Database, Target
-from monitors.replay import NotEnough
+from monitors.rows import replay
+from monitors.rows.replay import NotEnough
 from monitors.rules import simulator
 from monitors.rules.simulator import Outcome
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.utils import timezone
 
-from dashboard.statement_rows import COUNTERS
 from monitors.history import partitions
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.rows.statements import COUNTERS
 from monitors.samples import Change
 
 MINUTES = 40

@@ -13,10 +13,10 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from dashboard.backends import COLUMNS
 from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
+from monitors.rows.backends import COLUMNS
 from tests.people import HTMX, browser_of, make_target, person
 
 pytestmark = pytest.mark.django_db

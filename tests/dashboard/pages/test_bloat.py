@@ -12,9 +12,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.bloat_rows import COLUMNS
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Mark
+from monitors.rows.bloat import COLUMNS
 
 MB = 1024**2
 PROMISED = {

@@ -10,9 +10,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.horizon_rows import COLUMNS
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Snapshot
+from monitors.rows.horizon import COLUMNS
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dashboard.statement_rows import COLUMNS
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Mark, ProbeState
+from monitors.rows.statements import COLUMNS
 from monitors.samples import Change
 from tests.dashboard.pages.statements import Statements, grown
 from tests.people import browser_of, make_target, person

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from dashboard.statement_rows import COLUMNS
+from monitors.rows.statements import COLUMNS
 from tests.dashboard.pages.statements import Statements, grown
 from tests.people import browser_of, make_target, person
 

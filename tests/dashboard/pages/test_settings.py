@@ -12,10 +12,10 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.setting_rows import COLUMNS
-from monitors import configuration
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Grant, Mark, SettingChange
+from monitors.rows import configuration
+from monitors.rows.settings import COLUMNS
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard.pages.vacuum import label_of
-from dashboard.table_rows import COLUMNS
 from monitors.models import HISTORY, Action
+from monitors.rows.tables import COLUMNS
 from monitors.samples import Change
 
 

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from monitors.models import HISTORY, Database, Snapshot, Target, VacuumRun
-from monitors.vacuuming import QUEUE_COLUMNS, RUNNING_COLUMNS
+from monitors.rows.vacuuming import QUEUE_COLUMNS, RUNNING_COLUMNS
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.run_rows import COLUMNS
 from monitors.models import Action, Database, VacuumRun
+from monitors.rows.runs import COLUMNS
 
 
 @pytest.fixture

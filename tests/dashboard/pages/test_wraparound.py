@@ -13,11 +13,11 @@ from django.urls import reverse
 from django.utils import timezone
 from psycopg import sql
 
-from dashboard.wraparound_rows import DATABASE_COLUMNS, TABLE_COLUMNS
 from monitors.collect.rounds import take_now
 from monitors.history import partitions
 from monitors.history.rollup import hour_of
 from monitors.models import HISTORY
+from monitors.rows.wraparound import DATABASE_COLUMNS, TABLE_COLUMNS
 
 RATE = 1_000_000  # ids an hour
 DAYS = 14

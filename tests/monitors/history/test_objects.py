@@ -11,10 +11,10 @@ import pytest
 from django.db import connection
 from psycopg import sql
 
-from monitors import vacuuming
 from monitors.history import objects, series
 from monitors.history.objects import Objects, Order
 from monitors.models import Target
+from monitors.rows import vacuuming
 from monitors.rules import autovacuum, wraparound
 from tests.monitors.history.conftest import START
 from tests.monitors.test_autovacuum_queue import due, row

@@ -9,13 +9,13 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from dashboard import fleet_rows, wraparound_rows
 from monitors.advisors.wraparound import ADVISOR
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, thresholds
 from monitors.history import series, xids
 from monitors.history.window import Window
 from monitors.models import Database, Target
+from monitors.rows import fleet, wraparound as wraparound_rows
 from monitors.rules import wraparound
 from tests.servers import Server
 
@@ -99,7 +99,7 @@ def test_the_oldest_age_is_the_servers_own_and_an_invalid_database_is_none_of_it
     ages = [row["xid_age"] for row in rows.values() if row["xid_age"] is not None]
     assert [max(ages)] == list(oldest or ())
     assert rows[closed]["xid_age"] is not None
-    assert fleet_rows.fleet_of([target], window)[0]["xid_age"] == max(ages)
+    assert fleet.fleet_of([target], window)[0]["xid_age"] == max(ages)
     samples = judge.samples_of([target], thresholds.the_fleet())[target.pk]
     near = replace(samples, settings={"autovacuum_freeze_max_age": "1"})
     told = {one.object_name for one in ADVISOR.advise(near, ADVISOR.defaults)}

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.db.models import Max
 
-from monitors import due
 from monitors.advisor import Finding, table_name
 from monitors.findings import unknowns
 from monitors.history import objects, series
@@ -17,6 +16,7 @@ from monitors.history.freshness import read_at
 from monitors.history.objects import Objects, Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
+from monitors.rows import due
 from monitors.rules import autovacuum
 
 COLUMNS = (

@@ -7,13 +7,13 @@ from typing import Any
 
 from django.db.models import Q
 
-from dashboard.table_rows import databases_of, read_at_of, rows_at
 from monitors.advisor import Finding, quoted
 from monitors.history import objects, series
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
+from monitors.rows.tables import databases_of, read_at_of, rows_at
 from monitors.rules.bloat import MEASURED, is_doubtful
 
 COLUMNS = (

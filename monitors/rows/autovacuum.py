@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dashboard.table_rows import rows_at
-from monitors import vacuuming
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.rows import vacuuming
+from monitors.rows.tables import rows_at
 from monitors.rules import autovacuum, autovacuum_queue
 
 TRIGGERS = (

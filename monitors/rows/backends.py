@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from dashboard.charts import WAIT_COLOURS
 from monitors.advisor import DISABLED, RUNNING
 
 Row = Mapping[str, Any]
@@ -163,11 +162,6 @@ class Backend:
         """Return `Lock: transactionid`, empty where it waits for nothing."""
         parts = (self.row.get("wait_event_type"), self.row.get("wait_event"))
         return ": ".join(part for part in parts if part)
-
-    @property
-    def wait_colour(self) -> str:
-        """Return the colour of what it waits for, the same on every page."""
-        return WAIT_COLOURS.get(self.row.get("wait_event_type") or "", "timeout")
 
     @property
     def guard(self) -> dict[str, str]:

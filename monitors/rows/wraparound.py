@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dashboard import table_rows
-from monitors import due
 from monitors.advisor import quoted, table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.rows import due, tables
 from monitors.rules import autovacuum, wraparound
 from monitors.rules.wraparound import Burn, Errors, Forecast, Freezing, Limits
 
@@ -101,7 +100,7 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
 
     An invalid one has no age that counts: the server leaves it out, too.
     """
-    read_at = table_rows.read_at_of(target, window, "databases").get(0)
+    read_at = tables.read_at_of(target, window, "databases").get(0)
     rows = [
         {
             **{f"{kind}_{word}": value for kind in KINDS for word, value in burn_words(readings[kind])},
@@ -120,7 +119,7 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
             "drop": f"DROP DATABASE {quoted(row['datname'] or '')};",
             "read_at": read_at,
         }
-        for row in table_rows.rows_at("databases", target, window)
+        for row in tables.rows_at("databases", target, window)
     ]  # fmt: skip
     names = [f"{kind}_{event}" for kind in KINDS for event in EVENTS]
     return [worded(row, names, window.end) for row in sorted(rows, key=lambda row: -share_of(row))]
@@ -206,7 +205,7 @@ def add_dates(rows: Iterable[Row], window: Window, readings: Mapping[str, Readin
 
 def orders_of(target: Target, window: Window) -> dict[str, Term]:
     """Return what our database can order tables by: what no storage option and no other table decides."""
-    newest, known = newest_ids(target, window), table_rows.orders_of(target, window)
+    newest, known = newest_ids(target, window), tables.orders_of(target, window)
     ages = {
         "xid": objects.age("relfrozenxid", newest["xid"], autovacuum.FIRST_NORMAL_XID),
         "mxid": objects.age("relminmxid", newest["mxid"]),
@@ -221,7 +220,7 @@ def orders_of(target: Target, window: Window) -> dict[str, Term]:
 def is_shown(target: Target, window: Window) -> Term:
     """Return the condition of what a list shows: tables and TOAST tables of databases that we know."""
     return objects.all_of(
-        objects.among("database_id", sorted(table_rows.databases_of(target, window))),
+        objects.among("database_id", sorted(tables.databases_of(target, window))),
         objects.any_of(
             objects.all_of(objects.present("relname"), objects.among("relkind", sorted(due.KINDS))),
             objects.among("relkind", ["t"]),
@@ -231,7 +230,7 @@ def is_shown(target: Target, window: Window) -> Term:
 
 def tables_of(target: Target, window: Window) -> list[Row]:
     """Return every table, TOAST tables too; see `completed`."""
-    rows = table_rows.objects_of(target, window).rows(without=UNLISTED)
+    rows = tables.objects_of(target, window).rows(without=UNLISTED)
     return completed(target, window, rows)
 
 
@@ -243,13 +242,13 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     main table is not known is left out.
     """
     databases, read_at = (
-        table_rows.databases_of(target, window),
-        table_rows.read_at_of(target, window),
+        tables.databases_of(target, window),
+        tables.read_at_of(target, window),
     )
     mains = {(row["database_id"], row["toastrelid"]): row for row in rows if row["toastrelid"]}
     toast = {(row["database_id"], row["relid"]) for row in rows if row["relkind"] == "t"}
     if alone := toast - mains.keys():
-        others = table_rows.objects_of(target, window).rows(
+        others = tables.objects_of(target, window).rows(
             objects.among_keys(alone, "toastrelid"), without=UNLISTED
         )
         mains |= {(row["database_id"], row["toastrelid"]): row for row in others}
@@ -302,7 +301,7 @@ def completed(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
 
 def newest_ids(target: Target, window: Window) -> dict[str, int | None]:
     """Return the server's next ids at the end of a window, None before they were read."""
-    rows = table_rows.rows_at("databases", target, window)
+    rows = tables.rows_at("databases", target, window)
     newest = max(
         (row for row in rows if row["next_xid"]), key=lambda row: row["next_xid"], default=None
     )

@@ -8,12 +8,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from dashboard import statement_rows
-from dashboard.statement_states import state_of
-from dashboard.states import State
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.rows import statements
 from monitors.rules import mentions
 
 COLUMNS = (
@@ -50,8 +48,6 @@ class Named:
     """Other schemas of the database with a table of that name."""
     is_cut: bool = False
     """Whether cheaper ones were not looked for."""
-    problem: State | None = None
-    """Why no statement is counted."""
 
 
 def statements_naming(target: Target, window: Window, table: Mapping[str, Any]) -> Named:
@@ -60,15 +56,14 @@ def statements_naming(target: Target, window: Window, table: Mapping[str, Any]) 
     Rows have `COLUMNS` and `id`; `maybe_another` says that some or all of it may have been on
     a table of one of the `others`: no schema is named, or the server counts them together.
     """
-    problem = state_of(target) if window.is_live else None
     others = schemas_with(target, table)
     costs = costs_of(target, window, table)
     rows: list[Row] = []
     for row in found_in(costs[:READ_AT_MOST], target, table, others):
         if len(rows) == SHOWN:
-            return Named(rows, others, is_cut=True, problem=problem)
+            return Named(rows, others, is_cut=True)
         rows.append(row)
-    return Named(rows, others, is_cut=len(costs) > READ_AT_MOST, problem=problem)
+    return Named(rows, others, is_cut=len(costs) > READ_AT_MOST)
 
 
 def every_statement(target: Target, window: Window, table: Mapping[str, Any]) -> Iterator[Row]:
@@ -103,7 +98,7 @@ def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[R
     held = {
         tuple(row[:4]): {"id": row[4], "usename": row[5]}
         for row in holding(target, table).values_list(
-            *statement_rows.KEY, "id", "usename"
+            *statements.KEY, "id", "usename"
         )
     }  # fmt: skip
     if not held:
@@ -113,7 +108,7 @@ def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[R
     called = [
         {**row, **held[place]}
         for row in sums
-        if row["calls"] > 0 and (place := statement_rows.key_of(row)) in held
+        if row["calls"] > 0 and (place := statements.key_of(row)) in held
     ]
     return sorted(called, key=lambda row: row["total_exec_time"], reverse=True)
 

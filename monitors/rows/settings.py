@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from django.http import HttpRequest
-from django.utils import timezone
-
-from dashboard.listing import Row
-from dashboard.requests import PageRequest, get_target, moment_of
-from dashboard.table_rows import read_at_of
-from monitors import configuration
 from monitors.findings.judge import LEVELS, Verdict
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.rows import configuration
+from monitors.rows.tables import read_at_of
 from monitors.rules import setting
 from monitors.rules.settings_advice import Advice
+
+Row = dict[str, Any]
 
 COLUMNS = (
     "name",
@@ -89,26 +86,6 @@ class Other:
     target: Target
     at: datetime | None  # None: as of now
     window: Window  # that ends then
-
-
-def other_of(request: PageRequest, target: Target, window: Window) -> Other | None:
-    """Return what `with` and `with_at` name, None where neither is given.
-
-    Raises Http404 for a target that the person may not see, BadRequest for no time.
-    """
-    name, text = request.GET.get("with", ""), request.GET.get("with_at", "")
-    if not name and not text:
-        return None
-    other = get_target(request, name) if name else target
-    at = moment_of(text) if text else None if window.is_live else window.end
-    ends = min(at, timezone.now()) if at else window.end
-    return Other(other, at, replace(window, end=ends, is_live=at is None))
-
-
-def with_words(request: HttpRequest) -> list[tuple[str, str]]:
-    """Return the words of the query that a form of the difference carries along."""
-    kept = ("window", "from", "to", "at", "filter")
-    return [(word, request.GET[word]) for word in kept if request.GET.get(word)]
 
 
 def verdict_with(verdict: Verdict, advice: Sequence[Advice]) -> Verdict:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from dashboard.table_rows import read_at_of, rows_at
-from monitors import configuration
 from monitors.advisor import marked
 from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import Snapshot, Target
+from monitors.rows import configuration
+from monitors.rows.tables import read_at_of, rows_at
 from monitors.rules import autovacuum, horizon
 
 COLUMNS = (

@@ -10,12 +10,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from monitors import configuration
 from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.history import objects, series
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
 from monitors.pg.relations import FIRST_USER_OID
+from monitors.rows import configuration
 from monitors.rules import autovacuum, autovacuum_queue, vacuum_progress, wraparound
 
 QUEUE_COLUMNS = (
