@@ -29,7 +29,7 @@ class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
         """Begin to beat in the worker's role (HOWDAH_ROLE)."""
         from django.conf import settings  # noqa: PLC0415 - after the fixup has set Django up
 
-        from monitors.collect.rounds import close_unwatched  # noqa: PLC0415
+        from monitors.collect.sessions import close_unwatched  # noqa: PLC0415
         from monitors.heartbeat import Heartbeat  # noqa: PLC0415
 
         role = os.environ.get("HOWDAH_ROLE", "requests")

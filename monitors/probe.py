@@ -27,6 +27,9 @@ ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
 """Views that show other roles' rows empty, without an error, to who lacks pg_read_all_stats."""
 
 
+HIDDEN = "What other roles do is hidden from this login."
+
+
 class Sample(models.Model):
     """One row kept from a snapshot of one object.
 
@@ -170,3 +173,12 @@ class Probe:
             known = int(major or 0) * 100 + int(minor or 0)
         fitting = [version for version in self.sql if version <= known]
         return self.sql[max(fitting)] if fitting else None
+
+    def tell_age(self, server_version: int, extension_version: str) -> str:
+        """Say why there is no text for a server (180004) or for its extension's version."""
+        if not self.extension:
+            return f"Not on PostgreSQL {server_version // 10000}."
+        return (
+            f"{self.extension} {extension_version} is too old here: "
+            f"ALTER EXTENSION {self.extension} UPDATE;"
+        )

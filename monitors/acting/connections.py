@@ -20,12 +20,11 @@ from psycopg.errors import LockNotAvailable
 from psycopg.rows import dict_row
 
 from monitors.action import Action as Spec, Refused
-from monitors.models import Action, Target, TargetSecret
+from monitors.models import Action, Target
 from monitors.pg import backends, connect, pinned
 from monitors.pg.errors import Unreachable
 from monitors.pg.identity import Identity, read_identity
 from monitors.probes import progress
-from monitors.targets import secrets
 
 log = logging.getLogger(__name__)
 
@@ -83,28 +82,6 @@ class Notice:
 def application_name(row: Action) -> str:
     """Return the name of the connection that carries an action out, on the target."""
     return f"howdah:action:{row.pk}"
-
-
-def operator_address(target: Target, dbname: str) -> connect.Address:
-    """Return where and as whom to act, never the collector; raises SecretUnreadable, Refused."""
-    if not target.operator_user:
-        message = f"{target.name} has no operator login: give it one to act on it."
-        raise Refused(message)
-    row = TargetSecret.objects.filter(target=target, login=TargetSecret.Login.OPERATOR).first()
-    password = None
-    if row is not None:
-        password = secrets.unseal_password(
-            bytes(row.sealed), row.key_id, target.host, target.port, target.operator_user
-        )
-    return connect.Address(
-        host=target.host,
-        port=target.port,
-        user=target.operator_user,
-        dbname=dbname,
-        sslmode=target.sslmode,
-        require_auth=target.require_auth,
-        password=password,
-    )
 
 
 @contextlib.contextmanager

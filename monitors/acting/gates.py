@@ -15,11 +15,11 @@ from django.utils import timezone
 
 from monitors.acting import ask, batch as batches
 from monitors.actions import ACTIONS
-from monitors.collect import rounds
 from monitors.models import Action, Batch, Job, JobRun, Target
 from monitors.pg import connect, load
 from monitors.pg.errors import Unreachable, reason_of
 from monitors.pg.load import Load
+from monitors.targets import logins
 from monitors.targets.secrets import SecretUnreadable
 
 LOOK_TIMEOUT_MS = 2000
@@ -136,7 +136,7 @@ def own_pids(made: Batch | None) -> list[int]:
 def load_of(target: Target, without: Collection[int] = ()) -> Load:
     """Ask a target how busy it is, with the collector login; raises as `connect` does."""
     connection = connect.open_target(
-        rounds.collector_address(target),
+        logins.collector_address(target),
         purpose="job",
         statement_timeout_ms=LOOK_TIMEOUT_MS,
         lock_timeout_ms=LOOK_TIMEOUT_MS,

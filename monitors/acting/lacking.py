@@ -11,6 +11,7 @@ from monitors.action import Action as Spec, Refused
 from monitors.models import Action
 from monitors.pg import connect, extensions, rights
 from monitors.pg.errors import Unreachable
+from monitors.targets import logins
 from monitors.targets.secrets import SecretUnreadable
 
 SECONDS = 5.0
@@ -25,7 +26,7 @@ def find_remedy(row: Action, spec: Spec, dbname: str, error: psycopg.Error | Non
     if row.target is None:
         return ""
     try:
-        address = connections.operator_address(row.target, dbname)
+        address = logins.operator_address(row.target, dbname)
         with connections.looking(address, row) as eye, connect.deadline(eye, SECONDS):
             grant = rights.remedy(eye, error) if error is not None else ""
             if grant:

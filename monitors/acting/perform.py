@@ -36,6 +36,7 @@ from monitors.pg import backends, connect, extensions, relations
 from monitors.pg.errors import DatabaseClosed, Unreachable, own_fault, reason_of
 from monitors.pg.identity import Identity
 from monitors.rules import verdict
+from monitors.targets import logins
 from monitors.targets.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
     """Ask every question again, send the statement and return what came of it."""
     try:
         target = still_allowed(row, spec)
-        address = connections.operator_address(target, database_of(row, target))
+        address = logins.operator_address(target, database_of(row, target))
         if spec.settled is not None:
             # Somebody waits for it: the connection that sends it also looks before.
             with connections.HANDS.signalling(address, row, spec) as hand:
@@ -259,7 +260,7 @@ def database_with(row: Action, spec: Spec, target: Target) -> str:
     names = dict.fromkeys([target.dbname, *included.values_list("datname", flat=True)])
     for name in list(names)[:DATABASES_AT_MOST]:
         try:
-            with connections.looking(connections.operator_address(target, name), row) as eye:
+            with connections.looking(logins.operator_address(target, name), row) as eye:
                 if extensions.find(eye, spec.extension) is not None:
                     return name
         except DatabaseClosed:
@@ -559,7 +560,7 @@ def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
         raise Refused(message)
     if spec.extension and "database" not in row.arguments:
         row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
-    address = connections.operator_address(target, database_of(row, target))
+    address = logins.operator_address(target, database_of(row, target))
     eye = opened.enter_context(connections.looking(address, row))
     with connect.deadline(eye, 10):
         return eye, connections.check_server(eye, target, spec)
@@ -698,7 +699,7 @@ def what_is_left(row: Action) -> str:
     if row.target is None:
         return "Its worker went silent, and the target was removed."
     try:
-        address = connections.operator_address(row.target, row.target.dbname)
+        address = logins.operator_address(row.target, row.target.dbname)
         with connections.looking(address, row) as eye, connect.deadline(eye, 5):
             pids = backends.named(eye, connections.application_name(row))
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
@@ -717,7 +718,7 @@ def leftovers_of(row: Action) -> str:
     if spec is None or spec.leftovers is None or row.target is None:
         return ""
     try:
-        address = connections.operator_address(row.target, database_of(row, row.target))
+        address = logins.operator_address(row.target, database_of(row, row.target))
         with connections.looking(address, row) as eye, connect.deadline(eye, 5):
             left = spec.leftovers(eye, row.identity, row.before)
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:

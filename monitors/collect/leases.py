@@ -15,7 +15,7 @@ from django.db.models import Q
 
 from monitors.collect import live
 from monitors.history.freshness import interval_of
-from monitors.models import Lease, ProbeState, Target, WorkerBeat
+from monitors.models import Lease, Target, WorkerBeat
 from monitors.probe import Probe
 from monitors.probes import PROBES
 
@@ -214,9 +214,3 @@ def next_slot(target_id: int, interval: float, now: datetime) -> datetime:
     offset = zlib.crc32(str(target_id).encode()) % 1000 / 1000 * interval
     turns = (now.timestamp() - offset) // interval + 1
     return datetime.fromtimestamp(turns * interval + offset, tz=UTC)
-
-
-def reset_circuit(target: Target, now: datetime) -> None:
-    """Try a target at once, after an edit or when somebody asks."""
-    Lease.objects.filter(target=target).update(due_at=now, failures=0)
-    ProbeState.objects.filter(target=target).update(due_at=now)

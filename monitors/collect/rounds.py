@@ -8,76 +8,69 @@ database is one transaction of its own, so one that fails costs no other.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import psycopg
 from django.core.cache import cache
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.db.models import Q
 from django.utils import timezone
 from psycopg import errors
-from psycopg.rows import dict_row
 from redis.exceptions import RedisError
 
 from monitors.collect import leases, vacuum_runs
-from monitors.collect.live import publish, text_key
-from monitors.findings import past
-from monitors.history import relabel, settle, store
+from monitors.collect.live import publish
+from monitors.collect.measure import measurer
+from monitors.collect.read import (
+    FAILURES,
+    Denied,
+    Hidden,
+    Replaced,
+    UnknownColumns,
+    Unsupported,
+    read,
+    redact,
+    refiner,
+    without_unreplicated,
+)
+from monitors.collect.server import note_identity
+from monitors.collect.sessions import IDENTITY_AGAIN_SECONDS, SESSIONS, Busy, Kept, Session
+from monitors.history import relabel, store
 from monitors.history.freshness import interval_of
 from monitors.models import (
     HISTORY,
     Database,
     Lease,
-    Mark,
     ProbeState,
     Snapshot,
     Target,
-    TargetSecret,
 )
-from monitors.pg import connect, doors, extensions, knock, pinned, rights, text
+from monitors.pg import connect, doors, extensions, knock, rights
 from monitors.pg.doors import Door
-from monitors.pg.errors import DatabaseClosed, Full, Unreachable, reason_of
+from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
-from monitors.pg.identity import Identity, is_new_epoch, oid_of_database, read_identity
+from monitors.pg.identity import read_identity
 from monitors.pg.relations import quoted
-from monitors.probe import Measuring, Probe, Row
+from monitors.probe import HIDDEN, Probe
 from monitors.probes import PROBES
 from monitors.rows.configuration import note_changes
 from monitors.targets import secrets
+from monitors.targets.databases import note_databases
 
 log = logging.getLogger(__name__)
 
-LOCK_TIMEOUT_MS = 500
-IDENTITY_AGAIN_SECONDS = 60
-CONNECTION_SECONDS = 900
-"""A connection that is older is opened anew: a backend's memory grows with what it has read."""
-ENOUGH_CONNECTIONS = 3
-"""Of a login: one for each lease and one for a check; with fewer none is kept."""
-FULL_AGAIN_SECONDS = 0.25
 LIVE_TEXT_SECONDS = 30
 LIVE_SECONDS = 3.0
-MEASURE_MARGIN = 2.0
-"""Seconds of a round that measuring leaves to what comes after it."""
-MEASURE_TIMEOUT_MS = 5000
-"""For one object."""
 PUT_OFF = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED})
 EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
-
-
-class UnknownColumns(Exception):
-    """A probe's SQL returns columns that its sample does not declare."""
 
 
 @dataclass(frozen=True)
@@ -92,202 +85,6 @@ class SnapshotResult:
     client_ms: float
     target_ms: float
     error: str
-
-
-@dataclass
-class Kept:
-    """An open connection to one database of a target."""
-
-    dbname: str
-    connection: psycopg.Connection
-    datid: int  # the database's oid: another one may have its name by now
-    identity: Identity
-    opened_at: float  # monotonic
-    identity_at: float  # monotonic
-
-    @property
-    def is_fit(self) -> bool:
-        """Whether it is open, and no older than what is kept that long."""
-        return not self.connection.closed and time.monotonic() - self.opened_at < CONNECTION_SECONDS
-
-
-@dataclass
-class Session:
-    """The connection of one lease; used by one task at a time.
-
-    One connection at a time, whatever there is to read: a login may have no more.
-    """
-
-    kind: str
-    fingerprint: tuple[object, ...] = ()
-    address: connect.Address | None = None
-    kept: Kept | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    extensions: dict[str, tuple[str, Installed]] = field(default_factory=dict)
-    """Where each extension was found: (database, version and schema)."""
-
-    def open(self, target: Target, dbname: str, seconds: float) -> Kept:
-        """Return the connection to a database, opened instead of another one's.
-
-        Raises Unreachable, psycopg.Error.
-        """
-        if self.kept is not None and self.kept.dbname == dbname and self.kept.is_fit:
-            return self.kept
-        self.close()
-        assert self.address is not None  # noqa: S101 - set by `prepare`
-        connection = open_patiently(
-            self.address.in_database(dbname), f"collector:{self.kind}", seconds
-        )
-        try:
-            with connect.deadline(connection, seconds):
-                identity = read_identity(connection)
-                datid = oid_of_database(connection)
-        except (psycopg.Error, Unreachable):
-            connection.close()
-            raise
-        now = time.monotonic()
-        self.kept = Kept(dbname, connection, datid, identity, opened_at=now, identity_at=now)
-        note_identity(target, identity)
-        if target.frozen_reason:
-            raise Unreachable(target.frozen_reason)
-        return self.kept
-
-    def prepare(self, target: Target) -> None:
-        """Read the login; connections of a former address or password are closed."""
-        fingerprint = fingerprint_of(target)
-        if fingerprint != self.fingerprint:
-            self.close()
-            self.extensions.clear()
-            self.address = collector_address(target)
-            self.fingerprint = fingerprint
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self.kept is not None:
-            self.kept.connection.close()
-            self.kept = None
-
-    def drop_dead(self, seconds: float) -> None:
-        """Close a kept connection that the other side has closed; raises Unreachable.
-
-        Found out before anything is read: a restart, an idle_session_timeout or somebody who
-        ended the session costs no snapshot.
-        """
-        if self.kept is None:
-            return
-        try:
-            with connect.deadline(self.kept.connection, seconds):
-                pinned.pid_of(self.kept.connection)
-        except psycopg.Error:
-            self.close()
-
-    def let_go(self) -> None:
-        """Close the connection unless nobody misses what it takes.
-
-        A session in a database makes its DROP, its RENAME and its use as a template fail, and a
-        login or database of few connections needs them for the other lease.
-        """
-        if self.kept is None:
-            return
-        limit = self.kept.identity.connection_limit
-        if self.kept.dbname != connect.MAINTENANCE or (
-            limit is not None and limit < ENOUGH_CONNECTIONS
-        ):
-            self.close()
-
-
-def open_patiently(address: connect.Address, purpose: str, seconds: float) -> psycopg.Connection:
-    """Open a connection that reads; waits while others have all of the login's connections.
-
-    Raises Unreachable: Full where none became free in time.
-    """
-    ends = time.monotonic() + seconds
-    while True:
-        try:
-            return connect.open_target(
-                address,
-                purpose=purpose,
-                statement_timeout_ms=5000,
-                lock_timeout_ms=LOCK_TIMEOUT_MS,
-                read_only=True,
-                deadline_seconds=max(ends - time.monotonic(), 0),
-            )
-        except Full:
-            if time.monotonic() + FULL_AGAIN_SECONDS > ends:
-                raise
-            time.sleep(FULL_AGAIN_SECONDS)
-
-
-def fingerprint_of(target: Target) -> tuple[object, ...]:
-    """Return what a kept connection was made with."""
-    changed_at = TargetSecret.objects.filter(
-        target=target, login=TargetSecret.Login.COLLECTOR
-    ).values_list("changed_at", flat=True)
-    return (
-        *(target.host, target.port, target.user, target.sslmode, target.require_auth),
-        changed_at.first(),
-    )
-
-
-def collector_address(target: Target) -> connect.Address:
-    """Return where and as whom to read a target; raises secrets.SecretUnreadable."""
-    row = TargetSecret.objects.filter(target=target, login=TargetSecret.Login.COLLECTOR).first()
-    password = None
-    if row is not None:
-        password = secrets.unseal_password(
-            bytes(row.sealed), row.key_id, target.host, target.port, target.user
-        )
-    return connect.Address(
-        target.host,
-        target.port,
-        target.user,
-        target.dbname,
-        target.sslmode,
-        target.require_auth,
-        password,
-    )
-
-
-class Sessions:
-    """Every session of this process, by target and kind of lease."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[tuple[int, str], Session] = {}
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def use(self, target_id: int, kind: str) -> Iterator[Session]:
-        """Lend a target's session to one task; raises Busy while another has it."""
-        with self._lock:
-            session = self._sessions.setdefault((target_id, kind), Session(kind))
-        if not session.lock.acquire(blocking=False):
-            raise Busy
-        try:
-            yield session
-        finally:
-            session.lock.release()
-
-    def forget(self, keep: set[int]) -> None:
-        """Close the sessions of targets that are no longer watched."""
-        with self._lock:
-            for key, session in list(self._sessions.items()):
-                # One that is in use ends by its deadline and is closed the next time.
-                if key[0] not in keep and session.lock.acquire(blocking=False):
-                    session.close()
-                    del self._sessions[key]
-
-
-class Busy(Exception):
-    """The former task of this lease still runs; its deadline will end it."""
-
-
-SESSIONS = Sessions()
-
-
-def close_unwatched() -> None:
-    """Close this process's connections to targets that are disabled or gone."""
-    watched = Target.objects.filter(enabled=True, deleting_at__isnull=True)
-    SESSIONS.forget(keep=set(watched.values_list("pk", flat=True)))
 
 
 def take_due(target_id: int, kind: str, claim: str) -> set[str]:
@@ -675,7 +472,7 @@ class Run:
         version = installed.version if installed else ""
         statement = probe.sql_for(kept.identity.server_version, version)
         if statement is None:
-            raise Unsupported(too_old(probe, kept.identity, version))
+            raise Unsupported(probe.tell_age(kept.identity.server_version, version))
         if probe.needs_all_statistics and not kept.identity.reads_all_stats:
             raise Hidden
         return kept, installed, statement
@@ -790,255 +587,6 @@ class Run:
         yield from (name for name in dict.fromkeys(names) if name != first)
 
 
-class Unsupported(Exception):
-    """A probe has no SQL for the server's version."""
-
-
-class Replaced(Exception):
-    """A database was dropped, another one may have its name: the list of them is read again."""
-
-
-class Denied(Exception):
-    """A right is missing; its text says which one and the GRANT."""
-
-
-class Hidden(Exception):
-    """The server would answer without an error, and leave out what other roles do."""
-
-
-HIDDEN = "What other roles do is hidden from this login."
-
-
-FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (errors.InsufficientPrivilege, Snapshot.State.DENIED),
-    (
-        (
-            errors.UndefinedTable,
-            errors.UndefinedFunction,
-            errors.UndefinedColumn,
-            errors.ObjectNotInPrerequisiteState,  # not in shared_preload_libraries
-        ),
-        Snapshot.State.UNSUPPORTED,
-    ),
-    (errors.QueryCanceled, Snapshot.State.TIMEOUT),
-)
-
-
-def too_old(probe: Probe, identity: Identity, extension_version: str) -> str:
-    """Say why a probe has no text for a server or for its extension's version."""
-    if not probe.extension:
-        return f"Not on PostgreSQL {identity.server_version // 10000}."
-    return (
-        f"{probe.extension} {extension_version} is too old here: "
-        f"ALTER EXTENSION {probe.extension} UPDATE;"
-    )
-
-
-def read(
-    connection: psycopg.Connection,
-    probe: Probe,
-    statement: str,
-    installed: Installed | None = None,
-) -> store.Reading:
-    """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
-    cpu = time.thread_time()
-    if not probe.nested_loops:
-        connect.forbid_nested_loops(connection)
-    target_at = connect.begin_read(connection, probe.statement_timeout_ms)
-    reset_at = reset_counter = None
-    if probe.reset_sql:
-        reset = extensions.in_schema(probe.reset_sql, installed)
-        found = connection.execute(reset, binary=True).fetchone()
-        reset_at, reset_counter = found or (None, None)
-    began = time.perf_counter()
-    cursor = connection.execute(extensions.in_schema(statement, installed), binary=True)
-    waited = time.perf_counter() - began
-    ended_at = connect.clock_of(connection) if probe.reset_sql else None
-    rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
-    return store.Reading(
-        rows,
-        target_at,
-        reset_at,
-        reset_counter,
-        client_ms=(time.thread_time() - cpu) * 1000,
-        target_ms=waited * 1000,
-        ended_at=ended_at,
-    )
-
-
-def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
-    """Return rows in the order of the sample's columns, None where a version has none."""
-    columns = probe.sample.columns()
-    unknown = set(names) - set(columns)
-    if unknown or len(set(names)) != len(names):
-        message = f"Probe {probe.name} returns columns that its sample lacks: {sorted(unknown)}."
-        raise UnknownColumns(message)
-    if tuple(names) == columns:
-        return rows
-    pick = itemgetter(*(names.index(n) if n in names else len(names) for n in columns))
-    return [pick((*row, None)) for row in rows]
-
-
-def without_unreplicated(probe: Probe, reading: store.Reading) -> store.Reading:
-    """Return a standby's reading without what only its primary knows."""
-    left_out = set(probe.sample.unreplicated)
-    if not left_out:
-        return reading
-    known = [name not in left_out for name in probe.sample.columns()]
-    rows = [
-        tuple(value if there else None for value, there in zip(row, known, strict=True))
-        for row in reading.rows
-    ]
-    return replace(reading, rows=rows)
-
-
-def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[str, str]]:
-    """Return a reading without literals, and its texts as they ran by `text_key`."""
-    columns = probe.sample.columns()
-    places = [columns.index(name) for name in probe.sample.redacted if name in columns]
-    texts: dict[str, str] = {}
-    rows = []
-    for row in reading.rows:
-        values = list(row)
-        for place in places:
-            if values[place]:
-                texts[text_key(row[: len(probe.sample.key)])] = values[place][: text.MAX_STATEMENT]
-                values[place] = text.redact(values[place])
-        rows.append(tuple(values))
-    return replace(reading, rows=rows), texts
-
-
-def refiner(
-    connection: psycopg.Connection,
-    probe: Probe,
-    installed: Installed | None,
-    moves: Callable[[psycopg.Connection], bool],
-) -> store.Refine:
-    """Return what reads the refined columns of some objects.
-
-    A lock that is not free within the lock_timeout costs them this once, not
-    the snapshot. `moves` is asked where a text is in an encoding that this
-    database can't hold, and tells whether to read all again in another one: then the error
-    is raised. Else the texts are said to be unread.
-    """
-    keys = len(probe.sample.key)
-
-    def fetch(statement: str, wanted: list[store.Key]) -> list[Row]:
-        with connection.transaction():
-            return connection.execute(
-                extensions.in_schema(statement, installed),
-                {"keys": [key[0] for key in wanted]},
-                binary=True,
-            ).fetchall()
-
-    def refine(wanted: list[store.Key]) -> dict[store.Key, Row]:
-        if not wanted:
-            return {}
-        try:
-            found = without_literals(probe, fetch(probe.refine_sql, wanted))
-        except (errors.LockNotAvailable, errors.QueryCanceled, errors.UndefinedTable):
-            return {}
-        except (errors.CharacterNotInRepertoire, errors.UntranslatableCharacter):
-            if not probe.unread_sql:
-                return {}
-            if moves(connection):
-                raise
-            asked = set(wanted)
-            found = [row for row in fetch(probe.unread_sql, wanted) if row[:keys] in asked]
-        return {row[:keys]: row[keys:] for row in found}
-
-    return refine
-
-
-def without_literals(probe: Probe, rows: list[Row]) -> list[Row]:
-    """Return rows of a key and refined columns with their texts redacted, and hashes of those.
-
-    A hash of the text itself would tell a password to who tries many.
-    """
-    columns = (*probe.sample.key, *probe.sample.refined)
-    texts = [columns.index(name) for name in probe.sample.redacted if name in columns]
-    if not texts:
-        return rows
-    hashes = [columns.index(f"{columns[place]}_hash") for place in texts]
-    found = []
-    for row in rows:
-        values = list(row)
-        for place, hashed in zip(texts, hashes, strict=True):
-            values[place] = text.redact(values[place])
-            values[hashed] = hashlib.md5(values[place].encode(), usedforsecurity=False).hexdigest()
-        found.append(tuple(values))
-    return found
-
-
-def measurer(
-    connection: psycopg.Connection, measuring: Measuring, left: float
-) -> settle.Measure | None:
-    """Return what measures objects within their budget, None where the extension is missing."""
-    installed = extensions.find(connection, measuring.extension)
-    if installed is None:
-        return None
-    ends = time.monotonic() + min(measuring.seconds, max(left - MEASURE_MARGIN, 0))
-
-    return partial(measure_some, connection, measuring, installed, ends)
-
-
-def measure_some(
-    connection: psycopg.Connection,
-    measuring: Measuring,
-    installed: Installed,
-    ends: float,
-    wanted: list[store.Key],
-) -> dict[store.Key, tuple[str, settle.Figures]]:
-    """Measure objects in the order of their urgency until pages, number or time are used up."""
-    found: dict[store.Key, tuple[str, settle.Figures]] = {}
-    pages = 0
-    for relid, relkind, cost in pick(connection, measuring, wanted):
-        if time.monotonic() > ends or len(found) >= measuring.objects:
-            break
-        if pages + cost > measuring.pages:
-            continue  # a smaller one may still fit
-        pages += cost
-        try:
-            seen = measure_one(connection, measuring, installed, relid, relkind)
-        except errors.InsufficientPrivilege:
-            break
-        except psycopg.Error as error:
-            if connection.closed:
-                raise
-            # It costs this object its measurement: locked, dropped, damaged, its file missing.
-            log.warning("Object %s is not measured: %s", relid, reason_of(error))
-            continue
-        if seen is not None:
-            found[relid,] = (relkind, seen)
-    return found
-
-
-def pick(
-    connection: psycopg.Connection, measuring: Measuring, wanted: list[store.Key]
-) -> list[tuple[int, str, int]]:
-    """Return (oid, relkind, pages to read) of what is not locked; limits what comes after it."""
-    connect.begin_read(connection, MEASURE_TIMEOUT_MS)
-    keys = [key[0] for key in wanted]
-    try:
-        with connection.transaction():
-            return connection.execute(measuring.pick_sql, {"keys": keys}).fetchall()
-    except (errors.LockNotAvailable, errors.QueryCanceled):
-        return []
-
-
-def measure_one(
-    connection: psycopg.Connection,
-    measuring: Measuring,
-    installed: Installed,
-    relid: int,
-    relkind: str,
-) -> dict[str, Any] | None:
-    """Return the figures of one object in a savepoint of its own; raises psycopg.Error."""
-    statement = extensions.in_schema(measuring.sql[relkind], installed)
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, {"key": relid}).fetchone()
-
-
 def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:
     """Put running texts where only those who may see them look, for half a minute."""
     seconds = max(LIVE_TEXT_SECONDS, int(3 * interval_of(target, probe.name)))
@@ -1060,109 +608,3 @@ def result_of(snapshot: Snapshot, database: Database | None) -> SnapshotResult:
         target_ms=round(snapshot.target_ms, 3),
         error=snapshot.reason,
     )
-
-
-def note_databases(
-    target: Target, probe: Probe, reading: store.Reading, taken_at: datetime
-) -> None:
-    """Keep the list of a target's databases in step with what its server shows.
-
-    Of those that are dropped, or watched no more, every object leaves the present.
-    """
-    columns = probe.sample.columns()
-    rows = (dict(zip(columns, row, strict=True)) for row in reading.rows)
-    found = {
-        row["datid"]: row["datname"]
-        for row in rows
-        if row["datallowconn"] and not row["datistemplate"]
-    }
-    left = []
-    for database in Database.objects.filter(target=target):
-        name = found.pop(database.datid, None)
-        was = (database.datname, database.included, database.gone_at)
-        if name is not None:
-            database.datname, database.included = name, is_included(target, name)
-            database.gone_at = None
-        else:
-            database.gone_at = database.gone_at or taken_at
-        if was == (database.datname, database.included, database.gone_at):
-            continue
-        database.save()
-        if not database.included or database.gone_at is not None:
-            left.append(database)
-    Database.objects.bulk_create(
-        Database(target=target, datid=oid, datname=name, included=is_included(target, name))
-        for oid, name in found.items()
-    )
-    for database in left:
-        for history in HISTORY.values():
-            if history.probe.per_database:
-                place = store.Place(history, target.pk, database.pk)
-                store.leave(place, taken_at, reading.target_at)
-
-
-def is_included(target: Target, datname: str) -> bool:
-    """Return whether a target's patterns take a database in (globs; none means all)."""
-    if any(fnmatchcase(datname, pattern) for pattern in target.exclude):
-        return False
-    return not target.include or any(fnmatchcase(datname, p) for p in target.include)
-
-
-def note_identity(target: Target, identity: Identity) -> None:
-    """Keep what a server said of itself, and mark what happened to it since."""
-    with transaction.atomic():
-        known = Target.objects.select_for_update().get(pk=target.pk)
-        for kind, words in events_between(known, identity):
-            # On our clock; a crash leaves the postmaster's own start unchanged.
-            began = {
-                Mark.Kind.RESTART: identity.started_at,
-                Mark.Kind.CRASH: identity.checkpointer_start,
-            }.get(Mark.Kind(kind))
-            ago = identity.target_at - began if began else timedelta(0)
-            Mark.objects.create(target=known, at=timezone.now() - ago, kind=kind, text=words)
-        answers = identity.system_identifier
-        if answers and known.system_identifier not in {"", answers}:
-            known.frozen_reason = (
-                "Another server answers at this address: its system identifier is "
-                f"{answers}, it was {known.system_identifier}. "
-                "An administrator has to confirm the change by editing the target."
-            )
-        else:
-            for name in KEPT_OF_IDENTITY:
-                if getattr(identity, name) is not None:  # else what was known before stands
-                    setattr(known, name, getattr(identity, name))
-            past.note_facts(known, timezone.now())
-        known.save()
-    target.refresh_from_db()
-
-
-KEPT_OF_IDENTITY: tuple[str, ...] = (
-    "server_version",
-    "version_text",
-    "system_identifier",
-    "timeline",
-    "in_recovery",
-    "started_at",
-    "epoch",
-    "max_connections",
-    "reserved_connections",
-    "settings",
-)
-
-Event = tuple[str, str]
-
-
-def events_between(known: Target, identity: Identity) -> list[Event]:
-    """Return (kind, sentence) of what happened to a server since it was last seen."""
-    if known.started_at is None:
-        return []
-    events: list[Event] = []
-    if is_new_epoch(known.epoch, identity.epoch):
-        events.append((Mark.Kind.CRASH, "The server crashed and restarted: counters are 0."))
-    elif identity.started_at and identity.started_at != known.started_at:
-        events.append((Mark.Kind.RESTART, "The server was restarted."))
-    if known.timeline is not None and (identity.timeline or 0) > known.timeline:
-        events.append((Mark.Kind.PROMOTION, f"Promoted: timeline {identity.timeline}."))
-    if known.version_text and known.version_text != identity.version_text:
-        events.append((Mark.Kind.UPGRADE, f"Now PostgreSQL {identity.version_text}."))
-    return events

@@ -16,7 +16,6 @@ from psycopg.errors import InsufficientPrivilege
 
 from monitors.action import Action, Refused
 from monitors.actions import ACTIONS, create_extension
-from monitors.collect import rounds
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg import connect, doors, extensions, hosts, rights
 from monitors.pg.doors import Door
@@ -25,11 +24,11 @@ from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
 from monitors.pg.relations import quoted
 from monitors.pg.rights import Owner, Rights
-from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR, Probe
+from monitors.probe import HIDDEN, NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
 from monitors.probes.bloat import PROBE as BLOAT
 from monitors.probes.statements import PROBE as STATEMENTS
-from monitors.targets import register, trial
+from monitors.targets import databases, register, trial
 from monitors.targets.grant_script import grant_script
 from monitors.targets.secrets import SecretUnreadable, unseal_password
 from monitors.targets.trial import Trial
@@ -122,7 +121,7 @@ def check(
         raise CheckFailed(reason_of(error)) from None
     operator, operator_problem = look_as_operator(target, passwords)
     found = [row["datname"] for row in seen.rights.databases]
-    names = [name for name in found if register.is_included(target, name)]
+    names = [name for name in found if databases.is_included(target, name)]
     return {
         "version": seen.server.server_version,
         "version_text": seen.server.version_text,
@@ -224,7 +223,7 @@ def look_inside(
     One connection at a time, the entry database first, at most 20.
     """
     read = [
-        door for door in known if not door.template and register.is_included(target, door.datname)
+        door for door in known if not door.template and databases.is_included(target, door.datname)
     ]
     read += [door for door in known if door.datname == target.dbname and door not in read]
     inside: dict[str, Inside] = {}
@@ -326,7 +325,7 @@ def broken(
     version = installed.version if installed else ""
     text = probe.sql_for(server.server_version, version)
     if text is None:
-        return rounds.too_old(probe, server, version), ""
+        return probe.tell_age(server.server_version, version), ""
     return rights.reason_not_to_read(connection, extensions.in_schema(text, installed))
 
 
@@ -359,7 +358,7 @@ def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
         reason, grant = BLIND, f"GRANT pg_read_all_data TO {user};"
     hides = probe.needs_all_statistics and not seen.server.reads_all_stats
     if not reason and hides:
-        reason = rounds.HIDDEN
+        reason = HIDDEN
     return {
         "name": probe.name,
         "works": not reason,

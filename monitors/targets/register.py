@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
-from fnmatch import fnmatchcase
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -16,8 +15,16 @@ from django.utils import timezone
 
 from monitors import queue
 from monitors.audit import entries
-from monitors.collect import leases
-from monitors.models import Environment, Snapshot, Target, TargetCheck, TargetSecret, VacuumRun
+from monitors.models import (
+    Environment,
+    Lease,
+    ProbeState,
+    Snapshot,
+    Target,
+    TargetCheck,
+    TargetSecret,
+    VacuumRun,
+)
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
@@ -150,7 +157,7 @@ def edit(
         target.save()
         forget_passwords(target, cleared | {login for login, text in given.items() if text == ""})
         store_passwords(target, {login: text for login, text in given.items() if text})
-        leases.reset_circuit(target, timezone.now())
+        reset_circuit(target, timezone.now())
         entries.add(
             "target.edit",
             user_name,
@@ -170,7 +177,7 @@ def enable(user_name: str, source: str, target: Target) -> None:
         if target.frozen_reason:
             forget_identity(target)
         target.save()
-        leases.reset_circuit(target, timezone.now())
+        reset_circuit(target, timezone.now())
         entries.add("target.enable", user_name, source, target_name=target.name)
 
 
@@ -304,13 +311,6 @@ def store_passwords(target: Target, passwords: Mapping[Login, str]) -> None:
 def forget_passwords(target: Target, logins: set[Login]) -> None:
     """Delete stored passwords."""
     TargetSecret.objects.filter(target=target, login__in=logins).delete()
-
-
-def is_included(target: Target, datname: str) -> bool:
-    """Return whether a target's patterns take a database in (globs; none means all)."""
-    if any(fnmatchcase(datname, pattern) for pattern in target.exclude):
-        return False
-    return not target.include or any(fnmatchcase(datname, p) for p in target.include)
 
 
 def login_user(target: Target, login: str) -> str:
@@ -455,3 +455,9 @@ def delete_by_time(model: type[models.Model], field: str, target_id: int, step: 
     while end <= bounds["last"]:
         end += step
         rows.filter(**{f"{field}__lt": end}).delete()
+
+
+def reset_circuit(target: Target, now: datetime) -> None:
+    """Try a target at once, after an edit or when somebody asks."""
+    Lease.objects.filter(target=target).update(due_at=now, failures=0)
+    ProbeState.objects.filter(target=target).update(due_at=now)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from monitors.collect.rounds import Run, Session, take_now
+from monitors.collect.rounds import Run, take_now
+from monitors.collect.sessions import Session
 from monitors.models import HISTORY, Lease, Target
 from monitors.probes.bloat import SQL_14
 from tests.bench import wide

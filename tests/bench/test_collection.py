@@ -19,7 +19,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from monitors.collect.rounds import Run, Session
+from monitors.collect.rounds import Run
+from monitors.collect.sessions import Session
 from monitors.history import partitions, store
 from monitors.models import HISTORY, Lease, Target
 from tests.bench import wide

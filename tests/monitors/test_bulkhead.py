@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors.collect import leases, rounds
+from monitors.collect import leases, rounds, sessions
 from monitors.history import partitions
 from monitors.models import Lease, Snapshot, Target, TargetSecret, WorkerBeat
 from monitors.pg.errors import NO_ANSWER
@@ -183,7 +183,7 @@ def test_five_targets_that_hang_cost_the_other_forty_five_nothing(
         partitions.make_ahead(timezone.now())
         WorkerBeat.objects.create(name="w", role="snapshots", slot=0, beat_at=timezone.now())
         worker = Worker()
-        stack.callback(rounds.SESSIONS.forget, set())
+        stack.callback(sessions.SESSIONS.forget, set())
         worker.run(2 * INTERVAL)  # every target is reached once, connections are kept
         assert frozen.child is not None
         for pid in family(frozen.child.process.pid):
@@ -238,7 +238,7 @@ def test_hundreds_that_fall_silent_at_once_cost_the_others_no_turn(watch: Watch)
         # Until now nobody was silent: those are not due yet.
         Lease.objects.filter(target__in=silent).update(due_at=timezone.now() + LATER)
         worker = Worker()
-        stack.callback(rounds.SESSIONS.forget, set())
+        stack.callback(sessions.SESSIONS.forget, set())
         worker.run(2 * INTERVAL)
         Lease.objects.filter(target__in=silent).update(due_at=timezone.now())
         began = timezone.now()

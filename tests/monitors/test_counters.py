@@ -16,8 +16,9 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
-from monitors.collect import rounds
-from monitors.collect.rounds import Run, Session, take_now
+from monitors.collect import read, rounds
+from monitors.collect.rounds import Run, take_now
+from monitors.collect.sessions import Session
 from monitors.history import series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
@@ -107,7 +108,7 @@ def reading_of(target: Target, server: Server) -> store.Reading:
         text = probe.sql_for(server.major * 10000, installed.version)
         assert text is not None
         with kept.connection.transaction():
-            return rounds.read(kept.connection, probe, text, installed)
+            return read.read(kept.connection, probe, text, installed)
     finally:
         session.close()
 

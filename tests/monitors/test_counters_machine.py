@@ -34,7 +34,8 @@ from hypothesis.stateful import (
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors.collect.rounds import Run, Session, take_now
+from monitors.collect.rounds import Run, take_now
+from monitors.collect.sessions import Session
 from monitors.history import rollup, series, store
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, Snapshot, Target

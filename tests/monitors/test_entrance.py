@@ -14,7 +14,7 @@ from django.utils import timezone
 from dashboard import states
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors.collect.rounds import SESSIONS
+from monitors.collect.sessions import SESSIONS
 from monitors.models import Lease, ProbeState, Target
 from monitors.targets import check
 from monitors.targets.check import CheckFailed

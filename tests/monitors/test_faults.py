@@ -17,7 +17,8 @@ from django.utils import timezone
 
 from dashboard.embedded import processes, valkey
 from monitors.acting import ask, perform
-from monitors.collect.rounds import Run, Session, take_now
+from monitors.collect.rounds import Run, take_now
+from monitors.collect.sessions import Session
 from monitors.models import HISTORY, Action, ProbeState, Snapshot
 from monitors.probes import databases, sessions
 from tests import servers

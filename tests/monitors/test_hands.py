@@ -15,6 +15,7 @@ from monitors.acting import connections
 from monitors.actions.cancel_backend import ACTION
 from monitors.models import Action, Target
 from monitors.pg.errors import Unreachable
+from monitors.targets import logins
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +43,7 @@ def names(server: Server, pid: int) -> list[str]:
 
 def used(hands: connections.Hands, target: Target, address: Any = None) -> int:
     """Use a hand once; return its pid."""
-    where = address or connections.operator_address(target, target.dbname)
+    where = address or logins.operator_address(target, target.dbname)
     row = Action(target=target)
     with hands.signalling(where, row, ACTION) as hand:
         [(name, limit)] = hand.execute(
@@ -80,7 +81,7 @@ def test_another_login_gets_a_connection_of_its_own(
     hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
     first = used(hands, target)
-    other = connections.operator_address(target, "shop")
+    other = logins.operator_address(target, "shop")
 
     assert used(hands, target, other) != first
     eventually(lambda: not names(embedded, first))
@@ -100,7 +101,7 @@ def test_one_that_died_meanwhile_is_replaced(
 def test_one_that_failed_is_not_kept(
     hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
-    address = connections.operator_address(target, target.dbname)
+    address = logins.operator_address(target, target.dbname)
     pid = 0
 
     def fail() -> None:
@@ -118,7 +119,7 @@ def test_one_that_failed_is_not_kept(
 def test_two_at_once_have_one_each_and_one_is_kept(
     hands: connections.Hands, target: Target, embedded: Server, eventually: Callable[..., None]
 ) -> None:
-    address = connections.operator_address(target, target.dbname)
+    address = logins.operator_address(target, target.dbname)
     with hands.signalling(address, Action(target=target), ACTION) as one:
         first = one.info.backend_pid
         second = used(hands, target)
@@ -139,7 +140,7 @@ def test_a_peer_that_hangs_is_given_up(hands: connections.Hands, target: Target)
 
 
 def test_who_can_not_be_reached_is_told(hands: connections.Hands, target: Target) -> None:
-    address = connections.operator_address(target, target.dbname)
+    address = logins.operator_address(target, target.dbname)
 
     with pytest.raises(Unreachable):
         used(hands, target, replace(address, port=1))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from monitors.collect.rounds import in_order, take_now
+from monitors.collect.read import in_order
+from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Target
 from monitors.pg import extensions
 from monitors.probe import OLDEST_MAJOR, Probe

@@ -13,8 +13,9 @@ import pytest
 from django.db import connection as history
 from psycopg import sql
 
-from monitors.collect import rounds as snapshot
-from monitors.collect.rounds import SESSIONS, SnapshotResult, take_now
+from monitors.collect import sessions
+from monitors.collect.rounds import SnapshotResult, take_now
+from monitors.collect.sessions import SESSIONS
 from monitors.models import Lease, Snapshot, Target
 from monitors.pg import doors
 from monitors.pg.identity import PARTS, read_identity
@@ -222,7 +223,7 @@ def test_a_kept_connection_is_opened_anew_when_it_is_old(
     target = watch(server)
     pids = []
     for seconds in (900, 900, 0):
-        monkeypatch.setattr(snapshot, "CONNECTION_SECONDS", seconds)
+        monkeypatch.setattr(sessions, "CONNECTION_SECONDS", seconds)
         take_lease(target, Lease.Kind.FAST)
         with SESSIONS.use(target.pk, Lease.Kind.FAST) as session:
             assert session.kept is not None

@@ -22,8 +22,9 @@ from django.utils import timezone
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
 from monitors import tasks
-from monitors.collect import leases, live, rounds
-from monitors.collect.rounds import SESSIONS, Session, take_due, take_now
+from monitors.collect import leases, live, rounds, sessions
+from monitors.collect.rounds import take_due, take_now
+from monitors.collect.sessions import SESSIONS, Session
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
@@ -414,11 +415,11 @@ def test_the_connections_of_a_disabled_target_are_closed(embedded: Server, watch
         assert session.kept is not None
         connection = session.kept.connection
 
-    rounds.close_unwatched()
+    sessions.close_unwatched()
     assert not connection.closed
 
     Target.objects.filter(pk=target.pk).update(enabled=False)
-    rounds.close_unwatched()
+    sessions.close_unwatched()
     assert connection.closed
 
 
