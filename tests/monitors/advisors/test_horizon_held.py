@@ -8,7 +8,7 @@ from monitors.advisor import Severity
 from monitors.advisors.horizon_held import ADVISOR
 from monitors.rules.horizon import Held
 from tests.monitors.advisors.rows import advise, ago, burning, idle_in_transaction, table
-from tests.monitors.test_horizon import CATALOG, PREPARED, SLOT, holder
+from tests.monitors.rules.test_horizon import CATALOG, PREPARED, SLOT, holder
 
 HOURS = 3600
 DEAD = table(n_dead_tup=5000)

@@ -17,7 +17,7 @@ from monitors.models import Target
 from monitors.rows import vacuuming
 from monitors.rules import autovacuum, wraparound
 from tests.monitors.history.conftest import START
-from tests.monitors.test_autovacuum_queue import due, row
+from tests.monitors.rules.test_autovacuum_queue import due, row
 from tests.servers import Server
 
 Keep = Callable[..., None]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.monitors.test_horizon import holder
+from tests.monitors.rules.test_horizon import holder
 
 from monitors.advisor import Hurt, Rate
 from monitors.advisors import ADVISORS
