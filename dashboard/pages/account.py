@@ -23,8 +23,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from dashboard.frame import theme_of
-from dashboard.requests import PageRequest, render_page
+from dashboard.frame.frame import theme_of
+from dashboard.frame.requests import PageRequest, render_page
 from dashboard.source import source_of
 from monitors.audit import entries
 from monitors.models import Grant

@@ -14,9 +14,9 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard import frame
-from dashboard.options import kept_arguments, option_groups, posted_arguments
-from dashboard.requests import PageRequest, get_target, render_page
+from dashboard.forms.arguments import kept_arguments, option_groups, posted_arguments
+from dashboard.frame import frame
+from dashboard.frame.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors.acting import ask as run
 from monitors.action import Action as Kind, InvalidArguments, Refused

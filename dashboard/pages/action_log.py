@@ -11,8 +11,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard.listing import PAGE_SIZE, Listing, page_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.listing import PAGE_SIZE, Listing, page_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target

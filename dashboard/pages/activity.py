@@ -12,10 +12,11 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, frame
+from dashboard import charts
 from dashboard.broker import cached
-from dashboard.listing import Listing, chosen, listing_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame import frame
+from dashboard.frame.listing import Listing, chosen, listing_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import marked
 from monitors.collect import live
 from monitors.findings import judge, unknowns

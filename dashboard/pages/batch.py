@@ -15,8 +15,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from dashboard import charts
-from dashboard.options import option_groups, posted_arguments
-from dashboard.requests import PageRequest, get_target, render_page, table_response
+from dashboard.forms.arguments import option_groups, posted_arguments
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
 from monitors.acting import batch as batches
 from monitors.action import InvalidArguments, Refused

@@ -13,8 +13,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.frame import SUBJECTS
-from dashboard.listing import (
+from dashboard.frame.frame import SUBJECTS
+from dashboard.frame.listing import (
     Listing,
     Row,
     chosen,
@@ -23,7 +23,7 @@ from dashboard.listing import (
     sort_of,
     sought_in,
 )
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.findings import judge

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from dashboard.requests import PageRequest
+from dashboard.frame.requests import PageRequest
 from monitors.advisor import table_name
 from monitors.models import HISTORY, Database, Target
 from monitors.people import access

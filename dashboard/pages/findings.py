@@ -16,9 +16,9 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard.finding_form import acknowledge_form, snooze_form
-from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.forms.finding import acknowledge_form, snooze_form
+from dashboard.frame.listing import PAGE_SIZE, Listing, chosen, page_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.source import source_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding

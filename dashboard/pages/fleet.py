@@ -9,8 +9,8 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard.listing import Listing, Row, chosen, listing_of
-from dashboard.requests import PageRequest, render_page, table_response, window_of
+from dashboard.frame.listing import Listing, Row, chosen, listing_of
+from dashboard.frame.requests import PageRequest, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.history import series
 from monitors.history.window import Window

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.people import access
 from monitors.rows import horizon as horizon_rows
 

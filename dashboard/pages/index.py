@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
 from monitors.findings import judge

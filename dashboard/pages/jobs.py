@@ -11,8 +11,8 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from dashboard.job_form import WEEKDAYS, JobForm
-from dashboard.requests import PageRequest, get_target, render_page, table_response
+from dashboard.forms.job import WEEKDAYS, JobForm
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import plan as recurring

@@ -10,8 +10,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.states import clock_words
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.states import clock_words
 from monitors.findings import judge, unknowns
 from monitors.history import series
 from monitors.history.window import Window

@@ -17,8 +17,8 @@ from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from dashboard.people_form import GrantForm, GroupForm, PasswordForm, PersonForm
-from dashboard.requests import PageRequest, render_page, table_response
+from dashboard.forms.person import GrantForm, GroupForm, PasswordForm, PersonForm
+from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors.models import Grant, Target
 from monitors.people import access, accounts

@@ -11,10 +11,9 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.listing import Listing, Row, listing_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.statement_states import state_of
-from dashboard.watching import Watching, watching_of
+from dashboard.frame.listing import Listing, Row, listing_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.statement_states import state_of
 from monitors.actions import ACTIONS
 from monitors.advisor import counted
 from monitors.findings import judge
@@ -24,6 +23,7 @@ from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
 from monitors.rows import statements as statement_rows
+from monitors.rows.watching import Watching, watching_of
 
 SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")
 LOAD = ("total_exec_time", "calls")

@@ -10,8 +10,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.watching import OTHERS, WHOLE, own_userids
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.findings import judge
 from monitors.findings.judge import Verdict
@@ -19,6 +18,7 @@ from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
+from monitors.rows.watching import OTHERS, WHOLE, own_userids
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from dashboard.frame import SUBJECTS, visible
-from dashboard.listing import Listing, Row, chosen, listing_of
-from dashboard.requests import (
+from dashboard.frame.frame import SUBJECTS, visible
+from dashboard.frame.listing import Listing, Row, chosen, listing_of
+from dashboard.frame.requests import (
     PageRequest,
     get_target,
     moment_of,

@@ -8,8 +8,8 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_http_methods
 
-from dashboard import frame
-from dashboard.requests import PageRequest, get_target
+from dashboard.frame import frame
+from dashboard.frame.requests import PageRequest, get_target
 from monitors.models import Target
 
 KEPT = 50

@@ -10,9 +10,9 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.listing import chosen
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
-from dashboard.statement_states import state_of
+from dashboard.frame.listing import chosen
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.statement_states import state_of
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns

@@ -15,10 +15,10 @@ from django.urls import reverse
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from dashboard import states
-from dashboard.requests import PageRequest, render_page, table_response
+from dashboard.forms.target import TargetForm, initial_of, initial_of_target
+from dashboard.frame import states
+from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
-from dashboard.target_form import TargetForm, initial_of, initial_of_target
 from monitors.models import ProbeState, Snapshot, Target, TargetCheck
 from monitors.people import access
 from monitors.probes import PROBES

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
 
-from dashboard.requests import PageRequest, render_page, table_response
+from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors.findings import thresholds as limits
 from monitors.models import Environment, Fleet, Target

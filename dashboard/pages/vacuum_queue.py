@@ -7,9 +7,10 @@ from typing import Any
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, states
-from dashboard.listing import Listing, chosen, listing_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard import charts
+from dashboard.frame import states
+from dashboard.frame.listing import Listing, chosen, listing_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.findings import unknowns
 from monitors.history import at_once, series

@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard import states
-from dashboard.listing import PAGE_SIZE, Listing, chosen, page_of
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame import states
+from dashboard.frame.listing import PAGE_SIZE, Listing, chosen, page_of
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Target, VacuumRun
 from monitors.rows import runs as run_rows

@@ -11,9 +11,10 @@ from django.http.response import HttpResponseBase
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
-from dashboard import charts, frame
-from dashboard.frame import WINDOW_WORDS
-from dashboard.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard import charts
+from dashboard.frame import frame
+from dashboard.frame.frame import WINDOW_WORDS
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.history import series
 from monitors.history.series import Series
 from monitors.history.window import Window

@@ -19,7 +19,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from dashboard import charts, frame, states
+from dashboard import charts
+from dashboard.frame import frame, states
 from dashboard.sql import KEYWORDS, highlight
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from dashboard.export import csv_response, json_response, plain
+from dashboard.frame.export import csv_response, json_response, plain
 
 MOMENT = datetime(2026, 3, 1, 13, 0, 0, 1, tzinfo=timezone(timedelta(hours=1)))
 

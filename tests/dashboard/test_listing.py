@@ -6,7 +6,7 @@ import pytest
 from django.core.exceptions import BadRequest
 from django.test import RequestFactory
 
-from dashboard.listing import listing_of
+from dashboard.frame.listing import listing_of
 
 ROWS = [{"name": f"t{number}", "n": number if number % 7 else None} for number in range(1, 121)]
 

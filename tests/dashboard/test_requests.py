@@ -10,7 +10,7 @@ from django.http import Http404
 from django.test import RequestFactory
 from django.utils import timezone
 
-from dashboard.requests import get_target, moment_of, table_response, window_of
+from dashboard.frame.requests import get_target, moment_of, table_response, window_of
 from monitors.models import AuditEntry, Grant, Target
 
 

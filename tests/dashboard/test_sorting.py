@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.urls import reverse
 
-from dashboard.listing import PAGE_SIZE, ordered
+from dashboard.frame.listing import PAGE_SIZE, ordered
 from dashboard.pages import bloat, vacuum, wraparound
 from monitors.collect.rounds import take_now
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from django.utils import timezone
 
-from dashboard import states
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
+from dashboard.frame import states
 from monitors.collect.sessions import SESSIONS
 from monitors.models import Lease, ProbeState, Target
 from monitors.targets import check

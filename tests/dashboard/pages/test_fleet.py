@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from django.urls import reverse
 
-from dashboard.requests import window_of
+from dashboard.frame.requests import window_of
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Grant, ProbeState, Target
 from monitors.rows.fleet import COLUMNS, badness, dead_rows, fleet_of

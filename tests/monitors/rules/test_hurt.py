@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.monitors.rules.test_horizon import holder
 
 from monitors.advisor import Hurt, Rate
 from monitors.advisors import ADVISORS
@@ -28,6 +27,7 @@ from tests.monitors.advisors.rows import (
     vacuuming,
     waiting,
 )
+from tests.monitors.rules.test_horizon import holder
 
 DUE = table(n_dead_tup=25_000, n_mod_since_analyze=35_000)
 TOAST = table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dashboard.states import State, denied
+from dashboard.frame.states import State, denied
 from monitors.history.freshness import freshness
 from monitors.models import HISTORY, Snapshot, Target
 from monitors.sentences import sentence

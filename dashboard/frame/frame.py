@@ -13,8 +13,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.frame.states import State, unread
 from dashboard.pages import PAGES, Page
-from dashboard.states import State, unread
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS

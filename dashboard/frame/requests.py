@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 from django_htmx.middleware import HtmxDetails
 
-from dashboard import export, frame
+from dashboard.frame import export, frame
 from dashboard.source import source_of
 from monitors.advisor import Finding
 from monitors.audit import entries

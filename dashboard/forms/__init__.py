@@ -1,0 +1,1 @@
+"""Forms, and the fields that an action asks for."""
