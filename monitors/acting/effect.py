@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from monitors.models import HISTORY, Action, Database
+from monitors.models.history import Change
 from monitors.rules import verdict
 from monitors.rules.verdict import Course, Verdict
-from monitors.samples import Change
 
 ENOUGH_AUTOVACUUMS = 3
 SHORTEST = timedelta(hours=1)

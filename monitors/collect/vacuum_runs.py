@@ -18,8 +18,8 @@ from django.db.models import Q
 
 from monitors.history.store import Place
 from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
+from monitors.models.history import Change
 from monitors.probe import Row
-from monitors.samples import Change
 
 log = logging.getLogger(__name__)
 

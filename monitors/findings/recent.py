@@ -17,8 +17,8 @@ from monitors.history import pace, series
 from monitors.history.pace import Gauge
 from monitors.history.window import Window
 from monitors.models import HISTORY, Snapshot, Target
+from monitors.models.history import Change
 from monitors.rules import wraparound
-from monitors.samples import Change
 
 DAY = timedelta(days=1)
 WORKERS_SPAN = timedelta(minutes=15)

@@ -17,7 +17,7 @@ from monitors.advisor import Rate
 from monitors.history.series import fetch
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState
-from monitors.samples import Change
+from monitors.models.history import Change
 
 EARLIER = timedelta(days=1)  # before a window is looked for what stood when it began
 

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from monitors.history import partitions
 from monitors.models import HISTORY, Coverage, Snapshot
-from monitors.samples import Change, History
+from monitors.models.history import Change, History
 
 LOCK = 0x726F6C6C  # an advisory lock of ours: "roll"
 DAYS_BACK = timedelta(days=8)  # how far back an unchanged object's row of a day is looked for

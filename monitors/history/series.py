@@ -20,8 +20,8 @@ from psycopg import Cursor, sql
 from monitors.history import partitions
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Mark, ProbeState
+from monitors.models.history import Change, History
 from monitors.probe import Sample
-from monitors.samples import Change, History
 
 POINTS = 240
 SAMPLES_SPAN = timedelta(hours=26)  # longer windows are drawn from hours

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from monitors.models.history import Change
 from monitors.pg.relations import quoted, size_text
 from monitors.probe import Measuring, Row, Sample
 from monitors.rules import bloat
-from monitors.samples import Change
 
 Key = tuple[Any, ...]
 Figures = Mapping[str, Any]

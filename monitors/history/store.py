@@ -21,9 +21,9 @@ from psycopg import sql
 
 from monitors.history import partitions, settle
 from monitors.models import Database, Mark, ProbeState, Snapshot
+from monitors.models.history import Change, History
 from monitors.pg.identity import began_at, is_new_epoch, is_untold_epoch
 from monitors.probe import Probe, Row, Sample
-from monitors.samples import Change, History
 
 MAX_REMEMBERED_ROWS = 200_000
 

@@ -14,9 +14,9 @@ from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
+from monitors.models.history import Change
 from monitors.rules import autovacuum, simulator
 from monitors.rules.simulator import PAGE_BYTES, Candidate, Recording, Step
-from monitors.samples import Change
 
 LONGEST = timedelta(days=7)
 """Samples are kept so long."""

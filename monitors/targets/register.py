@@ -16,6 +16,7 @@ from django.utils import timezone
 from monitors import queue
 from monitors.audit import entries
 from monitors.models import (
+    HISTORY,
     Environment,
     Lease,
     ProbeState,
@@ -28,7 +29,6 @@ from monitors.models import (
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
-from monitors.samples import HISTORY
 from monitors.targets.secrets import SecretUnreadable, seal_password
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from monitors.history import partitions
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.models.history import Change
 from monitors.rows.statements import COUNTERS
-from monitors.samples import Change
 
 MINUTES = 40
 """How long the target has been read, once a minute."""

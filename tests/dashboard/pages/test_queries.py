@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Mark, ProbeState
+from monitors.models.history import Change
 from monitors.rows.statements import COLUMNS
-from monitors.samples import Change
 from tests.dashboard.pages.statements import Statements, grown
 from tests.people import browser_of, make_target, person
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Database, Target, VacuumRun
-from monitors.samples import Change
+from monitors.models.history import Change
 
 
 @pytest.fixture

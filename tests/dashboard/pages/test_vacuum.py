@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from dashboard.pages.vacuum import label_of
 from monitors.models import HISTORY, Action
+from monitors.models.history import Change
 from monitors.rows.tables import COLUMNS
-from monitors.samples import Change
 
 
 @pytest.fixture

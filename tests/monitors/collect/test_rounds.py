@@ -28,7 +28,7 @@ from monitors.collect.sessions import SESSIONS, Session
 from monitors.history import series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
-from monitors.samples import Change
+from monitors.models.history import Change
 from monitors.targets import secrets
 from tests import servers
 from tests.servers import Server

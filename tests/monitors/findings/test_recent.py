@@ -13,7 +13,7 @@ from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep, recent, thresholds
 from monitors.history import partitions
 from monitors.models import HISTORY, FindingRecord, Fleet, Snapshot
-from monitors.samples import Change
+from monitors.models.history import Change
 
 pytestmark = pytest.mark.django_db
 

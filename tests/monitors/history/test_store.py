@@ -9,8 +9,8 @@ from django.db import models
 from hypothesis import given, strategies as st
 
 from monitors.history import store
+from monitors.models.history import Change
 from monitors.probe import Sample
-from monitors.samples import Change
 
 
 class CounterSample(Sample):

@@ -9,7 +9,7 @@ import pytest
 from monitors.collect.rounds import take_now
 from monitors.history import series
 from monitors.models import HISTORY, Target
-from monitors.samples import Change
+from monitors.models.history import Change
 from tests.servers import Server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]

@@ -23,7 +23,7 @@ from django.db import models
 from monitors.probe import Probe, Sample
 from monitors.probes import PROBES
 
-MODULE = "monitors.models"
+MODULE = "monitors.models.history"
 
 
 class Change(IntEnum):
