@@ -188,7 +188,7 @@ def page(
     tab = request.GET.get("tab") or "all"
     groups = facts.groups
     known = any(group["method"] for group in groups)
-    total = series.gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
+    total = series.read_gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
     names = {group["database_id"]: group["database"] for group in groups}
     charted = lines_of(request, target, window, facts, tab)
     context: dict[str, Any] = {
@@ -278,7 +278,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their wasted bytes."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
-    lines = series.sparks("bloat", target.pk, window, "bloat_bytes", keys)
+    lines = series.draw_sparks("bloat", target.pk, window, "bloat_bytes", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
@@ -291,7 +291,7 @@ def lines_of(
     """
     chosen_one = request.GET.get("database", "")
     ids = {group["database"]: group["database_id"] for group in facts.groups}
-    line = partial(series.gauges, "bloat", target.pk, window, ["bloat_bytes"])
+    line = partial(series.read_gauges, "bloat", target.pk, window, ["bloat_bytes"])
     lines = [(chosen_one or "All", line(database_id=ids.get(chosen_one)))]
     if tab == "schemas":
         schemas = [
@@ -320,7 +320,7 @@ def lines_of(
 
 def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> series.Key:
     """Return the key of a schema's objects, also of those that are gone."""
-    found = series.now(
+    found = series.read_latest(
         "bloat",
         target.pk,
         database_id=ids[row["database"]],
@@ -344,7 +344,7 @@ def chart_of(
         charts.joined(lines, within=window.length / timedelta(seconds=1) / series.POINTS / 2),
         unit="bytes",
         colours=colours,
-        marks=series.marks(target.pk, window, None),
+        marks=series.read_marks(target.pk, window, None),
         note="bloat_bytes",
         window=window,
         since=target.created_at,

@@ -72,7 +72,7 @@ def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) 
 
 def spark(row: Row, window: Window) -> list[float | None]:
     """Return the course of a target's connections."""
-    line = series.gauges("sessions", row["target"].pk, window, ["backends"], points=30)
+    line = series.read_gauges("sessions", row["target"].pk, window, ["backends"], points=30)
     return line.values["backends"]
 
 

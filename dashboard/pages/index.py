@@ -163,7 +163,7 @@ def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
     """Return the charts: size with waste, and scans."""
     place = {"database_id": row["database_id"]}
     mine = {**place, "relid": row["indexrelid"]}
-    sizes = series.gauges(
+    sizes = series.read_gauges(
         "bloat",
         target.pk,
         window,
@@ -171,10 +171,10 @@ def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
         **place,
         key={"relid": row["indexrelid"]},
     )
-    scans = series.rates(
+    scans = series.read_rates(
         "indexes", target.pk, window, ["idx_scan"], **place, key={"indexrelid": row["indexrelid"]}
     )
-    marks = series.marks(target.pk, window, [mine])
+    marks = series.read_marks(target.pk, window, [mine])
     return [
         charts.chart(
             "Size and waste",

@@ -51,7 +51,7 @@ def overview(request: PageRequest, name: str) -> HttpResponseBase:
 
 def databases_of(target: Target, window: Window) -> list[Row]:
     """Return the target's databases with what their counters grew by in the window."""
-    grown = {row["datid"]: row for row in series.totals("databases", target.pk, window)}
+    grown = {row["datid"]: row for row in series.read_totals("databases", target.pk, window)}
     watched = {one.datid for one in target.databases_by_id.values() if one.included}
     rows = tables.rows_at("databases", target, window)
     return [
@@ -93,11 +93,11 @@ def page(
     """Render the page."""
     at = None if window.is_live else window.end
     findings = judge.findings(target, at)
-    sessions = series.gauges("sessions", target.pk, window, ["backends", "blocked"])
-    states = series.gauges_by("sessions", target.pk, window, "backends", "state")
-    rates = series.rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
-    dead = series.gauges("tables", target.pk, window, ["n_dead_tup"])
-    marks = series.marks(target.pk, window)
+    sessions = series.read_gauges("sessions", target.pk, window, ["backends", "blocked"])
+    states = series.read_gauges_by("sessions", target.pk, window, "backends", "state")
+    rates = series.read_rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
+    dead = series.read_gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = series.read_marks(target.pk, window)
     summary = fleet.fleet_of([target], window)[0]
     context: dict[str, Any] = {
         "summary": summary,

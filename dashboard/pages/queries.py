@@ -74,8 +74,8 @@ def page(
     """Render the page around a listing."""
     statements = watched.rows
     findings = judge.findings(target, None if window.is_live else window.end)
-    marks = series.marks(target.pk, window)
-    load = series.rates("statements", target.pk, window, LOAD, key=watched.key)
+    marks = series.read_marks(target.pk, window)
+    load = series.read_rates("statements", target.pk, window, LOAD, key=watched.key)
     context: dict[str, Any] = {
         "problem": state_of(target) if window.is_live else None,
         "verdict": verdict(target, window, watched, marks),

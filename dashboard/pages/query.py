@@ -47,7 +47,7 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         target_id=target.pk, queryid=labels["queryid"]
     )
     named = {statements.key_of(one): one for one in latest.values(*LABELS)}
-    sums = series.sums(
+    sums = series.read_sums(
         "statements",
         target.pk,
         window,
@@ -61,7 +61,7 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         if one["calls"] > 0 and statements.key_of(one) in named
     ]
     own = own_userids(target, window)
-    every = series.sums(
+    every = series.read_sums(
         "statements", target.pk, window, ["total_exec_time"], key={"toplevel": True}
     )
     whole, others = total_ms(every, ()), total_ms(every, own)
@@ -99,9 +99,9 @@ def page(
 ) -> HttpResponse:
     """Render the page of one statement."""
     key = {name: row[name] for name in statements.KEY}
-    rates = series.rates("statements", target.pk, window, statements.COUNTERS, key=key)
+    rates = series.read_rates("statements", target.pk, window, statements.COUNTERS, key=key)
     means = quotients(rates)
-    marks = series.marks(target.pk, window)
+    marks = series.read_marks(target.pk, window)
     context: dict[str, Any] = {
         "row": row,
         "others": [one for one in same if one["id"] != row["id"]],

@@ -108,12 +108,12 @@ def page(
     ]
     key = {"relid": row["relid"]}
     where = {"database_id": row["database_id"], "key": {"relid": relids_of(row)}}
-    gauges = series.gauges("tables", target.pk, window, GAUGES, **where)
-    rates = series.rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
+    gauges = series.read_gauges("tables", target.pk, window, GAUGES, **where)
+    rates = series.read_rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
     runs = run_rows.runs_of_table(target, window, row)
     bloat = bloat_rows.of_table(target, window, row)
     own = {"database_id": row["database_id"], **key}
-    marks = [*series.marks(target.pk, window, [own]), *run_rows.marks_of(runs)]
+    marks = [*series.read_marks(target.pk, window, [own]), *run_rows.marks_of(runs)]
     marks.sort(key=lambda mark: mark["at"])
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
@@ -275,7 +275,7 @@ def charts_of(
 
 def sizes_of(target: Target, window: Window, row: Row, gauges: series.Series) -> series.Series:
     """Return size and wasted bytes as columns over common times; the waste is read more rarely."""
-    waste = series.gauges(
+    waste = series.read_gauges(
         "bloat",
         target.pk,
         window,

@@ -152,8 +152,8 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    total = series.gauges("tables", target.pk, window, ["n_dead_tup"])
-    marks = series.marks(target.pk, window)
+    total = series.read_gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = series.read_marks(target.pk, window)
     may = access.permissions_of(request.user, target)
     state = vacuuming.state_of(target, at)
     counts = counts_of(target, facts)
@@ -213,7 +213,7 @@ def findings_here(findings: Sequence[Finding]) -> list[Finding]:
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their dead rows."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
-    lines = series.sparks("tables", target.pk, window, "n_dead_tup", keys)
+    lines = series.draw_sparks("tables", target.pk, window, "n_dead_tup", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
@@ -227,7 +227,7 @@ def dead_chart(
     lines = [("All tables", total, "n_dead_tup")]
     worst = tables.worst_of(target, window, TOP)
     for row in worst:
-        line = series.gauges(
+        line = series.read_gauges(
             "tables",
             target.pk,
             window,
@@ -267,7 +267,7 @@ def tiles(
     due, off, oldest = facts.due, facts.off_count, facts.oldest
     workers = [row for row in running if row["autovacuum"]]
     limit = target.settings.get("autovacuum_max_workers")
-    ran = series.grown("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
+    ran = series.read_growth("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
     by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
     found: list[dict[str, Any]] = [
         {

@@ -192,7 +192,7 @@ def why_not(request: PageRequest, target: Target, window: Window) -> str:
 def by_hand(target: Target, window: Window, table: Row) -> int:
     """Return how often the table was vacuumed by hand in a window: the replay leaves that out."""
     key = {"relid": table["relid"]}
-    sums = series.sums(
+    sums = series.read_sums(
         "tables", target.pk, window, ["vacuum_count"], database_id=table["database_id"], key=key
     )
     return sum(one["vacuum_count"] for one in sums)

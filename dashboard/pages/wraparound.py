@@ -105,7 +105,7 @@ def page(
     """Render the page around a listing."""
     at = None if window.is_live else window.end
     findings = judge.findings(target, at)
-    marks = series.marks(target.pk, window)
+    marks = series.read_marks(target.pk, window)
     context: dict[str, Any] = {
         "findings": findings_here(findings),
         "verdict": judge.verdict(target, findings, page="wraparound", at=at),
@@ -167,7 +167,7 @@ def age_chart(
     lines = [
         (
             row["database"],
-            series.gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
+            series.read_gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
             field,
         )
         for row in ranked

@@ -32,7 +32,7 @@ KEEP_SECONDS = 5
 class Live:
     """One shared reading.
 
-    `rows` have the shape of `series.now`, statements without literals;
+    `rows` have the shape of `series.read_latest`, statements without literals;
     `texts` are the statements as they run, by `text_key`.
     """
 

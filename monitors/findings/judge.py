@@ -371,25 +371,25 @@ def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
     names = database_names([target.pk], at)
     clock = clocks(target, CLOCK, at).get(0)
-    tables = series.at("tables", target.pk, at)
-    databases = series.at("databases", target.pk, at)
+    tables = series.read_as_of("tables", target.pk, at)
+    databases = series.read_as_of("databases", target.pk, at)
     samples = Samples(
         now=clock[1] if clock else at,
         **facts_of(target, names),
         tables=[row for row in tables if row["database_id"] in names[target.pk]],
-        activity=marked(series.at("activity", target.pk, at), target.logins),
-        sessions=series.at("sessions", target.pk, at),
-        progress=series.at("progress", target.pk, at),
-        horizon=held({target.pk: marked(series.at("horizon", target.pk, at), target.logins)}, at)[
+        activity=marked(series.read_as_of("activity", target.pk, at), target.logins),
+        sessions=series.read_as_of("sessions", target.pk, at),
+        progress=series.read_as_of("progress", target.pk, at),
+        horizon=held({target.pk: marked(series.read_as_of("horizon", target.pk, at), target.logins)}, at)[
             target.pk
         ],
         databases=databases,
         burn=burn_at(target, at),
         next_xid=next_xid(databases),
-        logins=series.at("logins", target.pk, at),
+        logins=series.read_as_of("logins", target.pk, at),
         bloat=[
             row
-            for row in series.at("bloat", target.pk, at)
+            for row in series.read_as_of("bloat", target.pk, at)
             if row["database_id"] in names[target.pk]
         ],
     )

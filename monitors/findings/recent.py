@@ -89,7 +89,7 @@ def updated(
     key: series.Key = {"relid": [row["relid"] for row in tables]}
     grown = {
         (row["database_id"], row["relid"]): row
-        for row in series.sums("tables", target.pk, window, UPDATES, key=key)
+        for row in series.read_sums("tables", target.pk, window, UPDATES, key=key)
     }
     indexes = index_names(target, key["relid"])
     return [
@@ -163,7 +163,7 @@ def workers(target: Target, now: datetime) -> list[int]:
     start = now - WORKERS_SPAN
     present = {
         (row["pid"], row["command"])
-        for row in series.at("progress", target.pk, start)
+        for row in series.read_as_of("progress", target.pk, start)
         if row["autovacuum"]
     }
     changes = list(
@@ -251,7 +251,7 @@ def connections(target: Target, now: datetime) -> Rate:
     line through them more than chance.
     """
     window = Window(now - CLIENTS_SPAN, now, is_live=True)
-    drawn = series.gauges("sessions", target.pk, window, ["backends"], points=60)
+    drawn = series.read_gauges("sessions", target.pk, window, ["backends"], points=60)
     points = [
         (moment, value)
         for moment, value in zip(drawn.times, drawn.values["backends"], strict=True)

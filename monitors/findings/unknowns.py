@@ -45,7 +45,7 @@ def unknowns_of(target: Target, at: datetime | None = None) -> dict[str, str]:
     """
     if at is None:
         return unknowns_of_all([target])[target.pk]
-    rows = series.at("activity", target.pk, at)
+    rows = series.read_as_of("activity", target.pk, at)
     hidden = sum((row["state"], row["backend_type"]) == (DISABLED, CLIENT) for row in rows)
     return told(target, hidden)
 

@@ -268,7 +268,7 @@ def parameters_of(grid: Grid, window: Window) -> dict[str, Any]:
     return {"start": grid.start, "end": window.end, "step": grid.step}
 
 
-def gauges(  # noqa: PLR0913 - what to read, of what, when
+def read_gauges(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -285,13 +285,13 @@ def gauges(  # noqa: PLR0913 - what to read, of what, when
     source = source_of(probe_name, target_id, window, database_id)
     grid = grid_of(source, window, points)
     is_one = key is not None and set(source.history.sample.key) <= set(key)
-    columns = {name: running_sum(source, grid, window, name, key) for name in fields}
+    columns = {name: add_up(source, grid, window, name, key) for name in fields}
     if not is_one:
         columns = {name: or_zero(grid, column) for name, column in columns.items()}
     return draw(grid, columns)
 
 
-def gauges_by(
+def read_gauges_by(
     probe_name: str, target_id: int, window: Window, field_name: str, by: str, points: int = POINTS
 ) -> Series:
     """Return one column a value of a key column, each summed over the other key columns.
@@ -311,13 +311,13 @@ def gauges_by(
         {"end": window.end, "early": window.start - timedelta(days=1)},
     )
     columns = {
-        value: or_zero(grid, running_sum(source, grid, window, field_name, {**only, by: value}))
+        value: or_zero(grid, add_up(source, grid, window, field_name, {**only, by: value}))
         for (value,) in sorted(found)
     }
     return draw(grid, columns)
 
 
-def running_sum(
+def add_up(
     source: Source, grid: Grid, window: Window, name: str, key: Key | None
 ) -> dict[int, float | None]:
     """Return a gauge at each bucket's end, summed over the objects that fit the key.
@@ -462,7 +462,7 @@ def changed_since(
     )
 
 
-def rates(  # noqa: PLR0913 - what to read, of what, when
+def read_rates(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -518,7 +518,7 @@ def elapsed_seconds(
     return (moment - before).total_seconds()
 
 
-def totals(
+def read_totals(
     probe_name: str, target_id: int, window: Window, *, database_id: int | None = None
 ) -> list[dict[str, Any]]:
     """Return for each object that changed what its counters grew by in the window.
@@ -547,7 +547,7 @@ def totals(
     return [dict(zip((*names, *sample.counters, "complete"), row, strict=True)) for row in rows]
 
 
-def sums(  # noqa: PLR0913 - what to read, of what, when
+def read_sums(  # noqa: PLR0913 - what to read, of what, when
     probe_name: str,
     target_id: int,
     window: Window,
@@ -589,7 +589,7 @@ def sums(  # noqa: PLR0913 - what to read, of what, when
     return [dict(zip(known, row, strict=True)) for row in rows]
 
 
-def grown(
+def read_growth(
     probe_name: str,
     target_id: int,
     window: Window,
@@ -719,7 +719,7 @@ def outside(spans: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
     return rest
 
 
-def sparks(
+def draw_sparks(
     probe_name: str,
     target_id: int,
     window: Window,
@@ -744,12 +744,12 @@ def sparks(
     lines = []
     for key in wanted:
         name = tuple(key.get(part, 0) for part in names)
-        steps = held(grid, base.get(name), changes.get(name, []))
+        steps = hold_values(grid, base.get(name), changes.get(name, []))
         lines.append(draw(grid, {"": steps}).values[""])
     return lines
 
 
-def held(
+def hold_values(
     grid: Grid, value: float | None, changes: list[tuple[int, float | None]]
 ) -> dict[int, float | None]:
     """Return one object's gauge at each bucket's end: it holds until it changes."""
@@ -764,7 +764,7 @@ def held(
     return column
 
 
-def rate_sparks(
+def draw_rate_sparks(
     probe_name: str,
     target_id: int,
     window: Window,
@@ -810,7 +810,7 @@ def rate_sparks(
     return lines
 
 
-def now(
+def read_latest(
     probe_name: str,
     target_id: int,
     *,
@@ -850,7 +850,7 @@ def fetch_rows(statement: sql.Composed, names: Sequence[str]) -> list[dict[str, 
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def at(
+def read_as_of(
     probe_name: str, target_id: int, moment: datetime, *, database_id: int | None = None
 ) -> list[dict[str, Any]]:
     """Return every object as it stood at a past moment, in the shape of `now`.
@@ -943,7 +943,7 @@ def relabelled_since(source: Source, moment: datetime) -> sql.Composable:
     )
 
 
-def marks(
+def read_marks(
     target_id: int, window: Window, rewritten: Collection[Key] | None = ()
 ) -> list[dict[str, Any]]:
     """Return what happened in a window: restarts, resets and finished actions, oldest first.

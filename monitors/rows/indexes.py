@@ -40,7 +40,7 @@ def grown_in(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return what the scans of indexes of one database grew by in a window: those that were used."""
     if not rows:
         return []
-    return series.sums(
+    return series.read_sums(
         "indexes",
         target.pk,
         window,

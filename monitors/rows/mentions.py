@@ -104,7 +104,7 @@ def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[R
     if not held:
         return []
     key: series.Key = {"dbid": table["datid"], "queryid": sorted({one[0] for one in held})}
-    sums = series.sums("statements", target.pk, window, SUMS, key=key)
+    sums = series.read_sums("statements", target.pk, window, SUMS, key=key)
     called = [
         {**row, **held[place]}
         for row in sums

@@ -350,6 +350,6 @@ def index_reads(target: Target, place: Mapping[str, int], window: Window) -> lis
     if not key["indexrelid"]:
         return []
     names = ["idx_scan", "idx_tup_fetch"]
-    return series.sums(
+    return series.read_sums(
         "indexes", target.pk, window, names, database_id=place["database_id"], key=key
     )

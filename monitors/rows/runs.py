@@ -77,7 +77,7 @@ def rows_of(target: Target, runs: Iterable[VacuumRun]) -> list[Row]:
     mains = {
         (row["database_id"], row["toastrelid"]): row
         for row in (
-            series.now("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
+            series.read_latest("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
         )
     }
     return [row_of(run, databases, mains.get((run.database_id, run.relid))) for run in found]

@@ -73,7 +73,7 @@ def statements_of(target: Target, window: Window, *, with_texts: bool = False) -
     (see `slower_of`), and total_exec_time and mean_exec_time in ms. Without
     `with_texts` there is no `query`: `with_previews` adds it to some.
     """
-    sums = series.sums("statements", target.pk, window, COUNTERS, halves=HALVES)
+    sums = series.read_sums("statements", target.pk, window, COUNTERS, halves=HALVES)
     called = [row for row in sums if row["calls"] > 0]
     labels = labels_of(target, with_texts=with_texts)
     known = [(row, labels[key]) for row in called if (key := key_of(row)) in labels]
@@ -150,7 +150,7 @@ def lost_ms(row: Mapping[str, Any]) -> float:
 def with_sparks(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their execution time."""
     keys = [{"database_id": 0, **{name: row[name] for name in KEY}} for row in rows]
-    lines = series.rate_sparks("statements", target.pk, window, "total_exec_time", keys)
+    lines = series.draw_rate_sparks("statements", target.pk, window, "total_exec_time", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 

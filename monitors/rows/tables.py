@@ -76,8 +76,8 @@ def rows_at(
     With a key, only those that have its values.
     """
     if window.is_live:
-        return series.now(probe_name, target.pk, key=key, without=without)
-    rows = series.at(probe_name, target.pk, window.end)
+        return series.read_latest(probe_name, target.pk, key=key, without=without)
+    rows = series.read_as_of(probe_name, target.pk, window.end)
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 

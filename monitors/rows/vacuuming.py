@@ -132,8 +132,8 @@ def rows_at(
 ) -> list[Line]:
     """Return a probe's rows now, or as they stood at a past moment; those that fit a key."""
     if at is None:
-        return series.now(probe_name, target.pk, key=key, without=without)
-    rows = series.at(probe_name, target.pk, at)
+        return series.read_latest(probe_name, target.pk, key=key, without=without)
+    rows = series.read_as_of(probe_name, target.pk, at)
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
@@ -556,8 +556,8 @@ def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]
     wanted = sorted({row["relid"] for row in rows if row["relid"]})
     ours = {one.pk: one for one in Database.objects.filter(target=target)}
     found: dict[tuple[str, int], Line] = {}
-    mains = series.now("tables", target.pk, key={"relid": wanted}, gone=True)
-    toast = series.now("tables", target.pk, key={"toastrelid": wanted}, gone=True)
+    mains = series.read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
+    toast = series.read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
     own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
     for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
         database = ours.get(row["database_id"])

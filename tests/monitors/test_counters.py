@@ -69,7 +69,7 @@ def calls_of(target: Target) -> tuple[int, bool]:
     window = Window(now - timedelta(hours=1), now + timedelta(seconds=1), is_live=True)
     latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk, query=NORMAL)
     ids = set(latest.values_list("queryid", flat=True))
-    rows = [row for row in series.totals("statements", target.pk, window) if row["queryid"] in ids]
+    rows = [row for row in series.read_totals("statements", target.pk, window) if row["queryid"] in ids]
     return sum(row["calls"] for row in rows), all(row["complete"] for row in rows)
 
 
@@ -87,7 +87,7 @@ def grown(target: Target, probe: str, counter: str, name: str) -> tuple[int, boo
         ).values_list(history.sample.key[0], flat=True)
     )
     rows = [
-        row for row in series.totals(probe, target.pk, window) if row[history.sample.key[0]] in ids
+        row for row in series.read_totals(probe, target.pk, window) if row[history.sample.key[0]] in ids
     ]
     return sum(row[counter] for row in rows), all(row["complete"] for row in rows)
 

@@ -496,9 +496,9 @@ class Machine(RuleBasedStateMachine):
         """Return what history has of each object in a window: by its first key."""
         window = Window(self.began - back, timezone.now() + timedelta(seconds=1), is_live=True)
         rows = (
-            series.sums(probe, self.target.pk, window, [name])
+            series.read_sums(probe, self.target.pk, window, [name])
             if back
-            else series.totals(probe, self.target.pk, window)
+            else series.read_totals(probe, self.target.pk, window)
         )
         key = HISTORY[probe].sample.key[0]
         return {row[key]: (int(row[name]), row["complete"]) for row in rows}

@@ -74,10 +74,10 @@ class Workload:
 
     def written(self) -> int:
         """Return the rows that went into the table by the history's differences."""
-        rows = series.totals("tables", self.target.pk, an_hour())
+        rows = series.read_totals("tables", self.target.pk, an_hour())
         known = {
             row["relid"]
-            for row in series.now("tables", self.target.pk)
+            for row in series.read_latest("tables", self.target.pk)
             if row["relname"] == "known"
         }
         return sum(row["n_tup_ins"] for row in rows if row["relid"] in known)
@@ -135,5 +135,5 @@ def test_pages_show_exactly_what_was_run(
 
     assert work.shown(client) == work.calls == 57
     assert work.written() == work.inserted == 57
-    kinds = {mark["kind"] for mark in series.marks(target.pk, an_hour())}
+    kinds = {mark["kind"] for mark in series.read_marks(target.pk, an_hour())}
     assert {"reset", "restart", "crash"} <= kinds

@@ -95,7 +95,7 @@ def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:
     if database is None:
         message = f"{target.name} has no database {datname} that was read."
         raise failure(message)
-    for row in series.now("tables", target.pk, database_id=database.pk):
+    for row in series.read_latest("tables", target.pk, database_id=database.pk):
         if table_name(row) == name:
             return row
     message = f"{datname} has no table {name} that was read: give it with its schema."

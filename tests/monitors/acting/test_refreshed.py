@@ -63,7 +63,7 @@ def test_a_vacuum_by_howdah_is_seen_at_once(refreshed):
     ).exists()
     take_now(target, ["tables"])
     now = timezone.now() + timedelta(seconds=1)
-    [sums] = series.sums(
+    [sums] = series.read_sums(
         "tables", target.pk, Window.last("1h", now), ["vacuum_count"], key={"relid": row["relid"]}
     )
     assert sums["vacuum_count"] == 1

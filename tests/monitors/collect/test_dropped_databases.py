@@ -50,7 +50,7 @@ def make(server: Server, name: str, dead: int) -> None:
 def dead_rows(target) -> float:
     """Return the last point of the chart of all dead rows, -1 where it has none."""
     window = Window.last("1h", timezone.now())
-    last = series.gauges("tables", target.pk, window, ["n_dead_tup"]).values["n_dead_tup"][-1]
+    last = series.read_gauges("tables", target.pk, window, ["n_dead_tup"]).values["n_dead_tup"][-1]
     return -1 if last is None else last
 
 

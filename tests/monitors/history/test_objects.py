@@ -178,7 +178,7 @@ def test_text_is_found_in_capitals_or_not_and_never_as_a_pattern(shop: Target) -
         rows = known.rows(objects.containing(text, "schemaname", "relname"))
         return {f"{one['schemaname']}.{one['relname']}" for one in rows}
 
-    names = {f"{one['schemaname']}.{one['relname']}" for one in series.now("tables", shop.pk)}
+    names = {f"{one['schemaname']}.{one['relname']}" for one in series.read_latest("tables", shop.pk)}
     assert found("OBJECTS.HALF") == {"objects.Half 50%"}
     assert "objects.plain" in names
     assert found("objects%") == set()

@@ -70,7 +70,7 @@ def read(target: Target) -> Rows:
         ("databases", "ok", ""),
         ("bloat", "ok", ""),
     }
-    return {name_of(row): row for row in series.now("bloat", target.pk)}
+    return {name_of(row): row for row in series.read_latest("bloat", target.pk)}
 
 
 def name_of(row: dict[str, Any]) -> str:

@@ -21,8 +21,8 @@ def test_it_reads_what_tables_leaves_out(server: Server, watch: Callable[..., Ta
     target = watch(server)
     take_now(target)
 
-    tables = {row["relid"] for row in series.now("tables", target.pk)}
-    catalogs = {row["relid"]: row["relname"] for row in series.now("catalogs", target.pk)}
+    tables = {row["relid"] for row in series.read_latest("tables", target.pk)}
+    catalogs = {row["relid"]: row["relname"] for row in series.read_latest("catalogs", target.pk)}
     with server.connect(dbname="shop") as session:
         of_server = {
             relid

@@ -27,14 +27,14 @@ def test_it_reads_counters_ages_and_the_next_transaction_id(
 ) -> None:
     target = watch(server)
     take_now(target, ["databases"])
-    before = {row["datname"]: row for row in series.now("databases", target.pk)}
+    before = {row["datname"]: row for row in series.read_latest("databases", target.pk)}
     with server.connect(dbname="shop") as session:
         for _ in range(10):
             session.execute("SELECT pg_current_xact_id()")
 
     take_now(target, ["databases"])
 
-    after = {row["datname"]: row for row in series.now("databases", target.pk)}
+    after = {row["datname"]: row for row in series.read_latest("databases", target.pk)}
     assert after["shop"]["next_xid"] - before["shop"]["next_xid"] == 10
     assert after["shop"]["xid_age"] - before["shop"]["xid_age"] == 10
     assert after["shop"]["encoding"] == "UTF8"
@@ -131,7 +131,7 @@ def test_it_reads_the_next_multixact_id(
     target = watch(server)
     name = f"shared_{worker_id}"
     take_now(target, ["databases"])
-    before = series.now("databases", target.pk, key={"datname": "shop"})[0]["next_mxid"]
+    before = series.read_latest("databases", target.pk, key={"datname": "shop"})[0]["next_mxid"]
     with server.connect(dbname="shop") as setup:
         setup.execute(f"DROP TABLE IF EXISTS {name}")
         setup.execute(f"CREATE TABLE {name} AS SELECT 1 AS id")
@@ -145,7 +145,7 @@ def test_it_reads_the_next_multixact_id(
 
     take_now(target, ["databases"])
 
-    rows = series.now("databases", target.pk)
+    rows = series.read_latest("databases", target.pk)
     assert {row["next_mxid"] for row in rows} == {before + 1}
     shop = next(row for row in rows if row["datname"] == "shop")
     assert 0 < shop["mxid_age"] <= shop["next_mxid"]

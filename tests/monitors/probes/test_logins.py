@@ -36,7 +36,7 @@ def expires(server: Server) -> Iterator[Callable[[str, str], None]]:
 def read(target: Target) -> dict[str, datetime]:
     [result] = take_now(target, ["logins"])
     assert result.error == ""
-    return {row["rolname"]: row["rolvaliduntil"] for row in series.now("logins", target.pk)}
+    return {row["rolname"]: row["rolvaliduntil"] for row in series.read_latest("logins", target.pk)}
 
 
 def test_only_what_expires_is_read(

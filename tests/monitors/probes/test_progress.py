@@ -40,10 +40,10 @@ def test_it_shows_a_vacuum_while_it_runs(
 
     def seen() -> bool:
         take_now(target, ["progress"])
-        return any(row["relid"] == relid for row in series.now("progress", target.pk))
+        return any(row["relid"] == relid for row in series.read_latest("progress", target.pk))
 
     eventually(seen)
-    [row] = series.now("progress", target.pk)
+    [row] = series.read_latest("progress", target.pk)
     vacuuming.cancel()
     thread.join()
     vacuuming.close()
@@ -53,4 +53,4 @@ def test_it_shows_a_vacuum_while_it_runs(
     assert row["phase"] in {"scanning heap", "vacuuming heap", "initializing"}
     assert row["total"] > 100
     assert row["started_at"] is not None
-    assert series.now("progress", target.pk) == []
+    assert series.read_latest("progress", target.pk) == []

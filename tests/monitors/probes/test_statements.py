@@ -43,7 +43,7 @@ def calls_of(target: Target, text: str) -> tuple[int, int]:
     ids = set(latest.values_list("queryid", "toplevel"))
     rows = [
         row
-        for row in series.totals("statements", target.pk, window)
+        for row in series.read_totals("statements", target.pk, window)
         if (row["queryid"], row["toplevel"]) in ids
     ]
     return sum(row["calls"] for row in rows), sum(row["rows"] for row in rows)
