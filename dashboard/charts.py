@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from monitors.history.series import Series
+from monitors.history.source import Series
 from monitors.history.window import Window
 
 WIDTH, HEIGHT = 84, 22

@@ -14,7 +14,8 @@ from dashboard.embedded.stack import WORKERS
 from monitors.actions import ACTIONS
 from monitors.advisors import ADVISORS
 from monitors.collect import leases
-from monitors.history import freshness, partitions, series
+from monitors.history import freshness, partitions
+from monitors.history.source import GAP_FACTOR, HOURS_SPAN, SAMPLES_SPAN
 from monitors.models import HISTORY, Action
 from monitors.people.access import ROLES
 from monitors.probe import NEWEST_MAJOR, OLDEST_MAJOR
@@ -141,10 +142,10 @@ def test_what_is_kept_is_kept_as_long_as_said() -> None:
         f"{kept[1].days} days",
         f"{kept[2].days} days",
     ]
-    hours = series.SAMPLES_SPAN.total_seconds() / 3600
+    hours = SAMPLES_SPAN.total_seconds() / 3600
     assert f"up to {hours:.0f} hours inside the last {kept[0].days} days" in history
-    assert f"up to {series.HOURS_SPAN.days} days from" in history
-    assert f"more than {series.GAP_FACTOR} intervals" in history
+    assert f"up to {HOURS_SPAN.days} days from" in history
+    assert f"more than {GAP_FACTOR} intervals" in history
     assert f"no good snapshot for {freshness.STALE_INTERVALS} intervals" in history
 
 

@@ -20,8 +20,10 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.advisor import marked
 from monitors.collect import live
 from monitors.findings import judge, unknowns
-from monitors.history import series
 from monitors.history.freshness import clocks
+from monitors.history.gauges import read_gauges_by
+from monitors.history.latest import read_as_of, read_latest
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Action, Target
 from monitors.people import access
@@ -102,7 +104,7 @@ def read(request: PageRequest, target: Target, window: Window) -> Now:
     """Return the backends now, or as they were where the window ends in the past."""
     if not window.is_live:
         moment = read_at(target, window.end) or window.end
-        return seen_at(target, series.read_as_of("activity", target.pk, window.end), moment, {})
+        return seen_at(target, read_as_of("activity", target.pk, window.end), moment, {})
     live.watch(target.pk)
     shows_text = access.may(request.user, "view_query_text", target)
     shared, stored_at = live.activity(target.pk), read_at(target)
@@ -111,7 +113,7 @@ def read(request: PageRequest, target: Target, window: Window) -> Now:
         texts = shared.texts if shows_text else {}
         return seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
     texts = cached(f"activity:{target.pk}") or {} if shows_text else {}
-    return seen_at(target, series.read_latest("activity", target.pk), stored_at or window.end, texts)
+    return seen_at(target, read_latest("activity", target.pk), stored_at or window.end, texts)
 
 
 def seen_at(
@@ -182,7 +184,7 @@ def idle_words(unknown: Mapping[str, str]) -> str:
 
 def load_chart(target: Target, window: Window) -> dict[str, Any]:
     """Return active backends by what they wait for, stacked; CPU where they wait for nothing."""
-    load = series.read_gauges_by("sessions", target.id, window, "backends", by="wait_event_type")
+    load = read_gauges_by("sessions", target.id, window, "backends", by="wait_event_type")
     return charts.chart(
         "Active backends",
         load,
@@ -190,7 +192,7 @@ def load_chart(target: Target, window: Window) -> dict[str, Any]:
         labels=WAIT_LABELS,
         colours=charts.WAIT_COLOURS,
         stack=True,
-        marks=series.read_marks(target.id, window),
+        marks=read_marks(target.id, window),
         window=window,
         since=target.created_at,
     )

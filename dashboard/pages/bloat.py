@@ -28,7 +28,12 @@ from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.findings import judge
 from monitors.findings.judge import Verdict
-from monitors.history import objects, series
+from monitors.history import objects
+from monitors.history.gauges import read_gauges
+from monitors.history.latest import read_latest
+from monitors.history.marks import read_marks
+from monitors.history.source import POINTS, Key, Series
+from monitors.history.sparks import draw_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.people import access
@@ -188,7 +193,7 @@ def page(
     tab = request.GET.get("tab") or "all"
     groups = facts.groups
     known = any(group["method"] for group in groups)
-    total = series.read_gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
+    total = read_gauges("bloat", target.pk, window, ["bloat_bytes"]) if known else None
     names = {group["database_id"]: group["database"] for group in groups}
     charted = lines_of(request, target, window, facts, tab)
     context: dict[str, Any] = {
@@ -278,20 +283,20 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their wasted bytes."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
-    lines = series.draw_sparks("bloat", target.pk, window, "bloat_bytes", keys)
+    lines = draw_sparks("bloat", target.pk, window, "bloat_bytes", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
 def lines_of(
     request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
-) -> list[tuple[str, series.Series]]:
+) -> list[tuple[str, Series]]:
     """Return what the chart draws: all, and what wastes most; of the database that the query names.
 
     In the tab of schemas those are schemas, else objects.
     """
     chosen_one = request.GET.get("database", "")
     ids = {group["database"]: group["database_id"] for group in facts.groups}
-    line = partial(series.read_gauges, "bloat", target.pk, window, ["bloat_bytes"])
+    line = partial(read_gauges, "bloat", target.pk, window, ["bloat_bytes"])
     lines = [(chosen_one or "All", line(database_id=ids.get(chosen_one)))]
     if tab == "schemas":
         schemas = [
@@ -318,9 +323,9 @@ def lines_of(
     return lines
 
 
-def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> series.Key:
+def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> Key:
     """Return the key of a schema's objects, also of those that are gone."""
-    found = series.read_latest(
+    found = read_latest(
         "bloat",
         target.pk,
         database_id=ids[row["database"]],
@@ -331,9 +336,7 @@ def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> series.Key:
     return {"relid": [one["relid"] for one in found]}
 
 
-def chart_of(
-    target: Target, window: Window, drawn: Sequence[tuple[str, series.Series]]
-) -> dict[str, Any]:
+def chart_of(target: Target, window: Window, drawn: Sequence[tuple[str, Series]]) -> dict[str, Any]:
     """Return the chart of wasted bytes."""
     lines = [(label, line, "bloat_bytes") for label, line in drawn]
     colours = dict(
@@ -341,10 +344,10 @@ def chart_of(
     )
     return charts.chart(
         "Wasted bytes",
-        charts.joined(lines, within=window.length / timedelta(seconds=1) / series.POINTS / 2),
+        charts.joined(lines, within=window.length / timedelta(seconds=1) / POINTS / 2),
         unit="bytes",
         colours=colours,
-        marks=series.read_marks(target.pk, window, None),
+        marks=read_marks(target.pk, window, None),
         note="bloat_bytes",
         window=window,
         since=target.created_at,
@@ -377,7 +380,7 @@ def still_note(count: int, unknown: int) -> str:
 
 
 def tiles(
-    target: Target, window: Window, facts: Facts, total: series.Series | None
+    target: Target, window: Window, facts: Facts, total: Series | None
 ) -> list[dict[str, Any]]:
     """Return the headline figures."""
     groups = facts.groups

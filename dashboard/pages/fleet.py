@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from dashboard.frame.listing import Listing, Row, chosen, listing_of
 from dashboard.frame.requests import PageRequest, render_page, table_response, window_of
 from monitors.advisor import counted
-from monitors.history import series
+from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
 from monitors.people import access
 from monitors.rows import fleet as fleet_rows
@@ -72,7 +72,7 @@ def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) 
 
 def spark(row: Row, window: Window) -> list[float | None]:
     """Return the course of a target's connections."""
-    line = series.read_gauges("sessions", row["target"].pk, window, ["backends"], points=30)
+    line = read_gauges("sessions", row["target"].pk, window, ["backends"], points=30)
     return line.values["backends"]
 
 

@@ -14,7 +14,9 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
 from monitors.findings import judge
-from monitors.history import series
+from monitors.history.counters import read_rates
+from monitors.history.gauges import read_gauges
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
 from monitors.people import access
@@ -163,7 +165,7 @@ def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
     """Return the charts: size with waste, and scans."""
     place = {"database_id": row["database_id"]}
     mine = {**place, "relid": row["indexrelid"]}
-    sizes = series.read_gauges(
+    sizes = read_gauges(
         "bloat",
         target.pk,
         window,
@@ -171,10 +173,10 @@ def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
         **place,
         key={"relid": row["indexrelid"]},
     )
-    scans = series.read_rates(
+    scans = read_rates(
         "indexes", target.pk, window, ["idx_scan"], **place, key={"indexrelid": row["indexrelid"]}
     )
-    marks = series.read_marks(target.pk, window, [mine])
+    marks = read_marks(target.pk, window, [mine])
     return [
         charts.chart(
             "Size and waste",

@@ -13,7 +13,10 @@ from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.states import clock_words
 from monitors.findings import judge, unknowns
-from monitors.history import series
+from monitors.history.counters import read_rates, read_totals
+from monitors.history.gauges import read_gauges, read_gauges_by
+from monitors.history.marks import read_marks
+from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
@@ -51,7 +54,7 @@ def overview(request: PageRequest, name: str) -> HttpResponseBase:
 
 def databases_of(target: Target, window: Window) -> list[Row]:
     """Return the target's databases with what their counters grew by in the window."""
-    grown = {row["datid"]: row for row in series.read_totals("databases", target.pk, window)}
+    grown = {row["datid"]: row for row in read_totals("databases", target.pk, window)}
     watched = {one.datid for one in target.databases_by_id.values() if one.included}
     rows = tables.rows_at("databases", target, window)
     return [
@@ -93,11 +96,11 @@ def page(
     """Render the page."""
     at = None if window.is_live else window.end
     findings = judge.findings(target, at)
-    sessions = series.read_gauges("sessions", target.pk, window, ["backends", "blocked"])
-    states = series.read_gauges_by("sessions", target.pk, window, "backends", "state")
-    rates = series.read_rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
-    dead = series.read_gauges("tables", target.pk, window, ["n_dead_tup"])
-    marks = series.read_marks(target.pk, window)
+    sessions = read_gauges("sessions", target.pk, window, ["backends", "blocked"])
+    states = read_gauges_by("sessions", target.pk, window, "backends", "state")
+    rates = read_rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
+    dead = read_gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = read_marks(target.pk, window)
     summary = fleet.fleet_of([target], window)[0]
     context: dict[str, Any] = {
         "summary": summary,
@@ -126,7 +129,7 @@ def last(values: Sequence[float | None]) -> float | None:
     return next((value for value in reversed(values) if value is not None), None)
 
 
-def per_second(rates: series.Series) -> list[float | None]:
+def per_second(rates: Series) -> list[float | None]:
     """Return commits and rollbacks together, None where either is unknown."""
     pairs = zip(rates.values["xact_commit"], rates.values["xact_rollback"], strict=True)
     return [None if a is None or b is None else a + b for a, b in pairs]
@@ -148,9 +151,9 @@ def dead_note(unknown: Mapping[str, str]) -> str:
 
 def tiles(
     summary: Row,
-    sessions: series.Series,
-    rates: series.Series,
-    dead: series.Series,
+    sessions: Series,
+    rates: Series,
+    dead: Series,
     unknown: Mapping[str, str],
 ) -> list[Row]:
     """Return the headline figures."""
@@ -204,9 +207,9 @@ def tiles(
 def charts_of(
     target: Target,
     window: Window,
-    states: series.Series,
-    rates: series.Series,
-    dead: series.Series,
+    states: Series,
+    rates: Series,
+    dead: Series,
     marks: Sequence[Mapping[str, Any]],
 ) -> list[Row]:
     """Return the charts, top to bottom."""

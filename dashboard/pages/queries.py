@@ -18,7 +18,9 @@ from monitors.actions import ACTIONS
 from monitors.advisor import counted
 from monitors.findings import judge
 from monitors.findings.judge import Verdict
-from monitors.history import series
+from monitors.history.counters import read_rates
+from monitors.history.marks import read_marks
+from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
@@ -74,8 +76,8 @@ def page(
     """Render the page around a listing."""
     statements = watched.rows
     findings = judge.findings(target, None if window.is_live else window.end)
-    marks = series.read_marks(target.pk, window)
-    load = series.read_rates("statements", target.pk, window, LOAD, key=watched.key)
+    marks = read_marks(target.pk, window)
+    load = read_rates("statements", target.pk, window, LOAD, key=watched.key)
     context: dict[str, Any] = {
         "problem": state_of(target) if window.is_live else None,
         "verdict": verdict(target, window, watched, marks),
@@ -170,7 +172,7 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def tiles(watched: Watching, load: series.Series) -> list[dict[str, Any]]:
+def tiles(watched: Watching, load: Series) -> list[dict[str, Any]]:
     """Return the headline figures; nested statements are part of those that called them."""
     top = [row for row in watched.rows if row["toplevel"]]
     sums = {name: sum(map(itemgetter(name), top)) for name in statement_rows.COUNTERS}
@@ -218,7 +220,7 @@ def tiles(watched: Watching, load: series.Series) -> list[dict[str, Any]]:
 
 
 def load_chart(
-    target: Target, window: Window, load: series.Series, marks: Sequence[Mapping[str, Any]]
+    target: Target, window: Window, load: Series, marks: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the chart of execution time: 1,000 ms a second is one backend that is always busy."""
     return charts.chart(
@@ -234,7 +236,7 @@ def load_chart(
     )
 
 
-def calls_chart(target: Target, window: Window, load: series.Series) -> dict[str, Any]:
+def calls_chart(target: Target, window: Window, load: Series) -> dict[str, Any]:
     """Return the chart of calls."""
     return charts.chart(
         "Calls",

@@ -14,7 +14,9 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.advisor import counted
 from monitors.findings import judge
 from monitors.findings.judge import Verdict
-from monitors.history import series
+from monitors.history.counters import read_rates, read_sums
+from monitors.history.marks import read_marks
+from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
@@ -47,7 +49,7 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         target_id=target.pk, queryid=labels["queryid"]
     )
     named = {statements.key_of(one): one for one in latest.values(*LABELS)}
-    sums = series.read_sums(
+    sums = read_sums(
         "statements",
         target.pk,
         window,
@@ -61,9 +63,7 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         if one["calls"] > 0 and statements.key_of(one) in named
     ]
     own = own_userids(target, window)
-    every = series.read_sums(
-        "statements", target.pk, window, ["total_exec_time"], key={"toplevel": True}
-    )
+    every = read_sums("statements", target.pk, window, ["total_exec_time"], key={"toplevel": True})
     whole, others = total_ms(every, ()), total_ms(every, own)
     for row in rows:
         of_all = row["userid"] in own or not own
@@ -99,9 +99,9 @@ def page(
 ) -> HttpResponse:
     """Render the page of one statement."""
     key = {name: row[name] for name in statements.KEY}
-    rates = series.read_rates("statements", target.pk, window, statements.COUNTERS, key=key)
+    rates = read_rates("statements", target.pk, window, statements.COUNTERS, key=key)
     means = quotients(rates)
-    marks = series.read_marks(target.pk, window)
+    marks = read_marks(target.pk, window)
     context: dict[str, Any] = {
         "row": row,
         "others": [one for one in same if one["id"] != row["id"]],
@@ -129,11 +129,11 @@ def is_baseline(target: Target, row: Row) -> bool:
     return bool(first == row["since_at"])
 
 
-def quotients(rates: series.Series) -> series.Series:
+def quotients(rates: Series) -> Series:
     """Return ms and rows a call in each bucket; None where nothing was called."""
     columns = rates.values
     calls = columns["calls"]
-    return series.Series(
+    return Series(
         rates.times,
         {
             "mean_exec_time": divided(columns["total_exec_time"], calls),
@@ -187,7 +187,7 @@ def judged(row: Row) -> tuple[str, str]:
     return "good", f"{cost}. Its time a call is steady: {figures}."
 
 
-def tiles(row: Row, rates: series.Series, means: series.Series) -> list[dict[str, Any]]:
+def tiles(row: Row, rates: Series, means: Series) -> list[dict[str, Any]]:
     """Return the headline figures."""
     return [
         {
@@ -230,14 +230,14 @@ def tiles(row: Row, rates: series.Series, means: series.Series) -> list[dict[str
 def charts_of(
     target: Target,
     window: Window,
-    rates: series.Series,
-    means: series.Series,
+    rates: Series,
+    means: Series,
     marks: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the charts, top to bottom; all share the window and the marks."""
     shared: dict[str, Any] = {"marks": marks, "window": window, "since": target.created_at}
     blocks = {"shared_blks_hit": "Hit", "shared_blks_read": "Read"}
-    lines: list[tuple[str, str, series.Series, Sequence[str], dict[str, Any]]] = [
+    lines: list[tuple[str, str, Series, Sequence[str], dict[str, Any]]] = [
         (
             "mean",
             "Mean time",

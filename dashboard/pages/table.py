@@ -16,7 +16,10 @@ from dashboard.frame.statement_states import state_of
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
-from monitors.history import series
+from monitors.history.counters import read_rates
+from monitors.history.gauges import read_gauges
+from monitors.history.marks import read_marks
+from monitors.history.source import POINTS, Series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
 from monitors.people import access
@@ -108,12 +111,12 @@ def page(
     ]
     key = {"relid": row["relid"]}
     where = {"database_id": row["database_id"], "key": {"relid": relids_of(row)}}
-    gauges = series.read_gauges("tables", target.pk, window, GAUGES, **where)
-    rates = series.read_rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
+    gauges = read_gauges("tables", target.pk, window, GAUGES, **where)
+    rates = read_rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
     runs = run_rows.runs_of_table(target, window, row)
     bloat = bloat_rows.of_table(target, window, row)
     own = {"database_id": row["database_id"], **key}
-    marks = [*series.read_marks(target.pk, window, [own]), *run_rows.marks_of(runs)]
+    marks = [*read_marks(target.pk, window, [own]), *run_rows.marks_of(runs)]
     marks.sort(key=lambda mark: mark["at"])
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
@@ -154,7 +157,7 @@ def page(
     )
 
 
-def tiles(row: Row, gauges: series.Series, bloat: Row | None) -> list[dict[str, Any]]:
+def tiles(row: Row, gauges: Series, bloat: Row | None) -> list[dict[str, Any]]:
     """Return the headline figures."""
     values = gauges.values
     past = row["threshold_pct"]
@@ -212,8 +215,8 @@ def charts_of(
     target: Target,
     window: Window,
     row: Row,
-    gauges: series.Series,
-    rates: series.Series,
+    gauges: Series,
+    rates: Series,
     marks: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return the charts, top to bottom; all share the window and the marks."""
@@ -273,9 +276,9 @@ def charts_of(
     ]
 
 
-def sizes_of(target: Target, window: Window, row: Row, gauges: series.Series) -> series.Series:
+def sizes_of(target: Target, window: Window, row: Row, gauges: Series) -> Series:
     """Return size and wasted bytes as columns over common times; the waste is read more rarely."""
-    waste = series.read_gauges(
+    waste = read_gauges(
         "bloat",
         target.pk,
         window,
@@ -286,7 +289,7 @@ def sizes_of(target: Target, window: Window, row: Row, gauges: series.Series) ->
     lines = [("size_bytes", gauges, "size_bytes")]
     if any(value is not None for value in waste.values["bloat_bytes"]):
         lines.append(("bloat_bytes", waste, "bloat_bytes"))
-    within = window.length.total_seconds() / series.POINTS / 2
+    within = window.length.total_seconds() / POINTS / 2
     return charts.joined(lines, within=within)
 
 

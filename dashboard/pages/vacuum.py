@@ -25,7 +25,12 @@ from dashboard.frame.listing import (
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import Finding, counted
 from monitors.findings import judge, unknowns
-from monitors.history import objects, series
+from monitors.history import objects
+from monitors.history.counters import read_growth
+from monitors.history.gauges import read_gauges
+from monitors.history.marks import read_marks
+from monitors.history.source import POINTS, Series
+from monitors.history.sparks import draw_sparks
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
@@ -152,8 +157,8 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    total = series.read_gauges("tables", target.pk, window, ["n_dead_tup"])
-    marks = series.read_marks(target.pk, window)
+    total = read_gauges("tables", target.pk, window, ["n_dead_tup"])
+    marks = read_marks(target.pk, window)
     may = access.permissions_of(request.user, target)
     state = vacuuming.state_of(target, at)
     counts = counts_of(target, facts)
@@ -213,21 +218,21 @@ def findings_here(findings: Sequence[Finding]) -> list[Finding]:
 def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their dead rows."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
-    lines = series.draw_sparks("tables", target.pk, window, "n_dead_tup", keys)
+    lines = draw_sparks("tables", target.pk, window, "n_dead_tup", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
 def dead_chart(
     target: Target,
     window: Window,
-    total: series.Series,
+    total: Series,
     marks: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the chart of dead rows: their sum, and the tables that have most."""
     lines = [("All tables", total, "n_dead_tup")]
     worst = tables.worst_of(target, window, TOP)
     for row in worst:
-        line = series.read_gauges(
+        line = read_gauges(
             "tables",
             target.pk,
             window,
@@ -240,7 +245,7 @@ def dead_chart(
     colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))
     return charts.chart(
         "Dead rows",
-        charts.joined(lines, within=window.length.total_seconds() / series.POINTS / 2),
+        charts.joined(lines, within=window.length.total_seconds() / POINTS / 2),
         unit="rows",
         colours=colours,
         marks=marks,
@@ -261,13 +266,13 @@ def tiles(
     window: Window,
     facts: Facts,
     running: Sequence[Row],
-    total: series.Series,
+    total: Series,
 ) -> list[dict[str, Any]]:
     """Return the headline figures."""
     due, off, oldest = facts.due, facts.off_count, facts.oldest
     workers = [row for row in running if row["autovacuum"]]
     limit = target.settings.get("autovacuum_max_workers")
-    ran = series.read_growth("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
+    ran = read_growth("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
     by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
     found: list[dict[str, Any]] = [
         {

@@ -13,7 +13,8 @@ from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.findings import unknowns
-from monitors.history import at_once, series
+from monitors.history import at_once
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import vacuuming
@@ -83,7 +84,7 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
         unit="count",
         labels={"most": "Busy"},
         colours={"most": "io"},
-        marks=series.read_marks(target.pk, window),
+        marks=read_marks(target.pk, window),
         lines=[limit] if workers.most is not None else [],
         note="at a table at once, the most between two points",
         window=window,

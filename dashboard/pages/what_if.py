@@ -15,8 +15,8 @@ from dashboard import charts
 from dashboard.frame import frame
 from dashboard.frame.frame import WINDOW_WORDS
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.history import series
-from monitors.history.series import Series
+from monitors.history.counters import read_sums
+from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import Database, Target
 from monitors.people import access
@@ -192,7 +192,7 @@ def why_not(request: PageRequest, target: Target, window: Window) -> str:
 def by_hand(target: Target, window: Window, table: Row) -> int:
     """Return how often the table was vacuumed by hand in a window: the replay leaves that out."""
     key = {"relid": table["relid"]}
-    sums = series.read_sums(
+    sums = read_sums(
         "tables", target.pk, window, ["vacuum_count"], database_id=table["database_id"], key=key
     )
     return sum(one["vacuum_count"] for one in sums)

@@ -25,7 +25,10 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
 from monitors.findings import judge
-from monitors.history import objects, series
+from monitors.history import objects
+from monitors.history.gauges import read_gauges
+from monitors.history.marks import read_marks
+from monitors.history.source import POINTS
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
@@ -105,7 +108,7 @@ def page(
     """Render the page around a listing."""
     at = None if window.is_live else window.end
     findings = judge.findings(target, at)
-    marks = series.read_marks(target.pk, window)
+    marks = read_marks(target.pk, window)
     context: dict[str, Any] = {
         "findings": findings_here(findings),
         "verdict": judge.verdict(target, findings, page="wraparound", at=at),
@@ -167,7 +170,7 @@ def age_chart(
     lines = [
         (
             row["database"],
-            series.read_gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
+            read_gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
             field,
         )
         for row in ranked
@@ -177,7 +180,7 @@ def age_chart(
     names = {"Forced vacuum": limits.forced, "Failsafe": limits.failsafe, "Stop": limits.stop}
     return charts.chart(
         TITLES[kind],
-        charts.joined(lines, within=window.length.total_seconds() / series.POINTS / 2),
+        charts.joined(lines, within=window.length.total_seconds() / POINTS / 2),
         unit="rows",
         marks=marks,
         lines=[

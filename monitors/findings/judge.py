@@ -28,8 +28,9 @@ from monitors.advisor import (
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.findings import past, recent, thresholds, unknowns
 from monitors.findings.standing import Apart, Standing, ago, standing_of
-from monitors.history import series, xids
+from monitors.history import xids
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
+from monitors.history.latest import read_as_of
 from monitors.models import (
     HISTORY,
     Database,
@@ -371,25 +372,25 @@ def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
     names = database_names([target.pk], at)
     clock = clocks(target, CLOCK, at).get(0)
-    tables = series.read_as_of("tables", target.pk, at)
-    databases = series.read_as_of("databases", target.pk, at)
+    tables = read_as_of("tables", target.pk, at)
+    databases = read_as_of("databases", target.pk, at)
     samples = Samples(
         now=clock[1] if clock else at,
         **facts_of(target, names),
         tables=[row for row in tables if row["database_id"] in names[target.pk]],
-        activity=marked(series.read_as_of("activity", target.pk, at), target.logins),
-        sessions=series.read_as_of("sessions", target.pk, at),
-        progress=series.read_as_of("progress", target.pk, at),
-        horizon=held({target.pk: marked(series.read_as_of("horizon", target.pk, at), target.logins)}, at)[
+        activity=marked(read_as_of("activity", target.pk, at), target.logins),
+        sessions=read_as_of("sessions", target.pk, at),
+        progress=read_as_of("progress", target.pk, at),
+        horizon=held({target.pk: marked(read_as_of("horizon", target.pk, at), target.logins)}, at)[
             target.pk
         ],
         databases=databases,
         burn=burn_at(target, at),
         next_xid=next_xid(databases),
-        logins=series.read_as_of("logins", target.pk, at),
+        logins=read_as_of("logins", target.pk, at),
         bloat=[
             row
-            for row in series.read_as_of("bloat", target.pk, at)
+            for row in read_as_of("bloat", target.pk, at)
             if row["database_id"] in names[target.pk]
         ],
     )

@@ -13,8 +13,12 @@ from django.db.models import Max, Min, Q
 
 from monitors.advisor import Rate, Rates, Row, Samples
 from monitors.advisors import connections_near_limit, hot_ratio_low, insert_only_unfrozen
-from monitors.history import pace, series
+from monitors.history import pace
+from monitors.history.counters import read_sums
+from monitors.history.gauges import read_gauges
+from monitors.history.latest import read_as_of
 from monitors.history.pace import Gauge
+from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Snapshot, Target
 from monitors.models.history import Change
@@ -86,10 +90,10 @@ def updated(
     if not tables:
         return []
     window = Window(now - DAY, now, is_live=True)
-    key: series.Key = {"relid": [row["relid"] for row in tables]}
+    key: Key = {"relid": [row["relid"] for row in tables]}
     grown = {
         (row["database_id"], row["relid"]): row
-        for row in series.read_sums("tables", target.pk, window, UPDATES, key=key)
+        for row in read_sums("tables", target.pk, window, UPDATES, key=key)
     }
     indexes = index_names(target, key["relid"])
     return [
@@ -163,7 +167,7 @@ def workers(target: Target, now: datetime) -> list[int]:
     start = now - WORKERS_SPAN
     present = {
         (row["pid"], row["command"])
-        for row in series.read_as_of("progress", target.pk, start)
+        for row in read_as_of("progress", target.pk, start)
         if row["autovacuum"]
     }
     changes = list(
@@ -251,7 +255,7 @@ def connections(target: Target, now: datetime) -> Rate:
     line through them more than chance.
     """
     window = Window(now - CLIENTS_SPAN, now, is_live=True)
-    drawn = series.read_gauges("sessions", target.pk, window, ["backends"], points=60)
+    drawn = read_gauges("sessions", target.pk, window, ["backends"], points=60)
     points = [
         (moment, value)
         for moment, value in zip(drawn.times, drawn.values["backends"], strict=True)

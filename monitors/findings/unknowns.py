@@ -12,7 +12,7 @@ from datetime import datetime
 from django.db.models import Count
 
 from monitors.advisor import DISABLED, counted
-from monitors.history import series
+from monitors.history.latest import read_as_of
 from monitors.models import HISTORY, Target
 from monitors.rules import autovacuum, setting
 
@@ -45,7 +45,7 @@ def unknowns_of(target: Target, at: datetime | None = None) -> dict[str, str]:
     """
     if at is None:
         return unknowns_of_all([target])[target.pk]
-    rows = series.read_as_of("activity", target.pk, at)
+    rows = read_as_of("activity", target.pk, at)
     hidden = sum((row["state"], row["backend_type"]) == (DISABLED, CLIENT) for row in rows)
     return told(target, hidden)
 

@@ -8,22 +8,33 @@ from typing import Any
 
 from psycopg import sql
 
-from monitors.history import series
-from monitors.history.series import Grid, Series, Source
+from monitors.history.gauges import values_before
+from monitors.history.source import (
+    POINTS,
+    Grid,
+    Series,
+    Source,
+    bucket_of,
+    draw,
+    fetch,
+    grid_of,
+    parameters_of,
+    source_of,
+)
 from monitors.history.window import Window
 
 
 def most_at_once(
-    probe_name: str, target_id: int, window: Window, flag: str, points: int = series.POINTS
+    probe_name: str, target_id: int, window: Window, flag: str, points: int = POINTS
 ) -> Series:
     """Return in the column `most` how many objects had a flag at once, the most in each bucket.
 
     For probes without rollups. An object counts from the reading that shows it to the
     one that no longer does.
     """
-    source = series.source_of(probe_name, target_id, window, None)
-    grid = series.grid_of(source, window, points)
-    before = series.values_before(source, window, flag, None)
+    source = source_of(probe_name, target_id, window, None)
+    grid = grid_of(source, window, points)
+    before = values_before(source, window, flag, None)
     present = {key for key, value in before.items() if value}
     column: dict[int, float | None] = {}
     changes = [
@@ -41,7 +52,7 @@ def most_at_once(
             most = max(most, len(present))
             place += 1
         column[bucket] = most
-    return series.draw(grid, {"most": column})
+    return draw(grid, {"most": column})
 
 
 def changes_in(
@@ -52,13 +63,13 @@ def changes_in(
     The flag is None of an object that left.
     """
     keys = ("database_id", *source.history.sample.key)
-    rows = series.fetch(
+    rows = fetch(
         sql.SQL(
             "SELECT {bucket}, {time}, CASE WHEN {gone} THEN NULL ELSE {flag} END, {keys}"
             " FROM {table} WHERE {where} AND {time} >= %(start)s AND {time} < %(end)s"
             " ORDER BY {time}"
         ).format(
-            bucket=series.bucket_of(source),
+            bucket=bucket_of(source),
             time=source.time,
             gone=source.gone,
             flag=sql.Identifier(flag),
@@ -66,6 +77,6 @@ def changes_in(
             table=source.table,
             where=source.where(),
         ),
-        series.parameters_of(grid, window),
+        parameters_of(grid, window),
     )
     return [(bucket, moment, tuple(key), value) for bucket, moment, value, *key in rows]

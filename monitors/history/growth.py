@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from monitors.history.series import Key, Source, fetch, source_of, values_before
+from monitors.history.gauges import values_before
+from monitors.history.source import Key, Source, fetch, source_of
 from monitors.history.window import Window
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg import sql
 
-from monitors.history.series import columns_of, fetch_rows, stood_at
+from monitors.history.latest import columns_of, fetch_rows, stood_at
 from monitors.models import HISTORY
 from monitors.rules import autovacuum
 

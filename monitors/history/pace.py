@@ -14,7 +14,7 @@ from datetime import timedelta
 from psycopg import sql
 
 from monitors.advisor import Rate
-from monitors.history.series import fetch
+from monitors.history.source import fetch
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState
 from monitors.models.history import Change

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from monitors.history import partitions
-from monitors.history.series import is_relabelled
+from monitors.history.latest import is_relabelled
 from monitors.history.store import Comparison, Place
 from monitors.models import Relabelled
 from monitors.probe import Row

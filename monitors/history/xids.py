@@ -15,7 +15,7 @@ from psycopg import sql
 
 from monitors.history import partitions
 from monitors.history.rollup import hour_of
-from monitors.history.series import fetch
+from monitors.history.source import fetch
 from monitors.models import HISTORY, ProbeState
 from monitors.rules import wraparound
 from monitors.rules.horizon import Held

@@ -8,9 +8,10 @@ from typing import Any
 from django.db.models import Q
 
 from monitors.advisor import Finding, quoted
-from monitors.history import objects, series
+from monitors.history import objects
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
+from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
 from monitors.rows.tables import databases_of, read_at_of, rows_at
@@ -119,7 +120,7 @@ def growth_of(target: Target, window: Window) -> Grown:
     return growth("bloat", target.pk, window, "bloat_bytes", by="method")
 
 
-def bloat_of(target: Target, window: Window, key: series.Key) -> list[Row]:
+def bloat_of(target: Target, window: Window, key: Key) -> list[Row]:
     """Return the objects of the window's end that fit a key, without growth and level; see `completed`."""
     rows = rows_at("bloat", target, window, key)
     return completed(target, window, rows, {}, (), measured=measured_in(rows))

@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db.models import Sum
 
-from monitors.history import series
+from monitors.history.counters import read_sums
+from monitors.history.latest import read_latest
 from monitors.history.store import Comparison, Place
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Mark, SettingChange, Target
@@ -112,7 +113,7 @@ def settings_of(target: Target, at: datetime | None = None) -> Settings:
     The past is rebuilt from the present by taking back every change since, so it
     reaches back to the first snapshot, before which it is empty.
     """
-    known = {row["name"]: row for row in series.read_latest("settings", target.pk, gone=True)}
+    known = {row["name"]: row for row in read_latest("settings", target.pk, gone=True)}
     present = {name: row for name, row in known.items() if row["gone_at"] is None}
     if at is not None:
         first = min((row["since_at"] for row in known.values()), default=None)
@@ -265,5 +266,5 @@ def is_due(row: Mapping[str, Any], target: Target) -> bool:
 
 def grown(probe_name: str, counter: str, target: Target, window: Window) -> float | None:
     """Return what a counter grew by in a window, over all objects; None where nothing was read."""
-    rows = series.read_sums(probe_name, target.pk, window, [counter])
+    rows = read_sums(probe_name, target.pk, window, [counter])
     return float(sum(row[counter] for row in rows)) if rows else None

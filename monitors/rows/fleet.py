@@ -13,8 +13,8 @@ from django.utils import timezone
 from monitors.advisor import Finding, Severity
 from monitors.findings import judge, unknowns
 from monitors.findings.standing import is_stale
-from monitors.history import series
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
+from monitors.history.latest import read_as_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.rules.wraparound import is_invalid
@@ -60,7 +60,7 @@ Row = dict[str, Any]
 def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[int, list[Row]]:
     """Return {target id: rows of a probe}, now or at the end of a window in the past."""
     if not window.is_live:
-        return {target.pk: series.read_as_of(probe_name, target.pk, window.end) for target in targets}
+        return {target.pk: read_as_of(probe_name, target.pk, window.end) for target in targets}
     found: dict[int, list[Row]] = defaultdict(list)
     latest = HISTORY[probe_name].latest._default_manager
     wanted = [target.pk for target in targets]

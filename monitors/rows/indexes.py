@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from monitors.history import series
+from monitors.history.counters import read_sums
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 
@@ -40,7 +40,7 @@ def grown_in(target: Target, window: Window, rows: list[Row]) -> list[Row]:
     """Return what the scans of indexes of one database grew by in a window: those that were used."""
     if not rows:
         return []
-    return series.read_sums(
+    return read_sums(
         "indexes",
         target.pk,
         window,

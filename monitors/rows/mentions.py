@@ -8,7 +8,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from monitors.history import series
+from monitors.history.counters import read_sums
+from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
@@ -103,8 +104,8 @@ def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[R
     }  # fmt: skip
     if not held:
         return []
-    key: series.Key = {"dbid": table["datid"], "queryid": sorted({one[0] for one in held})}
-    sums = series.read_sums("statements", target.pk, window, SUMS, key=key)
+    key: Key = {"dbid": table["datid"], "queryid": sorted({one[0] for one in held})}
+    sums = read_sums("statements", target.pk, window, SUMS, key=key)
     called = [
         {**row, **held[place]}
         for row in sums

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db.models import Sum
 
-from monitors.history import series
+from monitors.history.counters import read_sums
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
@@ -350,6 +350,4 @@ def index_reads(target: Target, place: Mapping[str, int], window: Window) -> lis
     if not key["indexrelid"]:
         return []
     names = ["idx_scan", "idx_tup_fetch"]
-    return series.read_sums(
-        "indexes", target.pk, window, names, database_id=place["database_id"], key=key
-    )
+    return read_sums("indexes", target.pk, window, names, database_id=place["database_id"], key=key)

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from monitors.advisor import quoted
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.history.window import Window
 from monitors.models import Target, VacuumRun
 
@@ -77,7 +77,7 @@ def rows_of(target: Target, runs: Iterable[VacuumRun]) -> list[Row]:
     mains = {
         (row["database_id"], row["toastrelid"]): row
         for row in (
-            series.read_latest("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
+            read_latest("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
         )
     }
     return [row_of(run, databases, mains.get((run.database_id, run.relid))) for run in found]

@@ -12,7 +12,8 @@ from django.db.models.functions import Left
 from django.utils import timezone
 
 from monitors.findings.standing import Standing, standing_of
-from monitors.history import series
+from monitors.history.counters import read_sums
+from monitors.history.sparks import draw_rate_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
 
@@ -73,7 +74,7 @@ def statements_of(target: Target, window: Window, *, with_texts: bool = False) -
     (see `slower_of`), and total_exec_time and mean_exec_time in ms. Without
     `with_texts` there is no `query`: `with_previews` adds it to some.
     """
-    sums = series.read_sums("statements", target.pk, window, COUNTERS, halves=HALVES)
+    sums = read_sums("statements", target.pk, window, COUNTERS, halves=HALVES)
     called = [row for row in sums if row["calls"] > 0]
     labels = labels_of(target, with_texts=with_texts)
     known = [(row, labels[key]) for row in called if (key := key_of(row)) in labels]
@@ -150,7 +151,7 @@ def lost_ms(row: Mapping[str, Any]) -> float:
 def with_sparks(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
     """Return the rows of one page of the table with the course of their execution time."""
     keys = [{"database_id": 0, **{name: row[name] for name in KEY}} for row in rows]
-    lines = series.draw_rate_sparks("statements", target.pk, window, "total_exec_time", keys)
+    lines = draw_rate_sparks("statements", target.pk, window, "total_exec_time", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 

@@ -11,9 +11,11 @@ from django.db.models import Max
 
 from monitors.advisor import Finding, table_name
 from monitors.findings import unknowns
-from monitors.history import objects, series
+from monitors.history import objects
 from monitors.history.freshness import read_at
+from monitors.history.latest import read_as_of, read_latest
 from monitors.history.objects import Objects, Term
+from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
 from monitors.rows import due
@@ -68,7 +70,7 @@ def rows_at(
     probe_name: str,
     target: Target,
     window: Window,
-    key: series.Key | None = None,
+    key: Key | None = None,
     without: Iterable[str] = (),
 ) -> list[Row]:
     """Return a probe's rows now, or as they stood at the end of a window in the past.
@@ -76,8 +78,8 @@ def rows_at(
     With a key, only those that have its values.
     """
     if window.is_live:
-        return series.read_latest(probe_name, target.pk, key=key, without=without)
-    rows = series.read_as_of(probe_name, target.pk, window.end)
+        return read_latest(probe_name, target.pk, key=key, without=without)
+    rows = read_as_of(probe_name, target.pk, window.end)
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
@@ -99,9 +101,7 @@ def of_kind(target: Target, window: Window) -> Term:
     )
 
 
-def tables_of(
-    target: Target, window: Window, findings: Sequence[Finding], key: series.Key
-) -> list[Row]:
+def tables_of(target: Target, window: Window, findings: Sequence[Finding], key: Key) -> list[Row]:
     """Return the tables that fit a key, as a snapshot of the window's end shows them; see `completed`."""
     rows = rows_at("tables", target, window, key)
     shown = [row for row in rows if row["relkind"] in SHOWN_KINDS]

@@ -11,8 +11,10 @@ from typing import Any
 from django.utils import timezone
 
 from monitors.advisor import backend_name, is_client, marked, table_name
-from monitors.history import objects, series
+from monitors.history import objects
+from monitors.history.latest import read_as_of, read_latest
 from monitors.history.objects import Objects
+from monitors.history.source import Key
 from monitors.models import HISTORY, Database, ProbeState, Target, VacuumRun
 from monitors.pg.relations import FIRST_USER_OID
 from monitors.rows import configuration
@@ -127,13 +129,13 @@ def rows_at(
     probe_name: str,
     target: Target,
     at: datetime | None,
-    key: series.Key | None = None,
+    key: Key | None = None,
     without: Iterable[str] = (),
 ) -> list[Line]:
     """Return a probe's rows now, or as they stood at a past moment; those that fit a key."""
     if at is None:
-        return series.read_latest(probe_name, target.pk, key=key, without=without)
-    rows = series.read_as_of(probe_name, target.pk, at)
+        return read_latest(probe_name, target.pk, key=key, without=without)
+    rows = read_as_of(probe_name, target.pk, at)
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
@@ -556,8 +558,8 @@ def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]
     wanted = sorted({row["relid"] for row in rows if row["relid"]})
     ours = {one.pk: one for one in Database.objects.filter(target=target)}
     found: dict[tuple[str, int], Line] = {}
-    mains = series.read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
-    toast = series.read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
+    mains = read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
+    toast = read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
     own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
     for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
         database = ours.get(row["database_id"])

@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from monitors.advisor import counted
-from monitors.history import series
+from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows.statements import Row, shared_anew
@@ -36,7 +36,7 @@ class Watching:
     """Logins of the target that others use too: their statements can't be told apart."""
     is_shown: bool
     """Whether its own are among the rows."""
-    key: series.Key
+    key: Key
     """What charts of the rows are limited to."""
 
     @property

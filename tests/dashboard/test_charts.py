@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies
 
 from dashboard import charts
-from monitors.history.series import Series
+from monitors.history.source import Series
 
 VALUES = strategies.lists(strategies.none() | strategies.floats(0, 1e12), max_size=40)
 

@@ -19,7 +19,8 @@ from dashboard.embedded.postgres import Cluster
 from monitors.collect import read, rounds
 from monitors.collect.rounds import Run, take_now
 from monitors.collect.sessions import Session
-from monitors.history import series, store
+from monitors.history import store
+from monitors.history.counters import read_totals
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
 from monitors.pg.identity import Identity, read_identity
@@ -69,7 +70,7 @@ def calls_of(target: Target) -> tuple[int, bool]:
     window = Window(now - timedelta(hours=1), now + timedelta(seconds=1), is_live=True)
     latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk, query=NORMAL)
     ids = set(latest.values_list("queryid", flat=True))
-    rows = [row for row in series.read_totals("statements", target.pk, window) if row["queryid"] in ids]
+    rows = [row for row in read_totals("statements", target.pk, window) if row["queryid"] in ids]
     return sum(row["calls"] for row in rows), all(row["complete"] for row in rows)
 
 
@@ -87,7 +88,7 @@ def grown(target: Target, probe: str, counter: str, name: str) -> tuple[int, boo
         ).values_list(history.sample.key[0], flat=True)
     )
     rows = [
-        row for row in series.read_totals(probe, target.pk, window) if row[history.sample.key[0]] in ids
+        row for row in read_totals(probe, target.pk, window) if row[history.sample.key[0]] in ids
     ]
     return sum(row[counter] for row in rows), all(row["complete"] for row in rows)
 

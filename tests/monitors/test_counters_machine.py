@@ -36,7 +36,8 @@ from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
 from monitors.collect.rounds import Run, take_now
 from monitors.collect.sessions import Session
-from monitors.history import rollup, series, store
+from monitors.history import rollup, store
+from monitors.history.counters import read_sums, read_totals
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, Snapshot, Target
 from monitors.probes import PROBES
@@ -496,9 +497,9 @@ class Machine(RuleBasedStateMachine):
         """Return what history has of each object in a window: by its first key."""
         window = Window(self.began - back, timezone.now() + timedelta(seconds=1), is_live=True)
         rows = (
-            series.read_sums(probe, self.target.pk, window, [name])
+            read_sums(probe, self.target.pk, window, [name])
             if back
-            else series.read_totals(probe, self.target.pk, window)
+            else read_totals(probe, self.target.pk, window)
         )
         key = HISTORY[probe].sample.key[0]
         return {row[key]: (int(row[name]), row["complete"]) for row in rows}

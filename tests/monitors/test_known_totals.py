@@ -22,7 +22,9 @@ from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.counters import read_totals
+from monitors.history.latest import read_latest
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Grant, Target
 from tests.servers import Server
@@ -74,10 +76,10 @@ class Workload:
 
     def written(self) -> int:
         """Return the rows that went into the table by the history's differences."""
-        rows = series.read_totals("tables", self.target.pk, an_hour())
+        rows = read_totals("tables", self.target.pk, an_hour())
         known = {
             row["relid"]
-            for row in series.read_latest("tables", self.target.pk)
+            for row in read_latest("tables", self.target.pk)
             if row["relname"] == "known"
         }
         return sum(row["n_tup_ins"] for row in rows if row["relid"] in known)
@@ -135,5 +137,5 @@ def test_pages_show_exactly_what_was_run(
 
     assert work.shown(client) == work.calls == 57
     assert work.written() == work.inserted == 57
-    kinds = {mark["kind"] for mark in series.read_marks(target.pk, an_hour())}
+    kinds = {mark["kind"] for mark in read_marks(target.pk, an_hour())}
     assert {"reset", "restart", "crash"} <= kinds

@@ -27,7 +27,8 @@ from monitors.acting import ask, perform
 from monitors.action import Refused
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep, unknowns
-from monitors.history import series
+from monitors.history.latest import read_latest
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, FindingRecord, Snapshot, Target
 from tests import servers
@@ -112,7 +113,7 @@ def one(server: Server, query: str) -> Any:
 
 def kinds_of_marks(target: Target) -> set[str]:
     now = timezone.now() + timedelta(seconds=1)
-    return {mark["kind"] for mark in series.read_marks(target.pk, Window.last("1h", now))}
+    return {mark["kind"] for mark in read_marks(target.pk, Window.last("1h", now))}
 
 
 def browser(user: Any) -> Client:
@@ -208,7 +209,7 @@ def test_no_page_of_a_standby_calls_well_or_zero_what_the_primary_alone_knows(
     read, copy = watch(primary, name="shop-1"), watch(standby, name="shop-standby")
     for target in (read, copy):
         take_now(target)
-    [row] = series.read_latest("tables", copy.pk, key={"relname": "stock"})
+    [row] = read_latest("tables", copy.pk, key={"relname": "stock"})
     datid = copy.databases_by_id[row["database_id"]].datid
     addresses = {
         name: reverse(view, args=[copy.name, datid, row["relid"]])

@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from monitors.advisor import table_name
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.history.window import WINDOWS, Window
 from monitors.management.command import Command as OneLine, add_json, bad_use, failure, target_named
 from monitors.models import Database, Target
@@ -95,7 +95,7 @@ def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:
     if database is None:
         message = f"{target.name} has no database {datname} that was read."
         raise failure(message)
-    for row in series.read_latest("tables", target.pk, database_id=database.pk):
+    for row in read_latest("tables", target.pk, database_id=database.pk):
         if table_name(row) == name:
             return row
     message = f"{datname} has no table {name} that was read: give it with its schema."

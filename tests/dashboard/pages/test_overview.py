@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from dashboard.pages.overview import COLUMNS, per_second
 from monitors.collect.rounds import take_now
-from monitors.history.series import Series
+from monitors.history.source import Series
 from monitors.models import Database
 
 

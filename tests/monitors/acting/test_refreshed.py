@@ -10,7 +10,7 @@ from django.utils import timezone
 from monitors import tasks
 from monitors.collect.rounds import take_now
 from monitors.findings import keep
-from monitors.history import series
+from monitors.history.counters import read_sums
 from monitors.history.window import Window
 from monitors.models import HISTORY, FindingRecord
 
@@ -63,7 +63,7 @@ def test_a_vacuum_by_howdah_is_seen_at_once(refreshed):
     ).exists()
     take_now(target, ["tables"])
     now = timezone.now() + timedelta(seconds=1)
-    [sums] = series.read_sums(
+    [sums] = read_sums(
         "tables", target.pk, Window.last("1h", now), ["vacuum_count"], key={"relid": row["relid"]}
     )
     assert sums["vacuum_count"] == 1

@@ -12,7 +12,7 @@ from psycopg import sql
 from monitors.action import InvalidArguments
 from monitors.actions.measure_bloat import ACTION
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Action, Target
 from tests.servers import Server
 
@@ -62,7 +62,7 @@ def test_it_measures_and_the_history_keeps_it(
     assert " wasted (" in table.effect
     assert "10,000 live rows" in table.effect
     assert "leaf pages are" in index.effect
-    rows = {row["indexrelname"] or row["relname"]: row for row in series.read_latest("bloat", target.pk)}
+    rows = {row["indexrelname"] or row["relname"]: row for row in read_latest("bloat", target.pk)}
     for name in ("book", "book_id"):
         assert rows[name]["method"] == "exact"
         assert rows[name]["bloat_pct"] == pytest.approx(48, abs=4)
@@ -73,7 +73,7 @@ def test_it_measures_and_the_history_keeps_it(
     with server.connect(dbname=place) as setup:
         setup.execute("DROP EXTENSION pgstattuple")
     take_now(target, ["bloat"])
-    rows = {row["indexrelname"] or row["relname"]: row for row in series.read_latest("bloat", target.pk)}
+    rows = {row["indexrelname"] or row["relname"]: row for row in read_latest("bloat", target.pk)}
     assert rows["book"]["method"] == "exact"
 
 

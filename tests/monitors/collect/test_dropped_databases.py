@@ -11,7 +11,7 @@ from psycopg import sql
 
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep
-from monitors.history import series
+from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, FindingRecord
 from monitors.rows import bloat, due, tables as table_rows, vacuuming
@@ -50,7 +50,7 @@ def make(server: Server, name: str, dead: int) -> None:
 def dead_rows(target) -> float:
     """Return the last point of the chart of all dead rows, -1 where it has none."""
     window = Window.last("1h", timezone.now())
-    last = series.read_gauges("tables", target.pk, window, ["n_dead_tup"]).values["n_dead_tup"][-1]
+    last = read_gauges("tables", target.pk, window, ["n_dead_tup"]).values["n_dead_tup"][-1]
     return -1 if last is None else last
 
 

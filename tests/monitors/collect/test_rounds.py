@@ -25,7 +25,9 @@ from monitors import tasks
 from monitors.collect import leases, live, rounds, sessions
 from monitors.collect.rounds import take_due, take_now
 from monitors.collect.sessions import SESSIONS, Session
-from monitors.history import series
+from monitors.history.counters import read_totals
+from monitors.history.latest import read_latest
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Lease, Mark, ProbeState, Snapshot, Target, WorkerBeat
 from monitors.models.history import Change
@@ -50,7 +52,7 @@ def total(target: Target, relname: str, counter: str) -> tuple[int, bool]:
         .latest._default_manager.filter(target_id=target.pk, relname=relname)
         .values_list("relid", flat=True)
     )
-    rows = [r for r in series.read_totals("tables", target.pk, window()) if r["relid"] in relids]
+    rows = [r for r in read_totals("tables", target.pk, window()) if r["relid"] in relids]
     return sum(row[counter] for row in rows), all(row["complete"] for row in rows)
 
 
@@ -155,7 +157,7 @@ def test_the_size_of_a_locked_table_is_left_and_the_rest_is_read(
 
     assert results["tables"].state == "ok"
     assert time.monotonic() - began < 5
-    rows = {row["relname"]: row for row in series.read_latest("tables", target.pk)}
+    rows = {row["relname"]: row for row in read_latest("tables", target.pk)}
     assert rows["counted"]["size_bytes"] is None
     assert rows["counted"]["n_live_tup"] == 1000
     assert rows["counted_too"]["size_bytes"] == 0
@@ -201,7 +203,7 @@ def test_a_clean_restart_is_a_mark_and_a_crash_counts_from_zero(
         take_now(target)
 
         assert total(target, "counted", "n_tup_ins") == (110, True)
-        assert [mark["kind"] for mark in series.read_marks(target.pk, window())] == ["restart"]
+        assert [mark["kind"] for mark in read_marks(target.pk, window())] == ["restart"]
         os.kill(shop.info.backend_pid, signal.SIGKILL)
 
     def is_back() -> bool:
@@ -218,7 +220,7 @@ def test_a_clean_restart_is_a_mark_and_a_crash_counts_from_zero(
         take_now(target)
 
     assert total(target, "counted", "n_tup_ins") == (114, False)
-    kinds = [mark["kind"] for mark in series.read_marks(target.pk, window())]
+    kinds = [mark["kind"] for mark in read_marks(target.pk, window())]
     assert kinds == ["restart", "crash"]
 
 
@@ -244,7 +246,7 @@ def test_running_texts_are_stored_without_literals_and_cached_whole(
         take_now(target, ["activity"])
         pid = session.info.backend_pid
 
-    [stored] = [row for row in series.read_latest("activity", target.pk) if row["pid"] == pid]
+    [stored] = [row for row in read_latest("activity", target.pk) if row["pid"] == pid]
     assert stored["query"] == "SELECT ?, ? AS number"
     cached = cache.get(f"activity:{target.pk}")
     assert cached[live.text_key((pid, stored["backend_start"]))].startswith("SELECT 'the secret'")
@@ -501,9 +503,9 @@ def test_statements_in_foreign_encodings_hide_no_row(
 
     failed = {r.probe: r.error for r in results if r.state != "ok"}
     assert set(failed) <= {"statements"} if entry == "plain_bytes" else not failed, failed
-    [row] = [row for row in series.read_latest("activity", target.pk) if row["pid"] == pid]
+    [row] = [row for row in read_latest("activity", target.pk) if row["pid"] == pid]
     assert row["query"] == 'SELECT id AS "caf\ufffd" FROM "caf\ufffd"'
-    assert "caf\ufffd" in {row["relname"] for row in series.read_latest("tables", target.pk)}
+    assert "caf\ufffd" in {row["relname"] for row in read_latest("tables", target.pk)}
 
 
 def test_what_is_hidden_from_the_login_is_denied_and_not_taken_for_an_empty_server(

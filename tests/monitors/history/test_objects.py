@@ -11,7 +11,8 @@ import pytest
 from django.db import connection
 from psycopg import sql
 
-from monitors.history import objects, series
+from monitors.history import objects
+from monitors.history.latest import read_latest
 from monitors.history.objects import Objects, Order
 from monitors.models import Target
 from monitors.rows import vacuuming
@@ -178,7 +179,7 @@ def test_text_is_found_in_capitals_or_not_and_never_as_a_pattern(shop: Target) -
         rows = known.rows(objects.containing(text, "schemaname", "relname"))
         return {f"{one['schemaname']}.{one['relname']}" for one in rows}
 
-    names = {f"{one['schemaname']}.{one['relname']}" for one in series.read_latest("tables", shop.pk)}
+    names = {f"{one['schemaname']}.{one['relname']}" for one in read_latest("tables", shop.pk)}
     assert found("OBJECTS.HALF") == {"objects.Half 50%"}
     assert "objects.plain" in names
     assert found("objects%") == set()

@@ -12,7 +12,8 @@ from django.db.models import Sum
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from monitors.history import partitions, rollup, series, store
+from monitors.history import partitions, rollup, store
+from monitors.history.counters import read_sums, read_totals
 from monitors.history.window import Window
 from monitors.models import HISTORY, Coverage, ProbeState, Snapshot, Target
 
@@ -55,8 +56,8 @@ def shown(target: Target, start: datetime, end: datetime) -> int:
     found = {
         sum(row["xact_commit"] for row in rows if row["datid"] == 1)
         for rows in (
-            series.read_totals("databases", target.pk, window),
-            series.read_sums("databases", target.pk, window, fields),
+            read_totals("databases", target.pk, window),
+            read_sums("databases", target.pk, window, fields),
         )
     }
     [commits] = found
@@ -195,7 +196,7 @@ def test_a_statement_that_was_away_within_an_hour_lacks_counts_in_every_window(
     truth = {1: (6, False), 2: (3, True)}
     for back, days in ((timedelta(), 0.1), (timedelta(days=3), 6), (timedelta(days=100), 103)):
         window = Window(start - back, start - back + timedelta(days=days), is_live=False)
-        rows = series.read_sums("statements", target.pk, window, ["calls"])
+        rows = read_sums("statements", target.pk, window, ["calls"])
         assert {row["queryid"]: (row["calls"], row["complete"]) for row in rows} == truth
 
 
@@ -277,8 +278,8 @@ def test_samples_hours_and_days_agree_and_so_does_every_window(
             if total
         }
         for found in (
-            series.read_totals("databases", target.pk, window),
-            series.read_sums("databases", target.pk, window, ["xact_commit"]),
+            read_totals("databases", target.pk, window),
+            read_sums("databases", target.pk, window, ["xact_commit"]),
         ):
             assert {
                 row["datid"]: row["xact_commit"] for row in found if row["xact_commit"]

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 
-from monitors.history import partitions, rollup, series
+from monitors.history import partitions, rollup
+from monitors.history.counters import read_totals
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from tests.monitors.history.conftest import START
@@ -61,7 +62,7 @@ def test_after_a_standstill_of_weeks_the_first_snapshot_finds_its_partition(
     assert not SAMPLES.filter(taken_at=START).exists()
     # What was counted while nobody looked counts once, at the first snapshot after.
     around = Window(back - timedelta(hours=1), back + timedelta(hours=1), is_live=False, label="")
-    assert [row["xact_commit"] for row in series.read_totals("databases", target.pk, around)] == [250]
+    assert [row["xact_commit"] for row in read_totals("databases", target.pk, around)] == [250]
 
 
 def next_local_day_of(hours: int) -> tuple[datetime, datetime]:
@@ -91,7 +92,7 @@ def test_a_local_day_of_23_or_25_hours_counts_each_of_its_hours_once(
         rollup.roll_up(moment)
 
     local = Window(start, end, is_live=False, label="")
-    (row,) = series.read_totals("databases", target.pk, local)
+    (row,) = read_totals("databases", target.pk, local)
 
     assert row["xact_commit"] == 10 * hours
     # The rollup knows UTC days alone: a whole one has 24 hours, whatever local clocks do.

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Blocked, Server, waits
 
@@ -27,7 +27,7 @@ def test_a_waiting_backend_names_its_blocker_and_no_other_does(
 
     take_now(target, ["activity"])
 
-    rows = {row["pid"]: row for row in series.read_latest("activity", target.pk)}
+    rows = {row["pid"]: row for row in read_latest("activity", target.pk)}
     waiter, root = rows[pair.waiter_pid], rows[pair.root_pid]
     assert (waiter["wait_event_type"], waiter["blocked_by"]) == ("Lock", [pair.root_pid])
     assert (root["state"], root["blocked_by"]) == ("idle in transaction", None)
@@ -42,7 +42,7 @@ def test_a_backend_says_whether_its_role_is_a_superuser(
     with server.connect() as one, server.connect(user="owner", dbname="shop") as other:
         take_now(target, ["activity"])
 
-        rows = {row["pid"]: row["rolsuper"] for row in series.read_latest("activity", target.pk)}
+        rows = {row["pid"]: row["rolsuper"] for row in read_latest("activity", target.pk)}
         found = rows[one.info.backend_pid], rows[other.info.backend_pid]
 
     assert found == (True, False)
@@ -58,7 +58,7 @@ def test_a_waiter_that_hides_its_statement_still_tells_since_when_it_waits(
 
     take_now(target, ["activity"])
 
-    rows = {row["pid"]: row for row in series.read_latest("activity", target.pk)}
+    rows = {row["pid"]: row for row in read_latest("activity", target.pk)}
     waiter, root = rows[hidden.waiter_pid], rows[hidden.root_pid]
     assert (waiter["state"], waiter["query_start"]) == ("disabled", None)
     assert waiter["backend_start"] < waiter["waitstart"]
@@ -73,11 +73,11 @@ def test_a_backend_that_left_is_no_longer_there(
     with server.connect() as session:
         pid = session.info.backend_pid
         take_now(target, ["activity"])
-        assert pid in {row["pid"] for row in series.read_latest("activity", target.pk)}
+        assert pid in {row["pid"] for row in read_latest("activity", target.pk)}
 
     take_now(target, ["activity"])
 
-    assert pid not in {row["pid"] for row in series.read_latest("activity", target.pk)}
+    assert pid not in {row["pid"] for row in read_latest("activity", target.pk)}
 
 
 def test_a_parallel_leader_that_blocks_is_named_once(
@@ -116,7 +116,7 @@ def test_a_parallel_leader_that_blocks_is_named_once(
             waiter.close()
             setup.execute(f"DROP TABLE {table}")
 
-    rows = {row["pid"]: row for row in series.read_latest("activity", target.pk)}
+    rows = {row["pid"]: row for row in read_latest("activity", target.pk)}
     assert repeated == [([pid] * 3,)]  # what the server says
     assert rows[waiting]["blocked_by"] == [pid]
 

@@ -12,7 +12,8 @@ import pytest
 from psycopg import sql
 
 from monitors.collect.rounds import take_now
-from monitors.history import series, settle
+from monitors.history import settle
+from monitors.history.latest import read_latest
 from monitors.models import HISTORY, Mark, Target
 from monitors.probes.bloat import PICK_SQL
 from monitors.rules import bloat
@@ -70,7 +71,7 @@ def read(target: Target) -> Rows:
         ("databases", "ok", ""),
         ("bloat", "ok", ""),
     }
-    return {name_of(row): row for row in series.read_latest("bloat", target.pk)}
+    return {name_of(row): row for row in read_latest("bloat", target.pk)}
 
 
 def name_of(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -21,8 +21,8 @@ def test_it_reads_what_tables_leaves_out(server: Server, watch: Callable[..., Ta
     target = watch(server)
     take_now(target)
 
-    tables = {row["relid"] for row in series.read_latest("tables", target.pk)}
-    catalogs = {row["relid"]: row["relname"] for row in series.read_latest("catalogs", target.pk)}
+    tables = {row["relid"] for row in read_latest("tables", target.pk)}
+    catalogs = {row["relid"]: row["relname"] for row in read_latest("catalogs", target.pk)}
     with server.connect(dbname="shop") as session:
         of_server = {
             relid

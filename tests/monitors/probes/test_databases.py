@@ -12,7 +12,8 @@ from django.utils import timezone
 from monitors.advisors.wraparound import ADVISOR
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, thresholds
-from monitors.history import series, xids
+from monitors.history import xids
+from monitors.history.latest import read_latest
 from monitors.history.window import Window
 from monitors.models import Database, Target
 from monitors.rows import fleet, wraparound as wraparound_rows
@@ -27,14 +28,14 @@ def test_it_reads_counters_ages_and_the_next_transaction_id(
 ) -> None:
     target = watch(server)
     take_now(target, ["databases"])
-    before = {row["datname"]: row for row in series.read_latest("databases", target.pk)}
+    before = {row["datname"]: row for row in read_latest("databases", target.pk)}
     with server.connect(dbname="shop") as session:
         for _ in range(10):
             session.execute("SELECT pg_current_xact_id()")
 
     take_now(target, ["databases"])
 
-    after = {row["datname"]: row for row in series.read_latest("databases", target.pk)}
+    after = {row["datname"]: row for row in read_latest("databases", target.pk)}
     assert after["shop"]["next_xid"] - before["shop"]["next_xid"] == 10
     assert after["shop"]["xid_age"] - before["shop"]["xid_age"] == 10
     assert after["shop"]["encoding"] == "UTF8"
@@ -131,7 +132,7 @@ def test_it_reads_the_next_multixact_id(
     target = watch(server)
     name = f"shared_{worker_id}"
     take_now(target, ["databases"])
-    before = series.read_latest("databases", target.pk, key={"datname": "shop"})[0]["next_mxid"]
+    before = read_latest("databases", target.pk, key={"datname": "shop"})[0]["next_mxid"]
     with server.connect(dbname="shop") as setup:
         setup.execute(f"DROP TABLE IF EXISTS {name}")
         setup.execute(f"CREATE TABLE {name} AS SELECT 1 AS id")
@@ -145,7 +146,7 @@ def test_it_reads_the_next_multixact_id(
 
     take_now(target, ["databases"])
 
-    rows = series.read_latest("databases", target.pk)
+    rows = read_latest("databases", target.pk)
     assert {row["next_mxid"] for row in rows} == {before + 1}
     shop = next(row for row in rows if row["datname"] == "shop")
     assert 0 < shop["mxid_age"] <= shop["next_mxid"]

@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.pq import ExecStatus
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -26,7 +26,7 @@ def holders(target: Target) -> dict[tuple[str, str], dict[str, Any]]:
     """Read the probe and return its rows by kind and holder."""
     [result] = take_now(target, ["horizon"])
     assert result.error == ""
-    return {(row["kind"], row["holder"]): row for row in series.read_latest("horizon", target.pk)}
+    return {(row["kind"], row["holder"]): row for row in read_latest("horizon", target.pk)}
 
 
 def burn(server: Server, count: int) -> None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -32,7 +32,7 @@ def test_it_counts_scans_and_keeps_the_definition(
 
     take_now(target, ["databases", "indexes"])
 
-    [row] = [r for r in series.read_latest("indexes", target.pk) if r["indexrelname"] == "looked_id"]
+    [row] = [r for r in read_latest("indexes", target.pk) if r["indexrelname"] == "looked_id"]
     assert row["idx_scan"] == 4
     assert row["indexdef"] == "CREATE UNIQUE INDEX looked_id ON public.looked USING btree (id)"
     assert (row["indisunique"], row["indisprimary"], row["indisvalid"]) == (True, False, True)
@@ -51,11 +51,11 @@ def test_a_locked_table_costs_its_definition_alone(
         results = {r.probe: r.state for r in take_now(target, ["databases", "indexes"])}
 
     assert results == {"databases": "ok", "indexes": "ok"}
-    [row] = [r for r in series.read_latest("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
+    [row] = [r for r in read_latest("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
     assert row["indexdef"] is None
 
     take_now(target, ["indexes"])
-    [row] = [r for r in series.read_latest("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
+    [row] = [r for r in read_latest("indexes", target.pk) if r["indexrelname"] == "held_pkey"]
     assert row["indexdef"].startswith("CREATE UNIQUE INDEX held_pkey")
 
 
@@ -69,14 +69,14 @@ def test_an_index_that_is_not_valid_says_so_until_it_is(
         with pytest.raises(psycopg.errors.UniqueViolation):
             shop.execute("CREATE UNIQUE INDEX CONCURRENTLY doubled_id ON doubled (id)")
         take_now(target, ["databases", "indexes"])
-        [row] = [r for r in series.read_latest("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
+        [row] = [r for r in read_latest("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
         assert (row["indisunique"], row["indisvalid"]) == (True, False)
 
         shop.execute("DELETE FROM doubled WHERE ctid = '(0,1)'")
         shop.execute("REINDEX INDEX doubled_id")
     take_now(target, ["indexes"])
 
-    [row] = [r for r in series.read_latest("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
+    [row] = [r for r in read_latest("indexes", target.pk) if r["indexrelname"] == "doubled_id"]
     assert row["indisvalid"] is True
 
 
@@ -94,7 +94,7 @@ def test_a_name_that_changed_brings_a_new_definition(
         )
     take_now(target, ["indexes"])
 
-    rows = {row["indexrelname"]: row for row in series.read_latest("indexes", target.pk)}
+    rows = {row["indexrelname"]: row for row in read_latest("indexes", target.pk)}
     assert "draft_of_key" not in rows
     assert rows["final_key"]["indisprimary"] is True
     assert rows["final_key"]["indexdef"].startswith("CREATE UNIQUE INDEX final_key ON")

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from monitors.collect.rounds import take_now
 from monitors.findings import judge
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -36,7 +36,7 @@ def expires(server: Server) -> Iterator[Callable[[str, str], None]]:
 def read(target: Target) -> dict[str, datetime]:
     [result] = take_now(target, ["logins"])
     assert result.error == ""
-    return {row["rolname"]: row["rolvaliduntil"] for row in series.read_latest("logins", target.pk)}
+    return {row["rolname"]: row["rolvaliduntil"] for row in read_latest("logins", target.pk)}
 
 
 def test_only_what_expires_is_read(

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -40,10 +40,10 @@ def test_it_shows_a_vacuum_while_it_runs(
 
     def seen() -> bool:
         take_now(target, ["progress"])
-        return any(row["relid"] == relid for row in series.read_latest("progress", target.pk))
+        return any(row["relid"] == relid for row in read_latest("progress", target.pk))
 
     eventually(seen)
-    [row] = series.read_latest("progress", target.pk)
+    [row] = read_latest("progress", target.pk)
     vacuuming.cancel()
     thread.join()
     vacuuming.close()
@@ -53,4 +53,4 @@ def test_it_shows_a_vacuum_while_it_runs(
     assert row["phase"] in {"scanning heap", "vacuuming heap", "initializing"}
     assert row["total"] > 100
     assert row["started_at"] is not None
-    assert series.read_latest("progress", target.pk) == []
+    assert read_latest("progress", target.pk) == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Blocked, Server
 
@@ -24,7 +24,7 @@ def test_it_counts_who_waits_and_who_idles_in_a_transaction(
 
     take_now(target, ["sessions"])
 
-    rows = {(r["state"], r["wait_event_type"]): r for r in series.read_latest("sessions", target.pk)}
+    rows = {(r["state"], r["wait_event_type"]): r for r in read_latest("sessions", target.pk)}
     assert rows["active", "Lock"]["backends"] == rows["active", "Lock"]["blocked"] == 1
     assert rows["idle in transaction", ""]["backends"] == 1
     assert rows["idle in transaction", ""]["longest_xact_start"] is not None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import HISTORY, Target
 from monitors.models.history import Change
 from tests.servers import Server
@@ -50,7 +50,7 @@ def test_what_our_own_session_sets_is_not_taken_for_the_servers(
 
     take_now(target, ["settings"])
 
-    rows = {row["name"]: row for row in series.read_latest("settings", target.pk)}
+    rows = {row["name"]: row for row in read_latest("settings", target.pk)}
     assert rows["lock_timeout"]["setting"] is None
     assert rows["search_path"]["setting"] is None
     assert rows["max_connections"]["setting"] == "100"
@@ -70,5 +70,5 @@ def test_no_connection_string_is_read(
             admin.execute("ALTER SYSTEM RESET primary_conninfo")
             admin.execute("SELECT pg_reload_conf()")
 
-    rows = {row["name"]: row for row in series.read_latest("settings", target.pk)}
+    rows = {row["name"]: row for row in read_latest("settings", target.pk)}
     assert rows["primary_conninfo"]["setting"] == "(not read)"

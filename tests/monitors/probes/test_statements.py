@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.counters import read_totals
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, Snapshot, Target
 from tests.servers import Server
@@ -43,7 +43,7 @@ def calls_of(target: Target, text: str) -> tuple[int, int]:
     ids = set(latest.values_list("queryid", "toplevel"))
     rows = [
         row
-        for row in series.read_totals("statements", target.pk, window)
+        for row in read_totals("statements", target.pk, window)
         if (row["queryid"], row["toplevel"]) in ids
     ]
     return sum(row["calls"] for row in rows), sum(row["rows"] for row in rows)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.models import Target
 from tests.servers import Server
 
@@ -63,7 +63,7 @@ def test_it_agrees_with_the_view(
         ).fetchall()
         size = shop.execute("SELECT pg_total_relation_size('agreed')").fetchone()
 
-    [row] = [row for row in series.read_latest("tables", target.pk) if row["relname"] == "agreed"]
+    [row] = [row for row in read_latest("tables", target.pk) if row["relname"] == "agreed"]
     assert dict(zip(columns, said[0], strict=True)) == {name: row[name] for name in columns}
     assert row["n_dead_tup"] == 100
     assert (row["size_bytes"],) == size
@@ -91,6 +91,6 @@ def test_an_empty_toast_table_is_left_out_and_a_used_one_is_read(
 
     take_now(target, ["databases", "tables"])
 
-    rows = {row["relid"]: row for row in series.read_latest("tables", target.pk)}
+    rows = {row["relid"]: row for row in read_latest("tables", target.pk)}
     assert toast["thin"] not in rows
     assert rows[toast["wide"]]["relkind"] == "t"

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from monitors.collect.rounds import take_now
 from monitors.findings import judge
-from monitors.history import series
+from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, SettingChange, Target
 from monitors.rows import configuration
@@ -88,7 +88,7 @@ def test_a_change_is_listed_and_marked_and_the_past_shows_the_former_value(
     [row] = [one for one in configuration.changes_of(target, window()) if one["name"] == DELAY]
     assert row["before_at"] < then < row["at"]
     assert (row["source_before"], row["source"]) == ("default", "configuration file")
-    [mark] = [one for one in series.read_marks(target.pk, window()) if one["kind"] == "setting"]
+    [mark] = [one for one in read_marks(target.pk, window()) if one["kind"] == "setting"]
     assert f"{DELAY} 200 ms to 300 ms" in mark["text"]
     now = {one["name"]: one for one in configuration.settings_of(target)}
     past = {one["name"]: one for one in configuration.settings_of(target, then)}

@@ -13,7 +13,7 @@ from django.utils import timezone
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import embedded_programs
 from monitors.collect.rounds import take_now
-from monitors.history import series
+from monitors.history.latest import read_latest
 from monitors.history.window import Window
 from monitors.rows import replay
 from monitors.rules import simulator
@@ -70,7 +70,7 @@ def recorded(restless, watch):
 def test_it_predicts_what_ran_and_what_would_have_run(recorded, capsys):
     now = timezone.now()
     window = Window(now - timedelta(minutes=5), now, is_live=True)
-    tables = {row["relname"]: row for row in series.read_latest("tables", recorded.pk)}
+    tables = {row["relname"]: row for row in read_latest("tables", recorded.pk)}
 
     usual = replay.replay(recorded, tables["as_usual"], window, {})
     eager = replay.replay(recorded, tables["eager"], window, {})
@@ -179,7 +179,7 @@ def test_the_proof_counts_what_the_server_counts_and_no_choice_is_foolish(shaped
     target, counted = shaped
     now = timezone.now()
     window = Window(now - timedelta(minutes=5), now, is_live=True)
-    tables = {row["relname"]: row for row in series.read_latest("tables", target.pk)}
+    tables = {row["relname"]: row for row in read_latest("tables", target.pk)}
     done = {name: replay.replay(target, tables[name], window, {}) for name in SHAPES}
     chosen = {name: replay.trade_off(target, one) for name, one in done.items()}
 

@@ -10,7 +10,13 @@ import pytest
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from monitors.history import partitions, rollup, series, store
+from monitors.history import partitions, rollup, store
+from monitors.history.counters import read_growth, read_rates, read_sums, read_totals
+from monitors.history.gauges import read_gauges, read_gauges_by
+from monitors.history.latest import read_as_of
+from monitors.history.marks import read_marks
+from monitors.history.source import Series
+from monitors.history.sparks import draw_rate_sparks, draw_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Mark, Target
 from tests.monitors.history.conftest import EPOCH, START
@@ -22,7 +28,7 @@ def window(minutes: float = 60) -> Window:
     return Window(START, START + timedelta(minutes=minutes), is_live=False)
 
 
-def minutes_of(found: series.Series) -> list[float]:
+def minutes_of(found: Series) -> list[float]:
     return [(time - START.timestamp()) / 60 for time in found.times]
 
 
@@ -30,7 +36,7 @@ def test_a_gauge_holds_until_it_changes(target: Target, keep: Keep) -> None:
     for minute, backends in enumerate([3, 3, 5, 5]):
         keep(minute, {1: {"numbackends": backends}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"])
+    found = read_gauges("databases", target.pk, window(), ["numbackends"])
 
     assert minutes_of(found) == [0, 1, 2, 3]
     assert found.values["numbackends"] == [3, 3, 5, 5]
@@ -41,7 +47,7 @@ def test_a_value_from_before_the_window_holds_inside_it(target: Target, keep: Ke
     keep(1, {1: {"numbackends": 7}})
     keep(2, {1: {"numbackends": 8}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 1})
+    found = read_gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 1})
 
     assert found.values["numbackends"] == [7, 8]
 
@@ -50,7 +56,7 @@ def test_missing_snapshots_are_a_gap(target: Target, keep: Keep) -> None:
     for minute in (0, 1, 2, 10, 11):
         keep(minute, {1: {"numbackends": 1}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"])
+    found = read_gauges("databases", target.pk, window(), ["numbackends"])
 
     assert found.values["numbackends"] == [1, 1, 1, None, 1, 1]
     assert 2 < minutes_of(found)[3] < 10
@@ -63,7 +69,7 @@ def test_a_sum_follows_objects_that_come_change_and_go(target: Target, keep: Kee
     keep(2, {1: {"numbackends": 2}, 3: {"numbackends": 100}})
     keep(3, {1: {"numbackends": 3}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"])
+    found = read_gauges("databases", target.pk, window(), ["numbackends"])
 
     assert found.values["numbackends"] == [12, 112, 102, 3]
 
@@ -75,7 +81,7 @@ def test_a_sum_remembers_what_came_again_inside_the_window(target: Target, keep:
     keep(1, {1: {"numbackends": 2}})
     keep(2, {1: {"numbackends": 2}, 2: {"numbackends": 30}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"])
+    found = read_gauges("databases", target.pk, window(), ["numbackends"])
 
     assert found.values["numbackends"] == [12, 2, 32]
 
@@ -84,7 +90,7 @@ def test_an_object_that_is_gone_has_no_value(target: Target, keep: Keep) -> None
     keep(0, {1: {"numbackends": 2}, 2: {"numbackends": 1}})
     keep(1, {1: {"numbackends": 2}})
 
-    found = series.read_gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 2})
+    found = read_gauges("databases", target.pk, window(), ["numbackends"], key={"datid": 2})
 
     assert found.values["numbackends"] == [1, None]
 
@@ -95,7 +101,7 @@ def test_a_rate_is_what_grew_over_the_time_between_two_snapshots(
     for minute, commits in [(0, 1000), (1, 1060), (2, 1060), (3, 1180)]:
         keep(minute, {1: {"xact_commit": commits}})
 
-    found = series.read_rates("databases", target.pk, window(), ["xact_commit"])
+    found = read_rates("databases", target.pk, window(), ["xact_commit"])
 
     assert found.values["xact_commit"] == [None, 1.0, 0.0, 2.0]
 
@@ -108,7 +114,7 @@ def test_no_rate_spans_a_missed_snapshot_or_a_restart(target: Target, keep: Keep
     keep(11, {1: {"xact_commit": 30}}, epoch=crashed)
     keep(12, {1: {"xact_commit": 90}}, epoch=crashed)
 
-    found = series.read_rates("databases", target.pk, window(), ["xact_commit"])
+    found = read_rates("databases", target.pk, window(), ["xact_commit"])
 
     assert found.values["xact_commit"] == [None, 1.0, None, None, None, 1.0]
 
@@ -120,7 +126,7 @@ def test_a_total_counts_what_was_seen_and_says_when_a_part_was_not(
     keep(1, {1: {"xact_commit": 1060}, 2: {"xact_commit": 6}})
     keep(2, {1: {"xact_commit": 10}, 2: {"xact_commit": 6}})
 
-    found = {row["datid"]: row for row in series.read_totals("databases", target.pk, window())}
+    found = {row["datid"]: row for row in read_totals("databases", target.pk, window())}
 
     assert (found[1]["xact_commit"], found[1]["complete"]) == (70, False)
     assert (found[2]["xact_commit"], found[2]["complete"]) == (1, True)
@@ -130,9 +136,9 @@ def test_all_objects_together_grew_by_the_sum_of_each(target: Target, keep: Keep
     keep(0, {1: {"xact_commit": 1000, "deadlocks": 0}, 2: {"xact_commit": 5}})
     keep(1, {1: {"xact_commit": 1060, "deadlocks": 1}, 2: {"xact_commit": 6}})
 
-    found = series.read_growth("databases", target.pk, window(), ["xact_commit", "deadlocks"])
+    found = read_growth("databases", target.pk, window(), ["xact_commit", "deadlocks"])
     assert found == {"xact_commit": 61, "deadlocks": 1}
-    nothing = series.read_growth("tables", target.pk, window(), ["vacuum_count"])
+    nothing = read_growth("tables", target.pk, window(), ["vacuum_count"])
     assert nothing == {"vacuum_count": 0}
 
 
@@ -142,7 +148,7 @@ def test_the_past_shows_what_was_there(target: Target, keep: Keep) -> None:
     keep(20, {1: {"numbackends": 9, "datname": "one"}, 3: {"numbackends": 3, "datname": "three"}})
 
     def names(minutes: float) -> dict[str, int]:
-        rows = series.read_as_of("databases", target.pk, START + timedelta(minutes=minutes))
+        rows = read_as_of("databases", target.pk, START + timedelta(minutes=minutes))
         return {row["datname"]: row["numbackends"] for row in rows}
 
     assert names(5) == {"one": 1, "two": 2}
@@ -155,8 +161,8 @@ def test_a_line_by_value_has_one_column_each(target: Target, keep: Keep) -> None
     keep(0, {("active", ""): {"backends": 2}, ("idle", ""): {"backends": 5}}, probe="sessions")
     keep(1, {("active", "Lock"): {"backends": 3}, ("idle", ""): {"backends": 5}}, probe="sessions")
 
-    states = series.read_gauges_by("sessions", target.pk, window(), "backends", "state")
-    waits = series.read_gauges_by("sessions", target.pk, window(), "backends", "wait_event_type")
+    states = read_gauges_by("sessions", target.pk, window(), "backends", "state")
+    waits = read_gauges_by("sessions", target.pk, window(), "backends", "wait_event_type")
 
     assert states.values == {"active": [2, 3], "idle": [5, 5]}
     assert waits.values == {"": [2, 0], "Lock": [0, 3]}
@@ -171,8 +177,8 @@ def test_short_lines_are_read_for_many_at_once(
     keys = [{"datid": datid, "database_id": 0} for datid in (2, 1, 3)]
 
     with django_assert_max_num_queries(6):
-        lines = series.draw_sparks("databases", target.pk, window(4), "numbackends", keys)
-        grown = series.draw_rate_sparks("databases", target.pk, window(4), "xact_commit", keys)
+        lines = draw_sparks("databases", target.pk, window(4), "numbackends", keys)
+        grown = draw_rate_sparks("databases", target.pk, window(4), "xact_commit", keys)
 
     assert lines == [[7, None], [4, 5], [None, None]]
     assert grown == [[0, 0], [60, 20], [0, 0]]
@@ -191,7 +197,7 @@ def test_marks_are_events_and_finished_actions_in_the_order_of_time(target: Targ
         finished_at=START + timedelta(minutes=1),
     )
 
-    found = series.read_marks(target.pk, window())
+    found = read_marks(target.pk, window())
 
     assert [mark["kind"] for mark in found] == ["action", "restart"]
     assert found[0]["url_id"] == str(action.pk)
@@ -237,7 +243,7 @@ def test_a_long_window_is_drawn_from_hours_with_its_gaps(target: Target, keep: K
         rollup.roll_up(START + timedelta(hours=hour, minutes=45))
     week = Window(START - timedelta(days=1), START + timedelta(hours=8), is_live=False)
 
-    found = series.read_rates("databases", target.pk, week, ["xact_commit"])
+    found = read_rates("databases", target.pk, week, ["xact_commit"])
 
     column = found.values["xact_commit"]
     assert len(column) == 5
@@ -252,7 +258,7 @@ def test_an_hour_that_was_watched_in_part_has_the_rate_of_that_part(
     rollup.roll_up(START + timedelta(minutes=59))
     week = Window(START - timedelta(days=1), START + timedelta(hours=8), is_live=False)
 
-    found = series.read_rates("databases", target.pk, week, ["xact_commit"])
+    found = read_rates("databases", target.pk, week, ["xact_commit"])
 
     assert found.values["xact_commit"] == [2.0]
 
@@ -295,7 +301,7 @@ def test_a_sum_is_what_adding_every_snapshot_up_gives(
     half = len(readings) // 2
     late = Window(START + timedelta(minutes=half), START + timedelta(hours=1), is_live=False)
 
-    found: Any = series.read_gauges("databases", target.pk, late, ["numbackends"])
+    found: Any = read_gauges("databases", target.pk, late, ["numbackends"])
 
     assert found.values["numbackends"] == [sum(reading.values()) for reading in readings[half:]]
 
@@ -314,11 +320,9 @@ def test_sums_of_a_long_window_are_those_of_its_samples(target: Target, keep: Ke
     for hour in range(8):
         rollup.roll_up(start + timedelta(hours=hour))
     shown = Window(start + timedelta(minutes=7), end, is_live=False)
-    plain = {
-        row["datid"]: row["xact_commit"] for row in series.read_totals("databases", target.pk, shown)
-    }
+    plain = {row["datid"]: row["xact_commit"] for row in read_totals("databases", target.pk, shown)}
 
-    found = series.read_sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
+    found = read_sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
 
     assert {datid: whole for datid, (whole, _) in counted(found).items()} == plain
     assert 0 < counted(found)[1][1] < counted(found)[1][0]
@@ -326,7 +330,7 @@ def test_sums_of_a_long_window_are_those_of_its_samples(target: Target, keep: Ke
     HISTORY["databases"].samples._default_manager.filter(
         taken_at__gte=whole_hour, taken_at__lt=whole_hour + timedelta(hours=1)
     ).delete()
-    again = series.read_sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
+    again = read_sums("databases", target.pk, shown, ["xact_commit"], halves=["xact_commit"])
     assert counted(again) == counted(found)  # that hour was read as a whole
 
 
@@ -341,7 +345,7 @@ def test_sums_do_not_trust_an_hour_that_was_not_summed_to_its_end(
             rollup.cover_hour(start + timedelta(hours=1))
     shown = Window(start, start + timedelta(hours=4), is_live=False)
 
-    [row] = series.read_sums("databases", target.pk, shown, ["xact_commit"])
+    [row] = read_sums("databases", target.pk, shown, ["xact_commit"])
 
     assert row["xact_commit"] == 47
     assert row["complete"]
@@ -351,7 +355,7 @@ def test_sums_pick_objects_by_a_list_of_keys(target: Target, keep: Keep) -> None
     for minute in range(3):
         keep(minute, {datid: {"xact_commit": datid * minute} for datid in (1, 2, 3)})
 
-    found = series.read_sums("databases", target.pk, window(), ["xact_commit"], key={"datid": [2, 3]})
+    found = read_sums("databases", target.pk, window(), ["xact_commit"], key={"datid": [2, 3]})
 
     assert {row["datid"]: row["xact_commit"] for row in found} == {2: 4, 3: 6}
 
