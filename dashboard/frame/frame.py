@@ -308,7 +308,7 @@ def build(  # noqa: PLR0913 - keyword only
     targets = visible(request.user)
     rail = [fleet_rail(page, targets, may)]
     if target is not None:
-        found = judge.findings(target) if found is None else found
+        found = judge.find(target) if found is None else found
         rail = [*target_rail(target, page, query, found), rail[0]]
     return Frame(
         page=page,

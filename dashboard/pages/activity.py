@@ -20,6 +20,7 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.advisor import marked
 from monitors.collect import live
 from monitors.findings import judge, unknowns
+from monitors.findings.verdict import Verdict, tell_verdict
 from monitors.history.freshness import clocks
 from monitors.history.gauges import read_gauges_by
 from monitors.history.latest import read_as_of, read_latest
@@ -61,9 +62,9 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     if exported := table_response(request, "activity", COLUMNS, listing.matching):
         return exported
     at = None if window.is_live else window.end
-    findings = judge.findings(target, at)
+    findings = judge.find(target, at)
     may = access.permissions_of(request.user, target)
-    verdict = judge.verdict(target, findings, page="activity", at=at)
+    verdict = tell_verdict(target, findings, page="activity", at=at)
     unknown = unknowns.unknowns_of(target, at)
     context = {
         "verdict": verdict,
@@ -93,7 +94,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
-def subject_of(verdict: judge.Verdict, backends: list[Backend]) -> Backend | None:
+def subject_of(verdict: Verdict, backends: list[Backend]) -> Backend | None:
     """Return the client's backend that a verdict speaks of first, None where it has ended."""
     pid = verdict.finding.pid if verdict.finding else None
     clients = (backend for backend in backends if backend.is_client)

@@ -27,7 +27,7 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.actions import offered
 from monitors.advisor import Finding, counted
 from monitors.findings import judge
-from monitors.findings.judge import Verdict
+from monitors.findings.verdict import Verdict, tell_verdict
 from monitors.history import objects
 from monitors.history.gauges import read_gauges
 from monitors.history.latest import read_latest
@@ -72,7 +72,7 @@ LARGE_BYTES = 1024**2
 def bloat(request: PageRequest, name: str) -> HttpResponseBase:
     """Show wasted bytes, their history, and the tables and indexes that waste most."""
     target, window = get_target(request, name), window_of(request, WINDOW)
-    findings = judge.findings(target, None if window.is_live else window.end)
+    findings = judge.find(target, None if window.is_live else window.end)
     tab = chosen(request, "tab", TABS, "all")
     facts = facts_of(target, window, findings)
     if tab == "schemas":
@@ -257,7 +257,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
 
     What a database costs that is not read stands beside it and replaces nothing.
     """
-    judged = judge.verdict(
+    judged = tell_verdict(
         target, facts.findings, page="bloat", at=None if window.is_live else window.end
     )
     is_read = judged.level in {"good", "notice"} or judged.apart is not None

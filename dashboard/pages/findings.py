@@ -24,6 +24,8 @@ from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
 from monitors.findings import judge, keep as kept, thresholds
+from monitors.findings.records import finding_of, quiet_of
+from monitors.findings.verdict import tell_verdict
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
@@ -76,7 +78,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     lines = (kept.described(row, window.end) for row in read_on(shown))
     if exported := table_response(request, "howdah-findings", kept.COLUMNS, lines):
         return exported
-    found = judge.findings(target, None if window.is_live else window.end) if target else None
+    found = judge.find(target, None if window.is_live else window.end) if target else None
     context = {
         "listing": page_here(request, shown, window),
         "filters": filters,
@@ -88,7 +90,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     }
     if target is not None and found is not None:
         at = None if window.is_live else window.end
-        context["verdict"] = judge.verdict(target, found, at=at)
+        context["verdict"] = tell_verdict(target, found, at=at)
         context["may"] = access.permissions_of(request.user, target)
     return render_page(
         request,
@@ -212,8 +214,8 @@ def page_here(
 
 def seen(row: FindingRecord, window: Window) -> Finding:
     """Return a row as a finding that says whether it is quiet."""
-    quiet = judge.quiet_of(row, row.severity, window.end)
-    return replace(judge.finding_of(row), quiet=quiet)
+    quiet = quiet_of(row, row.severity, window.end)
+    return replace(finding_of(row), quiet=quiet)
 
 
 @require_safe

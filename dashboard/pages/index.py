@@ -14,6 +14,7 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
 from monitors.findings import judge
+from monitors.findings.verdict import tell_verdict
 from monitors.history.counters import read_rates
 from monitors.history.gauges import read_gauges
 from monitors.history.marks import read_marks
@@ -95,12 +96,12 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
 def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
     """Render the page of one index."""
     at = None if window.is_live else window.end
-    findings = judge.findings(target, at)
+    findings = judge.find(target, at)
     mine, place = findings_of(findings, row), row["database_id"]
     context: dict[str, Any] = {
         "row": row,
         "findings": mine,
-        "verdict": judge.verdict(target, mine, page="bloat", at=at, database_id=place)
+        "verdict": tell_verdict(target, mine, page="bloat", at=at, database_id=place)
         if mine
         else None,
         "tiles": tiles(row),

@@ -13,6 +13,7 @@ from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.states import clock_words
 from monitors.findings import judge, unknowns
+from monitors.findings.verdict import tell_verdict
 from monitors.history.counters import read_rates, read_totals
 from monitors.history.gauges import read_gauges, read_gauges_by
 from monitors.history.marks import read_marks
@@ -95,7 +96,7 @@ def page(
 ) -> HttpResponse:
     """Render the page."""
     at = None if window.is_live else window.end
-    findings = judge.findings(target, at)
+    findings = judge.find(target, at)
     sessions = read_gauges("sessions", target.pk, window, ["backends", "blocked"])
     states = read_gauges_by("sessions", target.pk, window, "backends", "state")
     rates = read_rates("databases", target.pk, window, ["xact_commit", "xact_rollback"])
@@ -105,7 +106,7 @@ def page(
     context: dict[str, Any] = {
         "summary": summary,
         "clock_words": clock_words(target) if window.is_live else "",
-        "verdict": judge.verdict(target, findings, at=at),
+        "verdict": tell_verdict(target, findings, at=at),
         "findings": findings,
         "tiles": tiles(summary, sessions, rates, dead, unknowns.unknowns_of(target, at)),
         "charts": charts_of(target, window, states, rates, dead, marks),

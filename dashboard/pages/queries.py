@@ -17,7 +17,7 @@ from dashboard.frame.statement_states import state_of
 from monitors.actions import ACTIONS
 from monitors.advisor import counted
 from monitors.findings import judge
-from monitors.findings.judge import Verdict
+from monitors.findings.verdict import Verdict
 from monitors.history.counters import read_rates
 from monitors.history.marks import read_marks
 from monitors.history.source import Series
@@ -75,7 +75,7 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     statements = watched.rows
-    findings = judge.findings(target, None if window.is_live else window.end)
+    findings = judge.find(target, None if window.is_live else window.end)
     marks = read_marks(target.pk, window)
     load = read_rates("statements", target.pk, window, LOAD, key=watched.key)
     context: dict[str, Any] = {

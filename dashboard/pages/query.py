@@ -13,7 +13,7 @@ from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import counted
 from monitors.findings import judge
-from monitors.findings.judge import Verdict
+from monitors.findings.verdict import Verdict
 from monitors.history.counters import read_rates, read_sums
 from monitors.history.marks import read_marks
 from monitors.history.source import Series
@@ -118,7 +118,7 @@ def page(
         target=target,
         window=window,
         reads=("statements",),
-        findings=judge.findings(target, None if window.is_live else window.end),
+        findings=judge.find(target, None if window.is_live else window.end),
     )
 
 

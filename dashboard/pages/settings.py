@@ -23,6 +23,7 @@ from dashboard.frame.requests import (
     window_of,
 )
 from monitors.findings import judge
+from monitors.findings.verdict import tell_verdict
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import configuration, settings as setting_rows
@@ -115,8 +116,8 @@ def page(  # noqa: PLR0913, PLR0917 - what was read, once
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    findings = judge.findings(target, at)
-    verdict = judge.verdict(target, findings, page="settings", at=at)
+    findings = judge.find(target, at)
+    verdict = tell_verdict(target, findings, page="settings", at=at)
     context: dict[str, Any] = {
         **choices(request, target, None),
         "findings": [one for one in findings if SUBJECTS.get(one.advisor) == "settings"],

@@ -16,6 +16,7 @@ from dashboard.frame.statement_states import state_of
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
+from monitors.findings.verdict import SUBJECTS, tell_verdict
 from monitors.history.counters import read_rates
 from monitors.history.gauges import read_gauges
 from monitors.history.marks import read_marks
@@ -49,7 +50,7 @@ def table(request: PageRequest, name: str, datid: int, relid: int) -> HttpRespon
     """Show one table's rows, size, scans, writes, vacuums and thresholds."""
     target, window = get_target(request, name), window_of(request)
     database = Database.objects.filter(target=target, datid=datid).first()
-    findings = judge.findings(target, None if window.is_live else window.end)
+    findings = judge.find(target, None if window.is_live else window.end)
     row = found(target, window, database, relid, findings)
     if chosen(request, "view", VIEWS, "table") == "statements":
         lines = mentions.every_statement(target, window, row)
@@ -121,8 +122,8 @@ def page(
     toast = toast_of(target, window, row)
     context: dict[str, Any] = {
         "row": row,
-        "verdict": judge.verdict(target, mine, page="vacuum", at=at, database_id=row["database_id"])
-        if any(judge.SUBJECTS[one.advisor] == "vacuum" for one in mine)
+        "verdict": tell_verdict(target, mine, page="vacuum", at=at, database_id=row["database_id"])
+        if any(SUBJECTS[one.advisor] == "vacuum" for one in mine)
         else None,
         "findings": mine,
         "unknown": unknowns.unknowns_of(target, at),

@@ -25,6 +25,7 @@ from dashboard.frame.listing import (
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.advisor import Finding, counted
 from monitors.findings import judge, unknowns
+from monitors.findings.verdict import tell_verdict
 from monitors.history import objects
 from monitors.history.counters import read_growth
 from monitors.history.gauges import read_gauges
@@ -74,7 +75,7 @@ class Facts:
 def vacuum(request: PageRequest, name: str) -> HttpResponseBase:
     """Show dead rows, their history, and the tables that need vacuum."""
     target, window = get_target(request, name), window_of(request)
-    findings = judge.findings(target, None if window.is_live else window.end)
+    findings = judge.find(target, None if window.is_live else window.end)
     orders = tables.orders_of(target, window)
     facts = facts_of(target, window, findings, orders)
     shown = listing(request, target, window, facts, orders)
@@ -164,7 +165,7 @@ def page(
     counts = counts_of(target, facts)
     context: dict[str, Any] = {
         "findings": findings_here(facts.findings),
-        "verdict": judge.verdict(target, facts.findings, page="vacuum", at=at),
+        "verdict": tell_verdict(target, facts.findings, page="vacuum", at=at),
         "tables_count": facts.count,
         "listing": shown,
         "sort": shown.sort,

@@ -25,6 +25,7 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
 from monitors.findings import judge
+from monitors.findings.verdict import tell_verdict
 from monitors.history import objects
 from monitors.history.gauges import read_gauges
 from monitors.history.marks import read_marks
@@ -107,11 +108,11 @@ def page(
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
-    findings = judge.findings(target, at)
+    findings = judge.find(target, at)
     marks = read_marks(target.pk, window)
     context: dict[str, Any] = {
         "findings": findings_here(findings),
-        "verdict": judge.verdict(target, findings, page="wraparound", at=at),
+        "verdict": tell_verdict(target, findings, page="wraparound", at=at),
         "databases": databases,
         "listing": shown,
         "sort": shown.sort,

@@ -17,6 +17,8 @@ from monitors.advisor import Advisor, Finding, Severity, spelled
 from monitors.advisors import ADVISORS
 from monitors.audit import entries
 from monitors.findings import judge, thresholds
+from monitors.findings.records import quiet_of
+from monitors.findings.samples import database_names, samples_for
 from monitors.history.freshness import read_at
 from monitors.models import FindingRecord, FindingVersion, ProbeState, Snapshot, Target
 from monitors.people import access
@@ -78,7 +80,7 @@ def keep_of(target_id: int, advisors: Sequence[Advisor]) -> None:
         if target is None:
             return
         fleet = thresholds.the_fleet()
-        samples = judge.samples_for(target, advisors, fleet)
+        samples = samples_for(target, advisors, fleet)
         worst_first = judge.ranked(judge.judge(target, samples, advisors, fleet))
         found: dict[tuple[str, str], Finding] = {}
         for one in worst_first:
@@ -216,8 +218,8 @@ def as_then(rows: Iterable[FindingRecord], at: datetime) -> list[FindingRecord]:
     targets: dict[int, tuple[dict[tuple[str, str], Finding], Reads]] = {}
     for row in there:
         if row.target_id not in targets:
-            names = judge.database_names([row.target_id], at)[row.target_id]
-            live = {(one.advisor, one.object_key): one for one in judge.findings(row.target, at)}
+            names = database_names([row.target_id], at)[row.target_id]
+            live = {(one.advisor, one.object_key): one for one in judge.find(row.target, at)}
             targets[row.target_id] = live, Reads(row.target, names, at)
         live, reads = targets[row.target_id]
         take_back(row, versions.get(row.pk), live.get((row.advisor, row.object_key)), reads, at)
@@ -349,7 +351,7 @@ def snooze(who: str, source: str, row: FindingRecord, until: datetime, reason: s
 def reopen(who: str, source: str, row: FindingRecord) -> None:
     """Have a finding count again; raises ValidationError for what does, or is resolved."""
     with locked(row) as now:
-        if judge.quiet_of(row, row.severity, now) is None:
+        if quiet_of(row, row.severity, now) is None:
             message = f"Finding {row.pk} is open already."
             raise ValidationError(message)
         put(row)
@@ -492,7 +494,7 @@ def state_of(row: FindingRecord, now: datetime) -> str:
     """Return which of STATES a finding is in at a moment, by the rules of `in_state`."""
     if row.resolved_at is not None and row.resolved_at <= now:
         return "resolved"
-    quiet = judge.quiet_of(row, row.severity, now)
+    quiet = quiet_of(row, row.severity, now)
     return quiet.state if quiet else "open"
 
 

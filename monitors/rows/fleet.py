@@ -104,8 +104,8 @@ def dead_rows(targets: Sequence[Target], window: Window) -> dict[int, int]:
 def findings_of(targets: Sequence[Target], window: Window) -> dict[int, list[Finding]]:
     """Return {target id: findings, worst first}, now or at the end of a window in the past."""
     if window.is_live:
-        return judge.findings_of(targets)
-    return {target.pk: judge.findings(target, window.end) for target in targets}
+        return judge.find_all(targets)
+    return {target.pk: judge.find(target, window.end) for target in targets}
 
 
 def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:

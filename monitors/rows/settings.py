@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from monitors.findings.judge import LEVELS, Verdict
+from monitors.findings.verdict import LEVELS, Verdict
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import configuration

@@ -12,7 +12,7 @@ from django.utils import timezone
 from dashboard.embedded.postgres import embedded_programs
 from dashboard.embedded.processes import ROOT
 from monitors.collect.rounds import take_now
-from monitors.findings import judge, unknowns
+from monitors.findings import unknowns, verdict
 from monitors.models import HISTORY, ProbeState, Target
 from tests import servers
 from tests.people import browser_of, person
@@ -197,10 +197,10 @@ def test_a_verdict_claims_only_what_is_known():
     needed = (unknowns.STATEMENTS, unknowns.COUNTS, unknowns.SETTINGS, unknowns.FORCED)
     every = {need: f"{need} is not known" for need in needed}
 
-    for page, claims in judge.GOOD.items():
+    for page, claims in verdict.GOOD.items():
         needs = {need for _, need in claims} - {""}
-        left = judge.all_well(page, every)
-        assert judge.missing_for(page, every) == [
+        left = verdict.all_well(page, every)
+        assert verdict.missing_for(page, every) == [
             every[n] for n in dict.fromkeys(n for _, n in claims) if n
         ]
         assert all((claim in left.lower()) == (need == "") for claim, need in claims), page

@@ -169,7 +169,7 @@ def test_what_was_shown_then_is_what_the_moment_shows(shop, junk, read, embedded
     everything(shop)
     at = timezone.now()
     then = read()
-    told = [(one.severity, one.title, one.hurts) for one in judge.findings(fresh(shop))]
+    told = [(one.severity, one.title, one.hurts) for one in judge.find(fresh(shop))]
     assert told
 
     idle.rollback()
@@ -190,7 +190,7 @@ def test_what_was_shown_then_is_what_the_moment_shows(shop, junk, read, embedded
     everything(shop)
     everything(shop)
 
-    assert [(one.severity, one.title, one.hurts) for one in judge.findings(fresh(shop), at)] == told
+    assert [(one.severity, one.title, one.hurts) for one in judge.find(fresh(shop), at)] == told
     assert "\n".join(differences(then, read(at))) == ""
 
 
@@ -232,7 +232,7 @@ def test_what_workers_alone_judge_says_then_what_it_said_then(shop):
         worst_yet = max(level for level, _ in said[: moments.index(moment) + 1])
         assert (row.severity, row.worst, share in row.title) == (severity, worst_yet, True)
         assert row.resolved_at is None
-        [told] = [one for one in judge.findings(fresh(shop), moment) if one.relid == 4711]
+        [told] = [one for one in judge.find(fresh(shop), moment) if one.relid == 4711]
         assert (told.severity, share in told.title) == (severity, True)
         assert isinstance(told.evidence[1][1], datetime)
     assert FindingVersion.objects.count() == 2

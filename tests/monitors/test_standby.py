@@ -27,6 +27,7 @@ from monitors.acting import ask, perform
 from monitors.action import Refused
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep, unknowns
+from monitors.findings.verdict import tell_verdict
 from monitors.history.latest import read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
@@ -141,13 +142,13 @@ def test_what_the_primary_alone_knows_is_not_told_of_a_standby(
     }
     read, copy = Target.objects.get(pk=read.pk), Target.objects.get(pk=copy.pk)
 
-    assert "autovacuum_disabled" in {one.advisor for one in judge.findings(read)}
-    assert {one.advisor for one in judge.findings(copy)} <= {"fsync_off"}
+    assert "autovacuum_disabled" in {one.advisor for one in judge.find(read)}
+    assert {one.advisor for one in judge.find(copy)} <= {"fsync_off"}
     keep.keep(copy.pk, set(probes))
     assert not FindingRecord.objects.filter(target=copy, advisor="autovacuum_disabled").exists()
-    said = judge.verdict(copy, [], page="vacuum")
+    said = tell_verdict(copy, [], page="vacuum")
     assert (said.level, said.text) == ("unknown", unknowns.STANDBY)
-    assert "no table is due" not in judge.verdict(copy, []).text
+    assert "no table is due" not in tell_verdict(copy, []).text
 
     client = browser(person("viewer"))
     for page in ("vacuum", "vacuum-queue"):
@@ -235,7 +236,7 @@ def test_no_page_of_a_standby_calls_well_or_zero_what_the_primary_alone_knows(
         [line] = json.loads(body_of(client.get(address)))
         assert (line["relname"], line["n_dead_tup"], line["threshold_pct"]) == ("stock", None, None)
     for page in ("vacuum", "wraparound"):
-        said = judge.verdict(Target.objects.get(pk=copy.pk), [], page=page, at=timezone.now())
+        said = tell_verdict(Target.objects.get(pk=copy.pk), [], page=page, at=timezone.now())
         assert said.level == "unknown", (page, said)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors.findings import judge, keep, unknowns
+from monitors.findings import keep, unknowns
+from monitors.findings.records import hurt_of
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import FindingRecord, Target
@@ -66,7 +67,7 @@ class Command(command.Command):
             state = "" if line["state"] == "open" else f" ({line['state']})"
             self.say(f"{line['id']}  {line['severity']}  {line['target']}  {line['title']}{state}")
             if line["state"] != "resolved":
-                self.say(f"    {hurt.words(judge.hurt_of(row), now)}")
+                self.say(f"    {hurt.words(hurt_of(row), now)}")
         if not lines:
             self.say(none_words(options["target"]))
 

@@ -362,7 +362,7 @@ def test_the_list_stands_alone_for_htmx(row, browse):
 
 
 def test_what_a_page_finds_leads_to_its_record(row, shop, browse):
-    [live] = [one for one in judge.findings(shop) if one.record_id == row.pk]
+    [live] = [one for one in judge.find(shop) if one.record_id == row.pk]
     assert live.title == row.title
 
     text = text_of(browse("viewer").get("/targets/shop-1/vacuum/?window=6h"))

@@ -65,7 +65,7 @@ def shown(target, at=None) -> set[str]:
         "vacuum": [row["relname"] for row in tables],
         "bloat": [row["relname"] for row in bloat.bloat_of(target, window, {})],
         "queue": [row["relname"] for row in vacuuming.state_of(target, at).queue],
-        "findings": [one.object_name for one in judge.findings(target, at)],
+        "findings": [one.object_name for one in judge.find(target, at)],
     }
     if at is None:
         names = {row["relid"]: row["relname"] for row in tables}

@@ -11,7 +11,8 @@ import pytest
 from monitors.acting import gates
 from monitors.advisor import is_ours
 from monitors.collect import rounds
-from monitors.findings import judge, thresholds
+from monitors.findings import thresholds
+from monitors.findings.samples import samples_of
 from monitors.models import Target
 from tests.servers import Server
 
@@ -54,7 +55,7 @@ def test_findings_and_load_see_a_client_that_takes_our_name(
         session.execute("SELECT pg_current_xact_id()")
     rounds.take_now(target, ["activity", "horizon"])
 
-    samples = judge.samples_of([target], thresholds.the_fleet())[target.pk]
+    samples = samples_of([target], thresholds.the_fleet())[target.pk]
 
     marks = {row["pid"]: row["ours"] for row in samples.activity}
     pids = [one.info.backend_pid for one in (client, held, ours)]

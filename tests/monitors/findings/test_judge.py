@@ -12,6 +12,7 @@ from monitors.advisor import Finding, Hurt, Severity
 from monitors.advisors import ADVISORS
 from monitors.collect.rounds import take_now
 from monitors.findings import judge
+from monitors.findings.verdict import all_well, tell_verdict
 from monitors.models import HISTORY, Environment, Lease, ProbeState
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +66,7 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(serv
     target, name = watch(server), neglect(server)
     take_now(target)
 
-    [finding] = about(judge.findings(target), name)
+    [finding] = about(judge.find(target), name)
 
     assert finding.advisor == "autovacuum_disabled"
     assert finding.severity == Severity.WARNING
@@ -77,7 +78,7 @@ def test_it_finds_a_neglected_table_and_names_the_action_with_its_arguments(serv
         "table": f"public.{name}",
         "autovacuum_enabled": "reset",
     }
-    assert name in judge.verdict(target, [finding], page="vacuum").text
+    assert name in tell_verdict(target, [finding], page="vacuum").text
 
 
 def test_it_finds_a_toast_table_and_names_its_main_table(target, embedded, worker_id, eventually):
@@ -97,7 +98,7 @@ def test_it_finds_a_toast_table_and_names_its_main_table(target, embedded, worke
         take_now(target)
         session.execute(f"DROP TABLE {name}")
 
-    [finding] = about(judge.findings(target), name)
+    [finding] = about(judge.find(target), name)
     assert finding.title.startswith(f"The TOAST table of public.{name} in shop has 3,300 dead rows")
     assert finding.arguments["table"] == f"public.{name}"
 
@@ -106,11 +107,11 @@ def test_it_finds_the_root_of_a_lock_queue(target, embedded, blocked):
     queue = blocked(embedded)
     take_now(target)
 
-    [finding] = about(of(judge.findings(target), "blocked"), str(queue.root_pid))
+    [finding] = about(of(judge.find(target), "blocked"), str(queue.root_pid))
 
     assert finding.action == "terminate_backend"
     assert finding.arguments["pid"] == str(queue.root_pid)
-    assert judge.verdict(target, [finding], page="activity").text == finding.title
+    assert tell_verdict(target, [finding], page="activity").text == finding.title
 
 
 def test_it_knows_an_idle_root_that_holds_an_advisory_lock(target, embedded, live, eventually):
@@ -125,7 +126,7 @@ def test_it_knows_an_idle_root_that_holds_an_advisory_lock(target, embedded, liv
 
     take_now(target)
 
-    [finding] = about(of(judge.findings(target), "blocked"), "keeper")
+    [finding] = about(of(judge.find(target), "blocked"), "keeper")
     assert finding.title.startswith(f"Backend {root.info.backend_pid} (keeper) blocks 1 backend")
     assert finding.action == ""  # neither cancel nor terminate would find what it names
     assert f"pg_terminate_backend({root.info.backend_pid})" in finding.why
@@ -142,7 +143,7 @@ def test_thresholds_of_the_environment_win_and_nonsense_is_passed_over(target, n
     )
     target.refresh_from_db()
 
-    [finding] = about(judge.findings(target), neglected)
+    [finding] = about(judge.find(target), neglected)
 
     assert finding.severity == Severity.NOTICE
 
@@ -155,7 +156,7 @@ def test_the_same_is_found_for_many_targets_with_as_many_queries(
     take_now(other)
 
     with django_assert_max_num_queries(14):
-        found = judge.findings_of([target, other])
+        found = judge.find_all([target, other])
 
     assert len(about(found[target.pk], neglected)) == 1
     assert len(about(found[other.pk], neglected)) == 1
@@ -168,12 +169,12 @@ def test_a_past_moment_is_judged_by_what_was_read_then(target, neglected, embedd
         session.execute(f"VACUUM {neglected}")
     take_now(target)
 
-    [past] = about(judge.findings(target, then), neglected)
-    [present] = about(judge.findings(target), neglected)
+    [past] = about(judge.find(target, then), neglected)
+    [present] = about(judge.find(target), neglected)
 
     assert "1,500 dead rows" in past.title
     assert "dead rows" not in present.title
-    assert "1,500 dead rows" in judge.verdict(target, [past], page="vacuum", at=then).text
+    assert "1,500 dead rows" in tell_verdict(target, [past], page="vacuum", at=then).text
 
 
 def test_it_names_who_keeps_dead_rows_from_being_removed(target, embedded, live, neglect):
@@ -187,7 +188,7 @@ def test_it_names_who_keeps_dead_rows_from_being_removed(target, embedded, live,
     take_now(target)
     take_now(target)
 
-    [finding] = of(judge.findings(target), "horizon_held")
+    [finding] = of(judge.find(target), "horizon_held")
 
     pid = holder.info.backend_pid
     assert f"public.{name}" in finding.title or "more table" in finding.title
@@ -197,8 +198,8 @@ def test_it_names_who_keeps_dead_rows_from_being_removed(target, embedded, live,
     then = timezone.now()
     holder.rollback()
     take_now(target)
-    assert of(judge.findings(target), "horizon_held") == []
-    [past] = of(judge.findings(target, then), "horizon_held")
+    assert of(judge.find(target), "horizon_held") == []
+    [past] = of(judge.find(target, then), "horizon_held")
     assert f"backend {pid} (nightly-report" in past.title
 
 
@@ -206,7 +207,7 @@ def test_a_database_that_is_not_watched_says_nothing(target, neglected):
     take_now(target)
     target.database_set.update(included=False)
 
-    assert about(judge.findings(target), neglected) == []
+    assert about(judge.find(target), neglected) == []
 
 
 def test_findings_come_worst_first_and_equals_in_the_advisors_order():
@@ -251,7 +252,7 @@ def test_every_action_that_a_finding_names_exists_with_those_parameters(
     blocked(embedded)
     take_now(target)
 
-    named = [one for one in judge.findings(target) if one.action]
+    named = [one for one in judge.find(target) if one.action]
 
     assert {one.action for one in named} >= {"set_autovacuum", "terminate_backend"}
     for one in named:
@@ -286,9 +287,9 @@ def read(target, *, state="ok", seconds=2, reason="", failing=0, probes=None):
 def test_it_says_that_all_is_well_in_the_pages_own_words(target, name):
     read(target)
 
-    verdict = judge.verdict(target, [], page=name)
+    verdict = tell_verdict(target, [], page=name)
 
-    assert (verdict.level, verdict.text) == ("good", judge.all_well(name, {}))
+    assert (verdict.level, verdict.text) == ("good", all_well(name, {}))
     assert verdict.foot == "Read 2 s ago."
     assert verdict.finding is None
 
@@ -299,7 +300,7 @@ def test_a_page_speaks_of_its_own_subject_and_the_overview_of_all(target):
     dead = finding("dead_tuples", Severity.WARNING, "public.a has 2,000 dead rows.")
 
     texts = {
-        page: judge.verdict(target, [lock, dead], page=page)
+        page: tell_verdict(target, [lock, dead], page=page)
         for page in ("overview", "activity", "vacuum")
     }
 
@@ -318,7 +319,7 @@ def test_several_of_a_kind_are_counted_before_the_worst_is_named(target):
         finding("dead_tuples", Severity.NOTICE, f"public.{name} has dead rows.") for name in "abc"
     ]
 
-    verdict = judge.verdict(target, dead, page="vacuum")
+    verdict = tell_verdict(target, dead, page="vacuum")
 
     assert verdict.text == "3 tables are due for vacuum. public.a has dead rows."
     assert verdict.foot == "From 3 notices. Read 2 s ago."
@@ -329,7 +330,7 @@ def test_a_root_that_is_idle_in_transaction_is_named_once(target):
     lock = finding("blocked", Severity.CRITICAL, "Backend 1 blocks 2 backends.", pid=1)
     idle = finding("idle_in_transaction", Severity.WARNING, "Backend 1 has been idle.", pid=1)
 
-    assert judge.verdict(target, [lock, idle], page="activity").text == lock.title
+    assert tell_verdict(target, [lock, idle], page="activity").text == lock.title
 
 
 def test_every_advisor_that_can_say_several_things_has_words_for_it():
@@ -351,10 +352,10 @@ def test_every_advisor_reads_probes_that_exist():
 
 
 def test_before_the_first_snapshot_it_says_when_that_is(target):
-    assert judge.verdict(target, []).text == "The first snapshot is due now."
+    assert tell_verdict(target, []).text == "The first snapshot is due now."
 
     read(target, state="", seconds=None)
-    verdict = judge.verdict(target, [])
+    verdict = tell_verdict(target, [])
 
     assert (verdict.level, verdict.text) == ("unknown", "First snapshot in 40 s.")
     assert verdict.foot == ""
@@ -365,7 +366,7 @@ def test_an_unreachable_target_is_never_well(target):
     read(target, state="unreachable", seconds=850, failing=840, reason=reason)
     Lease.objects.create(target=target, kind="fast", due_at=timezone.now() + timedelta(seconds=95))
 
-    verdict = judge.verdict(target, [], page="vacuum")
+    verdict = tell_verdict(target, [], page="vacuum")
 
     assert verdict.level == "critical"
     assert verdict.text == (
@@ -381,7 +382,7 @@ def test_the_vacuum_page_knows_from_the_fast_reads_that_the_target_is_down(targe
         target, state="unreachable", failing=30, reason="No route to the host.", probes=["sessions"]
     )
 
-    assert judge.verdict(target, [], page="vacuum").text.startswith(
+    assert tell_verdict(target, [], page="vacuum").text.startswith(
         "shop-1 can't be reached for 30 s: no route to the host."
     )
 
@@ -390,7 +391,7 @@ def test_a_target_that_was_never_reached_says_so(target):
     reason = "Password authentication failed: check user and password."
     read(target, state="unreachable", seconds=None, failing=5, reason=reason)
 
-    assert judge.verdict(target, []).text == (
+    assert tell_verdict(target, []).text == (
         "shop-1 has never been reached: password authentication failed: check user and password."
     )
 
@@ -399,7 +400,7 @@ def test_findings_of_a_target_that_is_down_are_told_as_of_the_past(target):
     read(target, state="unreachable", seconds=70, failing=60, reason="No route to the host.")
     dead = finding("dead_tuples", Severity.NOTICE, "public.a has dead rows.")
 
-    verdict = judge.verdict(target, [dead])
+    verdict = tell_verdict(target, [dead])
 
     assert verdict.level == "critical"
     assert verdict.text.endswith("When it was last read: public.a has dead rows.")
@@ -408,7 +409,7 @@ def test_findings_of_a_target_that_is_down_are_told_as_of_the_past(target):
 def test_old_figures_that_nobody_tried_to_renew_point_at_howdah_itself(target):
     read(target, seconds=1000)
 
-    verdict = judge.verdict(target, [])
+    verdict = tell_verdict(target, [])
 
     assert verdict.level == "warning"
     assert verdict.text == (
@@ -422,8 +423,8 @@ def test_a_missing_right_is_told_with_the_probe_that_lacks_it(target):
     reason = "Permission denied for function pg_control_system."
     read(target, state="denied", failing=65, reason=reason, probes=["tables"])
 
-    assert judge.verdict(target, [], page="activity").level == "good"
-    verdict = judge.verdict(target, [], page="vacuum")
+    assert tell_verdict(target, [], page="activity").level == "good"
+    verdict = tell_verdict(target, [], page="vacuum")
     assert verdict.level == "warning"
     assert verdict.text == (
         "Tables may not be read for 1 min 05 s: permission denied for function pg_control_system."
@@ -448,7 +449,7 @@ def test_a_target_that_nothing_reads_says_why(target, change, level, text):
     for name, value in change.items():
         setattr(target, name, value)
 
-    verdict = judge.verdict(target, [])
+    verdict = tell_verdict(target, [])
 
     assert (verdict.level, verdict.text) == (level, text)
 
@@ -457,12 +458,12 @@ def test_a_past_moment_is_well_only_where_something_was_read(target):
     before = timezone.now()
     take_now(target)
 
-    assert judge.verdict(target, [], at=before).text == "Nothing was read at that moment."
-    assert judge.verdict(target, [], at=timezone.now()).level == "good"
+    assert tell_verdict(target, [], at=before).text == "Nothing was read at that moment."
+    assert tell_verdict(target, [], at=timezone.now()).level == "good"
 
 
 def test_a_past_moment_says_nothing_of_the_present(target):
     read(target, state="unreachable", failing=30, reason="No route to the host.")
     lock = finding("blocked", Severity.CRITICAL, "Backend 1 blocks 2 backends.")
 
-    assert judge.verdict(target, [lock], at=timezone.now()).text == lock.title
+    assert tell_verdict(target, [lock], at=timezone.now()).text == lock.title

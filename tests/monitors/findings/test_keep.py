@@ -15,7 +15,8 @@ from monitors import maintenance, tasks
 from monitors.advisor import Severity
 from monitors.collect import leases
 from monitors.collect.rounds import take_now
-from monitors.findings import judge as review, keep, thresholds
+from monitors.findings import judge as review, keep, samples, thresholds
+from monitors.findings.verdict import tell_verdict
 from monitors.models import (
     HISTORY,
     AuditEntry,
@@ -134,7 +135,7 @@ def test_a_blocked_session_makes_a_row_and_it_resolves_after_the_lock_goes(serve
     row = mine.get()
     assert row.opened_at == row.seen_at
     assert row.action == "terminate_backend"
-    [live] = [one for one in review.findings(target) if one.record_id == row.pk]
+    [live] = [one for one in review.find(target) if one.record_id == row.pk]
     assert live.object_key == row.object_key
 
     queue.root.rollback()
@@ -218,7 +219,7 @@ def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
         message = "an advisor stumbled"
         raise ZeroDivisionError(message)
 
-    monkeypatch.setattr(review, "samples_for", fail)
+    monkeypatch.setattr(samples, "samples_for", fail)
     WorkerBeat.objects.create(name="s", role="snapshots", slot=0, beat_at=timezone.now())
     leases.make_leases()
     Lease.objects.update(due_at=timezone.now())
@@ -283,19 +284,19 @@ def row(target, neglected):
 
 
 def live(target, row):
-    return next(one for one in review.findings(target) if one.record_id == row.pk)
+    return next(one for one in review.find(target) if one.record_id == row.pk)
 
 
 def test_what_is_acknowledged_counts_in_no_verdict_and_comes_last(target, row):
-    assert row.title in review.verdict(target, [live(target, row)], page="vacuum").text
+    assert row.title in tell_verdict(target, [live(target, row)], page="vacuum").text
 
     keep.acknowledge("alice", "test", row, "  We\n know. ")
 
-    found = review.findings(target)
+    found = review.find(target)
     assert found[-1].record_id == row.pk
     quiet = live(target, row).quiet
     assert (quiet.state, quiet.by, quiet.reason) == ("acknowledged", "alice", "We know.")
-    verdict = review.verdict(target, [live(target, row)], page="vacuum")
+    verdict = tell_verdict(target, [live(target, row)], page="vacuum")
     assert verdict.level == "good"
     assert verdict.text == "Nothing new to report: 1 finding is acknowledged or snoozed."
     assert verdict.finding is None
@@ -441,9 +442,9 @@ def test_pages_take_from_the_rows_what_only_workers_judge(target, row):
     kept = live(target, row)
     assert (kept.advisor, kept.hurts_at) == ("hot_ratio_low", NOW)
     assert kept.evidence == (("Since", NOW, "at"),)
-    then = review.findings(target, timezone.now())
+    then = review.find(target, timezone.now())
     assert [one.record_id for one in then if one.advisor == "hot_ratio_low"] == [row.pk]
-    before = review.findings(target, row.opened_at - timedelta(seconds=1))
+    before = review.find(target, row.opened_at - timedelta(seconds=1))
     assert [one for one in before if one.advisor == "hot_ratio_low"] == []
 
 

@@ -276,9 +276,9 @@ def test_the_date_comes_from_how_a_real_table_grew_between_its_vacuums(server, t
     assert 1900 < limit <= 2050
     assert row.hurts.startswith(f"past {limit:,.0f} dead rows autovacuum would have come, at ")
     assert (row.hurts_at - timezone.now()) / timedelta(hours=1) == pytest.approx(hours, abs=0.05)
-    [shown] = [one for one in judge.findings(target) if one.relid == row.relid]
+    [shown] = [one for one in judge.find(target) if one.relid == row.relid]
     assert (shown.hurts, shown.hurts_at) == (row.hurts, row.hurts_at)  # as the worker reckoned
-    [past] = [one for one in judge.findings(target, timezone.now()) if one.relid == row.relid]
+    [past] = [one for one in judge.find(target, timezone.now()) if one.relid == row.relid]
     assert abs(past.hurts_at - row.hurts_at) < timedelta(minutes=3)  # reckoned from the history
 
 

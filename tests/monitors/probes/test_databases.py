@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from monitors.advisors.wraparound import ADVISOR
 from monitors.collect.rounds import take_now
-from monitors.findings import judge, thresholds
+from monitors.findings import thresholds
+from monitors.findings.samples import samples_of
 from monitors.history import xids
 from monitors.history.latest import read_latest
 from monitors.history.window import Window
@@ -101,7 +102,7 @@ def test_the_oldest_age_is_the_servers_own_and_an_invalid_database_is_none_of_it
     assert [max(ages)] == list(oldest or ())
     assert rows[closed]["xid_age"] is not None
     assert fleet.fleet_of([target], window)[0]["xid_age"] == max(ages)
-    samples = judge.samples_of([target], thresholds.the_fleet())[target.pk]
+    samples = samples_of([target], thresholds.the_fleet())[target.pk]
     near = replace(samples, settings={"autovacuum_freeze_max_age": "1"})
     told = {one.object_name for one in ADVISOR.advise(near, ADVISOR.defaults)}
     assert "shop" in told

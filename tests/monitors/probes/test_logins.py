@@ -61,7 +61,7 @@ def test_both_logins_are_told_of_a_week_before(
         expires(role, (timezone.now() + timedelta(days=6)).isoformat())
     take_now(target)
 
-    found = [one for one in judge.findings(target) if one.advisor == "password_expires"]
+    found = [one for one in judge.find(target) if one.advisor == "password_expires"]
 
     assert {one.object_name for one in found} == {"collector", "operator"}
     assert {one.level for one in found} == {"warning"}

@@ -121,7 +121,7 @@ def test_a_remedy_for_what_the_command_line_sets_is_no_alter_system(
     take_now(target, ["settings", "tables"])
     target.refresh_from_db()
 
-    found = {one.advisor: one.why for one in judge.findings(target)}
+    found = {one.advisor: one.why for one in judge.find(target)}
 
     assert "command line: change it there" in found["fsync_off"]  # as servers of tests have it
     assert "ALTER SYSTEM" not in found["fsync_off"]
@@ -141,7 +141,7 @@ def test_what_awaits_a_restart_is_said_so(
     assert changes(target, SLOTS) == [("pending", SLOTS, now, now)]
     [mark] = Mark.objects.filter(target=target, kind=Mark.Kind.SETTING)
     assert f"{SLOTS} awaits a restart" in mark.text
-    [finding] = [one for one in judge.findings(target) if one.advisor == "pending_restart"]
+    [finding] = [one for one in judge.find(target) if one.advisor == "pending_restart"]
     assert SLOTS in finding.title
     assert "shared_buffers" not in finding.title  # the command line sets it, and wins again
 
