@@ -7,7 +7,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from monitors import heartbeat, maintenance, queue
-from monitors.acting import perform
+from monitors.acting import perform, preview as previews, sweep as sweeps
 from monitors.collect import leases
 from monitors.collect.rounds import give_up, read_live, take_due
 from monitors.findings import keep
@@ -61,20 +61,20 @@ def maintain_history() -> None:
 @shared_task
 def sweep() -> None:
     """Send again what the broker lost, expire and look for what is lost."""
-    perform.sweep()
+    sweeps.sweep()
     run.send_due(timezone.now())
 
 
 @shared_task
 def preview(action_id: str) -> None:
     """Look at the target for an action's preview."""
-    perform.preview_now(action_id)
+    previews.preview_now(action_id)
 
 
 @shared_task
 def preview_batch(batch_id: str) -> None:
     """Look at the target for the tables of a batch."""
-    perform.preview_batch(batch_id)
+    previews.preview_batch(batch_id)
 
 
 @shared_task(name="monitors.tasks.perform")

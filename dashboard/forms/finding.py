@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.utils import timezone
 
-from monitors.findings import keep
+from monitors.findings import aside
 
 PLAIN = {"autocomplete": "off"}
 
@@ -20,7 +20,7 @@ Data = QueryDict | None
 def reason_field() -> forms.CharField:
     """Return the field for why."""
     return forms.CharField(
-        label="Reason", max_length=keep.LONGEST_REASON, widget=forms.TextInput(attrs=PLAIN)
+        label="Reason", max_length=aside.LONGEST_REASON, widget=forms.TextInput(attrs=PLAIN)
     )
 
 
@@ -45,10 +45,10 @@ class SnoozeForm(forms.Form):
         """Return the moment; it must be within the next year."""
         now = timezone.now()
         try:
-            moment = keep.until_of(self.cleaned_data["until"], now)
+            moment = aside.until_of(self.cleaned_data["until"], now)
         except ValidationError as error:
             raise ValidationError(error.messages) from None
-        if not now < moment <= now + keep.LONGEST:
+        if not now < moment <= now + aside.LONGEST:
             message = "Choose a moment within the next year."
             raise ValidationError(message)
         return moment

@@ -18,12 +18,13 @@ from dashboard.pages import PAGES, Page
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
-from monitors.findings import judge, keep as findings
+from monitors.findings import judge
 from monitors.findings.standing import standing_of
 from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, FindingRecord, Target
 from monitors.people import access
+from monitors.rows import findings
 
 WINDOW_WORDS = ("window", "from", "to", "at")
 """The query's words that a link to another page carries along."""

@@ -23,12 +23,13 @@ from dashboard.source import source_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
-from monitors.findings import judge, keep as kept, thresholds
+from monitors.findings import aside, judge, keep as kept, thresholds
 from monitors.findings.records import finding_of, quiet_of
 from monitors.findings.verdict import tell_verdict
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
+from monitors.rows import findings as lists
 
 DEFAULT_WINDOW = "7d"
 TITLES = {
@@ -75,8 +76,8 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     else:
         then = [row for row in kept.as_then(rows, window.end) if has_words(row, filters.text)]
         shown, states = in_the_past(then, state, window)
-    lines = (kept.described(row, window.end) for row in read_on(shown))
-    if exported := table_response(request, "howdah-findings", kept.COLUMNS, lines):
+    lines = (lists.described(row, window.end) for row in read_on(shown))
+    if exported := table_response(request, "howdah-findings", lists.COLUMNS, lines):
         return exported
     found = judge.find(target, None if window.is_live else window.end) if target else None
     context = {
@@ -135,7 +136,7 @@ def choices(request: PageRequest) -> dict[str, Any]:
 
 def matching(request: PageRequest, filters: Filters, window: Window) -> QuerySet[FindingRecord]:
     """Return the findings that fit the filters and had opened when the window ends."""
-    rows = kept.visible(request.user).filter(opened_at__lte=window.end)
+    rows = lists.visible(request.user).filter(opened_at__lte=window.end)
     exact = {
         "target__name": filters.target,
         "target__environment__name": filters.environment,
@@ -165,7 +166,7 @@ def in_the_past(
     by_state: dict[str, list[FindingRecord]] = {name: [] for name in TITLES}
     for row in rows:
         if row.resolved_at is None or row.resolved_at >= window.start:
-            by_state[kept.state_of(row, window.end)].append(row)
+            by_state[lists.state_of(row, window.end)].append(row)
     shown = sorted(
         by_state[state],
         key=lambda row: (
@@ -186,7 +187,7 @@ def read_on(rows: Sequence[FindingRecord] | QuerySet[FindingRecord]) -> Iterable
 
 def state_in(state: str, window: Window) -> Q:
     """Return the condition for a state as the window ends; what is resolved was so within it."""
-    condition = kept.in_state(state, window.end)
+    condition = lists.in_state(state, window.end)
     return condition & Q(resolved_at__gte=window.start) if state == "resolved" else condition
 
 
@@ -205,7 +206,7 @@ def page_here(
     count = rows.count() if isinstance(rows, QuerySet) else len(rows)
     page = page_of(request, count)
     shown = [
-        {"row": row, "finding": seen(row, window), **kept.described(row, window.end)}
+        {"row": row, "finding": seen(row, window), **lists.described(row, window.end)}
         for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     ]
     q = request.GET.get("q", "").strip()
@@ -236,10 +237,10 @@ def show(
     context = {
         "row": row,
         "finding": seen(row, window),
-        "line": kept.described(row, window.end),
+        "line": lists.described(row, window.end),
         "sources": advisor.reads if advisor else (),
         "thresholds": [one for one in thresholds.in_force(target) if one.advisor == row.advisor],
-        "earlier": [kept.described(one, window.end) for one in kept.earlier(row)[:EARLIER]],
+        "earlier": [lists.described(one, window.end) for one in lists.earlier(row)[:EARLIER]],
         "later": FindingRecord.objects.filter(previous=row).first(),
         "may": may,
         "may_put_aside": "acknowledge" in may,
@@ -276,7 +277,7 @@ def acknowledge(request: PageRequest, finding_id: int) -> HttpResponse:
     form = acknowledge_form(request.POST)
     if form.is_valid():
         try:
-            kept.acknowledge(*actor(request), row, form.cleaned_data["reason"])
+            aside.acknowledge(*actor(request), row, form.cleaned_data["reason"])
         except ValidationError as error:
             return refuse(request, row, error)
         messages.success(request, "Acknowledged: it counts again when it gets worse.")
@@ -292,7 +293,7 @@ def snooze(request: PageRequest, finding_id: int) -> HttpResponse:
     if form.is_valid():
         until, reason = form.cleaned_data["until"], form.cleaned_data["reason"]
         try:
-            kept.snooze(*actor(request), row, until, reason)
+            aside.snooze(*actor(request), row, until, reason)
         except ValidationError as error:
             return refuse(request, row, error)
         messages.success(request, "Snoozed: it counts again then, or when it gets worse.")
@@ -305,7 +306,7 @@ def reopen(request: PageRequest, finding_id: int) -> HttpResponse:
     """Have a finding count again."""
     row = get_finding(request, finding_id, "acknowledge")
     try:
-        kept.reopen(*actor(request), row)
+        aside.reopen(*actor(request), row)
     except ValidationError as error:
         return refuse(request, row, error)
     messages.success(request, "Open again.")
@@ -323,7 +324,7 @@ def get_finding(request: PageRequest, finding_id: int, permission: str = "view")
 
     Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
     """
-    row = kept.visible(request.user).filter(pk=finding_id).first()
+    row = lists.visible(request.user).filter(pk=finding_id).first()
     if row is None:
         raise Http404
     if permission != "view":

@@ -7,35 +7,30 @@ finds.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
-from django.db import OperationalError, connection as history, transaction
 from django.db.models import Q
 from django.utils import timezone
-from psycopg import errors, sql
+from psycopg import sql
 
-from monitors import queue
-from monitors.acting import ask, batch, connections, gates, lacking
-from monitors.acting.connections import Notice, Watch
-from monitors.action import Action as Spec, Changed, Guarded, Leftover, Refused, text_of
+from monitors.acting import ask, batch, connections, gates, send
+from monitors.acting.guard import database_of, guarded_now, spec_for
+from monitors.acting.outcome import Ended, finish, hint, not_done, note, skipped
+from monitors.acting.watch import Watch
+from monitors.action import Action as Spec, Changed, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
-from monitors.audit import entries
 from monitors.collect import rounds
 from monitors.history import store
-from monitors.models import HISTORY, Action, Batch, Database, Snapshot, Target, TargetCheck
+from monitors.models import HISTORY, Action, Database, Snapshot, Target
 from monitors.people import access
-from monitors.pg import backends, connect, extensions, relations
-from monitors.pg.errors import DatabaseClosed, Unreachable, own_fault, reason_of
-from monitors.pg.identity import Identity
-from monitors.rules import verdict
+from monitors.pg import backends, connect
+from monitors.pg.errors import Unreachable, own_fault, reason_of
 from monitors.targets import logins
 from monitors.targets.secrets import SecretUnreadable
 
@@ -44,32 +39,12 @@ log = logging.getLogger(__name__)
 SETTLE_SECONDS = 5.0
 REMOVE_MS = 20_000
 """How long what a failed statement left behind may take to be removed."""
-REPUBLISH_AFTER = timedelta(seconds=5)
-MESSAGE_SECONDS = 15
-SILENT_AFTER = timedelta(seconds=15)
-DRAFTS_KEPT = timedelta(days=1)
-CHECK_ANSWERED_WITHIN = timedelta(seconds=60)
-LOST_AT_ONCE = 20
-DATABASES_AT_MOST = 20
 SNAPSHOT_SECONDS = 12.0
 """For the snapshots around a statement; less than SILENT_AFTER."""
-BATCH_AGAIN = timedelta(seconds=60)
-"""So rarely a batch has its database read again while more of it follows."""
-WRITE_AGAIN_SECONDS = (1, 2, 5, 10, 20)
 
 State = Action.State
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an action ended."""
-
-    state: str
-    outcome: str  # a sentence
-    effect: str = ""
-    after: dict[str, Any] = field(default_factory=dict)
-    inverse: dict[str, Any] = field(default_factory=dict)
-    read: frozenset[str] = frozenset()  # the probes that were read again
+BATCH_AGAIN = timedelta(seconds=60)
+"""So rarely a batch has its database read again while more of it follows."""
 
 
 def perform(action_id: str) -> tuple[int, frozenset[str]]:
@@ -106,12 +81,6 @@ def unforeseen(row: Action) -> Ended:
     else:
         sent = "Whether it was done is not known"
     return Ended(State.FAILED, f"{sent}: {own_fault(sys.exception())}")
-
-
-def spec_for(row: Action) -> Spec | None:
-    """Return a row's action as it is with the row's arguments, None for an unknown one."""
-    spec = ACTIONS.get(row.name)
-    return spec.given(row.arguments) if spec else None
 
 
 def claim(row: Action) -> bool:
@@ -168,15 +137,6 @@ def looked_at(
             raise Changed(message)
         note(row, before=spec.measure(connection, row.identity, None))
     return statement
-
-
-def guarded_now(connection: psycopg.Connection, row: Action, spec: Spec) -> Guarded:
-    """Run an action's guard, which learns from the identity by which `logins` Howdah comes.
-
-    Raises Refused, Changed or psycopg.Error.
-    """
-    logins = row.target.logins if row.target is not None else frozenset()
-    return spec.guard(connection, row.arguments, {**row.identity, "logins": logins})
 
 
 def keep_the_last(target: Target, spec: Spec) -> None:
@@ -249,35 +209,9 @@ def still_allowed(row: Action, spec: Spec) -> Target:
     return target
 
 
-def database_of(row: Action, target: Target) -> str:
-    """Return the database to act in."""
-    return str(row.arguments.get("database") or target.dbname)
-
-
-def database_with(row: Action, spec: Spec, target: Target) -> str:
-    """Return the first database that has an action's extension; the entry database if none has."""
-    included = Database.objects.filter(target=target, included=True, gone_at=None)
-    names = dict.fromkeys([target.dbname, *included.values_list("datname", flat=True)])
-    for name in list(names)[:DATABASES_AT_MOST]:
-        try:
-            with connections.looking(logins.operator_address(target, name), row) as eye:
-                if extensions.find(eye, spec.extension) is not None:
-                    return name
-        except DatabaseClosed:
-            continue
-    return target.dbname
-
-
-def note(row: Action, **values: Any) -> None:
-    """Write down what is known of a running action."""
-    for name, value in values.items():
-        setattr(row, name, value)
-    Action.objects.filter(pk=row.pk).update(**values)
-
-
 def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) -> Ended:
     """Send a guarded signal and wait until the backend has reacted."""
-    rows, _ = connections.send(hand, statement, spec)
+    rows, _ = send.send(hand, statement, spec)
     matched, signalled = rows[0]
     if not matched:
         guarded_now(hand, row, spec)  # says what has changed, if it can
@@ -320,7 +254,7 @@ def maintain(
     note(row, backend_pid=pid, backend_start=start)
     watch = Watch(row, address, pid, start, hand.info.server_version)
     try:
-        notices = connections.send_patiently(hand, statement, spec, watch)
+        notices = send.send_patiently(hand, statement, spec, watch)
     except (psycopg.Error, Unreachable) as error:
         ended = not_done(error, hand, row, spec, watch)
         return cleared(ended, hand, row, spec, watch)
@@ -364,7 +298,7 @@ def remove(leftover: Leftover, hand: psycopg.Connection, spec: Spec, watch: Watc
     limits = replace(spec, statement_timeout_ms=REMOVE_MS, lock_timeout_ms=REMOVE_MS)
     try:
         backends.limit(hand, REMOVE_MS)
-        connections.send_watched(hand, leftover.statement, limits, watch)
+        send.send_watched(hand, leftover.statement, limits, watch)
     except (psycopg.Error, Unreachable) as error:
         why = reason_of(error).rstrip(".")
         return (
@@ -387,355 +321,3 @@ def measured(
     except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: no numbers after: %s", row.pk, type(error).__name__)
         return {}
-
-
-def skipped(texts: Sequence[str], row: Action, notices: Sequence[Notice]) -> str:
-    """Return what the server said it left out, and what would change that."""
-    said = "; ".join(dict.fromkeys(text.strip() for text in texts))
-    locked = any(notice.sqlstate == "55P03" for notice in notices)
-    needs = ""
-    if not locked and row.target is not None:
-        needs = lacking.find_remedy(row, ACTIONS[row.name], database_of(row, row.target))
-    return f"The server skipped it: {said}. {needs}".rstrip()[:1000]
-
-
-def not_done(
-    error: Exception, hand: psycopg.Connection, row: Action, spec: Spec, watch: Watch
-) -> Ended:
-    """Return how a statement ended that raised."""
-    if watch.stopped and isinstance(error, errors.QueryCanceled):
-        row.refresh_from_db(fields=["stop_asked_by"])
-        return Ended(State.CANCELLED, f"Stopped by {row.stop_asked_by} while it ran.")
-    if isinstance(error, errors.LockNotAvailable):
-        return locked(row, spec, watch)
-    if isinstance(error, errors.QueryCanceled):
-        limit = spec.statement_timeout_ms // 1000
-        return Ended(
-            State.FAILED,
-            f"The statement was cancelled, by its time limit of {limit:,} s or by somebody"
-            " on the server.",
-        )
-    if hand.broken or isinstance(error, Unreachable):
-        return Ended(
-            State.LOST,
-            f"The connection broke while it ran: {reason_of(error)} Look at the table:"
-            " whether it was done is not known.",
-        )
-    return Ended(State.FAILED, reason_of(error) + hint(error, row, spec))
-
-
-def locked(row: Action, spec: Spec, watch: Watch) -> Ended:
-    """Return that the table's lock was not free, with whom it waited for."""
-    blockers = watch.blockers
-    swaps = bool(spec.swap_lock) and watch.phase == spec.swap_phase
-    lock = spec.swap_lock if swaps else spec.lock
-    try:
-        eye = watch.open_eye()
-        if lock and not blockers:
-            blockers = relations.holders(eye, row.identity["relid"], lock)
-    except (psycopg.Error, Unreachable) as error:
-        log.warning("Action %s: blockers unknown: %s", row.pk, type(error).__name__)
-    who = ", ".join(
-        f"pid {found['pid']} ({found['application_name'] or found['usename'] or 'unnamed'})"
-        for found in blockers[:5]
-    )
-    seconds = f"{spec.lock_timeout_ms // 1000} s"
-    if spec.tries > 1:
-        seconds = f"{spec.tries} times {seconds}"
-    what = "The table's lock" if spec.lock else "A lock"
-    if spec.swap_lock and not swaps:
-        what = "What it waits for before it begins"
-    outcome = f"{what} was not free within {seconds}: {who or 'its holder is gone'}."
-    if swaps:
-        outcome += (
-            " All its work was lost, and the table is as before: ask again when nobody holds it"
-            " for long, or with more wait_seconds."
-        )
-    return Ended(State.FAILED, outcome, after={"sqlstate": "55P03", "blockers": blockers})
-
-
-def hint(error: Exception, row: Action, spec: Spec) -> str:
-    """Return what gives the right that was missing, '' for another error or where none is known."""
-    if not isinstance(error, errors.InsufficientPrivilege) or row.target is None:
-        return ""
-    needs = lacking.find_remedy(row, spec, database_of(row, row.target), error)
-    return f" {needs}" if needs else ""
-
-
-def finish(row: Action, ended: Ended, *, seconds: float) -> None:
-    """Write the outcome and its audit row together; tries for a while where that fails.
-
-    A row that was declared lost meanwhile still gets its true outcome.
-    """
-    for pause in (*WRITE_AGAIN_SECONDS, None):
-        try:
-            write(row, ended, seconds)
-        except OperationalError as error:
-            log.warning("Action %s: outcome not written: %s", row.pk, type(error).__name__)
-            history.close()
-            if pause is None:
-                raise
-            time.sleep(pause)
-        else:
-            return
-
-
-def write(row: Action, ended: Ended, seconds: float) -> None:
-    """Write an outcome, unless the row has one already."""
-    with transaction.atomic():
-        row.state = State(ended.state)
-        row.outcome = ended.outcome[:1000]
-        row.effect = ended.effect[:300]
-        row.after = ended.after
-        row.inverse = ended.inverse
-        row.finished_at = timezone.now()
-        judge(row)
-        changed = Action.objects.filter(pk=row.pk, state__in=[State.RUNNING, State.LOST]).update(
-            state=row.state,
-            outcome=row.outcome,
-            effect=row.effect,
-            after=row.after,
-            verdict=row.verdict,
-            verdict_text=row.verdict_text,
-            judged_at=row.judged_at,
-            inverse=row.inverse,
-            finished_at=row.finished_at,
-        )
-        if changed:
-            entries.add_outcome(row, seconds=f"{seconds:.1f}")
-
-
-def judge(row: Action) -> None:
-    """Say whether it helped, where the numbers before and after tell that at once."""
-    if row.state != State.SUCCEEDED:
-        return
-    found = verdict.at_once(row.name, row.before, row.after)
-    if found is not None:
-        row.verdict, row.verdict_text = found.word, found.text[:300]
-        row.judged_at = row.finished_at
-
-
-def preview_now(action_id: str) -> None:
-    """Look at the target for a draft: what it names, whether it may be done, what to know."""
-    row = Action.objects.select_related("target__environment", "asked_by").get(pk=action_id)
-    spec = spec_for(row)
-    if spec is None or row.state != State.DRAFT or row.preview.get("ready"):
-        return
-    with contextlib.ExitStack() as opened:
-        answer(row, spec, lambda: open_eye(opened, row, spec))
-
-
-def preview_batch(batch_id: str) -> None:
-    """Look at the target for every draft of a batch, over one connection a database."""
-    drafts = Action.objects.select_related("target__environment", "asked_by").filter(
-        batch__pk=batch_id, state=State.DRAFT, preview__ready=False
-    )
-    eyes: dict[str, tuple[psycopg.Connection, Identity]] = {}
-    with contextlib.ExitStack() as opened:
-        for row in drafts.order_by("batch_position"):
-            spec = spec_for(row)
-            if spec is None:
-                continue
-            name = row.arguments["database"]
-
-            def eye(row: Action = row, spec: Spec = spec, name: str = name) -> Eye:
-                if name not in eyes or eyes[name][0].closed:
-                    eyes[name] = open_eye(opened, row, spec)
-                return eyes[name]
-
-            answer(row, spec, eye)
-
-
-Eye = tuple[psycopg.Connection, Identity]
-
-
-def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
-    """Return a connection that looks at the row's database, and who answers there.
-
-    Raises Refused, SecretUnreadable or Unreachable.
-    """
-    target = row.target
-    if target is None or row.asked_by is None or not access.may(row.asked_by, spec.name, target):
-        message = f"{row.asked_by_name} may not {spec.name} on {row.target_name}."
-        raise Refused(message)
-    if spec.extension and "database" not in row.arguments:
-        row.arguments = {**row.arguments, "database": database_with(row, spec, target)}
-    address = logins.operator_address(target, database_of(row, target))
-    eye = opened.enter_context(connections.looking(address, row))
-    with connect.deadline(eye, 10):
-        return eye, connections.check_server(eye, target, spec)
-
-
-def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
-    """Look for a draft and save what was seen, or why nothing may be done."""
-    preview: dict[str, Any] = {"ready": True, "refused": "", "lock": spec.lock}
-    if spec.swap_lock:
-        preview["swap_lock"] = spec.swap_lock
-    try:
-        look(row, spec, preview, *open_it())
-    except (Refused, Changed) as error:
-        preview["refused"] = str(error)
-        entries.add(
-            row.name,
-            row.asked_by_name,
-            row.asked_from,
-            target_name=row.target_name,
-            object_name=row.object_name,
-            reason=str(error),
-            result="refused",
-        )
-    except (Unreachable, SecretUnreadable, psycopg.Error) as error:
-        preview["refused"] = (
-            f"{row.target_name} could not be asked: {reason_of(error)}{hint(error, row, spec)}"
-        )
-        preview["unreachable"] = True
-    finally:
-        if fault := sys.exception():
-            preview["refused"] = f"{row.target_name} could not be looked at: {own_fault(fault)}"
-        Action.objects.filter(pk=row.pk, state=State.DRAFT).update(
-            preview=preview,
-            arguments=row.arguments,
-            identity=row.identity,
-            sql=row.sql,
-            object_name=row.object_name,
-        )
-
-
-def look(
-    row: Action, spec: Spec, preview: dict[str, Any], eye: psycopg.Connection, server: Identity
-) -> None:
-    """Fill in a preview and the row's identity and SQL; raises as `carry_out` catches."""
-    target = row.target
-    assert target is not None  # noqa: S101 - an eye was opened on it
-    with connect.deadline(eye, 10):
-        row.identity = spec.resolve(eye, row.arguments)
-        row.object_name = spec.object_name(row.arguments, row.identity)[:300]
-        guarded = guarded_now(eye, row, spec)
-        row.sql = text_of(spec.statement(row.arguments, row.identity, server.server_version))
-    preview |= shown(guarded)
-    preview |= {
-        "sql": row.sql,
-        "expected_seconds": expected_seconds(row),
-        "second_person": spec.second_person and target.environment.protected,
-        "reason_required": target.environment.reason_required,
-    }
-
-
-def shown(guarded: Guarded) -> dict[str, Any]:
-    """Return what a guard saw as a preview keeps it."""
-    return {
-        "facts": [list(fact) for fact in guarded.facts],
-        "conflicts": guarded.conflicts[:50],
-        "warnings": guarded.warnings,
-    }
-
-
-def expected_seconds(row: Action) -> float | None:
-    """Return how long the same took when it last succeeded, None where it never did."""
-    if "relid" not in row.identity:
-        return None
-    last = (
-        Action.objects.filter(
-            name=row.name,
-            target=row.target,
-            identity__relid=row.identity["relid"],
-            identity__datid=row.identity["datid"],
-            state=State.SUCCEEDED,
-        )
-        .order_by("-finished_at")
-        .first()
-    )
-    if last is None or last.started_at is None or last.finished_at is None:
-        return None
-    return round((last.finished_at - last.started_at).total_seconds(), 1)
-
-
-def sweep() -> None:
-    """Find what got stuck: messages the broker lost, what expired, workers that are gone."""
-    now = timezone.now()
-    for row in (
-        Action.objects.filter(state__in=[State.QUEUED, State.WAITING], expires_at__lte=now)
-        .exclude(batch__in=gates.governed_batches())
-        .select_related("approved_by")
-    ):
-        outcome = "No worker took it in time: nothing was sent."
-        if row.state == State.WAITING:
-            outcome = "Nobody approved it in time."
-        elif row.batch_id:
-            outcome = "Its time was over before its turn came: nothing was sent."
-        end(row, [State.QUEUED, State.WAITING], State.EXPIRED, outcome)
-    late = Action.objects.filter(
-        Q(batch=None) | Q(target=None),
-        state=State.QUEUED,
-        expires_at__gt=now,
-        queued_at__lt=now - REPUBLISH_AFTER,
-    )
-    for row in late:
-        spec = ACTIONS.get(row.name)
-        if spec is not None:
-            queue.send("perform", str(row.pk), queue=spec.queue, expires=MESSAGE_SECONDS)
-    silent = Action.objects.filter(state=State.RUNNING, beat_at__lt=now - SILENT_AFTER)
-    for row in silent.select_related("target", "approved_by")[:LOST_AT_ONCE]:
-        end(row, [State.RUNNING], State.LOST, what_is_left(row))
-    batch.sweep()
-    tidy()
-
-
-def end(row: Action, states: list[State], state: State, outcome: str) -> None:
-    """Give a row its final state, once, with its audit row."""
-    with transaction.atomic():
-        row.state = state
-        row.outcome = outcome[:1000]
-        row.finished_at = timezone.now()
-        changed = Action.objects.filter(pk=row.pk, state__in=states).update(
-            state=state, outcome=row.outcome, finished_at=row.finished_at
-        )
-        if changed:
-            entries.add_outcome(row)
-
-
-def what_is_left(row: Action) -> str:
-    """Return what the target still has of an action whose worker went silent."""
-    if row.target is None:
-        return "Its worker went silent, and the target was removed."
-    try:
-        address = logins.operator_address(row.target, row.target.dbname)
-        with connections.looking(address, row) as eye, connect.deadline(eye, 5):
-            pids = backends.named(eye, connections.application_name(row))
-    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
-        return f"Its worker went silent, and the target could not be asked: {reason_of(error)}"
-    if pids:
-        return f"Its worker went silent, but its backend still runs on the target: pid {pids[0]}."
-    return (
-        "Its worker went silent, and its backend is gone: the statement was ended or had ended."
-        f" Nothing of it waits or runs on the target.{leftovers_of(row)}"
-    )
-
-
-def leftovers_of(row: Action) -> str:
-    """Return what a lost statement left in its database and how to remove it, '' for nothing."""
-    spec = spec_for(row)
-    if spec is None or spec.leftovers is None or row.target is None:
-        return ""
-    try:
-        address = logins.operator_address(row.target, database_of(row, row.target))
-        with connections.looking(address, row) as eye, connect.deadline(eye, 5):
-            left = spec.leftovers(eye, row.identity, row.before)
-    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
-        return f" Whether it left something is not known: {reason_of(error)}"
-    return "".join(
-        f" It left {one.name}, which is not used: {text_of(one.statement)}." for one in left
-    )
-
-
-def tidy() -> None:
-    """Drop old drafts, end checks that nobody answered, go on with removals."""
-    now = timezone.now()
-    Action.objects.filter(state=State.DRAFT, created_at__lt=now - DRAFTS_KEPT).delete()
-    Batch.objects.filter(asked_at=None, created_at__lt=now - DRAFTS_KEPT).delete()
-    TargetCheck.objects.filter(Q(done_at=None), asked_at__lt=now - CHECK_ANSWERED_WITHIN).update(
-        done_at=now, sealed={}, error="No worker answered within 60 s: are the workers running?"
-    )
-    TargetCheck.objects.filter(asked_at__lt=now - DRAFTS_KEPT).delete()
-    for target in Target.objects.exclude(deleting_at=None):
-        queue.send("delete_target", target.pk, queue="requests", expires=MESSAGE_SECONDS)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q
 from django.utils import timezone
 
-from monitors.advisor import Advisor, Finding, Severity, spelled
+from monitors.advisor import Advisor, Finding, spelled
 from monitors.advisors import ADVISORS
-from monitors.audit import entries
 from monitors.findings import judge, thresholds
-from monitors.findings.records import quiet_of
+from monitors.findings.aside import ASIDE
 from monitors.findings.samples import database_names, samples_for
 from monitors.history.freshness import read_at
 from monitors.models import FindingRecord, FindingVersion, ProbeState, Snapshot, Target
-from monitors.people import access
 
+LONGEST_NAME, LONGEST_KEY = 300, 400  # characters, of their columns
 BY_NAME = {advisor.name: advisor for advisor in ADVISORS}
 SAID = (
     "database_id",
@@ -43,11 +39,6 @@ SAID = (
 """Columns that are what the finding says."""
 VERSIONED = (*SAID, "severity", "worst", "evidence")
 WRITTEN = (*SAID, "severity", "worst", "evidence", "seen_at", "opened_at")
-SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
-SPAN = re.compile(r"([0-9]{1,4})\s*([mhdw])")
-LONGEST = timedelta(days=366)
-LONGEST_NAME, LONGEST_KEY, LONGEST_REASON = 300, 400, 500
-STATES = ("open", "acknowledged", "snoozed", "resolved")
 
 
 # Workers
@@ -309,218 +300,4 @@ def written(one: Finding) -> list[list[Any]]:
 # People
 
 
-ASIDE: dict[str, Any] = {
-    "acknowledged_at": None,
-    "acknowledged_by": "",
-    "acknowledged_reason": "",
-    "snoozed_at": None,
-    "snoozed_by": "",
-    "snoozed_reason": "",
-    "snoozed_until": None,
-    "quiet_severity": None,
-}
-"""Columns that people write, as they are in a finding that counts."""
-
-
-def acknowledge(who: str, source: str, row: FindingRecord, reason: str) -> None:
-    """Say that somebody knows: it no longer counts until it resolves or gets worse.
-
-    Raises ValidationError without a reason and for what is resolved.
-    """
-    with locked(row) as now:
-        why = reason_of(reason)
-        put(row, acknowledged_at=now, acknowledged_by=who, acknowledged_reason=why)
-        tell("finding.acknowledge", who, source, row, reason=why)
-
-
-def snooze(who: str, source: str, row: FindingRecord, until: datetime, reason: str) -> None:
-    """Put a finding off until a moment, unless it gets worse before.
-
-    Raises ValidationError without a reason, for what is resolved, and for a moment that is
-    over or more than a year ahead.
-    """
-    with locked(row) as now:
-        why = reason_of(reason)
-        if not now < until <= now + LONGEST:
-            message = "Choose a moment within the next year."
-            raise ValidationError({"until": message})
-        put(row, snoozed_at=now, snoozed_by=who, snoozed_reason=why, snoozed_until=until)
-        tell("finding.snooze", who, source, row, reason=why, until=until.isoformat())
-
-
-def reopen(who: str, source: str, row: FindingRecord) -> None:
-    """Have a finding count again; raises ValidationError for what does, or is resolved."""
-    with locked(row) as now:
-        if quiet_of(row, row.severity, now) is None:
-            message = f"Finding {row.pk} is open already."
-            raise ValidationError(message)
-        put(row)
-        tell("finding.reopen", who, source, row)
-
-
-@contextmanager
-def locked(row: FindingRecord) -> Iterator[datetime]:
-    """Lock and renew a row for a change; give the moment. Raises ValidationError if resolved."""
-    with transaction.atomic():
-        FindingRecord.objects.select_for_update(of=("self",)).get(pk=row.pk)
-        row.refresh_from_db()
-        if row.resolved_at is not None:
-            message = f"Finding {row.pk} is resolved: there is nothing left to put aside."
-            raise ValidationError(message)
-        yield timezone.now()
-
-
-def put(row: FindingRecord, **columns: Any) -> None:
-    """Write what a person decided; everything that was decided before is over."""
-    severity = row.severity if columns else None
-    for name, value in {**ASIDE, "quiet_severity": severity, **columns}.items():
-        setattr(row, name, value)
-    row.save(update_fields=list(ASIDE))
-
-
-def tell(what: str, who: str, source: str, row: FindingRecord, **detail: Any) -> None:
-    """Write it down in the audit."""
-    entries.add(
-        what,
-        who,
-        source,
-        target_name=row.target.name,
-        object_name=row.object_name,
-        finding=row.pk,
-        advisor=row.advisor,
-        title=row.title,
-        **detail,
-    )
-
-
-def reason_of(text: str) -> str:
-    """Return a reason; raises ValidationError for none and for a long one."""
-    reason = " ".join(text.split())
-    if not reason or len(reason) > LONGEST_REASON:
-        message = f"Give a reason of at most {LONGEST_REASON} characters."
-        raise ValidationError({"reason": message})
-    return reason
-
-
-def until_of(text: str, now: datetime) -> datetime:
-    """Read `30m`, `2h`, `3d`, `1w` or a time in ISO 8601, UTC where it names no zone.
-
-    Raises ValidationError for anything else.
-    """
-    words = text.strip()
-    if span := SPAN.fullmatch(words):
-        return now + timedelta(seconds=int(span[1]) * SPANS[span[2]])
-    try:
-        moment = datetime.fromisoformat(words)
-    except ValueError:
-        message = f"{words[:40]!r} is neither 30m, 2h, 3d or 1w nor a time as 2026-03-01T12:30Z."
-        raise ValidationError({"until": message}) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 # Lists
-
-
-COLUMNS = (
-    "id",
-    "target",
-    "environment",
-    "advisor",
-    "state",
-    "severity",
-    "worst",
-    "object",
-    "database",
-    "title",
-    "why",
-    "evidence",
-    "action",
-    "arguments",
-    "hurts_at",
-    "hurts_already",
-    "hurts",
-    "opened_at",
-    "seen_at",
-    "resolved_at",
-    "open_seconds",
-    "acknowledged_by",
-    "acknowledged_at",
-    "acknowledged_reason",
-    "snoozed_by",
-    "snoozed_at",
-    "snoozed_until",
-    "snoozed_reason",
-    "previous_id",
-)
-"""Keys of the export and of `manage.py finding list --json`, in order."""
-
-
-def visible(user: access.Person) -> QuerySet[FindingRecord]:
-    """Return the findings that opened on targets whose pages a person may see."""
-    return listed().filter(target__in=access.visible_targets(user))
-
-
-def listed() -> QuerySet[FindingRecord]:
-    """Return every finding that opened, the worst of the open ones first, then the newest."""
-    rows = FindingRecord.objects.filter(opened_at__isnull=False, target__deleting_at=None)
-    return rows.select_related("target__environment", "database").order_by(
-        F("resolved_at").desc(nulls_first=True), "-severity", "-opened_at", "-pk"
-    )
-
-
-def in_state(state: str, now: datetime) -> Q:
-    """Return the condition for a state, one of STATES, at a moment.
-
-    What is worse than when it was put aside is open, and so is what was snoozed until then.
-    """
-    unresolved = Q(resolved_at=None) | Q(resolved_at__gt=now)
-    not_worse = unresolved & Q(severity__lte=F("quiet_severity"))
-    return {
-        "open": unresolved
-        & (
-            Q(quiet_severity=None)
-            | Q(severity__gt=F("quiet_severity"))
-            | Q(acknowledged_at__gt=now)
-            | Q(acknowledged_at=None, snoozed_at__gt=now)
-            | Q(acknowledged_at=None, snoozed_until__lte=now)
-        ),
-        "acknowledged": not_worse & Q(acknowledged_at__lte=now),
-        "snoozed": not_worse & Q(acknowledged_at=None, snoozed_at__lte=now, snoozed_until__gt=now),
-        "resolved": Q(resolved_at__lte=now),
-    }[state]
-
-
-def state_of(row: FindingRecord, now: datetime) -> str:
-    """Return which of STATES a finding is in at a moment, by the rules of `in_state`."""
-    if row.resolved_at is not None and row.resolved_at <= now:
-        return "resolved"
-    quiet = quiet_of(row, row.severity, now)
-    return quiet.state if quiet else "open"
-
-
-def described(row: FindingRecord, now: datetime) -> dict[str, Any]:
-    """Return a finding by COLUMNS; `open_seconds` is how long it lasted, or lasts."""
-    opened = row.opened_at or row.first_seen_at
-    same = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name)}
-    return {
-        **same,
-        "target": row.target.name,
-        "environment": row.target.environment.name,
-        "state": state_of(row, now),
-        "severity": Severity(row.severity).name.lower(),
-        "worst": Severity(row.worst).name.lower(),
-        "object": row.object_name,
-        "database": row.database.datname if row.database else "",
-        "open_seconds": ((row.resolved_at or now) - opened).total_seconds(),
-    }
-
-
-def earlier(row: FindingRecord) -> QuerySet[FindingRecord]:
-    """Return when the same was found of the same object before, the newest first."""
-    rows = FindingRecord.objects.filter(
-        target=row.target_id,
-        advisor=row.advisor,
-        object_key=row.object_key,
-        resolved_at__isnull=False,
-    )
-    return rows.exclude(pk=row.pk).order_by("-resolved_at")

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection
 from playwright.sync_api import expect
 
-from monitors.acting import perform
+from monitors.acting import perform, preview
 from monitors.collect.rounds import take_now
 from monitors.models import Action, Target, TargetCheck
 from monitors.targets import check
@@ -27,7 +27,7 @@ def work(ended):
     try:
         while not ended.wait(0.05):
             for row in Action.objects.filter(state="draft", preview__ready=False):
-                perform.preview_now(str(row.pk))
+                preview.preview_now(str(row.pk))
             for row in Action.objects.filter(state="queued"):
                 perform.perform(str(row.pk))
             for asked in TargetCheck.objects.filter(done_at=None):

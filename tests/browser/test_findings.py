@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from monitors.findings import keep
 from monitors.models import FindingRecord
+from monitors.rows import findings
 from tests.browser.test_face import RULES
 
 pytestmark = pytest.mark.browser
@@ -61,4 +62,4 @@ def test_an_operator_snoozes_a_finding_and_reopens_it(row, enter, page):
     page.get_by_role("button", name="Reopen").click()
     expect(page.get_by_label("Life")).to_contain_text("open")
     row.refresh_from_db()
-    assert keep.state_of(row, timezone.now()) == "open"
+    assert findings.state_of(row, timezone.now()) == "open"

@@ -109,11 +109,11 @@ Asked = Callable[..., "Action"]
 @pytest.fixture
 def previewed(db: None) -> Asked:
     """Preview as a worker does: previewed(user, target, "vacuum", table="public.t")."""
-    from monitors.acting import ask as run, perform  # noqa: PLC0415
+    from monitors.acting import ask as run, preview  # noqa: PLC0415
 
     def make(user: User, target: Target, name: str, **arguments: str) -> Action:
         draft = run.preview(user, target, name, {"database": "shop", **arguments}, source="test")
-        perform.preview_now(str(draft.pk))
+        preview.preview_now(str(draft.pk))
         draft.refresh_from_db()
         return draft
 

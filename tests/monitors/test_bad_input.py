@@ -20,7 +20,8 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors.acting import perform
+from monitors.acting import sweep
+from monitors.acting.preview import preview_now
 from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Target, TargetCheck, TargetSecret
 from monitors.targets import check
@@ -310,7 +311,7 @@ def test_the_wizard_says_it_and_saves_nothing(bad: Bad, admin: Client) -> None:
     nothing_is_left()
     # The answer itself is kept for a day, for the page.
     TargetCheck.objects.update(asked_at=timezone.now() - timedelta(days=1, seconds=1))
-    perform.tidy()
+    sweep.tidy()
     assert TargetCheck.objects.count() == 0
 
 
@@ -451,7 +452,7 @@ def test_a_table_that_is_gone_is_told_on_page_and_command(
     page = browser.get(url).content.decode()
     asked = browser.post("/targets/shop-1/actions/vacuum/", {"database": "shop", "relid": relid})
     draft = Action.objects.get()
-    perform.preview_now(str(draft.pk))
+    preview_now(str(draft.pk))
     preview = browser.get(asked["Location"]).content.decode()
     result = said(
         "act", "vacuum", "--target", "shop-1", "--as", "dba-1", "--wait",

@@ -16,7 +16,7 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded import processes, valkey
-from monitors.acting import ask, perform
+from monitors.acting import ask, sweep
 from monitors.collect.rounds import Run, take_now
 from monitors.collect.sessions import Session
 from monitors.models import HISTORY, Action, ProbeState, Snapshot
@@ -173,10 +173,10 @@ def test_what_the_broker_forgot_is_sent_again(target, person, broker_url):
         assert client.llen(queue) == 1
         client.delete(queue)
 
-        perform.sweep()
+        sweep.sweep()
         assert client.llen(queue) == 0  # too young to be missed
 
         Action.objects.filter(pk=row.pk).update(queued_at=timezone.now() - timedelta(seconds=6))
-        perform.sweep()
+        sweep.sweep()
         assert client.llen(queue) == 1
         client.delete(queue)

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, preview
 from monitors.action import Refused
 from monitors.collect.rounds import take_now
 from monitors.findings import judge, keep, unknowns
@@ -329,7 +329,7 @@ def test_a_signal_reaches_a_backend_of_a_standby(
 
         arguments = {"pid": str(pid), "backend_start": began, "query_start": one(standby, query)}
         row = ask.preview(dba, target, name, arguments, source="test")
-        perform.preview_now(str(row.pk))
+        preview.preview_now(str(row.pk))
         row = ask.request(dba, Action.objects.get(pk=row.pk), source="test", confirmed=True)
         perform.perform(str(row.pk))
         row.refresh_from_db()
@@ -405,7 +405,7 @@ def test_a_standby_is_read_and_nothing_is_done_to_it_until_it_is_promoted(
     Target.objects.filter(pk=target.pk).update(in_recovery=None)
     target.refresh_from_db()
     draft = ask.preview(dba, target, "vacuum", arguments, source="test")
-    perform.preview_now(str(draft.pk))
+    preview.preview_now(str(draft.pk))
     draft.refresh_from_db()
     assert "is a standby in recovery" in draft.preview["refused"]
     assert "statement: VACUUM" not in standby.log_text()

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
-from monitors.acting import ask, batch, perform
+from monitors.acting import ask, batch, perform, preview
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.management import command
@@ -143,7 +143,7 @@ class Command(command.Command):
             time.sleep(POLL_SECONDS)
         if not batch.is_ready(made):
             require_key()
-            perform.preview_batch(str(made.pk))
+            preview.preview_batch(str(made.pk))
         return batch.request(user, made, reason=options["reason"], source=SOURCE)
 
     def worked_off(self, made: Batch, *, wait: bool) -> list[Action]:
@@ -184,7 +184,7 @@ class Command(command.Command):
             draft = wait_until(draft, lambda row: bool(row.preview.get("ready")), WORKER_SECONDS)
         if not draft.preview.get("ready"):
             require_key()
-            perform.preview_now(str(draft.pk))
+            preview.preview_now(str(draft.pk))
             draft.refresh_from_db()
         return draft
 

@@ -8,11 +8,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from monitors.findings import keep, unknowns
+from monitors.findings import aside, unknowns
 from monitors.findings.records import hurt_of
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import FindingRecord, Target
+from monitors.rows import findings
 from monitors.rules import hurt
 
 
@@ -53,13 +54,13 @@ class Command(command.Command):
 
     def list(self, options: dict[str, Any]) -> None:
         """Print findings by severity."""
-        now, rows = timezone.now(), keep.listed()
+        now, rows = timezone.now(), findings.listed()
         if options["target"]:
             rows = rows.filter(target=command.target_named(options["target"]))
         if not options["all"]:
-            rows = rows.filter(keep.in_state("open", now))
+            rows = rows.filter(findings.in_state("open", now))
         found = list(rows)
-        lines = [keep.described(row, now) for row in found]
+        lines = [findings.described(row, now) for row in found]
         if options["json"]:
             self.print_json(lines)
             return
@@ -74,20 +75,20 @@ class Command(command.Command):
     def acknowledge(self, options: dict[str, Any]) -> None:
         """Put a finding aside."""
         row = finding_named(options["id"])
-        keep.acknowledge(command.person(), SOURCE, row, options["reason"])
+        aside.acknowledge(command.person(), SOURCE, row, options["reason"])
         self.say(f"Finding {row.pk} is acknowledged: {row.title}")
 
     def snooze(self, options: dict[str, Any]) -> None:
         """Put a finding off."""
         row = finding_named(options["id"])
-        until = keep.until_of(options["until"], timezone.now())
-        keep.snooze(command.person(), SOURCE, row, until, options["reason"])
+        until = aside.until_of(options["until"], timezone.now())
+        aside.snooze(command.person(), SOURCE, row, until, options["reason"])
         self.say(f"Finding {row.pk} is snoozed until {until:%Y-%m-%d %H:%M %Z}: {row.title}")
 
     def reopen(self, options: dict[str, Any]) -> None:
         """Have a finding count again."""
         row = finding_named(options["id"])
-        keep.reopen(command.person(), SOURCE, row)
+        aside.reopen(command.person(), SOURCE, row)
         self.say(f"Finding {row.pk} is open: {row.title}")
 
 
@@ -112,7 +113,7 @@ def finding_named(text: str) -> FindingRecord:
     if not (text.isascii() and text.isdigit() and len(text) < len("9223372036854775807")):
         message = f"{text[:40]!r} is no number of a finding: see manage.py finding list."
         raise bad_use(message)
-    row = keep.listed().filter(pk=int(text)).first()
+    row = findings.listed().filter(pk=int(text)).first()
     if row is None:
         message = f"There is no finding {text}: see manage.py finding list --all."
         raise failure(message)

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, preview
 from monitors.models import Action, AuditEntry, Environment
 from tests.people import HTMX, browser_of, make_target, person
 
@@ -93,7 +93,7 @@ def previewed(client, name, arguments):
     response = post(client, name, arguments)
     assert response.status_code == 302
     row = Action.objects.get(pk=response["Location"].split("/")[2])
-    perform.preview_now(str(row.pk))
+    preview.preview_now(str(row.pk))
     return row
 
 
@@ -133,7 +133,7 @@ def test_a_preview_that_waits_polls_itself_and_can_be_refreshed_by_hand(dba, tab
 def test_htmx_gets_a_dialog_and_then_what_stands_in_it(dba, table):
     opened = post(dba, "vacuum", {"database": "shop", "table": table}, **DIALOG).content.decode()
     row = Action.objects.get()
-    perform.preview_now(str(row.pk))
+    preview.preview_now(str(row.pk))
     inside = html_of(dba, row, **DIALOG)
 
     assert "<html" not in opened

@@ -7,7 +7,7 @@ import json
 import pytest
 from django.test import Client
 
-from monitors.acting import batch as batches, perform
+from monitors.acting import batch as batches, perform, preview
 from monitors.models import Action, Batch
 from tests.people import browser_of, person
 
@@ -30,7 +30,7 @@ def opened(client: Client, what: dict[str, object], action: str = "vacuum") -> B
     response = client.post(f"/targets/shop-1/batches/{action}/", what)
     assert response.status_code == 302
     made = Batch.objects.get(pk=response["Location"].split("/")[2])
-    perform.preview_batch(str(made.pk))
+    preview.preview_batch(str(made.pk))
     return made
 
 

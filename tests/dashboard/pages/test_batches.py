@@ -9,7 +9,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from monitors.acting import batch as batches, perform
+from monitors.acting import batch as batches, perform, preview
 from monitors.models import Action, Batch, Job, JobRun
 
 pytestmark = pytest.mark.django_db
@@ -50,7 +50,7 @@ def test_a_batch_stands_in_the_list_with_what_became_of_its_tables(browse, peopl
         {"database": "shop", "relid": "1"},
     ]
     made = batches.preview(people["operator"], shop, "vacuum", tables, {}, source="test")
-    perform.preview_batch(str(made.pk))
+    preview.preview_batch(str(made.pk))
     client = browse("viewer")
     assert exported(client) == []  # a preview is its maker's alone
 

@@ -14,8 +14,9 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.findings import judge, keep
+from monitors.findings import aside, judge, keep
 from monitors.models import AuditEntry, FindingRecord, Grant
+from monitors.rows import findings
 from tests.dashboard.test_access import PERSONS
 from tests.people import HTMX
 
@@ -145,7 +146,7 @@ def test_it_exports_everything_that_matches(make, browse):
 
     rows = json.loads(text_of(client.get("/findings/?format=json")))
     assert len(rows) == 51
-    assert tuple(rows[0]) == keep.COLUMNS
+    assert tuple(rows[0]) == findings.COLUMNS
     assert (rows[0]["severity"], rows[0]["state"], rows[0]["target"]) == (
         "warning",
         "open",
@@ -188,7 +189,7 @@ def test_the_rail_counts_what_is_open(row, make, browse):
     text = text_of(browse("viewer").get("/targets/shop-1/findings/"))
     assert counted(text) == [True, True]
 
-    keep.acknowledge("alice", "test", row, "We know.")
+    aside.acknowledge("alice", "test", row, "We know.")
     FindingRecord.objects.exclude(pk=row.pk).delete()
 
     text = text_of(browse("viewer").get("/targets/shop-1/findings/"))
@@ -200,7 +201,7 @@ def test_what_is_put_aside_is_shown_grey_with_who_and_why_and_counts_nowhere(row
     before = json.loads(text_of(client.get("/?format=json")))[0]
 
     until = timezone.now() + timedelta(hours=2)
-    keep.snooze("alice", "test", row, until, "After the import.")
+    aside.snooze("alice", "test", row, until, "After the import.")
 
     text = text_of(client.get("/targets/shop-1/vacuum/"))
     assert '<article class="finding" data-quiet>' in text
@@ -315,15 +316,15 @@ SNOOZE = {"reason": "Later.", "until": "2h"}
 )
 def test_operators_and_dbas_put_aside(row, browse, person, status, verb, typed):
     if verb == "reopen":
-        keep.acknowledge("alice", "test", row, "We know.")
-    before = keep.state_of(row, timezone.now())
+        aside.acknowledge("alice", "test", row, "We know.")
+    before = findings.state_of(row, timezone.now())
 
     response = browse(person).post(reverse(f"finding-{verb}", args=[row.pk]), typed)
 
     assert response.status_code == status
     row.refresh_from_db()
     done = person in {"operator", "dba"}
-    assert (keep.state_of(row, timezone.now()) != before) is done
+    assert (findings.state_of(row, timezone.now()) != before) is done
     entries = AuditEntry.objects.filter(what=f"finding.{verb}", who=person)
     assert entries.count() == (1 if done else 0)
     if status == 403:
@@ -343,7 +344,7 @@ def test_what_was_typed_wrong_is_said_beside_it(row, browse):
     )
     assert "within the next year" in text
     row.refresh_from_db()
-    assert keep.state_of(row, timezone.now()) == "open"
+    assert findings.state_of(row, timezone.now()) == "open"
 
 
 def test_what_resolved_meanwhile_is_a_conflict(row, browse):

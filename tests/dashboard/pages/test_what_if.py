@@ -10,7 +10,7 @@ import pytest
 from django.urls import reverse
 from psycopg import sql
 
-from monitors.acting import perform
+from monitors.acting import perform, preview
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Target
 
@@ -137,7 +137,7 @@ def test_one_press_asks_for_what_is_proposed_and_can_be_undone(
     client = browse("dba")
     answer = client.post(reverse("action-new", args=[place["name"], "set_autovacuum"]), fields)
     row = Action.objects.get(pk=answer["Location"].split("/")[2])
-    perform.preview_now(str(row.pk))
+    preview.preview_now(str(row.pk))
     row.refresh_from_db()
     assert row.preview["refused"] == "", row.arguments
     client.post(reverse("action-request", args=[row.pk]))

@@ -27,7 +27,7 @@ from psycopg import sql
 
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, preview, sweep
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Target
 from tests import servers
@@ -107,7 +107,7 @@ def refusal(
         row = ask.ask(user, target, name, arguments, source="test")
     else:
         draft = ask.preview(user, target, name, arguments, source="test")
-        perform.preview_now(str(draft.pk))
+        preview.preview_now(str(draft.pk))
         draft.refresh_from_db()
         said.add(draft.preview["refused"])
         cleaned = spec.clean(arguments)
@@ -406,11 +406,11 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
     assert reader.execute(count).fetchone() == (900,)
 
     def is_lost() -> bool:
-        perform.sweep()
+        sweep.sweep()
         row.refresh_from_db()
         return row.state == "lost"
 
-    beat = perform.SILENT_AFTER.total_seconds()
+    beat = sweep.SILENT_AFTER.total_seconds()
     eventually(is_lost, seconds=beat + 5)
     assert time.monotonic() - killed < beat + 5
     assert "Nothing of it waits or runs on the target" in row.outcome

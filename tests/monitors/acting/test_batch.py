@@ -16,7 +16,7 @@ from django.db import connection as history
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, batch, perform
+from monitors.acting import ask, batch, perform, preview, sweep
 from monitors.action import InvalidArguments, Refused
 from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Batch, Grant, Target
@@ -44,7 +44,7 @@ def previewed() -> Previewed:
     ) -> Batch:
         tables = [{"database": "shop", "table": one} for one in names]
         made = batch.preview(user, target, name, tables, options, source="test")
-        perform.preview_batch(str(made.pk))
+        preview.preview_batch(str(made.pk))
         return made
 
     return make
@@ -193,7 +193,7 @@ def test_a_lost_worker_does_not_hold_up_the_rest(
 
     monkeypatch.setattr(ask, "publish", publish)
 
-    perform.sweep()
+    sweep.sweep()
 
     first.refresh_from_db()
     assert first.state == "lost"

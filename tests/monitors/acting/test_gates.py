@@ -8,7 +8,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.acting import batch, gates, perform
+from monitors.acting import batch, gates, perform, preview, sweep
 from monitors.jobs import plan, run as job_runs
 from monitors.models import Action, AuditEntry, Batch, Job, JobRun
 from monitors.pg.load import Load
@@ -42,7 +42,7 @@ def begun(target, dba, server, table):
         made = plan.save(dba, Job(target=target, **{**usual, **fields}), source="test")
         run = look(made)
         assert run.state == State.PREPARING, run.text
-        perform.preview_batch(str(run.batch_id))
+        preview.preview_batch(str(run.batch_id))
         run = look(made)
         assert run.state == State.RUNNING, run.text
         return run
@@ -158,7 +158,7 @@ def test_a_held_run_keeps_nobody_elses_tables_waiting(server, begun, target, dba
     JobRun.objects.filter(pk=run.pk).update(state=State.HELD, text="Held: busy.")
     tables = [{"database": "shop", "table": table(server)}]
     other = batch.preview(dba, target, "vacuum", tables, {}, source="test")
-    perform.preview_batch(str(other.pk))
+    preview.preview_batch(str(other.pk))
     batch.request(dba, other, source="test")
 
     assert [row.batch_id for row in batch.waiting_rows(target.pk)] == [other.pk]
@@ -170,7 +170,7 @@ def test_the_sweep_leaves_the_end_of_the_hours_to_the_job(begun):
     JobRun.objects.filter(pk=run.pk).update(closes_at=timezone.now())
     Action.objects.filter(batch=run.batch).update(expires_at=timezone.now())
 
-    perform.sweep()
+    sweep.sweep()
     assert states_of(run) == ["queued"]
     look(run.job)
 
@@ -186,7 +186,7 @@ def test_nothing_begins_after_the_hours_of_a_job_that_was_removed(begun, dba):
     Action.objects.filter(pk=row.pk).update(expires_at=timezone.now())
 
     perform.perform(str(row.pk))
-    perform.sweep()
+    sweep.sweep()
 
     row.refresh_from_db()
     assert (row.state, row.started_at) == ("expired", None)

@@ -23,7 +23,7 @@ from django.utils import timezone
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
 from monitors import queue
-from monitors.acting import ask, connections, perform
+from monitors.acting import ask, connections, perform, preview, sweep, watch
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
@@ -53,7 +53,7 @@ def signal(user: User, target: Target, name: str, arguments: dict[str, str]) -> 
         row = ask.ask(user, target, name, arguments, source="test")
     else:
         draft = ask.preview(user, target, name, arguments, source="test")
-        perform.preview_now(str(draft.pk))
+        preview.preview_now(str(draft.pk))
         draft.refresh_from_db()
         row = ask.request(user, draft, source="test")
     perform.perform(str(row.pk))
@@ -308,16 +308,16 @@ def test_progress_is_shown_while_it_runs_and_the_stop_button_ends_it(
     where = table(server)
     user = person("operator")
     seen: list[dict[str, Any]] = []
-    look = connections.Watch.look
+    look = watch.Watch.look
 
-    def look_and_press(watch: connections.Watch) -> None:
+    def look_and_press(watch: watch.Watch) -> None:
         look(watch)
         seen.append(Action.objects.get(pk=row.pk).progress)
         if "pct" in seen[-1]:
             ask.stop(user, row, "test")
 
-    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(connections.Watch, "look", look_and_press)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(watch.Watch, "look", look_and_press)
     with server.connect(dbname="shop") as superuser:
         superuser.execute(f"INSERT INTO {where} SELECT generate_series(1, 100000)")
         superuser.execute("ALTER ROLE operator SET vacuum_cost_delay = 100")
@@ -376,16 +376,16 @@ def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     )
     user = person("dba")
     row = requested(user, target, "vacuum", table=where)
-    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.1)
-    look = connections.Watch.look
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    look = watch.Watch.look
     seen: list[dict[str, Any]] = []
 
-    def look_and_press(watch: connections.Watch) -> None:
+    def look_and_press(watch: watch.Watch) -> None:
         look(watch)
         seen.append(Action.objects.get(pk=row.pk).progress)
         ask.stop(user, Action.objects.get(pk=row.pk), "test")
 
-    monkeypatch.setattr(connections.Watch, "look", look_and_press)
+    monkeypatch.setattr(watch.Watch, "look", look_and_press)
 
     perform.perform(str(row.pk))
 
@@ -530,7 +530,7 @@ def test_what_is_too_old_expires_and_runs_no_more(
     since = server.log_size()
 
     perform.perform(str(row.pk))
-    perform.sweep()
+    sweep.sweep()
 
     row.refresh_from_db()
     assert row.state == "expired"
@@ -546,7 +546,7 @@ def test_an_action_whose_worker_is_gone_is_lost(
     silent = timezone.now() - timedelta(seconds=16)
     Action.objects.filter(pk=row.pk).update(state="running", started_at=silent, beat_at=silent)
 
-    perform.sweep()
+    sweep.sweep()
 
     row.refresh_from_db()
     assert row.state == "lost"
@@ -567,7 +567,7 @@ def test_a_lost_action_names_the_backend_that_still_runs(
     silent = timezone.now() - timedelta(seconds=16)
     Action.objects.filter(pk=row.pk).update(state="running", started_at=silent, beat_at=silent)
 
-    perform.sweep()
+    sweep.sweep()
 
     row.refresh_from_db()
     assert row.state == "lost"
@@ -581,7 +581,7 @@ def test_what_still_beats_is_left_alone(
     row = requested(person("operator"), target, "vacuum", table=table(server))
     Action.objects.filter(pk=row.pk).update(state="running", beat_at=timezone.now())
 
-    perform.sweep()
+    sweep.sweep()
 
     row.refresh_from_db()
     assert row.state == "running"
@@ -791,7 +791,7 @@ def test_a_killed_worker_leaves_nothing_in_the_lock_queue(  # noqa: PLR0917 - fi
 
     live(server, user="owner", dbname="shop").execute(f"SELECT count(*) FROM {where}")
     Action.objects.filter(pk=row.pk).update(beat_at=timezone.now() - timedelta(seconds=16))
-    perform.sweep()
+    sweep.sweep()
     row.refresh_from_db()
     assert row.state == "lost"
     assert "its backend is gone" in row.outcome
@@ -1007,7 +1007,7 @@ def test_a_preview_that_nobody_foresaw_to_fail_says_so(
     draft = ask.preview(person("operator"), target, "vacuum", arguments, source="test")
 
     with pytest.raises(TypeError):
-        perform.preview_now(str(draft.pk))
+        preview.preview_now(str(draft.pk))
 
     draft.refresh_from_db()
     assert draft.preview["ready"]

@@ -14,7 +14,8 @@ from django.db import connection as history
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, sweep
+from monitors.acting.preview import preview_now
 from monitors.action import InvalidArguments
 from monitors.actions.reindex import ACTION
 from monitors.models import Action, Target
@@ -276,7 +277,7 @@ def test_what_a_lost_one_left_is_named_with_its_statement(
     long_ago = timezone.now() - timedelta(minutes=1)
     Action.objects.filter(pk=row.pk).update(state="running", beat_at=long_ago)
 
-    perform.sweep()
+    sweep.sweep()
     row.refresh_from_db()
 
     assert row.state == "lost"
@@ -366,7 +367,7 @@ def test_what_a_stopped_rebuild_left_is_dropped_or_named(  # noqa: PLR0917 - fix
         preview = ask.preview(
             user, target, "reindex", {"database": "shop", "table": name}, source="t"
         )
-        perform.preview_now(str(preview.pk))
+        preview_now(str(preview.pk))
         preview.refresh_from_db()
         assert any(f"{older} is left from a rebuild" in one for one in preview.preview["warnings"])
     finally:

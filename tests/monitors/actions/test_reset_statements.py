@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, preview
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.reset_statements import ACTION
 from monitors.collect import rounds
@@ -180,7 +180,7 @@ def test_without_a_database_it_finds_the_one_that_has_it(
         try:
             rounds.take_now(target, ["databases"])
             draft = ask.preview(person("dba"), target, "reset_statements", {}, source="test")
-            perform.preview_now(str(draft.pk))
+            preview.preview_now(str(draft.pk))
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} (FORCE)").format(name))
     draft.refresh_from_db()

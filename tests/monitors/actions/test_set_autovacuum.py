@@ -11,7 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors.acting import ask, perform
+from monitors.acting import ask, perform, preview
 from monitors.action import InvalidArguments, Kind
 from monitors.actions.set_autovacuum import ACTION, OPTIONS
 from monitors.models import Action, Target
@@ -151,7 +151,7 @@ def test_it_says_when_autovacuum_comes_and_undo_gives_back_the_very_texts(
     }
 
     draft = ask.undo(user, row, "test")
-    perform.preview_now(str(draft.pk))
+    preview.preview_now(str(draft.pk))
     draft.refresh_from_db()
     undone = ask.request(user, draft, source="test")
     perform.perform(str(undone.pk))

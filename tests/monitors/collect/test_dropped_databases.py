@@ -14,7 +14,7 @@ from monitors.findings import judge, keep
 from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, FindingRecord
-from monitors.rows import bloat, due, tables as table_rows, vacuuming
+from monitors.rows import bloat, due, findings, tables as table_rows, vacuuming
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -113,7 +113,7 @@ def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
     assert not opened.exists()
     gone_at = Database.objects.get(target=target, datname=fleeting).gone_at
     assert set(mine.values_list("resolved_at", flat=True)) == {gone_at}
-    assert keep.listed().filter(keep.in_state("open", before), pk__in=mine).exists()
+    assert findings.listed().filter(findings.in_state("open", before), pk__in=mine).exists()
 
 
 def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):

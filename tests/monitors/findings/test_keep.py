@@ -15,7 +15,7 @@ from monitors import maintenance, tasks
 from monitors.advisor import Severity
 from monitors.collect import leases
 from monitors.collect.rounds import take_now
-from monitors.findings import judge as review, keep, samples, thresholds
+from monitors.findings import aside, judge as review, keep, samples, thresholds
 from monitors.findings.verdict import tell_verdict
 from monitors.models import (
     HISTORY,
@@ -27,6 +27,7 @@ from monitors.models import (
     Target,
     WorkerBeat,
 )
+from monitors.rows import findings
 
 pytestmark = pytest.mark.django_db
 ALL = set(HISTORY)
@@ -99,10 +100,10 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     assert row.seen_at > row.opened_at
     assert (row.action, row.arguments["table"]) == ("set_autovacuum", f"public.{neglected.name}")
 
-    keep.acknowledge("alice", "test", row, "Known: the import is being rebuilt.")
+    aside.acknowledge("alice", "test", row, "Known: the import is being rebuilt.")
     judge(target)
     [row] = rows_of(neglected)
-    assert keep.state_of(row, timezone.now()) == "acknowledged"
+    assert findings.state_of(row, timezone.now()) == "acknowledged"
 
     neglected.tend()
     judge(target)
@@ -116,8 +117,8 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     old, new = rows_of(neglected)
     assert new.previous_id == old.pk == row.pk
     assert (new.resolved_at, new.acknowledged_at) == (None, None)
-    assert keep.state_of(new, timezone.now()) == "open"
-    assert list(keep.earlier(new)) == [old]
+    assert findings.state_of(new, timezone.now()) == "open"
+    assert list(findings.earlier(new)) == [old]
 
 
 @pytest.mark.fleet
@@ -128,7 +129,7 @@ def test_a_blocked_session_makes_a_row_and_it_resolves_after_the_lock_goes(serve
 
     row = mine.get()
     assert row.opened_at is None  # a wait in passing is no finding
-    assert not keep.listed().filter(pk=row.pk).exists()
+    assert not findings.listed().filter(pk=row.pk).exists()
     assert row.backend_start is not None
     FindingRecord.objects.update(first_seen_at=row.first_seen_at - timedelta(seconds=5))
     judge(target)
@@ -290,7 +291,7 @@ def live(target, row):
 def test_what_is_acknowledged_counts_in_no_verdict_and_comes_last(target, row):
     assert row.title in tell_verdict(target, [live(target, row)], page="vacuum").text
 
-    keep.acknowledge("alice", "test", row, "  We\n know. ")
+    aside.acknowledge("alice", "test", row, "  We\n know. ")
 
     found = review.find(target)
     assert found[-1].record_id == row.pk
@@ -306,61 +307,63 @@ def test_what_gets_worse_after_it_was_acknowledged_counts_again(target, neglecte
     neglected.kill(500)
     judge(target)
     [row] = rows_of(neglected)
-    keep.acknowledge("alice", "test", row, "Small.")
+    aside.acknowledge("alice", "test", row, "Small.")
 
     neglected.kill(2000)
     judge(target)
 
     [row] = rows_of(neglected)
-    assert keep.state_of(row, timezone.now()) == "open"
+    assert findings.state_of(row, timezone.now()) == "open"
     assert live(target, row).quiet is None
 
 
 def test_a_snooze_ends_by_itself(target, row):
     now = timezone.now()
-    keep.snooze("alice", "test", row, now + timedelta(hours=2), "After the import.")
+    aside.snooze("alice", "test", row, now + timedelta(hours=2), "After the import.")
 
     assert live(target, row).quiet.until == now + timedelta(hours=2)
     for moment, state in ((119, "snoozed"), (120, "open"), (121, "open")):
         then = now + timedelta(minutes=moment)
-        assert keep.state_of(row, then) == state
+        assert findings.state_of(row, then) == state
         assert [
-            one for one in keep.STATES if keep.listed().filter(keep.in_state(one, then), pk=row.pk)
+            one
+            for one in findings.STATES
+            if findings.listed().filter(findings.in_state(one, then), pk=row.pk)
         ] == [state]
     FindingRecord.objects.update(snoozed_until=timezone.now())
     assert live(target, row).quiet is None
 
 
 def test_a_snooze_outlasts_a_finding_that_comes_and_goes(target, neglected, row):
-    keep.snooze("alice", "test", row, timezone.now() + timedelta(days=1), "It flaps.")
+    aside.snooze("alice", "test", row, timezone.now() + timedelta(days=1), "It flaps.")
     neglected.tend()
     judge(target)
     neglected.neglect()
     judge(target)
 
     [_, new] = rows_of(neglected)
-    assert keep.state_of(new, timezone.now()) == "snoozed"
+    assert findings.state_of(new, timezone.now()) == "snoozed"
     assert (new.snoozed_by, new.snoozed_reason) == ("alice", "It flaps.")
 
 
 def test_a_snooze_takes_the_place_of_an_acknowledgement_and_reopening_that_of_both(row):
-    keep.acknowledge("alice", "test", row, "We know.")
-    keep.snooze("bob", "test", row, timezone.now() + timedelta(hours=1), "Later.")
+    aside.acknowledge("alice", "test", row, "We know.")
+    aside.snooze("bob", "test", row, timezone.now() + timedelta(hours=1), "Later.")
     assert (row.acknowledged_by, row.acknowledged_at) == ("", None)
 
-    keep.reopen("carol", "test", row)
+    aside.reopen("carol", "test", row)
 
     row.refresh_from_db()
-    assert {name: getattr(row, name) for name in keep.ASIDE} == keep.ASIDE
+    assert {name: getattr(row, name) for name in aside.ASIDE} == aside.ASIDE
     with pytest.raises(ValidationError, match="is open already"):
-        keep.reopen("carol", "test", row)
+        aside.reopen("carol", "test", row)
 
 
 def test_each_is_an_event_in_the_audit(row):
     until = timezone.now() + timedelta(hours=1)
-    keep.acknowledge("alice", "127.0.0.1", row, "We know.")
-    keep.snooze("bob", "command", row, until, "Later.")
-    keep.reopen("carol", "command", row)
+    aside.acknowledge("alice", "127.0.0.1", row, "We know.")
+    aside.snooze("bob", "command", row, until, "Later.")
+    aside.reopen("carol", "command", row)
 
     entries = AuditEntry.objects.filter(what__startswith="finding.").order_by("id")
     assert [(one.what, one.who, one.source, one.reason) for one in entries] == [
@@ -376,21 +379,21 @@ def test_each_is_an_event_in_the_audit(row):
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
 def test_a_reason_is_asked_for(row, reason):
     with pytest.raises(ValidationError, match="Give a reason"):
-        keep.acknowledge("alice", "test", row, reason)
+        aside.acknowledge("alice", "test", row, reason)
     assert not AuditEntry.objects.filter(what="finding.acknowledge").exists()
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=-1), timedelta(days=367)])
 def test_a_snooze_ends_within_the_next_year(row, ahead):
     with pytest.raises(ValidationError, match="within the next year"):
-        keep.snooze("alice", "test", row, timezone.now() + ahead, "Later.")
+        aside.snooze("alice", "test", row, timezone.now() + ahead, "Later.")
 
 
 def test_what_is_resolved_can_not_be_put_aside(row):
     FindingRecord.objects.update(resolved_at=timezone.now())
 
     with pytest.raises(ValidationError, match="is resolved"):
-        keep.acknowledge("alice", "test", row, "We know.")
+        aside.acknowledge("alice", "test", row, "We know.")
 
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -408,13 +411,13 @@ NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
     ],
 )
 def test_it_reads_until_when(text, until):
-    assert keep.until_of(text, NOW) == until
+    assert aside.until_of(text, NOW) == until
 
 
 @pytest.mark.parametrize("text", ["", "soon", "2", "h", "-2h", "99999h", "2h3m", "2026-13-01"])
 def test_it_says_what_is_no_time(text):
     with pytest.raises(ValidationError, match="is neither"):
-        keep.until_of(text, NOW)
+        aside.until_of(text, NOW)
 
 
 # What is kept

@@ -9,7 +9,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from monitors.acting import batch, perform
+from monitors.acting import batch, perform, preview
 from monitors.action import InvalidArguments, Refused
 from monitors.collect.rounds import take_now
 from monitors.jobs import plan, run as job_runs
@@ -61,7 +61,7 @@ def carry_out(run):
 
 def previewed(run):
     for row in Action.objects.filter(batch=run.batch, state=Action.State.DRAFT):
-        perform.preview_now(str(row.pk))
+        preview.preview_now(str(row.pk))
 
 
 def named(table):

@@ -1,0 +1,53 @@
+"""What must hold before anything is sent: the action is known, its database and object are the ones."""
+
+from __future__ import annotations
+
+import psycopg
+
+from monitors.acting import connections
+from monitors.action import Action as Spec, Guarded
+from monitors.actions import ACTIONS
+from monitors.models import Action, Database, Target
+from monitors.pg import extensions
+from monitors.pg.errors import DatabaseClosed
+from monitors.pg.identity import Identity
+from monitors.targets import logins
+
+DATABASES_AT_MOST = 20
+
+
+def spec_for(row: Action) -> Spec | None:
+    """Return a row's action as it is with the row's arguments, None for an unknown one."""
+    spec = ACTIONS.get(row.name)
+    return spec.given(row.arguments) if spec else None
+
+
+def guarded_now(connection: psycopg.Connection, row: Action, spec: Spec) -> Guarded:
+    """Run an action's guard, which learns from the identity by which `logins` Howdah comes.
+
+    Raises Refused, Changed or psycopg.Error.
+    """
+    logins = row.target.logins if row.target is not None else frozenset()
+    return spec.guard(connection, row.arguments, {**row.identity, "logins": logins})
+
+
+def database_of(row: Action, target: Target) -> str:
+    """Return the database to act in."""
+    return str(row.arguments.get("database") or target.dbname)
+
+
+def database_with(row: Action, spec: Spec, target: Target) -> str:
+    """Return the first database that has an action's extension; the entry database if none has."""
+    included = Database.objects.filter(target=target, included=True, gone_at=None)
+    names = dict.fromkeys([target.dbname, *included.values_list("datname", flat=True)])
+    for name in list(names)[:DATABASES_AT_MOST]:
+        try:
+            with connections.looking(logins.operator_address(target, name), row) as eye:
+                if extensions.find(eye, spec.extension) is not None:
+                    return name
+        except DatabaseClosed:
+            continue
+    return target.dbname
+
+
+Eye = tuple[psycopg.Connection, Identity]
