@@ -47,69 +47,7 @@ STATE_COLOURS = {
 LINE_COLOURS = ("io", "lock", "cpu", "ipc", "text")
 """Those that stay readable as thin lines, in the order of use."""
 
-SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
-SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-MINUTE, HOUR, DAY = 60, 3600, 86400
-TEN = 10
-FINEST = 0.001
 SHORTEST_AXIS = timedelta(minutes=2)
-
-
-def trim(value: float) -> str:
-    """Return a figure of at most three digits: 9.41, 31, 1.2."""
-    text = f"{value:.0f}" if abs(value) >= TEN * TEN else f"{value:.1f}"
-    return text.removesuffix(".0")
-
-
-def bytes_words(value: float) -> tuple[str, str]:
-    """Return a size and its unit as PostgreSQL names them, base 1024."""
-    for size, name in SIZES:
-        if abs(value) >= size:
-            return trim(value / size), name
-    return f"{value:.0f}", "bytes"
-
-
-def short_words(value: float) -> tuple[str, str]:
-    """Return a figure and k, M, G or T."""
-    for size, name in SHORT:
-        if abs(value) >= size:
-            return trim(value / size), name
-    return (f"{value:.0f}" if float(value).is_integer() else trim(value)), ""
-
-
-def duration_words(seconds: float) -> str:
-    """Return 84 ms, 4.2 s, 42 s, 12 min 05 s, 2 h 04 min or 3 d 2 h."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < TEN:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
-    return f"{whole // DAY} d {whole % DAY // HOUR} h"
-
-
-def ms_words(ms: float) -> str:
-    """Return milliseconds, finely where there are few: 0.35 ms, 3.4 ms, 312 ms, 4.2 s, 2 h 04 min."""
-    if ms >= TEN or ms == 0:
-        return duration_words(ms / 1000)
-    return f"{ms:.1f} ms" if ms >= 1 else f"{ms:.2g} ms" if ms >= FINEST else "under 0.001 ms"
-
-
-def age_words(seconds: float) -> str:
-    """Return a duration in one unit, or two from an hour on: 8 s, 9 min, 3 h 12 min, 2 d."""
-    whole = int(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
-    return f"{whole // DAY} d"
 
 
 def chart(  # noqa: PLR0913 - keyword only

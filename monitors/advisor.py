@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
+from monitors import words
+
 Row = Mapping[str, Any]
 """One row of a probe, columns by name, with its `database_id`."""
 Evidence = tuple[str, "float | datetime | str", str]
 """Label, value, unit: rows, bytes, seconds, pct, count, at (a datetime) or ''."""
 
-PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 MINUTE, HOUR, DAY = 60, 3600, 86400  # seconds
 OUR_APPLICATION = "howdah"
 DISABLED = "disabled"
@@ -201,37 +200,9 @@ def seconds_since(moment: datetime | None, now: datetime) -> float:
     return max((now - moment).total_seconds(), 0.0) if moment else 0.0
 
 
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: `48 s`, `2 min 40 s`, `8 h 31 min`, `3 d 4 h`."""
-    whole = int(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < 10 * MINUTE:
-        return f"{whole // MINUTE} min {whole % MINUTE:02d} s"
-    if whole < HOUR:
-        return f"{whole // MINUTE} min"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02d} min"
-    return f"{whole // DAY} d {whole % DAY // HOUR} h"
-
-
-def counted(number: float, noun: str) -> str:
-    """Return `1 backend`, `12 backends`, `9,412,380 dead rows`."""
-    return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
-
-
-@functools.lru_cache(maxsize=100_000)
-def quoted(name: str) -> str:
-    """Return an identifier as regclass reads it; lists of ten thousand tables ask again and again."""
-    if PLAIN_NAME.fullmatch(name):
-        return name
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
-
-
 def table_name(row: Row) -> str:
     """Return `schema.table` of a tables row as regclass reads it."""
-    return f"{quoted(row['schemaname'])}.{quoted(row['relname'])}"
+    return f"{words.quoted(row['schemaname'])}.{words.quoted(row['relname'])}"
 
 
 def is_ours(application_name: str | None, usename: str | None, logins: Collection[str]) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from monitors import words
 from monitors.action import (
     Arguments,
     Changed,
@@ -111,6 +113,11 @@ def same_idleness(backend: Backend, arguments: Arguments) -> None:
         raise Changed(message)
 
 
+def since(moment: datetime | None, now: datetime) -> str:
+    """Return how long it is since a moment, '' for None."""
+    return words.duration(max(0.0, (now - moment).total_seconds())) if moment else ""
+
+
 def seen(connection: psycopg.Connection, backend: Backend) -> Guarded:
     """Return what a person should know of a backend before it is signalled."""
     behind = backends.waiters_behind(connection, backend.pid)
@@ -121,9 +128,9 @@ def seen(connection: psycopg.Connection, backend: Backend) -> Guarded:
         ("Database", backend.datname),
         ("State", backend.state),
         ("Waits for", backend.waits),
-        ("Statement for", backends.age(backend.query_start, now)),
-        ("Transaction for", backends.age(backend.xact_start, now)),
-        ("Connected for", backends.age(backend.backend_start, now)),
+        ("Statement for", since(backend.query_start, now)),
+        ("Transaction for", since(backend.xact_start, now)),
+        ("Connected for", since(backend.backend_start, now)),
         ("Blocks", f"{len(behind)} sessions" if len(behind) != 1 else "1 session"),
         ("Statement", redact(backend.query)[:500]),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from monitors import words
 from monitors.action import (
     Arguments,
     Changed,
@@ -47,7 +48,7 @@ def one_table(arguments: Arguments) -> None:
 def object_name(arguments: Arguments, identity: Identity) -> str:
     """Return `shop: public.orders`."""
     if "relname" in identity:
-        name = relations.quoted(identity["schemaname"], identity["relname"])
+        name = words.quoted(identity["schemaname"], identity["relname"])
     else:
         name = (
             arguments.get("table")
@@ -99,7 +100,7 @@ def same_table(
     if reason:
         raise Refused(reason)
     if not relation.usable:
-        schema, login = relations.quoted(relation.schemaname), relations.quoted(relation.login)
+        schema, login = words.quoted(relation.schemaname), words.quoted(relation.login)
         message = (
             f"The login {login} may not use the schema {schema}, so it can't name {relation.name}."
             f" In the database {relation.database}: GRANT USAGE ON SCHEMA {schema} TO {login};"
@@ -124,7 +125,7 @@ def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guard
         ("Live rows", f"{numbers['n_live_tup']:,}"),
     ]
     if numbers["size_bytes"] is not None:
-        facts.append(("Size", relations.size_text(numbers["size_bytes"])))
+        facts.append(("Size", words.size(numbers["size_bytes"])))
     warnings = autovacuum_warnings(connection, relation.relid)
     if relation.relkind == "p":
         facts.append(("Partitions", f"{numbers['partitions']:,}"))

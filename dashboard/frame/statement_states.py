@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dashboard.frame.states import State, denied
+from monitors import words
 from monitors.history.freshness import freshness
 from monitors.models import HISTORY, Snapshot, Target
-from monitors.sentences import sentence
 
 LIBRARY = "pg_stat_statements"
 TRACK = "pg_stat_statements.track"
@@ -46,7 +46,7 @@ def unsupported(target: Target, reason: str, settings: Mapping[str, str | None])
             "warning",
             "queries",
             f"{LIBRARY} is too old",
-            f"{sentence(reason.partition(':')[0])} The server was upgraded, its extension was not. "
+            f"{words.sentence(reason.partition(':')[0])} The server was upgraded, its extension was not. "
             f"{PRIVATE}, in the database that has it:",
             code=f"ALTER EXTENSION {LIBRARY} UPDATE;",
         )
@@ -61,7 +61,7 @@ def unsupported(target: Target, reason: str, settings: Mapping[str, str | None])
         "warning",
         "queries",
         f"{LIBRARY} is not installed",
-        f"{sentence(reason)} {text}",
+        f"{words.sentence(reason)} {text}",
         code="\n".join(lines),
     )
 

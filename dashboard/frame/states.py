@@ -10,14 +10,13 @@ from datetime import datetime, timedelta
 from django.db.models import Max
 from django.utils import timezone
 
-from dashboard.charts import duration_words
+from monitors import words
 from monitors.history import partitions
 from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
 from monitors.models import ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
 from monitors.rows import vacuuming
-from monitors.sentences import sentence
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def down(target: Target) -> State | None:
     if row is None:
         return None
     title = f"{target.name} can't be reached since"
-    text = f"{sentence(row.reason)} {advice(row.reason)}"
+    text = f"{words.sentence(row.reason)} {advice(row.reason)}"
     helps = "before" if row.taken_at else "check"
     return State("critical", "offline", title, text, moment=row.failing_since, helps=helps)
 
@@ -141,7 +140,7 @@ def nothing(probe_name: str, fresh: Freshness) -> State | None:
 
 def failed(target: Target, fresh: Freshness) -> State | None:
     """Return why the last attempt of a probe failed, None where it didn't or there was none."""
-    reason = sentence(fresh.reason)
+    reason = words.sentence(fresh.reason)
     if fresh.state == Snapshot.State.DENIED:
         return denied(target, fresh.reason)
     if fresh.state == Snapshot.State.UNSUPPORTED:
@@ -161,10 +160,10 @@ def denied(target: Target, reason: str) -> State:
     told = GRANT.match(reason)
     title = f"{target.user} may not read this"
     if told is None:
-        return State("warning", "stuck", title, sentence(reason), helps="check")
+        return State("warning", "stuck", title, words.sentence(reason), helps="check")
     said, dbname, code = told.groups()
     where = f", in the database {dbname}" if dbname else ""
-    text = f"{sentence(said)} Run this on the target as a superuser{where}:"
+    text = f"{words.sentence(said)} Run this on the target as a superuser{where}:"
     return State("warning", "stuck", title, text, code=code, helps="check")
 
 
@@ -173,7 +172,7 @@ def clock_words(target: Target) -> str:
     skew = vacuuming.skew_of(target)
     if abs(skew) < TELLING_SKEW:
         return ""
-    length = duration_words(abs(skew).total_seconds())
+    length = words.duration(abs(skew).total_seconds())
     side = "behind" if skew > timedelta(0) else "ahead of"
     return (
         f"The clock of {target.name} is {length} {side} Howdah's. What the server dates itself, as "

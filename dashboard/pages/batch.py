@@ -14,10 +14,10 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from dashboard import charts
 from dashboard.forms.arguments import option_groups, posted_arguments
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response
 from dashboard.source import source_of
+from monitors import words
 from monitors.acting import batch as batches
 from monitors.action import InvalidArguments, Refused
 from monitors.actions import ACTIONS
@@ -250,7 +250,7 @@ def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
             "title": "Dead rows removed",
             "value": max(0, dead),
             "kind": "short",
-            "note": f"{' '.join(charts.bytes_words(max(0, size)))} given back to the disk",
+            "note": f"{' '.join(words.size_parts(max(0, size)))} given back to the disk",
         },
         {"title": "Worked", "value": seconds, "kind": "duration", "note": "sum of all tables"},
     ]

@@ -24,8 +24,9 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import words
 from monitors.actions import offered
-from monitors.advisor import Finding, counted
+from monitors.advisor import Finding
 from monitors.findings import judge
 from monitors.findings.verdict import Verdict, tell_verdict
 from monitors.history import objects
@@ -249,7 +250,7 @@ def blind_in(facts: Facts) -> list[Mapping[str, Any]]:
 def not_judged(facts: Facts) -> str:
     """Return that of some objects nothing is known; '' where all are judged."""
     unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
-    return f"Of {counted(unknown, 'object')} nothing is known." if unknown else ""
+    return f"Of {words.count(unknown, 'object')} nothing is known." if unknown else ""
 
 
 def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
@@ -270,8 +271,8 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     text = judged.text
     if waste >= LARGE_BYTES:
         largest = facts.worst[0]
-        figure, size = " ".join(charts.bytes_words(waste)), largest["bloat_bytes"] or 0
-        share = " ".join(charts.bytes_words(size))
+        figure, size = " ".join(words.size_parts(waste)), largest["bloat_bytes"] or 0
+        share = " ".join(words.size_parts(size))
         text = f"{text} {figure} are wasted in all, {share} of them by {largest['label']}."
     missing = not_judged(facts)
     if not missing:
@@ -399,7 +400,7 @@ def tiles(
             "value": waste,
             "kind": "bytes",
             "spark": total.values["bloat_bytes"] if total else None,
-            "note": f"of {' '.join(charts.bytes_words(size))} that are judged",
+            "note": f"of {' '.join(words.size_parts(size))} that are judged",
         },
         {
             "title": "By tables",
@@ -411,7 +412,7 @@ def tiles(
             "title": "By indexes",
             "value": bloat_rows.wasted(indexes),
             "kind": "bytes",
-            "note": f"of {counted(bloat_rows.counted_in(indexes), 'btree index')}".replace(
+            "note": f"of {words.count(bloat_rows.counted_in(indexes), 'btree index')}".replace(
                 "indexs", "indexes"
             ),
         },

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard.frame.listing import Listing, Row, chosen, listing_of
 from dashboard.frame.requests import PageRequest, render_page, table_response, window_of
-from monitors.advisor import counted
+from monitors import words
 from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
 from monitors.people import access
@@ -98,13 +98,13 @@ def verdict(rows: Sequence[Row]) -> Row:
     unread = sum(1 for row in rows if row["state"] == "unread")
     found = sum(len(row["findings"]) for row in rows)
     foot = (
-        f"{counted(found, 'open finding')}. "
-        f"{calm:,} of {counted(len(rows), 'target')} with nothing to report."
+        f"{words.count(found, 'open finding')}. "
+        f"{calm:,} of {words.count(len(rows), 'target')} with nothing to report."
     )
     if unread:
         foot += f" {unread:,} not read yet."
     if partly:
-        foot += f" Of {counted(partly, 'target')} not everything is known."
+        foot += f" Of {words.count(partly, 'target')} not everything is known."
     return {
         "level": "unknown" if rows and unread == len(rows) else level,
         "need": bad or watched,

@@ -14,8 +14,8 @@ from dashboard import charts
 from dashboard.frame.listing import Listing, Row, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.statement_states import state_of
+from monitors import words
 from monitors.actions import ACTIONS
-from monitors.advisor import counted
 from monitors.findings import judge
 from monitors.findings.verdict import Verdict
 from monitors.history.counters import read_rates
@@ -120,7 +120,7 @@ def verdict(
     level, text = judged(watched.rows, watched.whole)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
-    foot = [counted(len(watched.rows), "statement") + " ran in this window.", watched.sentence]
+    foot = [words.count(len(watched.rows), "statement") + " ran in this window.", watched.sentence]
     foot.append(statement_rows.evictions_of(target, window))
     resets = statement_rows.resets_of(marks)
     if resets:
@@ -142,8 +142,8 @@ def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
         return "unknown", "No statement was counted in this window."
     share = (
         f"takes {top['share_pct'] or 0:.0f} % of {whole}: "
-        f"{charts.ms_words(top['total_exec_time'])} in {counted(top['calls'], 'call')}, "
-        f"{charts.ms_words(top['mean_exec_time'])} each."
+        f"{words.milliseconds(top['total_exec_time'])} in {words.count(top['calls'], 'call')}, "
+        f"{words.milliseconds(top['mean_exec_time'])} each."
     )
     slower = [row for row in statements if row["slower"]]
     worst = max(slower, key=statement_rows.lost_ms, default=top)
@@ -152,7 +152,7 @@ def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
         return "good", f"{dearest} {share}"
     before, after = worst["slower"]
     many = f"{len(slower)} statements became slower. Most of all" if len(slower) > 1 else ""
-    became = f"takes {charts.ms_words(after)}, was {charts.ms_words(before)}"
+    became = f"takes {words.milliseconds(after)}, was {words.milliseconds(before)}"
     said = f"{many or 'One statement became slower:'} {slowed} {became}"
     subject = "It" if worst is top else dearest
     return "warning", f"{said} in the first half of this window. {subject} {share}"

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.advisor import counted
+from monitors import words
 from monitors.findings import judge
 from monitors.findings.verdict import Verdict
 from monitors.history.counters import read_rates, read_sums
@@ -165,8 +165,8 @@ def judged(row: Row) -> tuple[str, str]:
     calls = row["calls"]
     if not calls:
         return "unknown", "It was not called in this window."
-    spent = charts.ms_words(row["total_exec_time"])
-    cost = f"It took {spent} in {counted(calls, 'call')}"
+    spent = words.milliseconds(row["total_exec_time"])
+    cost = f"It took {spent} in {words.count(calls, 'call')}"
     if row["share_pct"] is not None:
         cost = f"{cost}, {row['share_pct']:.1f} % of {row['share_of']}"
     late = row["calls_late"]
@@ -176,8 +176,8 @@ def judged(row: Row) -> tuple[str, str]:
     before = (row["total_exec_time"] - row["total_exec_time_late"]) / (calls - late)
     after = row["total_exec_time_late"] / late
     figures = (
-        f"{charts.ms_words(after)} a call in the second half of this window, "
-        f"{charts.ms_words(before)} in the first"
+        f"{words.milliseconds(after)} a call in the second half of this window, "
+        f"{words.milliseconds(before)} in the first"
     )
     if row["slower"]:
         factor = f", {after / before:.1f} times as much" if before else ""

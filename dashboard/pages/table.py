@@ -13,6 +13,7 @@ from dashboard import charts
 from dashboard.frame.listing import chosen
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.statement_states import state_of
+from monitors import words
 from monitors.actions import offered
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
@@ -201,14 +202,14 @@ def waste_note(bloat: Row | None) -> str:
     """Return what the table wastes of its size and how that is known, else what the size is of."""
     if bloat is None or bloat["method"] is None:
         return "indexes and TOAST too"
-    return f"{' '.join(charts.bytes_words(bloat['bloat_bytes']))} wasted: {bloat['word']}"
+    return f"{' '.join(words.size_parts(bloat['bloat_bytes']))} wasted: {bloat['word']}"
 
 
 def times_words(past: float) -> str:
     """Return a share of the threshold: 84 % of, or 3.6 times."""
     if past < HUNDRED:
         return f"{past:.0f} % of"
-    figure, name = charts.short_words(past / HUNDRED)
+    figure, name = words.short_parts(past / HUNDRED)
     return f"{figure}{name} times"
 
 

@@ -23,7 +23,8 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.advisor import Finding, counted
+from monitors import words
+from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
 from monitors.findings.verdict import tell_verdict
 from monitors.history import objects
@@ -282,7 +283,7 @@ def tiles(
             "kind": "short",
             "spark": total.values["n_dead_tup"],
             "level": "warning" if due else "",
-            "note": f"in {counted(facts.with_dead, 'table')}",
+            "note": f"in {words.count(facts.with_dead, 'table')}",
         },
         {
             "title": "Tables due",

@@ -11,7 +11,7 @@ from dashboard import charts
 from dashboard.frame import states
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.advisor import counted
+from monitors import words
 from monitors.findings import unknowns
 from monitors.history import at_once
 from monitors.history.marks import read_marks
@@ -118,7 +118,7 @@ def tiles(workers: Workers, queue: list[dict[str, Any]], left: int | None) -> li
             "title": "A visit each",
             "value": workers.naptime_seconds,
             "kind": "duration",
-            "note": f"to each of {counted(workers.databases, 'database')}",
+            "note": f"to each of {words.count(workers.databases, 'database')}",
         },
         {
             "title": "Work waiting",

@@ -15,6 +15,7 @@ from dashboard import charts
 from dashboard.frame import frame
 from dashboard.frame.frame import WINDOW_WORDS
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import words
 from monitors.history.counters import read_sums
 from monitors.history.source import Series
 from monitors.history.window import Window
@@ -149,7 +150,7 @@ def drawing_of(rows: Sequence[Row]) -> SafeString:
     return charts.trade_off(
         points,
         label="Work of vacuums a day across, usual dead rows up. In force: "
-        f"{sized(first['work_bytes_a_day'])} a day, {words(first['usual_dead_tup'])} dead rows.",
+        f"{words.size(first['work_bytes_a_day'])} a day, {words.short(first['usual_dead_tup'])} dead rows.",
     )
 
 
@@ -282,25 +283,25 @@ def tiles(done: Replay, target: Target) -> list[Row]:
             "title": "Dead rows, usual",
             "value": shown.usual_dead,
             "kind": "short",
-            "note": note(words(was.usual_dead)),
+            "note": note(words.short(was.usual_dead)),
         },
         {
             "title": "Dead rows, peak",
             "value": shown.peak_dead,
             "kind": "short",
-            "note": note(words(was.peak_dead)),
+            "note": note(words.short(was.peak_dead)),
         },
         {
             "title": "Grown for want of room",
             "value": shown.extra_pages * simulator.PAGE_BYTES,
             "kind": "bytes",
-            "note": note(sized(was.extra_pages * simulator.PAGE_BYTES)),
+            "note": note(words.size(was.extra_pages * simulator.PAGE_BYTES)),
         },
         {
             "title": "Vacuum I/O a day",
             "value": shown.io_bytes_a_day,
             "kind": "bytes",
-            "note": note(sized(was.io_bytes_a_day)),
+            "note": note(words.size(was.io_bytes_a_day)),
         },
         {
             "title": "Workers' time a day",
@@ -317,22 +318,10 @@ def busy_note(shown: Outcome, was: Outcome | None, workers: int) -> str:
     before = ""
     if was is not None:
         seconds = DAY_SECONDS * was.busy_share
-        before = f"{charts.duration_words(seconds) if seconds else 'none'} as it is; "
+        before = f"{words.duration(seconds) if seconds else 'none'} as it is; "
     note = f"{before}{100 * shown.busy_share / workers:.2g} % of {workers} workers"
     late = f"; {shown.late:,} visits found one still at it" if shown.late else ""
     return f"{note}{late}"
-
-
-def words(value: float) -> str:
-    """Return a number in short: 81.2 k."""
-    figure, name = charts.short_words(value)
-    return f"{figure} {name}".strip()
-
-
-def sized(value: float) -> str:
-    """Return a size in words."""
-    figure, name = charts.bytes_words(value)
-    return f"{figure} {name}"
 
 
 def chart_of(done: Replay, target: Target, window: Window) -> dict[str, Any]:

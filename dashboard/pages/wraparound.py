@@ -22,6 +22,7 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors import words
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
 from monitors.findings import judge
@@ -189,8 +190,8 @@ def age_chart(
             for label, value in names.items()
             if greatest > LINE_FROM * value
         ],
-        note=f"forced vacuum beyond {rules.short(limits.forced)}, "
-        f"stop at {rules.short(limits.stop)}",
+        note=f"forced vacuum beyond {words.short(limits.forced)}, "
+        f"stop at {words.short(limits.stop)}",
         window=window,
         since=target.created_at,
     )
@@ -208,7 +209,7 @@ def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[dic
                 "value": share,
                 "kind": "pct",
                 "level": level_of(share),
-                "note": f"{worst['database']}, age {rules.short(worst[f'{kind}_age'] or 0)}"
+                "note": f"{worst['database']}, age {words.short(worst[f'{kind}_age'] or 0)}"
                 if worst
                 else "not read yet",
             }
@@ -221,7 +222,7 @@ def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[dic
                 "title": title,
                 "value": None if burn.mean is None else round(burn.mean * rules.HOUR),
                 "kind": "short",
-                "note": f"{rules.short(busiest * rules.HOUR)} in the busiest hour"
+                "note": f"{words.short(busiest * rules.HOUR)} in the busiest hour"
                 if busiest is not None
                 else burn.why or f"over {burn.seconds / 60:.0f} min",
             }

@@ -22,12 +22,12 @@ from django.utils.safestring import SafeString, mark_safe
 from dashboard import charts
 from dashboard.frame import frame, states
 from dashboard.sql import KEYWORDS, highlight
+from monitors import words
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.models import Action
 from monitors.rows import fleet
 from monitors.rows.effects import statement_of
-from monitors.rules import wraparound
 
 register = template.Library()
 
@@ -85,7 +85,7 @@ def pairs(query: QueryDict) -> list[tuple[str, Any]]:
 @register.filter(name="bytes")
 def bytes_(value: float | None) -> SafeString | str:
     """Write a size as pg_size_pretty does, with one decimal below 10: 1.2 GB; None: a dash."""
-    return NONE if value is None else unit(*charts.bytes_words(value))
+    return NONE if value is None else unit(*words.size_parts(value))
 
 
 @register.filter
@@ -134,7 +134,7 @@ def short(value: float | None) -> SafeString | str:
     """Write 14900000 as 14.9 M, for figures that are read at a glance; None: a dash."""
     if value is None:
         return NONE
-    text, name = charts.short_words(value)
+    text, name = words.short_parts(value)
     return unit(text, name) if name else text
 
 
@@ -150,19 +150,19 @@ def duration(value: timedelta | float | None) -> str:
     if value is None:
         return NONE
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    return charts.duration_words(seconds)
+    return words.duration(seconds)
 
 
 @register.filter
 def ms(value: float | None) -> str:
     """Write milliseconds as a duration, 0.35 ms too; None: a dash."""
-    return NONE if value is None else charts.ms_words(value)
+    return NONE if value is None else words.milliseconds(value)
 
 
 @register.filter
 def age_words(seconds: float | None) -> str:
     """Write seconds in as few words as tell the age: 8 s, 3 h 12 min, 63 d; None: a dash."""
-    return NONE if seconds is None else charts.age_words(seconds)
+    return NONE if seconds is None else words.age(seconds)
 
 
 @register.filter
@@ -220,8 +220,8 @@ def age(
     if moment is None:
         return format_html('<span class="zero">{}</span>', empty)
     seconds = (asked_for(context) - moment).total_seconds()
-    words = charts.age_words(abs(seconds))
-    text = f"in {words}" if seconds < -1 else f"{words} {suffix}".strip()
+    long = words.age(abs(seconds))
+    text = f"in {long}" if seconds < -1 else f"{long} {suffix}".strip()
     return format_html(
         '<time datetime="{}" title="{}"{}>{}</time>',
         moment.isoformat(),
@@ -256,9 +256,9 @@ def clock(moment: datetime | None, empty: str = NONE) -> SafeString:
 @register.simple_tag(takes_context=True)
 def day(context: Context, moment: datetime) -> SafeString:
     """Write a moment to come no finer than it can be meant: 28 Nov 14:00 UTC, or 14 Mar 2027."""
-    words = wraparound.day_words(moment.astimezone(UTC), asked_for(context))
+    text = words.day(moment.astimezone(UTC), asked_for(context))
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), words
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), stamp(moment), text
     )
 
 
@@ -484,7 +484,7 @@ def times(value: float | None) -> SafeString | str:
         return NONE
     if value < THOUSAND:
         return pct(value, 0)
-    figure, name = charts.short_words(value / 100)
+    figure, name = words.short_parts(value / 100)
     return unit(figure + name, "\N{MULTIPLICATION SIGN}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
 from monitors.pg import indexes, relations
 
@@ -58,7 +58,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     facts = [*seen.facts, ("In the order of", identity["indexrelname"])]
     if size is not None:
         # A sort writes its runs beside the new table.
-        facts.append(("Free disk space needed", f"up to {relations.size_text(2 * size)}"))
+        facts.append(("Free disk space needed", f"up to {words.size(2 * size)}"))
     warnings = [
         "Nobody can read or write the table until it is done."
         f" While this waits for its lock, at most {WAIT_SECONDS} s, all others queue behind it.",

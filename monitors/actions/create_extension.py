@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from monitors import words
 from monitors.action import (
     Action,
     Arguments,
@@ -25,7 +26,6 @@ from monitors.action import (
     Refused,
 )
 from monitors.pg import extensions
-from monitors.pg.relations import quoted
 
 ALLOWED = ("pg_stat_statements", "pgstattuple")
 """An extension runs code in the server: no other is installed from here."""
@@ -124,7 +124,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             ("Database", facts.database),
             ("Schema", identity["schema"]),
             ("Loaded", loading(name)),
-            ("To undo", f"DROP EXTENSION {quoted(name)}; in {facts.database}, by hand"),
+            ("To undo", f"DROP EXTENSION {words.quoted(name)}; in {facts.database}, by hand"),
         ],
         warnings=[WARNINGS[name]],
     )

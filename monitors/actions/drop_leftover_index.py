@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import (
     Action,
     Arguments,
@@ -57,7 +57,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     size = indexes.size(connection, relation.relid)[1]
     facts = [("Index", relation.name), ("Table", table.name), ("Database", relation.database)]
     if size is not None:
-        facts.append(("Size", relations.size_text(size)))
+        facts.append(("Size", words.size(size)))
     return Guarded(
         facts=facts,
         conflicts=relations.holders(connection, index.indrelid, LOCK),
@@ -80,7 +80,7 @@ def measure(
 def effect(before: Measured, after: Measured) -> str:
     """Return what was given back."""
     old = before.get("index_bytes")
-    return f"{relations.size_text(old)} given back" if old and after.get("index_bytes") == 0 else ""
+    return f"{words.size(old)} given back" if old and after.get("index_bytes") == 0 else ""
 
 
 ACTION = Action(

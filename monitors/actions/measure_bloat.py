@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import (
     Action,
     Arguments,
@@ -26,7 +26,6 @@ from monitors.action import (
     Refused,
 )
 from monitors.pg import extensions, relations
-from monitors.pg.relations import quoted, size_text
 from monitors.rules import bloat
 
 EXTENSION = "pgstattuple"
@@ -101,7 +100,7 @@ def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, A
     """Return oid, names, and the schema of pgstattuple; raises Refused for what is not there."""
     identity = table_action.resolve(connection, as_table(arguments))
     if identity["relkind"] not in MEASURED_KINDS:
-        name = quoted(identity["schemaname"], identity["relname"])
+        name = words.quoted(identity["schemaname"], identity["relname"])
         message = f"{name} is no table, materialized view or index: it has no pages of its own."
         raise Refused(message)
     installed = extensions.find(connection, EXTENSION)
@@ -128,7 +127,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         message = f"{relation.name} is a {facts['method']} index: only btree indexes are measured."
         raise Refused(message)
     if not facts["usage"] or not facts["execute"]:
-        user, schema = quoted(facts["rolname"]), quoted(identity["extension_schema"])
+        user, schema = words.quoted(facts["rolname"]), words.quoted(identity["extension_schema"])
         needs = [] if facts["usage"] else [f"GRANT USAGE ON SCHEMA {schema} TO {user};"]
         needs += [] if facts["execute"] else [f"GRANT pg_stat_scan_tables TO {user};"]
         message = f"{user} may not call {function_of(identity)}. Run: {' '.join(needs)}"
@@ -141,7 +140,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             ("Database", relation.database),
             (
                 "Reads",
-                f"each page once, about {size_text(pages * bloat.BLOCK_BYTES)},"
+                f"each page once, about {words.size(pages * bloat.BLOCK_BYTES)},"
                 " through a small ring of buffers",
             ),
         ],
@@ -204,11 +203,11 @@ def effect(before: Measured, after: Measured) -> str:
         toast = before["relkind"] == "t"
         waste = bloat.heap_waste(**seen, fillfactor=fillfactor, toast=toast)
         parts = (
-            f"{seen['rows']:,} live rows, dead rows take {size_text(seen['dead'])},"
-            f" {size_text(seen['free'])} are free"
+            f"{seen['rows']:,} live rows, dead rows take {words.size(seen['dead'])},"
+            f" {words.size(seen['free'])} are free"
         )
     share = f" ({100 * waste / size:.1f} %)" if size else ""
-    return f"{size_text(waste)} of {size_text(size)} wasted{share}: {parts}"
+    return f"{words.size(waste)} of {words.size(size)} wasted{share}: {parts}"
 
 
 ACTION = Action(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import (
     Action,
     Arguments,
@@ -58,8 +58,8 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         ("Indexes", f"{count:,}"),
     ]
     if size is not None:
-        facts.append(("Size of the indexes", relations.size_text(size)))
-        facts.append(("Free disk space needed", f"up to {relations.size_text(size)}"))
+        facts.append(("Size of the indexes", words.size(size)))
+        facts.append(("Free disk space needed", f"up to {words.size(size)}"))
     table = indexes.table_of(connection, relation.relid)
     conflicts = relations.holders(connection, table, ACTION.given(arguments).lock)
     warnings = table_action.autovacuum_warnings(connection, table)
@@ -101,7 +101,7 @@ def leftover_warnings(connection: psycopg.Connection, relid: int) -> list[str]:
     """Return the invalid indexes that stand there now; none that is being built."""
     said = []
     for index in indexes.invalid(connection, relid):
-        name = relations.quoted(index.schemaname, index.relname)
+        name = words.quoted(index.schemaname, index.relname)
         if index.building:
             continue
         if index.leftover:
@@ -146,8 +146,8 @@ def effect(before: Measured, after: Measured) -> str:
     if old is None or new is None:
         return ""
     if old == new:
-        return f"indexes {relations.size_text(new)}, as before"
-    return f"indexes {relations.size_text(old)} → {relations.size_text(new)}"
+        return f"indexes {words.size(new)}, as before"
+    return f"indexes {words.size(old)} → {words.size(new)}"
 
 
 def leftovers(
@@ -157,7 +157,7 @@ def leftovers(
     left = indexes.leftovers(connection, identity["relid"], before.get("invalid", ()))
     return [
         Leftover(
-            relations.quoted(index.schemaname, index.relname),
+            words.quoted(index.schemaname, index.relname),
             indexes.drop(index.schemaname, index.relname),
         )
         for index in left

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
 from monitors.pg import relations, repack, rights
 from monitors.pg.relations import Relation
@@ -71,7 +71,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     size = relations.measure(connection, relation.relid)["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
-        facts.append(("Free disk space needed", f"up to {relations.size_text(2 * size)}"))
+        facts.append(("Free disk space needed", f"up to {words.size(2 * size)}"))
     return replace(
         seen,
         facts=facts,

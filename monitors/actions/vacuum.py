@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import (
     Action,
     Arguments,
@@ -21,7 +21,6 @@ from monitors.action import (
     Measured,
     Parameter,
 )
-from monitors.advisor import counted
 from monitors.pg import horizon as live_horizon, relations
 from monitors.rules import horizon
 
@@ -139,7 +138,7 @@ def effect(before: Measured, after: Measured) -> str:
     became = relations.effect(before, after, rows=True)
     if "held_by" not in after:
         return became
-    stay = counted(after["n_dead_tup"], "dead row")
+    stay = words.count(after["n_dead_tup"], "dead row")
     if not after["held_by"]:
         return f"{became}; {stay} stay, of a transaction that has ended by now: vacuum again"
     return f"{became}; {stay} stay: {after['held_by']} holds the horizon"

@@ -10,7 +10,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from monitors import table_action
+from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter
 from monitors.pg import relations
 
@@ -25,7 +25,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     size = relations.measure(connection, relation.relid)["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
-        facts.append(("Free disk space needed", f"up to {relations.size_text(size)}"))
+        facts.append(("Free disk space needed", f"up to {words.size(size)}"))
     warnings = [
         "Nobody can read or write the table until it is done."
         f" While this waits for its lock, at most {WAIT_SECONDS} s, all others queue behind it.",

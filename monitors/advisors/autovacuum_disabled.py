@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -16,7 +17,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    counted,
     table_name,
 )
 from monitors.rules import autovacuum, hurt, setting, wraparound
@@ -73,7 +73,7 @@ def server_hurt(samples: Samples, thresholds: Thresholds) -> Hurt:
         for row in samples.tables
     )
     if due:
-        return Hurt(f"{counted(due, 'table')} would be due for vacuum", already=True)
+        return Hurt(f"{words.count(due, 'table')} would be due for vacuum", already=True)
     forced = wraparound.limits_of(samples.settings).forced
     burn, then = samples.burn.get("xid"), "vacuums to prevent wraparound are forced, all at once"
     dates = [
@@ -100,7 +100,7 @@ def table_finding(
     name = table_name(row)
     database = samples.database_names.get(row["database_id"], "")
     place = {"database": database, "table": name}
-    gathered = f", which has {counted(dead, 'dead row')}" if dead else ""
+    gathered = f", which has {words.count(dead, 'dead row')}" if dead else ""
     return Finding(
         advisor="autovacuum_disabled",
         severity=severity,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from monitors import words
 from monitors.advisor import (
     DAY,
     Advisor,
@@ -19,8 +20,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    duration,
-    quoted,
     table_name,
 )
 from monitors.rules import hurt
@@ -78,7 +77,7 @@ def severity_of(row: Row, thresholds: Thresholds) -> Severity | None:
 def subject_of(row: Row) -> str:
     """Return `public.orders`, `TOAST of public.orders` or `public.orders_pkey`."""
     if row["indexrelname"]:
-        return f"{quoted(row['schemaname'])}.{quoted(row['indexrelname'])}"
+        return f"{words.quoted(row['schemaname'])}.{words.quoted(row['indexrelname'])}"
     return f"TOAST of {table_name(row)}" if row["relkind"] == "t" else table_name(row)
 
 
@@ -102,7 +101,9 @@ def hurt_of(row: Row, severity: Severity, samples: Samples, thresholds: Threshol
     )
     if seconds > FAR.total_seconds():
         return Hurt(f"{then}; {hurt.FAR_AWAY}")
-    more = f"{size_words(waste.per_second * DAY)} a day over the last {duration(waste.seconds)}"
+    more = (
+        f"{size_words(waste.per_second * DAY)} a day over the last {words.duration(waste.seconds)}"
+    )
     return Hurt(f"{then}, at {more}", at=samples.now + timedelta(seconds=max(seconds, 0)))
 
 
@@ -157,7 +158,7 @@ def finding_of(
 def arguments_of(row: Row, database: str, relid: int) -> dict[str, str]:
     """Return the arguments that name the object."""
     if row["indexrelname"]:
-        name = f"{quoted(row['schemaname'])}.{quoted(row['indexrelname'])}"
+        name = f"{words.quoted(row['schemaname'])}.{words.quoted(row['indexrelname'])}"
         return {"database": database, "index": name}
     return {"database": database, "relid": str(relid)}
 

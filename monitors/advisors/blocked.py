@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from operator import itemgetter
 
+from monitors import words
 from monitors.advisor import (
     DISABLED,
     IDLE_IN_TRANSACTION,
@@ -22,8 +23,6 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     backend_name,
-    counted,
-    duration,
     remedy_of,
     seconds_since,
     severity_of,
@@ -85,7 +84,7 @@ def finding_of(
     return Finding(
         advisor="blocked",
         severity=severity,
-        title=f"{root_name(root, row, samples)} blocks {counted(len(victims), 'backend')}.",
+        title=f"{root_name(root, row, samples)} blocks {words.count(len(victims), 'backend')}.",
         why=f"{wait_words(first, longest)} {way_out(root, row)}",
         object_name=str(root),
         hurt=Hurt(
@@ -119,8 +118,8 @@ def wait_words(first: Row | None, longest: float) -> str:
     if first is None:
         return "How long they have waited is not known."
     if first["query_start"] is None:
-        return f"The longest wait that is known began {duration(longest)} ago."
-    return f"The longest statement that waits began {duration(longest)} ago."
+        return f"The longest wait that is known began {words.duration(longest)} ago."
+    return f"The longest statement that waits began {words.duration(longest)} ago."
 
 
 def root_name(root: int, row: Row | None, samples: Samples) -> str:
@@ -130,7 +129,7 @@ def root_name(root: int, row: Row | None, samples: Samples) -> str:
     if row is None:
         return f"Backend {root}"
     if row["state"] in IDLE_IN_TRANSACTION:
-        idle = duration(seconds_since(row["state_change"], samples.now))
+        idle = words.duration(seconds_since(row["state_change"], samples.now))
         return f"{backend_name(row)}, idle in transaction for {idle},"
     return backend_name(row)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -16,7 +17,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    counted,
     severity_of,
     table_name,
 )
@@ -80,7 +80,7 @@ def finding_of(  # noqa: PLR0913 - all that is said of it
     return Finding(
         advisor="dead_tuples",
         severity=severity if work is None else Severity.NOTICE,
-        title=f"{subject} in {database} has {counted(dead, 'dead row')}; "
+        title=f"{subject} in {database} has {words.count(dead, 'dead row')}; "
         f"autovacuum starts beyond {limit:,.0f}.",
         why=why_of(dead / max(limit, 1), severity, work),
         object_name=name,

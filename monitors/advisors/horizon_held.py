@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -96,7 +97,7 @@ def hurt_of(samples: Samples, holder: Row) -> Hurt:
     if forced.already:
         more = f"; {then}"
     elif forced.at is not None:
-        more = f"; about {wraparound.day_words(forced.at, samples.now)} also {then}"
+        more = f"; about {words.day(forced.at, samples.now)} also {then}"
     text = f"no vacuum removes what died since{more}"
     return Hurt(text, at=holder["held"].latest, already=True)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -16,7 +17,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    counted,
     table_name,
 )
 from monitors.rules import autovacuum
@@ -53,7 +53,7 @@ def finding_of(row: Row, pct: float, samples: Samples, thresholds: Thresholds) -
     return Finding(
         advisor="hot_ratio_low",
         severity=Severity.WARNING if bad else Severity.NOTICE,
-        title=f"Of {counted(updates, 'update')} of {name} in {database} in the last day "
+        title=f"Of {words.count(updates, 'update')} of {name} in {database} in the last day "
         f"{pct:.0f} % were HOT.",
         why=cause_of(row, samples, thresholds),
         object_name=name,
@@ -69,7 +69,7 @@ def hurt_of(row: Row) -> Hurt:
     """Return what it costs already: each update that is not HOT writes to every index."""
     cold, indexes = row["n_tup_upd"] - (row["n_tup_hot_upd"] or 0), len(row["indexes"])
     places = f"its {indexes} indexes" if indexes > 1 else "its index"
-    text = f"{counted(cold, 'update')} in the last day wrote to {places} too"
+    text = f"{words.count(cold, 'update')} in the last day wrote to {places} too"
     return Hurt(text, already=True)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
+from monitors import words
 from monitors.advisor import (
     IDLE_IN_TRANSACTION,
     Advisor,
@@ -20,8 +21,6 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     backend_name,
-    counted,
-    duration,
     is_client,
     remedy_of,
     seconds_since,
@@ -56,13 +55,11 @@ def finding_of(
     if row["backend_xid"] is None and row["backend_xmin"] is None:
         why = "Its locks stay until the transaction ends; it has written nothing so far."
     if waiting:
-        why = (
-            f"{counted(waiting, 'backend')} wait{'s' if waiting == 1 else ''} for its locks. {why}"
-        )
+        why = f"{words.count(waiting, 'backend')} wait{'s' if waiting == 1 else ''} for its locks. {why}"
     return Finding(
         advisor="idle_in_transaction",
         severity=Severity(min(severity + bool(waiting), Severity.CRITICAL)),
-        title=f"{backend_name(row)} has been idle in transaction for {duration(seconds)}.",
+        title=f"{backend_name(row)} has been idle in transaction for {words.duration(seconds)}.",
         why=why,
         object_name=str(row["pid"]),
         hurt=hurt_of(row, seconds, waiting, thresholds["critical_seconds"]),
@@ -82,7 +79,7 @@ def hurt_of(row: Row, seconds: float, waiting: int, most: float) -> Hurt:
     if row["backend_xid"] is None and row["backend_xmin"] is None:
         return Hurt("once somebody wants what it has locked; no date: nobody knows when")
     return Hurt(
-        f"idle for {duration(most)}, and no vacuum removed what died meanwhile",
+        f"idle for {words.duration(most)}, and no vacuum removed what died meanwhile",
         at=row["state_change"] + timedelta(seconds=most),
         already=seconds > most,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from monitors import words
 from monitors.advisor import (
     HOUR,
     Advisor,
@@ -74,7 +75,7 @@ def hurt_of(row: Row, forced: datetime | None, samples: Samples) -> Hurt:
     if age > wraparound.limits_of(samples.settings, "xid", row["reloptions"]).forced:
         return Hurt(THEN, already=True)
     if forced is not None and rate:
-        return Hurt(f"{THEN}, at {wraparound.short(rate * HOUR)} ids an hour", at=forced)
+        return Hurt(f"{THEN}, at {words.short(rate * HOUR)} ids an hour", at=forced)
     if rate is None:
         return Hurt(f"{THEN}; no date so far: needs ten minutes of history")
     if rate <= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -18,7 +19,6 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     backend_name,
-    duration,
     is_client,
     remedy_of,
     seconds_since,
@@ -57,14 +57,14 @@ def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresho
     return Finding(
         advisor="long_running",
         severity=severity,
-        title=f"{backend_name(row)} has run one statement for {duration(seconds)}.",
+        title=f"{backend_name(row)} has run one statement for {words.duration(seconds)}.",
         why=(
             "It holds its locks and a worker's memory, and rows that died since it began "
             "can't be removed, until it ends; cancel it if nobody waits for its result."
         ),
         object_name=str(row["pid"]),
         hurt=Hurt(
-            f"its locks and its snapshot are {duration(most)} old",
+            f"its locks and its snapshot are {words.duration(most)} old",
             at=row["query_start"] + timedelta(seconds=most),
             already=seconds > most,
         ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -16,7 +17,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    counted,
     table_name,
 )
 
@@ -50,8 +50,8 @@ def finding_of(
     return Finding(
         advisor="partitioned_unanalyzed",
         severity=severity,
-        title=f"{name} in {database} has {counted(row['rows'], 'row')} in "
-        f"{counted(row['partitions'], 'partition')} and {text}.",
+        title=f"{name} in {database} has {words.count(row['rows'], 'row')} in "
+        f"{words.count(row['partitions'], 'partition')} and {text}.",
         why=(
             "Autovacuum analyzes each partition and never the whole, so a query that reads several "
             "of them is planned without its distinct values and correlations. ANALYZE the table, "

@@ -7,18 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import (
-    DAY,
-    Advisor,
-    Finding,
-    Hurt,
-    Row,
-    Samples,
-    Severity,
-    Thresholds,
-    duration,
-    quoted,
-)
+from monitors import words
+from monitors.advisor import DAY, Advisor, Finding, Hurt, Row, Samples, Severity, Thresholds
 
 DEFAULTS = {
     "warning_days": 7,  # before its password expires
@@ -47,7 +37,7 @@ def finding_of(
 ) -> Finding:
     """Say which password expires when, what that ends, and how it is renewed."""
     role, until = row["rolname"], row["rolvaliduntil"]
-    when = f"expires in {duration(seconds)}" if seconds > 0 else "has expired"
+    when = f"expires in {words.duration(seconds)}" if seconds > 0 else "has expired"
     lost = " and ".join(LOST[use] for use in uses)
     return Finding(
         advisor="password_expires",
@@ -55,7 +45,7 @@ def finding_of(
         title=f"The password of the {' and '.join(uses)} login {role} {when}.",
         why=(
             "It is not taken at the next connection after that. Set a new one there and here,"
-            f" or another moment: ALTER ROLE {quoted(role)} VALID UNTIL '…'."
+            f" or another moment: ALTER ROLE {words.quoted(role)} VALID UNTIL '…'."
         ),
         object_name=role,
         hurt=Hurt(lost, at=until, already=seconds <= 0),

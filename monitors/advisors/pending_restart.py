@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds, counted
+from monitors import words
+from monitors.advisor import Advisor, Finding, Hurt, Samples, Severity, Thresholds
 
 NAMED = 4
 
@@ -23,7 +24,7 @@ def advise(samples: Samples, _thresholds: Thresholds) -> Iterator[Finding]:
     yield Finding(
         advisor="pending_restart",
         severity=Severity.NOTICE,
-        title=f"{counted(len(names), 'setting')} changed in a file, not in force until a restart: "
+        title=f"{words.count(len(names), 'setting')} changed in a file, not in force until a restart: "
         f"{shown}{more}.",
         why=(
             "The server runs with the old values, and the next restart, planned or not, brings "

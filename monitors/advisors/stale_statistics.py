@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -16,7 +17,6 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    counted,
     severity_of,
     table_name,
 )
@@ -83,7 +83,7 @@ def finding_of(
     return Finding(
         advisor="stale_statistics",
         severity=severity,
-        title=f"{name} in {database} has {counted(changed, 'changed row')} {since}; "
+        title=f"{name} in {database} has {words.count(changed, 'changed row')} {since}; "
         f"autovacuum analyzes beyond {limit:,.0f}.",
         why=(
             "The planner believes what it was told then and may choose a plan for another table; "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Finding,
@@ -18,7 +19,7 @@ from monitors.advisor import (
     severity_of,
     table_name,
 )
-from monitors.rules import autovacuum, hurt, wraparound
+from monitors.rules import autovacuum, hurt
 
 DEFAULTS = {
     "min_bytes": 100_000_000,  # of the TOAST table
@@ -82,7 +83,7 @@ def hurt_of(
     comes = hurt.reaches("autovacuum comes before", dead, limit, rate, "dead chunk", now)
     if comes.at is None:
         return Hurt(comes.text)
-    return Hurt(f"no date: autovacuum comes before, about {wraparound.day_words(comes.at, now)}")
+    return Hurt(f"no date: autovacuum comes before, about {words.day(comes.at, now)}")
 
 
 def finding_of(

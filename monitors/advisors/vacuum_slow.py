@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -17,11 +18,10 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
-    duration,
     seconds_since,
     table_name,
 )
-from monitors.rules import autovacuum, hurt, setting, wraparound
+from monitors.rules import autovacuum, hurt, setting
 
 DEFAULTS = {
     "min_seconds": 600,  # a vacuum that is younger is nobody's trouble
@@ -117,7 +117,7 @@ def finding_of(
         advisor="vacuum_slow",
         severity=Severity.WARNING if late else Severity.NOTICE,
         title=f"Autovacuum of {name} in {row['datname']} goes as slowly as the cost limit has it: "
-        f"{duration(left)} to go for its first scan.",
+        f"{words.duration(left)} to go for its first scan.",
         why=(
             "It sleeps most of the time while dead rows gather; raise autovacuum_vacuum_cost_limit "
             f"({needs[0]}) or lower autovacuum_vacuum_cost_delay ({needs[1]}): "
@@ -147,7 +147,7 @@ def hurt_of(row: Row, table: Row | None, samples: Samples, seconds: float, left:
         forced = hurt.forced(table, samples.settings, samples.next_xid, burn, samples.now)
         found = hurt.first([found, forced])
     if found.at is not None and found.at > done_at:
-        when = wraparound.day_words(done_at, samples.now)
+        when = words.day(done_at, samples.now)
         return Hurt(f"no date: its first scan is done about {when}, before the table is due again")
     return found
 

@@ -7,16 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import (
-    Advisor,
-    Finding,
-    Row,
-    Samples,
-    Severity,
-    Thresholds,
-    counted,
-    table_name,
-)
+from monitors import words
+from monitors.advisor import Advisor, Finding, Row, Samples, Severity, Thresholds, table_name
 from monitors.rules import autovacuum, hurt, setting
 
 DEFAULTS = {
@@ -73,7 +65,7 @@ def finding_of(
     return Finding(
         advisor="workers_saturated",
         severity=Severity.CRITICAL if critical else Severity.WARNING,
-        title=f"All {most} autovacuum workers are busy and {counted(waiting, 'table')} "
+        title=f"All {most} autovacuum workers are busy and {words.count(waiting, 'table')} "
         f"wait{'s' if waiting == 1 else ''} for one.",
         why=(
             "The workers share one cost limit: raise autovacuum_vacuum_cost_limit first "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from monitors import words
 from monitors.advisor import (
     Advisor,
     Evidence,
@@ -54,8 +55,8 @@ def stopping(
     age, ids = row[AGES[kind]], wraparound.NAMES[kind]
     found = wraparound.forecast(age, limits.stop, burn, (), samples.now)
     when = (
-        f"at {wraparound.short((burn.mean or 0) * wraparound.HOUR)} an hour the server stops "
-        f"giving them out on {wraparound.day_words(found.at, samples.now)}"
+        f"at {words.short((burn.mean or 0) * wraparound.HOUR)} an hour the server stops "
+        f"giving them out on {words.day(found.at, samples.now)}"
         if found.at
         else f"when the server stops can't be said ({found.why.rstrip('.').lower()})"
     )
@@ -84,9 +85,7 @@ def forced(
     near = found.at is not None and found.at - samples.now <= timedelta(days=days)
     if not (near or found.passed):
         return
-    when = (
-        f"begin about {wraparound.day_words(found.at, samples.now)}" if found.at else "are due now"
-    )
+    when = f"begin about {words.day(found.at, samples.now)}" if found.at else "are due now"
     ids = "" if kind == "xid" else " for multixact ids"
     yield Finding(
         advisor="wraparound",

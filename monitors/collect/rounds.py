@@ -26,6 +26,7 @@ from django.utils import timezone
 from psycopg import errors
 from redis.exceptions import RedisError
 
+from monitors import words
 from monitors.collect import leases, vacuum_runs
 from monitors.collect.live import publish
 from monitors.collect.measure import measurer
@@ -58,7 +59,6 @@ from monitors.pg.doors import Door
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
 from monitors.pg.identity import read_identity
-from monitors.pg.relations import quoted
 from monitors.probe import HIDDEN, Probe
 from monitors.probes import PROBES
 from monitors.rows.configuration import note_changes
@@ -352,7 +352,7 @@ class Run:
             except Hidden:
                 # Not put off for an hour: it sends nothing, and a GRANT is seen within a minute.
                 state = Snapshot.State.DENIED
-                reason = f"{HIDDEN[:-1]}: GRANT pg_monitor TO {quoted(self.target.user)};"
+                reason = f"{HIDDEN[:-1]}: GRANT pg_monitor TO {words.quoted(self.target.user)};"
             except (psycopg.Error, Unreachable, UnknownColumns, Unsupported, Denied) as error:
                 state, reason = self.classify(error)
                 if state in PUT_OFF and not isinstance(error, DatabaseClosed):

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from monitors.advisor import counted, duration
+from monitors import words
 from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.models import Lease, ProbeState, Snapshot, Target
 from monitors.probes import PROBES
-from monitors.sentences import ended, second_half
 
 NAMED = 3  # databases in a sentence
 FAST = frozenset(probe.name for probe in PROBES if probe.fast)
@@ -113,11 +112,11 @@ def stopped_text(target: Target, read_at: datetime | None, now: datetime) -> tup
 def down_text(target: Target, row: ProbeState, read_at: datetime | None, now: datetime) -> str:
     """Return since when a target can't be reached, why, and when it is tried again."""
     since = ago(row.failing_since, now)
-    words = f"can't be reached for {since}" if read_at else "has never been reached"
+    state = f"can't be reached for {since}" if read_at else "has never been reached"
     due = Lease.objects.filter(target=target, kind=Lease.Kind.FAST).values_list("due_at", flat=True)
     left = max(((moment - now).total_seconds() for moment in due), default=0)
-    again = f" It is tried again in {duration(left)}." if left >= 1 else ""
-    return f"{target.name} {words}: {lowered(row.reason)}{again}"
+    again = f" It is tried again in {words.duration(left)}." if left >= 1 else ""
+    return f"{target.name} {state}: {lowered(row.reason)}{again}"
 
 
 def failing_text(rows: Sequence[ProbeState], now: datetime) -> str:
@@ -144,7 +143,7 @@ def more_text(others: Sequence[ProbeState]) -> str:
         return ""
     fail = "fails" if len(others) == 1 else "fail"
     of = f", of {named(others)}" if all(row.database for row in others) else ""
-    return f" {counted(len(others), 'other read')} {fail} too{of}."
+    return f" {words.count(len(others), 'other read')} {fail} too{of}."
 
 
 def named(rows: Sequence[ProbeState]) -> str:
@@ -160,7 +159,11 @@ def named(rows: Sequence[ProbeState]) -> str:
 def waiting_text(rows: Sequence[ProbeState], now: datetime) -> str:
     """Return when the first snapshot is due."""
     left = max(((row.due_at - now).total_seconds() for row in rows), default=0)
-    return f"First snapshot in {duration(left)}." if left >= 1 else "The first snapshot is due now."
+    return (
+        f"First snapshot in {words.duration(left)}."
+        if left >= 1
+        else "The first snapshot is due now."
+    )
 
 
 def stale_text(read_at: datetime | None, now: datetime) -> str:
@@ -179,9 +182,9 @@ def is_stale(target: Target, row: ProbeState, now: datetime) -> bool:
 
 def ago(moment: datetime | None, now: datetime) -> str:
     """Return the time since a moment in words."""
-    return duration(max((now - moment).total_seconds(), 0) if moment else 0)
+    return words.duration(max((now - moment).total_seconds(), 0) if moment else 0)
 
 
 def lowered(reason: str) -> str:
     """Return a reason as the second half of a sentence."""
-    return second_half(ended(reason.strip() or "no reason was given"))
+    return words.second_half(words.ended(reason.strip() or "no reason was given"))

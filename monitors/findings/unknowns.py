@@ -11,7 +11,8 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from monitors.advisor import DISABLED, counted
+from monitors import words
+from monitors.advisor import DISABLED
 from monitors.history.latest import read_as_of
 from monitors.models import HISTORY, Target
 from monitors.rules import autovacuum, setting
@@ -85,7 +86,7 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
         return ""
     verb, runs = ("has", "it runs") if hidden == 1 else ("have", "they run")
     return (
-        f"{counted(hidden, 'backend')} {verb} track_activities off: what {runs}, "
+        f"{words.count(hidden, 'backend')} {verb} track_activities off: what {runs}, "
         "and for how long, is not known."
     )
 

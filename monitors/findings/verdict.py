@@ -9,11 +9,8 @@ from itertools import groupby
 
 from django.utils import timezone
 
-from monitors.advisor import (
-    Finding,
-    Severity,
-    counted,
-)
+from monitors import words
+from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.findings import unknowns
 from monitors.findings.standing import Apart, Standing, ago, standing_of
@@ -147,7 +144,7 @@ def all_well(page: str, unknown: Mapping[str, str]) -> str:
 def aside(count: int) -> str:
     """Return that nothing counts, since all there is was put aside."""
     verb = "is" if count == 1 else "are"
-    return f"Nothing new to report: {counted(count, 'finding')} {verb} acknowledged or snoozed."
+    return f"Nothing new to report: {words.count(count, 'finding')} {verb} acknowledged or snoozed."
 
 
 def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetime) -> Verdict:
@@ -195,7 +192,7 @@ def said(found: Sequence[Finding]) -> str:
 def foot_of(found: Sequence[Finding], standing: Standing, now: datetime) -> str:
     """Return how many findings of which severity there are, and how old their figures."""
     counts = [
-        counted(len(list(group)), NOUNS[severity])
+        words.count(len(list(group)), NOUNS[severity])
         for severity, group in groupby(found, key=lambda one: one.severity)
     ]
     *first, last = counts or [""]

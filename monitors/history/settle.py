@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from monitors import words
 from monitors.models.history import Change
-from monitors.pg.relations import quoted, size_text
 from monitors.probe import Measuring, Row, Sample
 from monitors.rules import bloat
 
@@ -193,13 +193,13 @@ def keep(comparison: Any, shape: Shape, places: dict[Key, int], key: Key, known:
 
 def words_of(one: Rewritten) -> str:
     """Return what a rewrite did, as `public.orders was rewritten: 1.2 GB → 300 MB`."""
-    name = quoted(one.now["schemaname"], one.now["relname"])
+    name = words.quoted(one.now["schemaname"], one.now["relname"])
     if one.now["indexrelname"]:
-        name = f"Index {quoted(one.now['schemaname'], one.now['indexrelname'])}"
+        name = f"Index {words.quoted(one.now['schemaname'], one.now['indexrelname'])}"
     elif one.now["relkind"] == "t":
         name = f"TOAST of {name}"
     sizes = [
-        "not known" if size is None else size_text(size)
+        "not known" if size is None else words.size(size)
         for size in (one.before["relpages_bytes"], one.now["relpages_bytes"])
     ]
     return f"{name} was rewritten: {' → '.join(sizes)}."[:300]

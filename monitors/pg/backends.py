@@ -15,8 +15,6 @@ from psycopg.rows import class_row, dict_row
 
 from monitors.pg.text import decoded, redact
 
-MINUTE = 60  # seconds, as an hour has minutes
-
 # In autocommit each statement sees the present; inside a transaction the view
 # would keep its first answer. A statement of another database may be in another
 # encoding: as bytes it fails nothing.
@@ -233,19 +231,6 @@ def cancel_ours(
 def named(connection: psycopg.Connection, name: str) -> list[int]:
     """Return the pids of backends with an application_name, without the one that asks."""
     return [pid for (pid,) in connection.execute(NAMED_SQL, {"name": name})]
-
-
-def age(since: datetime | None, now: datetime) -> str:
-    """Return `1 h 02 min`, `3 min 04 s` or `5.2 s`; '' for None."""
-    if since is None:
-        return ""
-    seconds = max(0.0, (now - since).total_seconds())
-    if seconds < MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), MINUTE)
-    if minutes < MINUTE:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // MINUTE} h {minutes % MINUTE:02d} min"
 
 
 def moment(text: str) -> datetime:

@@ -23,8 +23,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
+from monitors import words
 from monitors.pg.errors import NO_ANSWER, Unreachable, refusal
-from monitors.pg.relations import quoted
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ def finish(pgconn: pq.abc.PGconn, seconds: float, known: Mapping[str, str | int]
         raise refusal(
             pgconn.get_error_message(),
             encrypted=known["sslmode"] not in {"disable", "allow"},
-            database=quoted(str(known["dbname"])),
-            login=quoted(str(known["user"])),
+            database=words.quoted(str(known["dbname"])),
+            login=words.quoted(str(known["user"])),
         )
 
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from monitors.pg.relations import quoted
+from monitors import words
 
 # A new session takes a RowExclusiveLock on its database: it waits for whoever holds, or waits
 # for, a lock that conflicts with that, and no time limit of ours is in force before it has it.
@@ -62,7 +62,7 @@ class Door:
     @property
     def reason(self) -> str:
         """Why nobody gets in and what helps, '' where the login does."""
-        name, login = quoted(self.datname), quoted(self.rolname)
+        name, login = words.quoted(self.datname), words.quoted(self.rolname)
         reasons = (
             (
                 self.connection_limit == INVALID,

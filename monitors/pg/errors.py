@@ -7,7 +7,7 @@ import re
 import psycopg
 from psycopg import errors
 
-from monitors import sentences
+from monitors import words
 
 MAX_REASON = 300
 
@@ -191,4 +191,4 @@ def primary_text(error: Exception) -> str:
 def sentence(text: str) -> str:
     """Return text capped, as a sentence."""
     text = " ".join(text.split())[: MAX_REASON - 2]
-    return sentences.sentence(text) or "The server gave no reason."
+    return words.sentence(text) or "The server gave no reason."

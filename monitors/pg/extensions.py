@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from monitors.pg.relations import quoted
+from monitors import words
 
 FIND_SQL = """
 SELECT e.extversion, n.nspname::text, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
@@ -72,7 +72,7 @@ class Reset:
     @property
     def needs(self) -> str:
         """The statements that give the login the right, '' where it has it."""
-        user, schema = quoted(self.rolname), quoted(self.schema)
+        user, schema = words.quoted(self.rolname), words.quoted(self.schema)
         statements = []
         if not self.usage:
             statements.append(f"GRANT USAGE ON SCHEMA {schema} TO {user};")
@@ -94,10 +94,10 @@ class Installed:
 
 def no_usage(name: str, installed: Installed, dbname: str, user: str) -> str:
     """Say that an extension's schema may not be used, and the GRANT that helps."""
-    schema = quoted(installed.schema)
+    schema = words.quoted(installed.schema)
     return (
         f"The schema {schema} of {name} may not be used."
-        f" In the database {dbname}: GRANT USAGE ON SCHEMA {schema} TO {quoted(user)};"
+        f" In the database {dbname}: GRANT USAGE ON SCHEMA {schema} TO {words.quoted(user)};"
     )
 
 

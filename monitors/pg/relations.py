@@ -15,11 +15,10 @@ from psycopg import sql
 from psycopg.abc import AdaptContext
 from psycopg.rows import class_row, dict_row
 
+from monitors import words
 from monitors.pg import backends
 
 FIRST_USER_OID = 16384
-NEXT_UNIT = 1000  # from here on the next unit is easier to read
-WHOLE = 10  # from here on the decimal says nothing
 MINUS = "\N{MINUS SIGN}"
 KINDS = {
     "r": "table",
@@ -184,7 +183,7 @@ class Relation:
     @property
     def name(self) -> str:
         """Schema and name as PostgreSQL quotes them."""
-        return quoted(self.schemaname, self.relname)
+        return words.quoted(self.schemaname, self.relname)
 
     def identity(self) -> dict[str, Any]:
         """Return what an action keeps of it; JSON."""
@@ -318,29 +317,6 @@ def identifier(identity: Any) -> sql.Composable:
     return sql.Identifier(identity["schemaname"], identity["relname"])
 
 
-def quoted(*names: str) -> str:
-    """Return names as PostgreSQL quotes them where it must: `public."Odd ""Name"`."""
-    return ".".join(
-        name if name.isascii() and name.isidentifier() and name == name.lower()
-        else '"' + name.replace('"', '""') + '"'
-        for name in names
-    )  # fmt: skip
-
-
-def size_text(size: int) -> str:
-    """Return bytes as `1.2 GB`."""
-    value = float(abs(size))
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < NEXT_UNIT:
-            return (
-                f"{value:.0f} {unit}"
-                if unit == "bytes" or value >= WHOLE
-                else f"{value:.1f} {unit}"
-            )
-        value /= 1024
-    return f"{value:.1f} TB"
-
-
 def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
     """Return `dead rows 81,204 → 0, size +1.2 GB` of what could be measured."""
     parts = []
@@ -349,5 +325,5 @@ def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
     if before.get("size_bytes") is not None and after.get("size_bytes") is not None:
         change = after["size_bytes"] - before["size_bytes"]
         sign = MINUS if change < 0 else "+"
-        parts.append(f"size {sign}{size_text(change)}" if change else "size unchanged")
+        parts.append(f"size {sign}{words.size(change)}" if change else "size unchanged")
     return ", ".join(parts)

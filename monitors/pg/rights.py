@@ -14,8 +14,8 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from psycopg.rows import class_row, dict_row
 
+from monitors import words
 from monitors.pg.errors import reason_of
-from monitors.pg.relations import quoted
 
 PREDEFINED = (
     "pg_monitor",
@@ -157,7 +157,7 @@ def gaining(lacking: Mapping[str, bool], login: Rights, server_version: int) -> 
     """
     if not lacking:
         return ""
-    user = quoted(login.rolname)
+    user = words.quoted(login.rolname)
     if server_version >= INHERIT_SINCE:
         plain = [role for role, member in lacking.items() if login.inherits and not member]
         told = [role for role in lacking if role not in plain]
@@ -242,7 +242,7 @@ def open_schemas(schemas: Sequence[str], login: Rights, dbname: str) -> str:
     """Return the statement that lets a login use schemas of a database, '' for none."""
     if not schemas:
         return ""
-    names, user = ", ".join(map(quoted, schemas)), quoted(login.rolname)
+    names, user = ", ".join(map(words.quoted, schemas)), words.quoted(login.rolname)
     return f"In the database {dbname}: GRANT USAGE ON SCHEMA {names} TO {user};"
 
 
@@ -254,10 +254,10 @@ def owners_need(owners: Sequence[Owner], right: str, login: Rights, server_versi
     lacking = [owner for owner in owners if not getattr(owner, right)]
     if right != "own" and server_version >= MAINTAIN_SINCE:
         return "" if owners and not lacking else login.gain(["pg_maintain"], server_version)
-    lesser = {quoted(owner.owner): owner.member for owner in lacking if not owner.superuser}
+    lesser = {words.quoted(owner.owner): owner.member for owner in lacking if not owner.superuser}
     grant = gaining(lesser, login, server_version)
     # Membership in a superuser would give everything.
-    supers = dict.fromkeys(quoted(owner.owner) for owner in lacking if owner.superuser)
+    supers = dict.fromkeys(words.quoted(owner.owner) for owner in lacking if owner.superuser)
     if not supers:
         return grant
     said = (
@@ -326,15 +326,15 @@ def remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:
     For a connection outside of a transaction. A schema comes first: what is in it can't be
     told before it may be used.
     """
-    words = error.diag.message_primary or ""
+    told = error.diag.message_primary or ""
     if not isinstance(error, InsufficientPrivilege) or connection.closed:
         return ""
     try:
-        row = connection.execute(REMEDY_SQL, {"words": words}).fetchone()
+        row = connection.execute(REMEDY_SQL, {"words": told}).fetchone()
         login = login_of(connection)
     except psycopg.Error:
         return ""
-    return f"{row[0]} TO {quoted(login)};" if row else ""
+    return f"{row[0]} TO {words.quoted(login)};" if row else ""
 
 
 def reason_with_remedy(connection: psycopg.Connection, error: psycopg.Error) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.db.models import Q
 
-from monitors.advisor import Finding, quoted
+from monitors import words
+from monitors.advisor import Finding
 from monitors.history import objects
 from monitors.history.growth import Growth, growth
 from monitors.history.objects import Objects
@@ -223,7 +224,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
 def name_of(row: Mapping[str, Any]) -> str:
     """Return `public.orders` or `public.orders_pkey`, quoted; of a TOAST table its table's."""
     name = row["indexrelname"] or row["relname"]
-    return f"{quoted(row['schemaname'])}.{quoted(name)}" if name else str(row["relid"])
+    return f"{words.quoted(row['schemaname'])}.{words.quoted(name)}" if name else str(row["relid"])
 
 
 def is_index(row: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from monitors.advisor import quoted
+from monitors import words
 from monitors.history.latest import read_latest
 from monitors.history.window import Window
 from monitors.models import Target, VacuumRun
@@ -108,7 +108,7 @@ def row_of(run: VacuumRun, databases: Mapping[int, Any], main: Mapping[str, Any]
 
 def named(schemaname: str | None, relname: str | None) -> str | None:
     """Return schema.table as regclass reads it, None where the name is not known."""
-    return f"{quoted(schemaname)}.{quoted(relname)}" if schemaname and relname else None
+    return f"{words.quoted(schemaname)}.{words.quoted(relname)}" if schemaname and relname else None
 
 
 def words_of(run: VacuumRun) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from monitors.advisor import counted
+from monitors import words
 from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
@@ -64,7 +64,7 @@ class Watching:
         are = "is" if len(self.own) == 1 else "are"
         where = "among them" if self.is_shown else "left out"
         cost = "" if self.cost_pct is None else f": watching costs {self.cost_pct:.1f} %"
-        return f"{counted(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
+        return f"{words.count(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
 
 
 def total_ms(rows: Sequence[Row]) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from monitors.advisor import quoted, table_name
+from monitors import words
+from monitors.advisor import table_name
 from monitors.history import objects, xids
 from monitors.history.objects import Term
 from monitors.history.window import Window
@@ -116,7 +117,7 @@ def databases_of(target: Target, window: Window, readings: Mapping[str, Reading]
             "datid": row["datid"],
             **{name: row[name] for name in DATABASE_STATES},
             "invalid": wraparound.is_invalid(row),
-            "drop": f"DROP DATABASE {quoted(row['datname'] or '')};",
+            "drop": f"DROP DATABASE {words.quoted(row['datname'] or '')};",
             "read_at": read_at,
         }
         for row in tables.rows_at("databases", target, window)
@@ -181,11 +182,11 @@ def words_of(row: Row, name: str, now: datetime) -> Row:
     at, earliest, latest = (row[f"{name}_{part}"] for part in ("at", "earliest", "latest"))
     span = ""
     if earliest is not None:
-        last = wraparound.day_words(latest, now) if latest else "open"
-        span = f"{wraparound.day_words(earliest, now)} to {last}"
+        last = words.day(latest, now) if latest else "open"
+        span = f"{words.day(earliest, now)} to {last}"
     return {
         "at": at,
-        "words": wraparound.day_words(at, now) if at else "",
+        "words": words.day(at, now) if at else "",
         "span": span,
         "why": row[f"{name}_why"],
         "passed": row[f"{name}_why"] == wraparound.PASSED,

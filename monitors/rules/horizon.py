@@ -11,16 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from monitors.advisor import (
-    HOUR,
-    IDLE_IN_TRANSACTION,
-    Row,
-    duration,
-    remedy_of,
-)
+from monitors import words
+from monitors.advisor import HOUR, IDLE_IN_TRANSACTION, Row, remedy_of
 
 SESSION, PREPARED, FEEDBACK = "session", "prepared xact", "standby feedback"
 SLOT, CATALOG_SLOT = "slot xmin", "slot catalog_xmin"
@@ -57,7 +52,7 @@ class Held:
 
 def hours(seconds: float) -> str:
     """Return a duration in hours, below two of them with its minutes."""
-    return duration(seconds) if seconds < 2 * HOUR else f"{seconds / HOUR:,.0f} h"
+    return words.duration(seconds) if seconds < 2 * HOUR else f"{seconds / HOUR:,.0f} h"
 
 
 @dataclass(frozen=True)
@@ -134,25 +129,17 @@ def name_of(row: Row, now: datetime | None = None) -> str:
     who = row["application_name"] or row["who"] or ""
     if row["kind"] == SESSION:
         state = row["state"] or "at work"
-        since = f" since {clock(row['since'], now)}" if row["since"] else ""
+        since = f" since {words.clock(row['since'], now)}" if row["since"] else ""
         named = "one of Howdah's own" if is_ours(row) else who
         said = ", ".join(part for part in (named, f"{state}{since}") if part)
         return f"backend {row['holder']} ({said})"
     if row["kind"] == PREPARED:
-        since = f" of {clock(row['since'], now)}" if row["since"] else ""
+        since = f" of {words.clock(row['since'], now)}" if row["since"] else ""
         return f"prepared transaction {literal(row['holder'])}{since}"
     if row["kind"] == FEEDBACK:
         return f"the feedback of standby {who or row['holder']}"
     used = "" if row["active"] else " that nobody reads"
     return f"replication slot {row['holder']}{used}"
-
-
-def clock(moment: datetime, now: datetime | None) -> str:
-    """Return `02:11 UTC`, with the day where that is another one than today's."""
-    utc = moment.astimezone(UTC)
-    if now is not None and utc.date() == now.astimezone(UTC).date():
-        return f"{utc:%H:%M} UTC"
-    return f"{utc.day} {utc:%b %H:%M} UTC"
 
 
 def remedy(row: Row, backend: Row | None, server_version: int | None) -> Remedy:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from monitors.advisor import DAY, HOUR, Hurt, Rate, Row, counted, duration
+from monitors import words
+from monitors.advisor import DAY, HOUR, Hurt, Rate, Row
 from monitors.rules import autovacuum, wraparound
 from monitors.rules.wraparound import FAR, NEARLY, Burn
 
@@ -51,7 +52,7 @@ def none_of(rate: Rate | None, noun: str, enough: float = HOUR) -> str:
     if rate.seconds < NEARLY * enough:
         return f"no date so far: needs {'a day' if enough >= DAY else 'an hour'} of history"
     if rate.per_second <= 0:
-        return f"no date: no {noun} was added in the last {duration(rate.seconds)}"
+        return f"no date: no {noun} was added in the last {words.duration(rate.seconds)}"
     return ""
 
 
@@ -60,7 +61,7 @@ def pace(rate: Rate, noun: str) -> str:
     number, unit = rate.per_second * HOUR, "an hour"
     if number < SLOW:
         number, unit = rate.per_second * DAY, "a day"
-    return f"{counted(number, noun)} {unit} over the last {duration(rate.seconds)}"
+    return f"{words.count(number, noun)} {unit} over the last {words.duration(rate.seconds)}"
 
 
 def first(hurts: Iterable[Hurt]) -> Hurt:
@@ -71,9 +72,9 @@ def first(hurts: Iterable[Hurt]) -> Hurt:
     )
 
 
-def words(one: Hurt, now: datetime) -> str:
+def tell(one: Hurt, now: datetime) -> str:
     """Return it as a line of text: `hurts 28 Nov 14:00 UTC: …`, `hurts already since …`."""
-    when = wraparound.day_words(one.at, now) if one.at else ""
+    when = words.day(one.at, now) if one.at else ""
     if one.already:
         return f"hurts already{f' since {when}' if when else ''}: {one.text}"
     return f"hurts {when}: {one.text}" if when else f"when it hurts: {one.text}"
@@ -97,5 +98,5 @@ def ids_reach(then: str, age: float | None, limit: float, burn: Burn | None, now
     if found.at is None:
         why = found.why.rstrip(".")
         return Hurt(f"{then}; no date: {why[:1].lower()}{why[1:]}")
-    ids = f"{wraparound.short((burn.mean or 0) * wraparound.HOUR)} ids an hour"
+    ids = f"{words.short((burn.mean or 0) * wraparound.HOUR)} ids an hour"
     return Hurt(f"{then}, at {ids}", found.at)

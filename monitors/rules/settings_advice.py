@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monitors import words
 from monitors.rules import setting
 from monitors.rules.setting import Setting
 
@@ -133,23 +134,6 @@ def advise(rows: Mapping[str, Setting], facts: Facts) -> list[Advice]:
     server = Server(rows, facts)
     found = [advice for judge in JUDGES for advice in judge(server)]
     return sorted(found, key=lambda one: LEVELS.index(one.level))
-
-
-def size_words(amount: float) -> str:
-    """Return a measured size: 1.2 GB, 340 MB, 12 kB."""
-    for size, name in ((GB, "GB"), (MB, "MB"), (KB, "kB")):
-        if amount >= size:
-            value = amount / size
-            return f"{value:,.1f} {name}" if value < 10 else f"{value:,.0f} {name}"  # noqa: PLR2004
-    return f"{amount:.0f} bytes"
-
-
-def time_words(seconds: float) -> str:
-    """Return a time roughly: 41 s, 5 min, 3 h."""
-    for size, name in ((3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"
 
 
 Judge = Callable[[Server], Iterator[Advice]]
@@ -287,7 +271,7 @@ def shared_buffers(server: Server) -> Iterator[Advice]:
         return
     yield server.advice(
         "shared_buffers", "warning",
-        f"shared_buffers is {server.words('shared_buffers')} for {size_words(data)} of tables.",
+        f"shared_buffers is {server.words('shared_buffers')} for {words.size(data)} of tables.",
         "The default fits any machine, so it is too small for most: pages are copied from the "
         "system's cache again and again.",
         "'1GB'",
@@ -307,7 +291,7 @@ def work_mem(server: Server) -> Iterator[Advice]:
         yield server.advice(
             "work_mem", "notice",
             f"work_mem of {server.words('work_mem')} for each of {connections:,.0f} connections is "
-            f"{size_words(whole)}, {whole / buffers:,.0f} times shared_buffers "
+            f"{words.size(whole)}, {whole / buffers:,.0f} times shared_buffers "
             f"({server.words('shared_buffers')}).",
             "Each sort and hash of each statement may take as much. What doesn't fit makes the "
             "system end the server. Whether it fits depends on RAM: give it to the role or the "
@@ -316,12 +300,12 @@ def work_mem(server: Server) -> Iterator[Advice]:
     elif written is not None and written > MUCH_TEMP and size <= DEFAULT_WORK_MEM:
         yield server.advice(
             "work_mem", "notice",
-            f"Statements wrote {size_words(written)} of temporary files in this window; work_mem "
+            f"Statements wrote {words.size(written)} of temporary files in this window; work_mem "
             f"is {server.words('work_mem')}.",
             "What doesn't fit is sorted and hashed on disk. Raise it for the role or the statement "
             "that needs it; for all, only as far as RAM allows.",
             "'16MB'", f"With {connections:,.0f} connections that is up to "
-            f"{size_words(16 * MB * connections)}: whether it fits depends on RAM.",
+            f"{words.size(16 * MB * connections)}: whether it fits depends on RAM.",
         )  # fmt: skip
 
 
@@ -340,8 +324,8 @@ def checkpoints(server: Server) -> Iterator[Advice]:
     wanted = rate * timeout * (1 + target)
     yield server.advice(
         "max_wal_size", "warning",
-        f"{size_words(rate)}/s of WAL force a checkpoint every {time_words(between)}, not every "
-        f"{time_words(timeout)}: max_wal_size is {server.words('max_wal_size')}.",
+        f"{words.size(rate)}/s of WAL force a checkpoint every {words.age(between)}, not every "
+        f"{words.age(timeout)}: max_wal_size is {server.words('max_wal_size')}.",
         "After each checkpoint every page is written whole into the WAL at its first change, so "
         "frequent ones make still more WAL. The rate is that of the statements in this window.",
         f"'{-(-wanted // GB):.0f}GB'", "The disk of pg_wal must hold it.",

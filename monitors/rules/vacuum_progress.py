@@ -12,7 +12,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from monitors.advisor import duration
+from monitors import words
 from monitors.rules.autovacuum import parse_options
 
 INDEX_PHASES = ("vacuuming indexes", "cleaning up indexes")
@@ -307,7 +307,7 @@ def long_indexes(row: Row, samples: Sequence[Row], now: datetime) -> str:
     inside = (now - phase[0]["target_at"]).total_seconds()
     if inside <= elapsed(row, now) / 2:
         return ""
-    return f"It has been {row['phase']} for {duration(inside)}: each index is read whole."
+    return f"It has been {row['phase']} for {words.duration(inside)}: each index is read whole."
 
 
 def stored_slowly(samples: Sequence[Row]) -> str:

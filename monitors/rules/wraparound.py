@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+from monitors import words
 from monitors.rules import autovacuum
 
 STOP_AGE = 2**31 - 1 - 3_000_000  # of both kinds of id: no new one is given out
@@ -337,43 +338,22 @@ def freezing_of(ages: Points, burn: Burn, limits: Limits) -> Freezing:
     if not floors:
         text = (
             f"Nothing was frozen far enough to make its age fall in {days:,.1f} days of history; "
-            f"forced vacuums begin at {short(limits.forced)}."
+            f"forced vacuums begin at {words.short(limits.forced)}."
         )
         return Freezing(None, text)
     if len(floors) < MINIMA:
-        text = f"Its age fell {times(len(floors))} in {days:,.1f} days of history, to {short(floors[-1][1])}: too few to tell whether freezing keeps up."
+        text = f"Its age fell {words.times(len(floors))} in {days:,.1f} days of history, to {words.short(floors[-1][1])}: too few to tell whether freezing keeps up."
         return Freezing(None, text)
     rise = slope(floors) * DAY
-    fell = f"its age fell {times(len(floors))} in {days:,.1f} days, last to {short(floors[-1][1])}"
+    fell = f"its age fell {words.times(len(floors))} in {days:,.1f} days, last to {words.short(floors[-1][1])}"
     if rise <= KEEPS_UP_SHARE * (burn.mean or 0) * DAY:
-        level = f"rises by {short(rise)} a day" if rise > 0 else "does not rise"
+        level = f"rises by {words.short(rise)} a day" if rise > 0 else "does not rise"
         return Freezing(
             keeps_up=True, text=f"Freezing keeps up: {fell}, and the line through the lows {level}."
         )
     left = max(limits.stop - floors[-1][1], 0) / rise
     text = (
         f"Freezing does not keep up: {fell}, but the line through the lows rises by "
-        f"{short(rise)} a day. At that pace the lows themselves reach the stop in {left:,.0f} days."
+        f"{words.short(rise)} a day. At that pace the lows themselves reach the stop in {left:,.0f} days."
     )
     return Freezing(keeps_up=False, text=text)
-
-
-def times(count: int) -> str:
-    """Return once, or 3 times."""
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def short(value: float) -> str:
-    """Return a count as `83`, `4.1 k`, `142 M` or `1.6 G`."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            number = value / size
-            return f"{number:,.0f}{unit}" if abs(number) >= 100 else f"{number:,.1f}{unit}"  # noqa: PLR2004
-    return f"{value:,.0f}"
-
-
-def day_words(moment: datetime, now: datetime) -> str:
-    """Return a date as exactly as it can be meant: `28 Nov 14:00 UTC`, or `14 Mar 2027`."""
-    if moment - now < timedelta(days=3):
-        return f"{moment.day} {moment:%b %H:%M} UTC"
-    return f"{moment.day} {moment:%b %Y}"

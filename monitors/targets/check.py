@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 from psycopg.errors import InsufficientPrivilege
 
+from monitors import words
 from monitors.action import Action, Refused
 from monitors.actions import ACTIONS, create_extension
 from monitors.models import Target, TargetCheck, TargetSecret
@@ -22,7 +23,6 @@ from monitors.pg.doors import Door
 from monitors.pg.errors import Unreachable, own_fault, reason_of
 from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
-from monitors.pg.relations import quoted
 from monitors.pg.rights import Owner, Rights
 from monitors.probe import HIDDEN, NEWEST_MAJOR, OLDEST_MAJOR, Probe
 from monitors.probes import PROBES
@@ -265,9 +265,9 @@ def scan_problem(connection: psycopg.Connection) -> str | None:
     installed = extensions.find(connection, PGSTATTUPLE)
     if installed is None:
         return None
-    login = quoted(rights.login_of(connection))
+    login = words.quoted(rights.login_of(connection))
     if not installed.usage:
-        return f"GRANT USAGE ON SCHEMA {quoted(installed.schema)} TO {login};"
+        return f"GRANT USAGE ON SCHEMA {words.quoted(installed.schema)} TO {login};"
     may = extensions.may_call(connection, PGSTATTUPLE)
     return "" if may else f"GRANT pg_stat_scan_tables TO {login};"
 
@@ -343,7 +343,7 @@ def look_as_operator(
 
 def probe_result(probe: Probe, seen: Seen) -> dict[str, Any]:
     """Return {name, works, needs, reason} of a probe; needs is the statement that helps."""
-    user = quoted(seen.rights.rolname)
+    user = words.quoted(seen.rights.rolname)
     grant = probe.needs.replace("<collector>", user) or f"GRANT pg_monitor TO {user};"
     reason, missing = seen.broken[probe.name]
     if missing:
@@ -372,7 +372,7 @@ def statements_need(home: Home, user: str, reason: str) -> str:
     if not reason:
         return f"GRANT pg_monitor TO {user};"
     if home.reset is not None and not home.reset.usage:
-        return f"GRANT USAGE ON SCHEMA {quoted(home.installed.schema)} TO {user};"
+        return f"GRANT USAGE ON SCHEMA {words.quoted(home.installed.schema)} TO {user};"
     return "ALTER EXTENSION pg_stat_statements UPDATE;"
 
 

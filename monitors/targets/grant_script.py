@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monitors.pg.relations import quoted
+from monitors import words
 
 COLLECTOR_CONNECTIONS = 5
 OPERATOR_CONNECTIONS = 10
@@ -22,23 +22,25 @@ def grant_script(
     """
     lines = [
         "-- The collector reads statistics, nothing else.",
-        f"CREATE ROLE {quoted(collector)} LOGIN CONNECTION LIMIT {COLLECTOR_CONNECTIONS};",
-        f"\\password {quoted(collector)}",
-        f"GRANT pg_monitor TO {quoted(collector)};",
+        f"CREATE ROLE {words.quoted(collector)} LOGIN CONNECTION LIMIT {COLLECTOR_CONNECTIONS};",
+        f"\\password {words.quoted(collector)}",
+        f"GRANT pg_monitor TO {words.quoted(collector)};",
     ]
     if major >= RESERVED_MAJOR:
-        lines.append(f"GRANT pg_use_reserved_connections TO {quoted(collector)};")
+        lines.append(f"GRANT pg_use_reserved_connections TO {words.quoted(collector)};")
     if operator:
         lines += operator_lines(major, collector, operator)
     for name in databases:
-        logins = ", ".join(dict.fromkeys(quoted(login) for login in (collector, operator) if login))
-        lines.append(f"GRANT CONNECT ON DATABASE {quoted(name)} TO {logins};")
+        logins = ", ".join(
+            dict.fromkeys(words.quoted(login) for login in (collector, operator) if login)
+        )
+        lines.append(f"GRANT CONNECT ON DATABASE {words.quoted(name)} TO {logins};")
     return "\n".join(lines) + "\n"
 
 
 def operator_lines(major: int, collector: str, operator: str) -> list[str]:
     """Return the statements for the login that acts."""
-    name = quoted(operator)
+    name = words.quoted(operator)
     lines = ["-- The operator cancels, terminates, vacuums and analyzes; it reads no table."]
     if operator != collector:
         lines += [

@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
+from monitors import words
 from monitors.action import Action
 from monitors.actions import ACTIONS
 from monitors.pg import backends, extensions, options, pinned, relations, rights
 from monitors.pg.identity import read_identity
-from monitors.pg.relations import quoted
 
 NEVER = "2000-01-01 00:00:00.000000+00"
 NOBODY = {"pid": "0", "backend_start": NEVER, "query_start": NEVER}
@@ -87,9 +87,9 @@ def read_session(connection: psycopg.Connection) -> Session:
 def begins_read_only(source: str, login: str, dbname: str) -> str:
     """Return the statement that lets sessions write, by where their setting comes from."""
     whose = {
-        "user": f"ROLE {quoted(login)}",
-        "database user": f"ROLE {quoted(login)} IN DATABASE {quoted(dbname)}",
-        "database": f"DATABASE {quoted(dbname)}",
+        "user": f"ROLE {words.quoted(login)}",
+        "database user": f"ROLE {words.quoted(login)} IN DATABASE {words.quoted(dbname)}",
+        "database": f"DATABASE {words.quoted(dbname)}",
         "global": "ROLE ALL",
     }
     if source not in whose:

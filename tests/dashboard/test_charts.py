@@ -5,51 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given, strategies
 
 from dashboard import charts
 from monitors.history.source import Series
 
 VALUES = strategies.lists(strategies.none() | strategies.floats(0, 1e12), max_size=40)
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (0, ("0", "bytes")),
-        (1023, ("1023", "bytes")),
-        (1024, ("1", "kB")),
-        (1288490189, ("1.2", "GB")),
-        (57 * 1024**3, ("57", "GB")),
-        (640 * 1024**2, ("640", "MB")),
-        (3 * 1024**4, ("3", "TB")),
-    ],
-)
-def test_sizes_read_as_postgresql_writes_them(value, words):
-    assert charts.bytes_words(value) == words
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.084, "84 ms"),
-        (4.2, "4.2 s"),
-        (42, "42 s"),
-        (725, "12 min 05 s"),
-        (7440, "2 h 04 min"),
-        (266400, "3 d 2 h"),
-    ],
-)
-def test_durations_have_units(seconds, words):
-    assert charts.duration_words(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(14_900_000, ("14.9", "M")), (950, ("950", "")), (1000, ("1", "k"))]
-)
-def test_great_figures_are_short(value, words):
-    assert charts.short_words(value) == words
 
 
 def test_a_stacked_row_is_empty_in_all_columns_or_in_none():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from monitors.advisor import counted, duration
+from monitors import words
 from monitors.findings import unknowns
 from monitors.management.command import Command as OneLine, add_json, target_named
 from monitors.rows import vacuuming
@@ -53,7 +53,7 @@ def lines_of(state: vacuuming.State) -> Iterator[str]:
         yield f"{unknowns.STANDBY} What runs there is not known here either: ask for the primary."
     yield from lines_of_running(state.running)
     if state.left:
-        yield f"Past a threshold with autovacuum off, so nothing comes: {counted(state.left, 'table')}."
+        yield f"Past a threshold with autovacuum off, so nothing comes: {words.count(state.left, 'table')}."
     if state.known:
         order = "score" if state.workers.by_score else "place in pg_class"
         yield f"Due: {len(state.queue)}, by {order}"
@@ -77,7 +77,11 @@ def lines_of_running(running: Iterable[vacuuming.Line]) -> Iterator[str]:
     for row in running:
         who = "autovacuum: " if row["autovacuum"] else ""
         done = f" {row['pct']:.0f} %" if row["pct"] is not None else ""
-        left = f", {duration(row['eta_seconds'])} to go" if row["eta_seconds"] is not None else ""
+        left = (
+            f", {words.duration(row['eta_seconds'])} to go"
+            if row["eta_seconds"] is not None
+            else ""
+        )
         of = " in this phase" if left and row["eta_of"] == "phase" else ""
         error = f" (± {row['eta_error_pct']:.0f} %)" if row["eta_error_pct"] is not None else ""
         name = f"{row['datname']}: {row['table'] or row['relid']}"
@@ -91,7 +95,7 @@ def lines_of_queue(queue: Iterable[vacuuming.Line]) -> Iterator[str]:
     for row in queue:
         name = row["table"] if row["toast_of"] is None else f"TOAST of {row['toast_of']}"
         takes = row["expected_seconds"]
-        length = f", takes about {duration(takes)}" if takes is not None else ""
+        length = f", takes about {words.duration(takes)}" if takes is not None else ""
         score = f", score {row['score']:.2f}" if row["score"] is not None else ""
         yield (
             f"  {row['position']}. {row['database']}: {name}  {row['does']}"

@@ -68,7 +68,7 @@ class Command(command.Command):
             state = "" if line["state"] == "open" else f" ({line['state']})"
             self.say(f"{line['id']}  {line['severity']}  {line['target']}  {line['title']}{state}")
             if line["state"] != "resolved":
-                self.say(f"    {hurt.words(hurt_of(row), now)}")
+                self.say(f"    {hurt.tell(hurt_of(row), now)}")
         if not lines:
             self.say(none_words(options["target"]))
 

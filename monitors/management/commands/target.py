@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from monitors.advisor import counted
+from monitors import words
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
 from monitors.models import Target, validate_name
@@ -188,9 +188,9 @@ class Command(command.Command):
             done = rotation.reseal(command.person(), SOURCE)
         except secrets.SecretUnreadable as error:
             raise failure(str(error)) from None
-        self.say(f"{counted(done.sealed, 'password')} sealed with key {done.key_id}.")
+        self.say(f"{words.count(done.sealed, 'password')} sealed with key {done.key_id}.")
         if done.already:
-            self.say(f"{counted(done.already, 'password')} had it already.")
+            self.say(f"{words.count(done.already, 'password')} had it already.")
         if done.unreadable:
             lost = " ".join(f"{login}: {why}" for login, why in done.unreadable.items())
             raise failure(lost)

@@ -199,10 +199,10 @@ def test_ids_reach_a_limit_by_the_burn(age, burn, at, why):
 
 
 def test_it_is_one_line_of_text():
-    assert hurt.words(Hurt("full", later(24)), NOW) == "hurts 25 Nov 10:42 UTC: full"
-    assert hurt.words(Hurt("full", later(2400)), NOW) == "hurts 4 Mar 2027: full"
-    assert hurt.words(Hurt("full", ago(3600), already=True), NOW) == (
+    assert hurt.tell(Hurt("full", later(24)), NOW) == "hurts 25 Nov 10:42 UTC: full"
+    assert hurt.tell(Hurt("full", later(2400)), NOW) == "hurts 4 Mar 2027: full"
+    assert hurt.tell(Hurt("full", ago(3600), already=True), NOW) == (
         "hurts already since 24 Nov 09:42 UTC: full"
     )
-    assert hurt.words(Hurt("full", already=True), NOW) == "hurts already: full"
-    assert hurt.words(Hurt("full; no date"), NOW) == "when it hurts: full; no date"
+    assert hurt.tell(Hurt("full", already=True), NOW) == "hurts already: full"
+    assert hurt.tell(Hurt("full; no date"), NOW) == "when it hurts: full; no date"
