@@ -246,7 +246,7 @@ def times(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return how long something takes: 84 ms, 4.2 s, 42 s, 12 min 05 s, 2 h 04 min or 3 d 2 h."""
+    """Return how long something takes: 84 ms, 4.2 s, 42 s, 12 min 05 s, 2 h 04 min, 3 d 2 h or 3 d."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < TEN:
@@ -255,10 +255,15 @@ def duration(seconds: float) -> str:
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return f"{whole // MINUTE} min {whole % MINUTE:02} s"
+        return join(f"{whole // MINUTE} min", whole % MINUTE, "02", "s")
     if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
-    return f"{whole // DAY} d {whole % DAY // HOUR} h"
+        return join(f"{whole // HOUR} h", whole % HOUR // MINUTE, "02", "min")
+    return join(f"{whole // DAY} d", whole % DAY // HOUR, "", "h")
+
+
+def join(first: str, rest: int, digits: str, unit: str) -> str:
+    """Return a duration of two units, of one where the second says nothing."""
+    return f"{first} {rest:{digits}} {unit}" if rest else first
 
 
 def milliseconds(amount: float) -> str:
@@ -278,7 +283,7 @@ def age(seconds: float) -> str:
     if whole < HOUR:
         return f"{whole // MINUTE} min"
     if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02} min"
+        return join(f"{whole // HOUR} h", whole % HOUR // MINUTE, "02", "min")
     return f"{whole // DAY} d"
 
 

@@ -1,4 +1,4 @@
-"""The operator's connections to a target, and the watch over a long statement."""
+"""The operator's connections to a target: one to look, one to send, one kept for the next signal."""
 
 from __future__ import annotations
 

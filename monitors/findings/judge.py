@@ -1,4 +1,4 @@
-"""Runs the advisors over what was read last, ranks their findings, and says the verdict."""
+"""Runs the advisors over what was read, now or by a past moment, and ranks what they find."""
 
 from __future__ import annotations
 

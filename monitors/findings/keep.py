@@ -1,4 +1,4 @@
-"""The life of findings: opened, seen again, put aside by people, resolved by themselves."""
+"""The life of findings: opened, seen again with another severity or text, resolved by themselves."""
 
 from __future__ import annotations
 

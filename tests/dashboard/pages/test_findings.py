@@ -261,7 +261,7 @@ SAID: dict[str, tuple[dict[str, Any], str, str, str]] = {
     ),
     "already": (
         {"hurts": "nobody can write", "hurts_at": timedelta(hours=-3), "hurts_already": True},
-        "Hurts already, for 3 h 00 min: nobody can write",
+        "Hurts already, for 3 h: nobody can write",
         "Already, since ",
         "hurts already since ",
     ),

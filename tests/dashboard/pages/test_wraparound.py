@@ -90,7 +90,7 @@ def test_the_page_says_the_burn_the_dates_and_how_well_they_were_tested(shown, h
 
     assert "Next forced vacuum" in text
     assert "How well this forecasts" in text
-    assert re.search(r"transaction ids</td><td class=\"num\">7 d 0 h</td>", text)
+    assert re.search(r"transaction ids</td><td class=\"num\">7 d</td>", text)
     assert "times the forecast" in text
     assert "None was used up, so nothing was forecast." in text
 

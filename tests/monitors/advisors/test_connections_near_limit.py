@@ -49,7 +49,7 @@ def test_it_says_nothing_before_the_limit_is_known():
 @pytest.mark.parametrize(
     ("per_hour", "hours", "at", "why"),
     [
-        (10, 1, 3, "clients are refused, at 10 connections an hour over the last 1 h 00 min"),
+        (10, 1, 3, "clients are refused, at 10 connections an hour over the last 1 h"),
         (0, 1, None, "clients are refused; no date: connections did not rise steadily in the last"),
         (10, 0.5, None, "clients are refused; no date so far: needs an hour of history"),
     ],

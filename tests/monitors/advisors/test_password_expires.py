@@ -22,9 +22,9 @@ def expiring(after, role="watcher"):
     ("after", "severity", "title"),
     [
         (timedelta(days=7) + SECOND, None, ""),
-        (timedelta(days=7), Severity.WARNING, "expires in 7 d 0 h"),
-        (timedelta(days=1) + SECOND, Severity.WARNING, "expires in 1 d 0 h"),
-        (timedelta(days=1), Severity.CRITICAL, "expires in 1 d 0 h"),
+        (timedelta(days=7), Severity.WARNING, "expires in 7 d"),
+        (timedelta(days=1) + SECOND, Severity.WARNING, "expires in 1 d"),
+        (timedelta(days=1), Severity.CRITICAL, "expires in 1 d"),
         (-SECOND, Severity.CRITICAL, "has expired"),
     ],
 )

@@ -86,7 +86,7 @@ def hours_ago(hours):
         (Held(hours_ago(33), hours_ago(31)), "31 h to 33 h"),
         (Held(None, hours_ago(6)), "at least 6 h"),
         (Held(None, hours_ago(1.2)), "at least 1 h 12 min"),
-        (Held(hours_ago(0.1), hours_ago(0.1)), "6 min 00 s"),
+        (Held(hours_ago(0.1), hours_ago(0.1)), "6 min"),
     ],
 )
 def test_for_how_long_with_what_precision_is_known(held, words):

@@ -160,7 +160,7 @@ def test_a_limit_must_be_passed_not_reached():
 def test_what_is_slow_is_said_by_the_day():
     found = hurt.reaches("full", 0, 20, Rate(5 / 86400, 7200), "row", NOW)
 
-    assert found.text == "full, at 5 rows a day over the last 2 h 00 min"
+    assert found.text == "full, at 5 rows a day over the last 2 h"
     assert found.at == near(later(96))
 
 

@@ -194,7 +194,7 @@ def test_wal_that_forces_checkpoints(rate: float | None, expected: list[str]) ->
 def test_the_size_that_is_proposed_lets_checkpoints_come_in_time() -> None:
     [one] = said(Facts(wal_bytes_per_second=20 * MB))
 
-    assert "20 MB/s of WAL force a checkpoint every 27 s, not every 5 min" in one.title
+    assert "20 MB/s of WAL force a checkpoint every 26 s, not every 5 min" in one.title
     assert "max_wal_size = '12GB'" in one.statement
 
 
