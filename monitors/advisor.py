@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 from typing import Any
@@ -125,6 +125,10 @@ class Finding:
         return f"{database}{self.object_name} {self.part}".strip()
 
 
+class NotRead(KeyError):
+    """An advisor asks for a probe that it names neither in `reads` nor in `beside`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """What advisors judge: the facts of one target and rows of its probes at one moment."""
@@ -136,15 +140,10 @@ class Samples:
     reserved_connections: int | None = None
     in_recovery: bool | None = None  # a standby: counters of tables are the primary's alone
     database_names: Mapping[int, str] = field(default_factory=dict)  # {database_id: datname}
-    tables: Sequence[Row] = ()
-    activity: Sequence[Row] = ()
-    sessions: Sequence[Row] = ()
-    progress: Sequence[Row] = ()
-    horizon: Sequence[Row] = ()  # with `held` (horizon.Held), None where it is not known
-    databases: Sequence[Row] = ()
+    rows: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """{probe: its rows}, of the probes that the advisors name; those of `horizon` have `held`
+    (horizon.Held), None where it is not known."""
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
-    bloat: Sequence[Row] = ()
-    logins: Sequence[Row] = ()  # roles whose password expires
     roles: Mapping[str, str] = field(default_factory=dict)  # {collector, operator: rolname}
     next_xid: int | None = None  # 64 bit
     # What takes hours of history is read by workers alone (monitors/findings/recent.py).
@@ -155,6 +154,21 @@ class Samples:
     partitioned: Sequence[Row] = ()  # partitioned tables with the sums of their partitions
     workers: Sequence[int] = ()  # autovacuum workers at each reading of the last 15 minutes
     xids_per_second: float | None = None  # over the last day
+
+    def of(self, probe: str) -> Sequence[Row]:
+        """Return the rows of a probe; raises NotRead where the advisor doesn't name it."""
+        if probe not in self.rows:
+            raise NotRead(probe)
+        return self.rows[probe]
+
+    def having(self, **rows: Sequence[Row]) -> Samples:
+        """Return the samples with other rows of some probes."""
+        return replace(self, rows={**self.rows, **rows})
+
+    def for_advisor(self, advisor: Advisor) -> Samples:
+        """Return what an advisor named, and no rows else."""
+        named = (*advisor.reads, *advisor.beside)
+        return replace(self, rows={probe: self.of(probe) for probe in named})
 
     def rate(self, column: str, row: Row) -> Rate | None:
         """Return how fast a column of a table's or index's row grows, None where that was not measured."""
@@ -176,6 +190,8 @@ class Advisor:
     reads: tuple[str, ...] = ("tables",)
     """Probes that it judges: a new snapshot of the first has workers judge again, and a finding
     resolves only while all of them can be read."""
+    beside: tuple[str, ...] = ()
+    """Probes that it looks at too, as they were read last."""
     on_standby: bool = True
     """Whether it has something to say of a standby, where no vacuum runs and no row is written."""
     opens_after: float = 0.0  # seconds that a finding must last before it is one

@@ -12,10 +12,11 @@ from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from monitors.acting.connections import MARGIN_SECONDS
-from monitors.acting.watch import LOOK_SECONDS, Watch
+from monitors.acting.watch import Watch
 from monitors.action import Action as Spec
 from monitors.pg import connect
 
+LOOK_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 SKIPPING = frozenset(
     {

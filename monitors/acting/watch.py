@@ -22,7 +22,6 @@ from monitors.pg.errors import Unreachable
 from monitors.probes import progress
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 1.0
 
 
 @dataclass

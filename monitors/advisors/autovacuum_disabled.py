@@ -35,7 +35,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     if not autovacuum.server_enabled(samples.settings):
         yield server_finding(samples, thresholds)
         return
-    for row in samples.tables:
+    for row in samples.of("tables"):
         options = autovacuum.parse_options(row["reloptions"])
         if autovacuum.is_on(options.get("autovacuum_enabled", "on")) or row["relkind"] == "t":
             continue
@@ -70,14 +70,15 @@ def server_hurt(samples: Samples, thresholds: Thresholds) -> Hurt:
     """Return that tables are due already, or when the first database's vacuums are forced."""
     due = sum(
         (row["n_dead_tup"] or 0) > max(limit_of(row, samples), thresholds["min_rows"])
-        for row in samples.tables
+        for row in samples.of("tables")
     )
     if due:
         return Hurt(f"{words.count(due, 'table')} would be due for vacuum", already=True)
     forced = wraparound.limits_of(samples.settings).forced
     burn, then = samples.burn.get("xid"), "vacuums to prevent wraparound are forced, all at once"
     dates = [
-        hurt.ids_reach(then, row["xid_age"], forced, burn, samples.now) for row in samples.databases
+        hurt.ids_reach(then, row["xid_age"], forced, burn, samples.now)
+        for row in samples.of("databases")
     ]
     return hurt.first(dates or [Hurt(f"{then}; no date so far: no age was read")])
 
@@ -154,5 +155,6 @@ ADVISOR = Advisor(
     plural="Autovacuum is off for {count} tables that are written to.",
     defaults=DEFAULTS,
     advise=advise,
+    beside=("databases",),
     on_standby=False,
 )

@@ -51,7 +51,7 @@ DOUBT = (
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge what has a figure; where statistics are missing there is none, and no finding."""
-    for row in samples.bloat:
+    for row in samples.of("bloat"):
         severity = severity_of(row, thresholds)
         if severity is not None:
             database = samples.database_names.get(row["database_id"], "")

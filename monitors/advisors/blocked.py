@@ -38,7 +38,7 @@ PREPARED = 0  # what pg_blocking_pids says of a prepared transaction
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Yield one finding for each backend that blocks others and waits for nobody itself."""
-    rows = {row["pid"]: row for row in samples.activity}
+    rows = {row["pid"]: row for row in samples.of("activity")}
     waits = {pid: frozenset(row["blocked_by"]) for pid, row in rows.items() if row["blocked_by"]}
     for root in sorted(roots(waits)):
         victims = [rows[pid] for pid in sorted(victims_of(root, waits))]

@@ -33,7 +33,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     if samples.max_connections is None:
         return
     usable = samples.max_connections - (samples.reserved_connections or 0)
-    used = sum(row["backends"] or 0 for row in samples.sessions)
+    used = sum(row["backends"] or 0 for row in samples.of("sessions"))
     pct = 100 * used / max(usable, 1)
     severity = severity_of(pct, thresholds, "pct")
     if severity is not None:
@@ -81,7 +81,7 @@ def hurt_of(samples: Samples, used: int, usable: int) -> Hurt:
 def by_state(samples: Samples) -> Iterator[Evidence]:
     """Yield how many backends are in each state, most first."""
     states: dict[str, int] = {}
-    for row in samples.sessions:
+    for row in samples.of("sessions"):
         state = row["state"] or "unknown"
         states[state] = states.get(state, 0) + (row["backends"] or 0)
     for state, backends in sorted(states.items(), key=lambda item: -item[1]):

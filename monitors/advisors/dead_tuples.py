@@ -33,9 +33,9 @@ DEFAULTS = {
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge the tables that autovacuum looks after; of others `autovacuum_disabled` speaks."""
-    mains = {(row["database_id"], row["toastrelid"]): row for row in samples.tables}
-    running = {(row["datname"], row["relid"]): row for row in samples.progress}
-    for row in samples.tables:
+    mains = {(row["database_id"], row["toastrelid"]): row for row in samples.of("tables")}
+    running = {(row["datname"], row["relid"]): row for row in samples.of("progress")}
+    for row in samples.of("tables"):
         main = mains.get((row["database_id"], row["relid"])) if row["relkind"] == "t" else row
         limits = limits_of(row, main, samples)
         severity = severity_at(row["n_dead_tup"] or 0, limits, thresholds)
@@ -157,5 +157,6 @@ ADVISOR = Advisor(
     plural="{count} tables are due for vacuum.",
     defaults=DEFAULTS,
     advise=advise,
+    beside=("progress",),
     on_standby=False,
 )

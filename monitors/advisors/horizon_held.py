@@ -34,10 +34,10 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
 
     What it does not know the date of it says nothing about: the history may begin later.
     """
-    holders = horizon.oldest_first(row for row in samples.horizon if row.get("held"))
-    mains = {(row["database_id"], row["toastrelid"]): row for row in samples.tables}
+    holders = horizon.oldest_first(row for row in samples.of("horizon") if row.get("held"))
+    mains = {(row["database_id"], row["toastrelid"]): row for row in samples.of("tables")}
     kept: dict[tuple[str, str], list[tuple[Row, str]]] = {}
-    for table in samples.tables:
+    for table in samples.of("tables"):
         datname = samples.database_names.get(table["database_id"], "")
         if (table["n_dead_tup"] or 0) <= thresholds["min_rows"]:
             continue
@@ -106,7 +106,7 @@ def backend_of(samples: Samples, holder: Row) -> Row | None:
     """Return a session's activity row, None where it has ended since or is none."""
     if holder["kind"] != horizon.SESSION:
         return None
-    backends = {(row["pid"], row["backend_start"]): row for row in samples.activity}
+    backends = {(row["pid"], row["backend_start"]): row for row in samples.of("activity")}
     return backends.get(horizon.key_of(holder))
 
 
@@ -126,4 +126,5 @@ ADVISOR = Advisor(
     defaults=DEFAULTS,
     advise=advise,
     reads=("horizon", "tables"),
+    beside=("activity", "databases"),
 )

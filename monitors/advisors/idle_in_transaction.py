@@ -36,8 +36,10 @@ DEFAULTS = {
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge by the time since the last statement ended; one level worse where others wait for it."""
-    directly = Counter(pid for row in samples.activity for pid in set(row["blocked_by"] or ()))
-    for row in samples.activity:
+    directly = Counter(
+        pid for row in samples.of("activity") for pid in set(row["blocked_by"] or ())
+    )
+    for row in samples.of("activity"):
         if row["state"] not in IDLE_IN_TRANSACTION or not is_client(row):
             continue
         seconds = seconds_since(row["state_change"], samples.now)

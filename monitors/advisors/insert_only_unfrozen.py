@@ -34,7 +34,7 @@ THEN = "a vacuum to prevent wraparound has to read and freeze all of it"
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge tables without any update or delete since the statistics began."""
-    for row in samples.tables:
+    for row in samples.of("tables"):
         if row["relkind"] != "r" or not row["n_tup_ins"] or row["n_tup_upd"] or row["n_tup_del"]:
             continue
         if row["last_vacuum"] is not None or row["last_autovacuum"] is not None:
@@ -136,6 +136,7 @@ ADVISOR = Advisor(
     plural="{count} big tables only grow and were never vacuumed.",
     defaults=DEFAULTS,
     advise=advise,
+    beside=("databases",),
     on_standby=False,
     kept=True,
 )

@@ -38,8 +38,8 @@ PATIENT_APPLICATIONS = frozenset(
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge clients' active statements by the target's clock, maintenance with progress aside."""
-    maintained = {row["pid"] for row in samples.progress}
-    for row in samples.activity:
+    maintained = {row["pid"] for row in samples.of("progress")}
+    for row in samples.of("activity"):
         if row["state"] != "active" or row["wait_event_type"] == "Lock" or not is_client(row):
             continue
         if row["application_name"] in PATIENT_APPLICATIONS or row["pid"] in maintained:
@@ -95,4 +95,5 @@ ADVISOR = Advisor(
     defaults=DEFAULTS,
     advise=advise,
     reads=("activity",),
+    beside=("progress",),
 )

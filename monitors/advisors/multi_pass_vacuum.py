@@ -48,7 +48,7 @@ def finding_of(row: Row, samples: Samples, thresholds: Thresholds) -> Finding:
     table = next(
         (
             one
-            for one in samples.tables
+            for one in samples.of("tables")
             if (one["database_id"], one["relid"]) == (database_id, row["relid"])
         ),
         None,

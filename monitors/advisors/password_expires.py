@@ -22,7 +22,7 @@ LOST = {
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge the roles that Howdah logs in with; of others nothing is said."""
-    for row in samples.logins:
+    for row in samples.of("logins"):
         uses = [use for use, role in samples.roles.items() if role == row["rolname"]]
         seconds = (row["rolvaliduntil"] - samples.now).total_seconds()
         if not uses or seconds > thresholds["warning_days"] * DAY:

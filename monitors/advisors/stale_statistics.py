@@ -35,9 +35,11 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     Of others `autovacuum_disabled` speaks; TOAST tables have no statistics.
     """
     worked = {
-        (row["datname"], row["relid"]) for row in samples.progress if row["command"] == "ANALYZE"
+        (row["datname"], row["relid"])
+        for row in samples.of("progress")
+        if row["command"] == "ANALYZE"
     }
-    for row in samples.tables:
+    for row in samples.of("tables"):
         changed = row["n_mod_since_analyze"] or 0
         limit = limit_of(row, samples)
         if limit is None or changed <= thresholds["min_rows"]:
@@ -117,6 +119,7 @@ ADVISOR = Advisor(
     plural="The planner's statistics of {count} tables are stale.",
     defaults=DEFAULTS,
     advise=advise,
+    beside=("progress",),
     on_standby=False,
     opens_after=300,  # autovacuum analyzes a freshly filled table within a minute or two
 )

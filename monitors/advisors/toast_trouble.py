@@ -33,9 +33,11 @@ PAGE = 8192
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge TOAST tables below autovacuum's threshold: of those past it `dead_tuples` speaks."""
     mains = {
-        (row["database_id"], row["toastrelid"]): row for row in samples.tables if row["toastrelid"]
+        (row["database_id"], row["toastrelid"]): row
+        for row in samples.of("tables")
+        if row["toastrelid"]
     }
-    for row in samples.tables:
+    for row in samples.of("tables"):
         main = mains.get((row["database_id"], row["relid"]))
         if row["relkind"] != "t" or main is None or size_of(row) < thresholds["min_bytes"]:
             continue

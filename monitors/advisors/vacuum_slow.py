@@ -35,8 +35,10 @@ PAGE = 8192
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge autovacuums in their first scan of the heap: later phases tell no speed."""
-    running = [row for row in samples.progress if is_scan(row)]
-    workers = sum(row["autovacuum"] and row["command"] == "VACUUM" for row in samples.progress)
+    running = [row for row in samples.of("progress") if is_scan(row)]
+    workers = sum(
+        row["autovacuum"] and row["command"] == "VACUUM" for row in samples.of("progress")
+    )
     for row in running:
         seconds = seconds_since(row["started_at"], samples.now)
         if seconds < max(thresholds["min_seconds"], 1) or not row["done"]:
@@ -64,7 +66,7 @@ def is_scan(row: Row) -> bool:
 def table_of(row: Row, samples: Samples) -> Row | None:
     """Return the table that a vacuum works on, None where it wasn't read so far."""
     names = samples.database_names
-    for table in samples.tables:
+    for table in samples.of("tables"):
         place = (names.get(table["database_id"]), table["relid"])
         if place == (row["datname"], row["relid"]):
             return table
@@ -179,5 +181,6 @@ ADVISOR = Advisor(
     advise=advise,
     on_standby=False,
     reads=("progress",),
+    beside=("tables", "databases"),
     opens_after=60,
 )

@@ -30,7 +30,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     busy = 100 * sum(count >= most for count in samples.workers) / len(samples.workers)
     waiting = [
         (row, limit)
-        for row in samples.tables
+        for row in samples.of("tables")
         if (limit := limit_of(row, samples)) is not None and (row["n_dead_tup"] or 0) > limit
     ]
     if busy < thresholds["busy_pct"] or len(waiting) < thresholds["warning_tables"]:
@@ -43,7 +43,8 @@ def limit_of(row: Row, samples: Samples) -> float | None:
     limits = autovacuum.threshold_of(row, samples.settings, samples.server_version)
     database = samples.database_names.get(row["database_id"], "")
     worked = any(
-        (work["datname"], work["relid"]) == (database, row["relid"]) for work in samples.progress
+        (work["datname"], work["relid"]) == (database, row["relid"])
+        for work in samples.of("progress")
     )
     return limits.vacuum if limits.enabled and not worked else None
 

@@ -36,7 +36,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     for kind, column in AGES.items():
         limits = wraparound.limits_of(samples.settings, kind)
         burn = samples.burn.get(kind, wraparound.burn_of([]))
-        for row in samples.databases:
+        for row in samples.of("databases"):
             age = row[column]
             if age is None or wraparound.is_invalid(row):
                 continue

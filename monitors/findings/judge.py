@@ -15,10 +15,10 @@ from monitors.advisor import (
     Finding,
     Samples,
 )
-from monitors.advisors import ADVISORS
 from monitors.findings import past, thresholds
 from monitors.findings.records import (
     KEPT,
+    LIVE,
     ORDER,
     finding_of,
     noted,
@@ -31,8 +31,6 @@ from monitors.models import (
     Fleet,
     Target,
 )
-
-LIVE = tuple(advisor for advisor in ADVISORS if not advisor.kept)
 
 
 def find(target: Target, at: datetime | None = None) -> list[Finding]:
@@ -79,7 +77,8 @@ def judge(
     for advisor in advisors:
         if samples.in_recovery and not advisor.on_standby:
             continue
-        for one in advisor.advise(samples, thresholds.of_target(target, advisor, fleet)):
+        limits = thresholds.of_target(target, advisor, fleet)
+        for one in advisor.advise(samples.for_advisor(advisor), limits):
             # An advisor may offer what this version has no action for.
             known = not one.action or one.action in ACTIONS
             yield one if known else replace(one, action="", arguments={})

@@ -217,16 +217,16 @@ def rates(target: Target, samples: Samples, now: datetime) -> Rates:
     """Return how fast grow what `Samples.rates` holds: dead and changed rows, waste, connections."""
     found: dict[tuple[str, int | None, int], Rate] = {}
     for gauge in (DEAD, CHANGED):
-        tables = most(samples.tables, gauge.column)
+        tables = most(samples.rows.get("tables", ()), gauge.column)
         found |= growing(
             target, "tables", tables, gauge, Window(now - RATES_SPAN, now, is_live=True)
         )
     for gauge in (WASTE, SIZE):
-        wasteful = most(samples.bloat, WASTE.column)
+        wasteful = most(samples.rows.get("bloat", ()), WASTE.column)
         found |= growing(
             target, "bloat", wasteful, gauge, Window(now - WASTE_SPAN, now, is_live=True)
         )
-    used = sum(row["backends"] or 0 for row in samples.sessions)
+    used = sum(row["backends"] or 0 for row in samples.rows.get("sessions", ()))
     if samples.max_connections and used > USED_SHARE * samples.max_connections:
         found[connections_near_limit.BACKENDS] = connections(target, now)
     return found

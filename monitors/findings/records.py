@@ -20,6 +20,7 @@ from monitors.models import (
 )
 
 ORDER = {advisor.name: position for position, advisor in enumerate(ADVISORS)}
+LIVE = tuple(advisor for advisor in ADVISORS if not advisor.kept)
 KEPT = frozenset(advisor.name for advisor in ADVISORS if advisor.kept)
 UNKNOWN = "no date so far: a worker reckons it after the next reading"
 Records = dict[tuple[str, str], FindingRecord]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from monitors.advisor import (
 )
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.findings import recent, thresholds
+from monitors.findings.records import LIVE
 from monitors.history import xids
 from monitors.history.freshness import clocks
 from monitors.history.latest import read_as_of
@@ -34,7 +35,10 @@ from monitors.rules import wraparound
 
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
 AGES = ("target_id", "datname", "datconnlimit", "xid_age", "mxid_age", "next_xid")
-DATED = {"databases", "tables", "horizon"}  # judged by when a vacuum is forced
+FACTS = frozenset({"settings"})
+"""Probes of which the target itself keeps what advisors ask for (`Samples.settings`)."""
+WITH_CONDITIONS = frozenset({"tables"})
+"""Probes whose rows are chosen by those of others."""
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 Rows = dict[int, list[Row]]
 """Rows of one probe by target."""
@@ -48,62 +52,68 @@ SWITCHED = Q(
 
 
 def samples_of(
-    targets: Sequence[Target], fleet: Fleet, probes: Collection[str] = HISTORY
+    targets: Sequence[Target], fleet: Fleet, advisors: Sequence[Advisor] = LIVE
 ) -> dict[int, Samples]:
-    """Return what the advisors judge of each target, as last read.
-
-    `probes` leaves out what nobody judges now; progress is always there.
-    """
+    """Return what some advisors judge of each target, as last read: the probes that they name."""
     ids = [target.pk for target in targets]
     names = database_names(ids)
     clocks = ProbeState.objects.filter(target_id__in=ids, probe=CLOCK, target_at__isnull=False)
     moments = dict(clocks.values_list("target_id", "target_at"))
-    activity = activity_of(ids) if "activity" in probes else {}
-    sessions = latest("sessions", ids) if "sessions" in probes else {}
-    progress = latest("progress", ids)
-    tables = tables_of(targets, names, fleet, worked_on(progress, probes))
-    now = timezone.now()
-    ages = bool(progress) or not DATED.isdisjoint(probes)
-    databases = latest("databases", ids, fields=AGES) if ages else {}
-    burns = xids.burns(ids, now) if ages else {}
-    long_ago = old_enough(now, shortest(targets, fleet))
-    holders = held(latest("horizon", ids, long_ago), now) if "horizon" in probes else {}
-    bloated = bloat_of(targets, names, fleet) if "bloat" in probes else {}
-    logins = latest("logins", ids) if "logins" in probes else {}
+    probes = probes_of(advisors)
+    read = {probe: latest_of(probe, targets, names, fleet) for probe in probes - WITH_CONDITIONS}
+    if "tables" in probes:
+        read["tables"] = tables_of(targets, names, fleet, advisors, read.get("progress", {}))
+    burns = xids.burns(ids, timezone.now()) if "databases" in probes else {}
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
             **facts_of(target, names),
-            tables=tables.get(target.pk, ()),
-            activity=marked(activity.get(target.pk, ()), target.logins),
-            sessions=sessions.get(target.pk, ()),
-            progress=progress.get(target.pk, ()),
-            horizon=marked(holders.get(target.pk, ()), target.logins),
-            databases=databases.get(target.pk, ()),
+            rows={probe: rows.get(target.pk, ()) for probe, rows in read.items()},
             burn=burns.get(target.pk, {}),
-            next_xid=next_xid(databases.get(target.pk, ())),
-            bloat=bloated.get(target.pk, ()),
-            logins=logins.get(target.pk, ()),
+            next_xid=next_xid(read.get("databases", {}).get(target.pk, ())),
         )
         for target in targets
     }
 
 
-def worked_on(progress: Rows, probes: Collection[str]) -> Q | None:
-    """Return the condition for tables that a page or advisor looks at beside those that are due.
+def probes_of(advisors: Iterable[Advisor]) -> set[str]:
+    """Return the probes whose rows some advisors ask for."""
+    return {probe for one in advisors for probe in (*one.reads, *one.beside)}
 
-    None where tables are not judged at all.
-    """
-    relids = {row["relid"] for rows in progress.values() for row in rows}
-    if "tables" in probes or ("progress" in probes and relids):
-        return Q(relid__in=relids)
-    return None
+
+def latest_of(
+    probe: str, targets: Sequence[Target], names: Mapping[int, Mapping[int, str]], fleet: Fleet
+) -> Rows:
+    """Return the latest rows of a probe that an advisor may say something of."""
+    ids, now = [target.pk for target in targets], timezone.now()
+    if probe in FACTS:
+        return {}
+    if probe == "activity":
+        return marked_in(targets, activity_of(ids))
+    if probe == "horizon":
+        long_ago = old_enough(now, shortest(targets, fleet))
+        return marked_in(targets, held(latest(probe, ids, long_ago), now))
+    if probe == "bloat":
+        return bloat_of(targets, names, fleet)
+    if probe == "databases":
+        return latest(probe, ids, fields=AGES)
+    conditions = [watched_in(names)] if HISTORY[probe].probe.per_database else []
+    return latest(probe, ids, *conditions)
+
+
+def marked_in(targets: Sequence[Target], rows: Rows) -> Rows:
+    """Return rows with `ours`: whether they are of Howdah's own sessions."""
+    return {target.pk: [*marked(rows.get(target.pk, ()), target.logins)] for target in targets}
+
+
+def watched_in(names: Mapping[int, Mapping[int, str]]) -> Q:
+    """Return the condition for rows of databases that are watched."""
+    return Q(database_id__in=[pk for databases in names.values() for pk in databases])
 
 
 def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Samples:
     """Return what some advisors judge of one target, with the history that they need."""
-    probes = {probe for advisor in advisors for probe in advisor.reads}
-    samples = samples_of([target], fleet, probes)[target.pk]
+    samples = samples_of([target], fleet, advisors)[target.pk]
     if any(advisor.kept for advisor in advisors):
         samples = with_history(target, samples, fleet)
     return replace(samples, rates=rates_for(target, samples, advisors))
@@ -112,9 +122,9 @@ def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Sa
 def rates_for(target: Target, samples: Samples, advisors: Sequence[Advisor]) -> Rates:
     """Return the rates that some advisors need: of all tables only after those were read."""
     if not any(advisor.reads[0] == "tables" for advisor in advisors):
-        worked = {row["relid"] for row in samples.progress}
-        tables = [row for row in samples.tables if row["relid"] in worked]
-        samples = replace(samples, tables=tables)
+        worked = {row["relid"] for row in samples.rows.get("progress", ())}
+        tables = [row for row in samples.rows.get("tables", ()) if row["relid"] in worked]
+        samples = samples.having(tables=tables)
     return recent.rates(target, samples, timezone.now())
 
 
@@ -122,14 +132,13 @@ def with_history(target: Target, samples: Samples, fleet: Fleet) -> Samples:
     """Return the samples with what the `kept` advisors judge beside them."""
     limits = {one.name: thresholds.of_target(target, one, fleet) for one in ADVISORS if one.kept}
     names = samples.database_names
-    watched = Q(database_id__in=list(names))
-    known = {(row["database_id"], row["relid"]) for row in samples.tables}
+    tables = samples.rows.get("tables", ())
+    known = {(row["database_id"], row["relid"]) for row in tables}
     also = recent.wanted_tables(target, limits, timezone.now())
-    more = latest("tables", [target.pk], watched, also).get(target.pk, ())
+    more = latest("tables", [target.pk], watched_in({target.pk: names}), also).get(target.pk, ())
     added = [row for row in more if (row["database_id"], row["relid"]) not in known]
     return replace(
-        samples,
-        tables=[*samples.tables, *added],
+        samples.having(tables=[*tables, *added]),
         **recent.facts(target, names, limits, timezone.now()),
     )
 
@@ -138,29 +147,27 @@ def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
     names = database_names([target.pk], at)
     clock = clocks(target, CLOCK, at).get(0)
-    tables = read_as_of("tables", target.pk, at)
-    databases = read_as_of("databases", target.pk, at)
+    rows = {probe: rows_at(probe, target, names[target.pk], at) for probe in probes_of(LIVE)}
     samples = Samples(
         now=clock[1] if clock else at,
         **facts_of(target, names),
-        tables=[row for row in tables if row["database_id"] in names[target.pk]],
-        activity=marked(read_as_of("activity", target.pk, at), target.logins),
-        sessions=read_as_of("sessions", target.pk, at),
-        progress=read_as_of("progress", target.pk, at),
-        horizon=held({target.pk: marked(read_as_of("horizon", target.pk, at), target.logins)}, at)[
-            target.pk
-        ],
-        databases=databases,
+        rows=rows,
         burn=burn_at(target, at),
-        next_xid=next_xid(databases),
-        logins=read_as_of("logins", target.pk, at),
-        bloat=[
-            row
-            for row in read_as_of("bloat", target.pk, at)
-            if row["database_id"] in names[target.pk]
-        ],
+        next_xid=next_xid(rows.get("databases", ())),
     )
     return replace(samples, rates=recent.rates(target, samples, at))
+
+
+def rows_at(probe: str, target: Target, names: Mapping[int, str], at: datetime) -> Sequence[Row]:
+    """Return the rows of a probe as they stood at a past moment."""
+    if probe in FACTS:
+        return ()
+    rows = read_as_of(probe, target.pk, at)
+    if HISTORY[probe].probe.per_database:
+        return [row for row in rows if row["database_id"] in names]
+    if probe == "horizon":
+        return held({target.pk: marked(rows, target.logins)}, at)[target.pk]
+    return marked(rows, target.logins) if probe == "activity" else rows
 
 
 def next_xid(databases: Iterable[Row]) -> int | None:
@@ -215,23 +222,23 @@ def tables_of(
     targets: Sequence[Target],
     names: Mapping[int, Mapping[int, str]],
     fleet: Fleet,
-    also: Q | None,
+    advisors: Iterable[Advisor],
+    progress: Rows,
 ) -> Rows:
     """Return the tables that an advisor may say something of, with TOAST tables' main tables.
 
-    A fleet has millions of tables; most have few dead rows and never heard of autovacuum.
-    `also` takes in others; None: none at all is judged.
+    A fleet has millions of tables; most have few dead rows and never heard of autovacuum. Those
+    that something works on are among them, and alone where no advisor judges tables themselves.
     """
-    if also is None:
-        return {}
-    ids = [target.pk for target in targets]
-    watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
-    dead, changed = (
-        min((thresholds.of_target(one, judge, fleet)["min_rows"] for one in targets), default=0)
-        for judge in (dead_tuples.ADVISOR, stale_statistics.ADVISOR)
-    )
-    due = Q(n_dead_tup__gt=dead) | Q(n_mod_since_analyze__gt=changed)
-    chosen = latest("tables", ids, watched, due | SWITCHED | also)
+    ids, watched = [target.pk for target in targets], watched_in(names)
+    chosen_ones = Q(relid__in={row["relid"] for rows in progress.values() for row in rows})
+    if any("tables" in advisor.reads for advisor in advisors):
+        dead, changed = (
+            min((thresholds.of_target(one, judge, fleet)["min_rows"] for one in targets), default=0)
+            for judge in (dead_tuples.ADVISOR, stale_statistics.ADVISOR)
+        )
+        chosen_ones |= Q(n_dead_tup__gt=dead) | Q(n_mod_since_analyze__gt=changed) | SWITCHED
+    chosen = latest("tables", ids, watched, chosen_ones)
     toast = {row["relid"] for found in chosen.values() for row in found if row["relkind"] == "t"}
     for target_id, mains in latest("tables", ids, watched, Q(toastrelid__in=toast)).items():
         known = {(row["database_id"], row["relid"]) for row in chosen.get(target_id, ())}
@@ -244,7 +251,6 @@ def bloat_of(
     targets: Sequence[Target], names: Mapping[int, Mapping[int, str]], fleet: Fleet
 ) -> Rows:
     """Return the tables and indexes that waste enough bytes for a finding: few of a fleet's."""
-    watched = Q(database_id__in=[pk for databases in names.values() for pk in databases])
     least = min(
         (
             min(limits["notice_bytes"], limits["warning_bytes"])
@@ -252,7 +258,9 @@ def bloat_of(
         ),
         default=0,
     )
-    return latest("bloat", [target.pk for target in targets], watched, Q(bloat_bytes__gte=least))
+    return latest(
+        "bloat", [target.pk for target in targets], watched_in(names), Q(bloat_bytes__gte=least)
+    )
 
 
 def shortest(targets: Sequence[Target], fleet: Fleet) -> float:

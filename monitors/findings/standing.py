@@ -115,7 +115,7 @@ def down_text(target: Target, row: ProbeState, read_at: datetime | None, now: da
     state = f"can't be reached for {since}" if read_at else "has never been reached"
     due = Lease.objects.filter(target=target, kind=Lease.Kind.FAST).values_list("due_at", flat=True)
     left = max(((moment - now).total_seconds() for moment in due), default=0)
-    again = f" It is tried again in {words.duration(left)}." if left >= 1 else ""
+    again = f" It is tried again in {words.age(left)}." if left >= 1 else ""
     return f"{target.name} {state}: {lowered(row.reason)}{again}"
 
 
@@ -160,7 +160,7 @@ def waiting_text(rows: Sequence[ProbeState], now: datetime) -> str:
     """Return when the first snapshot is due."""
     left = max(((row.due_at - now).total_seconds() for row in rows), default=0)
     return (
-        f"First snapshot in {words.duration(left)}."
+        f"First snapshot in {words.age(left)}."
         if left >= 1
         else "The first snapshot is due now."
     )
@@ -182,7 +182,7 @@ def is_stale(target: Target, row: ProbeState, now: datetime) -> bool:
 
 def ago(moment: datetime | None, now: datetime) -> str:
     """Return the time since a moment in words."""
-    return words.duration(max((now - moment).total_seconds(), 0) if moment else 0)
+    return words.age(max((now - moment).total_seconds(), 0) if moment else 0)
 
 
 def lowered(reason: str) -> str:

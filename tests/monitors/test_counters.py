@@ -16,7 +16,7 @@ from django.db import connection
 from django.utils import timezone
 
 from dashboard.embedded.postgres import Cluster
-from monitors.collect import read, rounds
+from monitors.collect import read, rounds, sessions
 from monitors.collect.rounds import Run, take_now
 from monitors.collect.sessions import Session
 from monitors.history import store
@@ -271,7 +271,7 @@ def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
         register.delete_target(target.pk)
         return answer
 
-    monkeypatch.setattr(rounds, "read_identity", ask_and_remove)
+    monkeypatch.setattr(sessions, "read_identity", ask_and_remove)
 
     assert rounds.take_due(target.pk, "fast", str(claim)) == set()
     assert not Target.objects.filter(pk=target.pk).exists()

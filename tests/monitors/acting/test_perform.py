@@ -23,7 +23,7 @@ from django.utils import timezone
 from dashboard.embedded import processes
 from dashboard.embedded.postgres import Cluster, embedded_programs
 from monitors import queue
-from monitors.acting import ask, connections, perform, preview, sweep, watch
+from monitors.acting import ask, connections, perform, preview, send, sweep, watch
 from monitors.action import Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, AuditEntry, Grant, Target
@@ -316,7 +316,7 @@ def test_progress_is_shown_while_it_runs_and_the_stop_button_ends_it(
         if "pct" in seen[-1]:
             ask.stop(user, row, "test")
 
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(send, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(watch.Watch, "look", look_and_press)
     with server.connect(dbname="shop") as superuser:
         superuser.execute(f"INSERT INTO {where} SELECT generate_series(1, 100000)")
@@ -376,7 +376,7 @@ def test_a_running_statement_is_watched_and_stopped(  # noqa: PLR0917 - fixtures
     )
     user = person("dba")
     row = requested(user, target, "vacuum", table=where)
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(send, "LOOK_SECONDS", 0.1)
     look = watch.Watch.look
     seen: list[dict[str, Any]] = []
 

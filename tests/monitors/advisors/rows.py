@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from monitors.advisor import Rate, Samples
+from monitors.probes import PROBES
 from monitors.rules.wraparound import Burn
 
 NOW = datetime(2026, 11, 24, 10, 42, 16, 123456, tzinfo=UTC)
@@ -122,10 +123,14 @@ def idle_in_transaction(pid=4321, *, seconds=10, **columns):
     return backend(pid, state="idle in transaction", state_change=ago(seconds), **columns)
 
 
-def samples(**facts):
+def samples(advisor, **facts):
+    """Return what an advisor is given: the rows of the probes that it names, and facts."""
     known: dict[str, Any] = {"database_names": {SHOP: "shop"}, "server_version": 180004}
-    return Samples(now=NOW, **{**known, **facts})
+    rows = {probe.name: facts.pop(probe.name, ()) for probe in PROBES if probe.name != "settings"}
+    given = Samples(now=NOW, **{**known, **facts}, rows={"settings": (), **rows})
+    return given.for_advisor(advisor)
 
 
 def advise(advisor, *, thresholds=None, **facts):
-    return list(advisor.advise(samples(**facts), {**advisor.defaults, **(thresholds or {})}))
+    limits = {**advisor.defaults, **(thresholds or {})}
+    return list(advisor.advise(samples(advisor, **facts), limits))

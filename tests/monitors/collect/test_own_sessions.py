@@ -57,10 +57,10 @@ def test_findings_and_load_see_a_client_that_takes_our_name(
 
     samples = samples_of([target], thresholds.the_fleet())[target.pk]
 
-    marks = {row["pid"]: row["ours"] for row in samples.activity}
+    marks = {row["pid"]: row["ours"] for row in samples.of("activity")}
     pids = [one.info.backend_pid for one in (client, held, ours)]
     assert [marks[pid] for pid in pids] == [False, False, True]
-    holders = {row["holder"]: row["ours"] for row in samples.horizon}
+    holders = {row["holder"]: row["ours"] for row in samples.of("horizon")}
     assert holders.get(str(pids[1]), False) is False
     assert gates.load_of(target).active_backends == idle + 1
     sleeping(user="operator", application_name="howdah:action:1")

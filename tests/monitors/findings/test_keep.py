@@ -15,7 +15,7 @@ from monitors import maintenance, tasks
 from monitors.advisor import Severity
 from monitors.collect import leases
 from monitors.collect.rounds import take_now
-from monitors.findings import aside, judge as review, keep, samples, thresholds
+from monitors.findings import aside, judge as review, keep, thresholds
 from monitors.findings.verdict import tell_verdict
 from monitors.models import (
     HISTORY,
@@ -220,7 +220,7 @@ def test_advisors_that_fail_undo_no_snapshot(target, monkeypatch):
         message = "an advisor stumbled"
         raise ZeroDivisionError(message)
 
-    monkeypatch.setattr(samples, "samples_for", fail)
+    monkeypatch.setattr(keep, "samples_for", fail)
     WorkerBeat.objects.create(name="s", role="snapshots", slot=0, beat_at=timezone.now())
     leases.make_leases()
     Lease.objects.update(due_at=timezone.now())

@@ -117,7 +117,9 @@ def test_there_are_facts_for_every_advisor():
 @pytest.mark.parametrize("advisor", ADVISORS, ids=lambda one: one.name)
 @pytest.mark.parametrize("history", HISTORIES)
 def test_every_finding_says_when_it_hurts_or_why_that_is_not_told(advisor, history):
-    found = list(advisor.advise(samples(**{**history, **FOUND[advisor.name]}), advisor.defaults))
+    found = list(
+        advisor.advise(samples(advisor, **{**history, **FOUND[advisor.name]}), advisor.defaults)
+    )
 
     assert found
     for one in found:
@@ -142,7 +144,7 @@ def test_without_growth_no_date_lies_ahead(advisor, per_second):
         "password_expires",
     }  # they know it without a rate
 
-    for one in advisor.advise(samples(**told), advisor.defaults):
+    for one in advisor.advise(samples(advisor, **told), advisor.defaults):
         ahead = one.hurts_at is not None and one.hurts_at > NOW
         assert not ahead or advisor.name in by_the_clock
 
