@@ -115,7 +115,7 @@ def down_text(target: Target, row: ProbeState, read_at: datetime | None, now: da
     state = f"can't be reached for {since}" if read_at else "has never been reached"
     due = Lease.objects.filter(target=target, kind=Lease.Kind.FAST).values_list("due_at", flat=True)
     left = max(((moment - now).total_seconds() for moment in due), default=0)
-    again = f" It is tried again in {words.age(left)}." if left >= 1 else ""
+    again = f" It is tried again in {words.duration(int(left))}." if left >= 1 else ""
     return f"{target.name} {state}: {lowered(row.reason)}{again}"
 
 
