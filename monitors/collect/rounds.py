@@ -27,9 +27,10 @@ from psycopg import errors
 from redis.exceptions import RedisError
 
 from monitors import words
-from monitors.collect import leases, vacuum_runs
+from monitors.collect import leases, observers
 from monitors.collect.live import publish
 from monitors.collect.measure import measurer
+from monitors.collect.observers import Stored
 from monitors.collect.read import (
     FAILURES,
     Denied,
@@ -44,7 +45,8 @@ from monitors.collect.read import (
 )
 from monitors.collect.server import note_identity
 from monitors.collect.sessions import IDENTITY_AGAIN_SECONDS, SESSIONS, Busy, Kept, Session
-from monitors.history import relabel, store
+from monitors.collect.vacuum_runs import Seen
+from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.models import (
     HISTORY,
@@ -61,9 +63,7 @@ from monitors.pg.extensions import Installed
 from monitors.pg.identity import read_identity
 from monitors.probe import HIDDEN, Probe
 from monitors.probes import PROBES
-from monitors.rows.configuration import note_changes
 from monitors.targets import secrets
-from monitors.targets.databases import note_databases
 
 log = logging.getLogger(__name__)
 
@@ -491,7 +491,7 @@ class Run:
         """Read a probe in one transaction of the target and keep it in one of ours."""
         kept, installed, statement = self.open_for(probe, database)
         snapshot: Snapshot | None = None
-        seen = vacuum_runs.Seen()
+        seen = Seen()
         try:
             with (
                 connect.deadline(kept.connection, max(self.left, 0.1)),
@@ -518,7 +518,7 @@ class Run:
                     measure=measurer(kept.connection, probe.measuring, self.left)
                     if probe.measuring
                     else None,
-                    note=note_changes if probe.name == "settings" else relabel.note,
+                    note=observers.noting(probe),
                     observe=seen.take,
                 )
         except (psycopg.Error, Unreachable) as error:
@@ -528,21 +528,8 @@ class Run:
             log.warning("%s: after %s: %s", self.target.name, probe.name, reason_of(error))
             self.session.close()
         if snapshot.state == Snapshot.State.OK:
-            self.note_read(place, reading, snapshot, seen, kept.dbname)
+            observers.tell(Stored(self.target, place, reading, snapshot, seen, kept.dbname))
         return snapshot
-
-    def note_read(
-        self,
-        place: store.Place,
-        reading: store.Reading,
-        snapshot: Snapshot,
-        seen: vacuum_runs.Seen,
-        dbname: str,
-    ) -> None:
-        """Draw from a reading that was kept what stands beside the history."""
-        vacuum_runs.note(place, snapshot, seen, dbname)
-        if snapshot.probe == "databases":
-            note_databases(self.target, place.history.probe, reading, snapshot.taken_at)
 
     def find_extension(self, name: str) -> tuple[Kept, Installed]:
         """Enter the first database that has an extension, the entry database first.

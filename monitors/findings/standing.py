@@ -160,9 +160,7 @@ def waiting_text(rows: Sequence[ProbeState], now: datetime) -> str:
     """Return when the first snapshot is due."""
     left = max(((row.due_at - now).total_seconds() for row in rows), default=0)
     return (
-        f"First snapshot in {words.age(left)}."
-        if left >= 1
-        else "The first snapshot is due now."
+        f"First snapshot in {words.age(left)}." if left >= 1 else "The first snapshot is due now."
     )
 
 
