@@ -22,10 +22,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
+
+if TYPE_CHECKING:
+    from monitors.rules.verdict import Verdict
 
 Arguments = Mapping[str, str]
 """As asked and cleaned: only known names, normalised texts, no empty ones."""
@@ -133,6 +136,16 @@ def no_result(rows: Sequence[tuple[Any, ...]]) -> Measured:
     return {}
 
 
+def no_words(arguments: Mapping[str, object]) -> str:
+    """Leave the button to the verb."""
+    return ""
+
+
+def no_verdict(before: Measured, after: Measured) -> Verdict | None:
+    """Judge nothing."""
+    return None
+
+
 def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
@@ -149,6 +162,10 @@ class Action:
     name: str
     verb: str
     """Text of its button."""
+    icon: str
+    """The symbol on its button, one of static/icons.svg."""
+    worded: Callable[[Mapping[str, object]], str] = no_words
+    """What its button says before the object's name with some arguments, '' for the verb."""
     parameters: tuple[Parameter, ...]
     queue: str
     """`signals`: quick and never behind anything; `long`: may take hours."""
@@ -203,6 +220,10 @@ class Action:
     measure: Callable[[psycopg.Connection, Identity, Measured | None], Measured]
     """Given the numbers before, waits a moment until the server shows new ones."""
     effect: Callable[[Measured, Measured], str]
+    judge: Callable[[Measured, Measured], Verdict | None] = no_verdict
+    """Says by the numbers before and after whether it helped, where that shows at once."""
+    judged_later: bool = False
+    """Whether its effect shows by and by, in the history (`acting/effect.py`)."""
     result: Callable[[Sequence[tuple[Any, ...]]], Measured] = no_result
     """What the statement's own rows add to the numbers after."""
     settled: Callable[[psycopg.Connection, Identity], str] | None = None
@@ -213,6 +234,11 @@ class Action:
     """{name, arguments} of what undoes it, from the numbers before."""
     leftovers: Callable[[psycopg.Connection, Identity, Measured], list[Leftover]] | None = None
     """After a failure: what it left that was not there before."""
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether it sends a backend a signal."""
+        return self.settled is not None
 
     def given(self, arguments: Arguments) -> Action:
         """Return the action as it is with these arguments."""

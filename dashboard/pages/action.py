@@ -23,8 +23,7 @@ from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
 from monitors.people import access
-from monitors.rows.effects import SIGNALS, adds, changes_of, lock_words
-from monitors.rules import verdict
+from monitors.rows.effects import adds, changes_of, lock_words
 
 BACKS = "action_backs"
 """Session key: {action id: address of the page that its button stood on}."""
@@ -272,8 +271,8 @@ def context_of(request: PageRequest, row: Action) -> dict[str, Any]:
         "seconds": seconds_of(row),
         "effect": row.effect if adds(row) else "",
         **escalation_of(row, may),
-        "is_signal": row.name in SIGNALS,
-        "judged_later": row.name in verdict.LATER and row.state == Action.State.SUCCEEDED,
+        "is_signal": bool(kind and kind.is_signal),
+        "judged_later": bool(kind and kind.judged_later) and row.state == Action.State.SUCCEEDED,
         "option_groups": option_groups(kind, row.arguments, target) if kind else [],
         "kept_arguments": kept_arguments(kind, row.arguments),
         "has_options": bool(kind and kind.options and target)

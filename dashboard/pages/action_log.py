@@ -17,7 +17,8 @@ from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
 from monitors.people import access
-from monitors.rows.effects import SIGNALS, statement_of
+from monitors.rows import effects
+from monitors.rows.effects import statement_of
 
 DEFAULT_WINDOW = "7d"
 ACTION_COLUMNS = (
@@ -124,7 +125,7 @@ def line_of(row: Action | AuditEntry) -> dict[str, Any]:
     """Return a row of the log with the short form of its statement."""
     if isinstance(row, Action):
         return {"row": row, "statement": statement_of(row)}
-    is_signal = row.what in SIGNALS
+    is_signal = effects.is_signal(row.what)
     return {"row": row, "statement": row.object_name if is_signal else row.sql}
 
 

@@ -17,6 +17,7 @@ from dashboard.broker import cached
 from dashboard.frame import frame
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from monitors.actions import ACTIONS
 from monitors.advisor import marked
 from monitors.collect import live
 from monitors.findings import judge, unknowns
@@ -32,7 +33,7 @@ from monitors.rows.backends import COLUMNS, Backend, LockTree, backends_of, idle
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
-SIGNALS = ("cancel_backend", "terminate_backend")
+SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
 RECENT = timedelta(minutes=2)
 NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}

@@ -41,19 +41,6 @@ LEVELS = {
     "critical": "Critical",
     "unknown": "Unknown",
 }
-ACTION_ICONS = {
-    "vacuum": "vacuum",
-    "vacuum_full": "bloat",
-    "measure_bloat": "search",
-    "analyze": "activity",
-    "set_autovacuum": "settings",
-    "reindex": "bloat",
-    "drop_leftover_index": "close",
-    "cluster": "bloat",
-    "repack": "bloat",
-    "cancel_backend": "cancel",
-    "terminate_backend": "terminate",
-}
 VERDICT_LEVELS = {"helped": "good", "no change": "notice", "worse": "warning"}
 RUN_LEVELS = {"done": "good", "nothing to do": "good", "missed": "warning", "refused": "critical"}
 STATE_LEVELS = {
@@ -542,25 +529,17 @@ def finding_button(context: Context, finding: Finding, css: str = "btn-s") -> Sa
     if action is None:
         return SafeString("")
     is_great = css == "btn-primary"
-    verb, of = action.verb, " "
-    if finding.action == "set_autovacuum":
-        verb, of = ("Turn autovacuum on" if turns_on(finding) else verb), " for "
+    verb = action.worded(finding.arguments) or action.verb
     shown = action_button(
         context,
         finding.action,
-        f"{verb}{of}{finding.object_name}" if is_great else verb,
-        icon=ACTION_ICONS.get(finding.action, "actions"),
+        f"{verb} {finding.object_name}" if is_great else verb.removesuffix(" for"),
+        icon=action.icon,
         object="" if is_great else finding.object_name,
         css=css,
         **finding.arguments,
     )
     return SafeString(render_to_string("_action_button.html", shown))
-
-
-def turns_on(finding: Finding) -> bool:
-    """Tell whether a finding's action does nothing but turn autovacuum on for a table."""
-    own = {name: value for name, value in finding.arguments.items() if "autovacuum" in name}
-    return own == {"autovacuum_enabled": "reset"}
 
 
 @register.simple_tag(takes_context=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from monitors.actions import ACTIONS
 from monitors.models import HISTORY, Action, Database
 from monitors.models.history import Change
 from monitors.rules import verdict
@@ -21,7 +22,7 @@ AT_ONCE = 50
 def judge_due(now: datetime) -> None:
     """Judge what has worked long enough; an action that can't be judged is left without a verdict."""
     waiting = Action.objects.filter(
-        name__in=verdict.LATER,
+        name__in=[name for name, spec in ACTIONS.items() if spec.judged_later],
         state=Action.State.SUCCEEDED,
         judged_at=None,
         finished_at__lte=now - SHORTEST,

@@ -23,7 +23,6 @@ from monitors.audit import entries
 from monitors.models import Action
 from monitors.pg import relations
 from monitors.pg.errors import Unreachable, reason_of
-from monitors.rules import verdict
 
 State = Action.State
 
@@ -170,7 +169,7 @@ def judge(row: Action) -> None:
     """Say whether it helped, where the numbers before and after tell that at once."""
     if row.state != State.SUCCEEDED:
         return
-    found = verdict.at_once(row.name, row.before, row.after)
+    found = ACTIONS[row.name].judge(row.before, row.after)
     if found is not None:
         row.verdict, row.verdict_text = found.word, found.text[:300]
         row.judged_at = row.finished_at

@@ -88,6 +88,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="analyze",
     verb="Analyze",
+    icon="activity",
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,
@@ -109,4 +110,5 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_analyze,
 )

@@ -86,6 +86,7 @@ def settled(connection: psycopg.Connection, identity: Identity) -> str:
 ACTION = Action(
     name="cancel_backend",
     verb="Cancel",
+    icon="cancel",
     parameters=(
         backend_action.PID,
         backend_action.BACKEND_START,

@@ -14,6 +14,7 @@ from psycopg import sql
 from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
 from monitors.pg import indexes, relations
+from monitors.rules import verdict
 
 LOCK = "AccessExclusiveLock"
 WAIT_SECONDS = 5
@@ -105,6 +106,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="cluster",
     verb="Cluster",
+    icon="bloat",
     parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, USING),
     queue="long",
     after=("tables", "bloat"),
@@ -121,4 +123,5 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_rewrite,
 )

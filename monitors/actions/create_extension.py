@@ -210,6 +210,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="create_extension",
     verb="Install",
+    icon="actions",
     parameters=(
         Parameter(
             name="database",

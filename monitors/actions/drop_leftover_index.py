@@ -86,6 +86,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="drop_leftover_index",
     verb="Drop leftover",
+    icon="close",
     parameters=(table_action.DATABASE, table_action.INDEX, table_action.INDEXRELID),
     queue="long",
     right="own",

@@ -213,6 +213,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="measure_bloat",
     verb="Measure exactly",
+    icon="search",
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,

@@ -24,6 +24,7 @@ from monitors.action import (
     Parameter,
 )
 from monitors.pg import indexes, relations
+from monitors.rules import verdict
 
 LOCK = "ShareUpdateExclusiveLock"
 BLOCKING_LOCK = "ShareLock"
@@ -174,6 +175,7 @@ def adapt(spec: Action, arguments: Arguments) -> Action:
 ACTION = Action(
     name="reindex",
     verb="Reindex",
+    icon="bloat",
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,
@@ -205,6 +207,7 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_rebuild,
     adapt=adapt,
     leftovers=leftovers,
 )

@@ -16,6 +16,7 @@ from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter, Refused
 from monitors.pg import relations, repack, rights
 from monitors.pg.relations import Relation
+from monitors.rules import verdict
 
 MAJOR = 19
 LOCK = "ShareUpdateExclusiveLock"
@@ -185,6 +186,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="repack",
     verb="Repack",
+    icon="bloat",
     parameters=(table_action.DATABASE, table_action.TABLE, table_action.RELID, CONCURRENTLY, WAIT),
     queue="long",
     after=("tables", "bloat"),
@@ -205,4 +207,5 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_rewrite,
 )

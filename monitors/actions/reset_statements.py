@@ -130,6 +130,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="reset_statements",
     verb="Reset",
+    icon="actions",
     parameters=(
         Parameter(
             name="database",

@@ -5,6 +5,7 @@ Source: https://www.postgresql.org/docs/current/sql-createtable.html#SQL-CREATET
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -405,9 +406,19 @@ def adapt(spec: Action, arguments: Arguments) -> Action:
     return replace(spec, destructive=True) if turns_off(chosen(arguments)) else spec
 
 
+def words_of(arguments: Mapping[str, object]) -> str:
+    """Return what its button says: of one that does nothing but turn autovacuum on, just that."""
+    own = {name: value for name, value in arguments.items() if "autovacuum" in name}
+    return (
+        "Turn autovacuum on for" if own == {"autovacuum_enabled": RESET} else "Set autovacuum for"
+    )
+
+
 ACTION = Action(
     name="set_autovacuum",
     verb="Set autovacuum",
+    icon="settings",
+    worded=words_of,
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,
@@ -428,6 +439,7 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judged_later=True,
     adapt=adapt,
     inverse=inverse,
 )

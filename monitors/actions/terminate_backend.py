@@ -115,6 +115,7 @@ def settled(connection: psycopg.Connection, identity: Identity) -> str:
 ACTION = Action(
     name="terminate_backend",
     verb="Terminate",
+    icon="terminate",
     parameters=(
         backend_action.PID,
         backend_action.BACKEND_START,

@@ -22,7 +22,7 @@ from monitors.action import (
     Parameter,
 )
 from monitors.pg import horizon as live_horizon, relations
-from monitors.rules import horizon
+from monitors.rules import horizon, verdict
 
 LOCK = "ShareUpdateExclusiveLock"
 STAY_SHARE = 0.1  # of the dead rows before; fewer that stay died while it ran
@@ -147,6 +147,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="vacuum",
     verb="Vacuum",
+    icon="vacuum",
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,
@@ -167,4 +168,5 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_vacuum,
 )

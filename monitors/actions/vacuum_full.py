@@ -13,6 +13,7 @@ from psycopg import sql
 from monitors import table_action, words
 from monitors.action import Action, Arguments, Guarded, Identity, Kind, Measured, Parameter
 from monitors.pg import relations
+from monitors.rules import verdict
 
 LOCK = "AccessExclusiveLock"
 WAIT_SECONDS = 5
@@ -56,6 +57,7 @@ def effect(before: Measured, after: Measured) -> str:
 ACTION = Action(
     name="vacuum_full",
     verb="Vacuum full",
+    icon="bloat",
     parameters=(
         table_action.DATABASE,
         table_action.TABLE,
@@ -82,4 +84,5 @@ ACTION = Action(
     statement=statement,
     measure=measure,
     effect=effect,
+    judge=verdict.of_rewrite,
 )

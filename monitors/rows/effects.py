@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monitors.actions import ACTIONS
 from monitors.models import Action
 
 LABELS = {
@@ -30,8 +31,6 @@ NEUTRAL = frozenset({"n_live_tup", "relallvisible", "reltuples"})
 """Metrics of which less is not better."""
 COUNTS = frozenset({"vacuum_count", "autovacuum_count", "analyze_count", "autoanalyze_count"})
 """Metrics that only tell that the server has counted the action."""
-
-SIGNALS = ("cancel_backend", "terminate_backend")
 
 LOCKS = {
     "accessexclusive": "Nobody can read or write the table meanwhile.",
@@ -72,9 +71,14 @@ class Change:
         return self.less_is_better and self.change_pct is not None and self.change_pct < 0
 
 
+def is_signal(name: str) -> bool:
+    """Whether a name is that of an action that sends a backend a signal."""
+    return name in ACTIONS and ACTIONS[name].is_signal
+
+
 def statement_of(action: Action) -> str:
     """Return an action's statement in short: a signal's is its function, not the guard around it."""
-    if action.name in SIGNALS:
+    if is_signal(action.name):
         return f"pg_{action.name}({action.arguments.get('pid', '')})"
     return action.sql or f"{action.name} {action.object_name}"
 

@@ -7,7 +7,7 @@ autovacuum has come often enough since, over equal stretches of time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,7 @@ REMOVED = 0.5
 
 
 class Word(StrEnum):
-    """The verdict."""
+    """The verdict on an action."""
 
     HELPED = "helped"
     NO_CHANGE = "no change"
@@ -50,12 +50,6 @@ class Course:
     writes: int  # rows inserted, updated and deleted
     size_bytes: int | None  # at its end
     grown_bytes: int | None
-
-
-def at_once(name: str, before: Numbers, after: Numbers) -> Verdict | None:
-    """Return the verdict on an action that has just succeeded, None where none can be given."""
-    rule = RULES.get(name)
-    return rule(before, after) if rule else None
 
 
 def of_vacuum(before: Numbers, after: Numbers) -> Verdict | None:
@@ -114,20 +108,6 @@ def of_rewrite(before: Numbers, after: Numbers) -> Verdict | None:
     if change >= CLEAR:
         return Verdict(Word.WORSE, f"{text}: it was dense before")
     return Verdict(Word.NO_CHANGE, text)
-
-
-RULES: Mapping[str, Callable[[Numbers, Numbers], Verdict | None]] = {
-    "vacuum": of_vacuum,
-    "analyze": of_analyze,
-    "vacuum_full": of_rewrite,
-    "cluster": of_rewrite,
-    "repack": of_rewrite,
-    "reindex": of_rebuild,
-}
-"""Actions whose effect shows at once."""
-
-LATER = frozenset({"set_autovacuum"})
-"""Actions whose effect shows by and by."""
 
 
 def of_parameters(

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from monitors.acting import effect
+from monitors.actions import ACTIONS
 from monitors.history import store
 from monitors.models import HISTORY, Action, Database
-from monitors.rules.verdict import MINUS, Course, Word, at_once, of_parameters
+from monitors.rules.verdict import MINUS, Course, Word, of_parameters
 
 pytestmark = pytest.mark.django_db
 DONE = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -92,7 +93,7 @@ def test_an_analyze_is_judged_by_the_changes_since_the_last(server, target, dba,
     ],
 )  # fmt: skip
 def test_the_words_have_their_bounds(name, before, after, word):
-    found = at_once(name, before, after)
+    found = ACTIONS[name].judge(before, after)
 
     assert found is not None
     assert found.word == word
@@ -107,7 +108,7 @@ def test_the_words_have_their_bounds(name, before, after, word):
     ],
 )
 def test_without_numbers_there_is_no_verdict(name, before, after):
-    assert at_once(name, before, after) is None
+    assert ACTIONS[name].judge(before, after) is None
 
 
 def course(**fields):
