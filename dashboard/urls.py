@@ -6,13 +6,12 @@ from django.urls import include, path, register_converter
 from django.urls.converters import IntConverter
 
 from dashboard.pages import (
+    PAGES,
     account,
     action,
     action_log,
-    activity,
     batch,
     batches,
-    bloat,
     find,
     findings,
     fleet,
@@ -20,20 +19,15 @@ from dashboard.pages import (
     horizon,
     index,
     jobs,
-    overview,
     people,
-    queries,
     query,
-    settings,
     strip,
     table,
     targets,
     thresholds,
-    vacuum,
     vacuum_queue,
     vacuum_runs,
     what_if,
-    wraparound,
 )
 
 
@@ -51,11 +45,8 @@ class IdConverter(IntConverter):
 register_converter(IdConverter, "id")
 
 OF_TARGET = [
-    path("", overview.overview, name="overview"),
-    path("activity/", activity.activity, name="activity"),
-    path("vacuum/", vacuum.vacuum, name="vacuum"),
+    *(path(page.path, page.view, name=page.name) for page in PAGES),
     path("horizon/", horizon.horizon, name="horizon"),
-    path("wraparound/", wraparound.wraparound, name="wraparound"),
     path("vacuum/queue/", vacuum_queue.vacuum_queue, name="vacuum-queue"),
     path("vacuum/runs/", vacuum_runs.vacuum_runs, name="vacuum-runs"),
     path("databases/<id:datid>/tables/<id:relid>/", table.table, name="table"),
@@ -64,17 +55,11 @@ OF_TARGET = [
         what_if.what_if,
         name="table-what-if",
     ),
-    path("bloat/", bloat.bloat, name="bloat"),
     path("databases/<id:datid>/indexes/<id:indexrelid>/", index.index, name="index"),
-    path("queries/", queries.queries, name="queries"),
     path("queries/<id:query_id>/", query.query, name="query"),
-    path("settings/", settings.settings, name="settings"),
-    path("findings/", findings.target_findings, name="target-findings"),
-    path("actions/", action_log.target_actions, name="target-actions"),
     path("actions/<slug:action>/", action.new, name="action-new"),
     path("batches/", batches.batches, name="batches"),
     path("batches/<slug:action>/", batch.new, name="batch-new"),
-    path("jobs/", jobs.jobs, name="jobs"),
     path("jobs/new/", jobs.new, name="job-new"),
     path("jobs/<slug:job>/", jobs.edit, name="job-edit"),
     path("jobs/<slug:job>/run/", jobs.run, name="job-run"),

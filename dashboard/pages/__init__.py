@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from django.http.response import HttpResponseBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,27 +18,48 @@ class Page:
     icon: str
     heading: str
     """The group it stands under."""
+    address: str = ""
+    """Below the target's; '' for `name/`, `/` for the target's own."""
+    module: str = ""
+    """The file of this folder that has it, '' for that of its name."""
+
+    @property
+    def path(self) -> str:
+        """Return its address below the target's."""
+        return "" if self.address == "/" else self.address or f"{self.name}/"
+
+    @property
+    def view(self) -> Callable[..., HttpResponseBase]:
+        """Return what answers: the function of its name."""
+        function = self.name.replace("-", "_")
+        module = importlib.import_module(f"{__name__}.{self.module or function}")
+        found: Callable[..., HttpResponseBase] = getattr(module, function)
+        return found
 
 
 PAGES: tuple[Page, ...] = (
-    Page(name="overview", title="Overview", icon="overview", heading="Now"),
-    Page(
-        name="activity",
-        title="Activity",
-        icon="activity",
-        heading="Now",
-    ),
-    Page(
-        name="vacuum",
-        title="Vacuum",
-        icon="vacuum",
-        heading="Health",
-    ),
+    Page(name="overview", title="Overview", icon="overview", heading="Now", address="/"),
+    Page(name="activity", title="Activity", icon="activity", heading="Now"),
+    Page(name="vacuum", title="Vacuum", icon="vacuum", heading="Health"),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
-    Page(name="target-findings", title="Findings", icon="findings", heading="Record"),
+    Page(
+        name="target-findings",
+        title="Findings",
+        icon="findings",
+        heading="Record",
+        address="findings/",
+        module="findings",
+    ),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="settings", title="Settings", icon="settings", heading="Record"),
-    Page(name="target-actions", title="Actions", icon="actions", heading="Record"),
+    Page(
+        name="target-actions",
+        title="Actions",
+        icon="actions",
+        heading="Record",
+        address="actions/",
+        module="action_log",
+    ),
 )

@@ -134,3 +134,14 @@ def samples(advisor, **facts):
 def advise(advisor, *, thresholds=None, **facts):
     limits = {**advisor.defaults, **(thresholds or {})}
     return list(advisor.advise(samples(advisor, **facts), limits))
+
+
+DUE = table(n_dead_tup=25_000, n_mod_since_analyze=35_000)
+TOAST = table(
+    relid=16403,
+    relkind="t",
+    reltuples=10_000_000.0,
+    relpages=20_000,
+    n_dead_tup=200_000,
+    n_live_tup=1_000_000,
+)

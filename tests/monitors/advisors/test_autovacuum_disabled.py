@@ -8,6 +8,11 @@ from monitors.advisor import Severity
 from monitors.advisors.autovacuum_disabled import ADVISOR
 from tests.monitors.advisors.rows import advise, burning, growing, later, near, table
 
+FOUND = {
+    "tables": [table(reloptions=["autovacuum_enabled=off"], n_tup_ins=5)],
+}
+"""Facts in which it finds something."""
+
 
 def off(**columns):
     return table(reloptions=["autovacuum_enabled=false"], n_tup_ins=10, **columns)

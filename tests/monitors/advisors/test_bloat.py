@@ -6,7 +6,24 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.bloat import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, ago, growing, later, near
+from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, growing, later, near, table
+
+FOUND = {
+    "bloat": [
+        table(
+            indexrelname=None,
+            tablerelid=16400,
+            size_bytes=2**30,
+            bloat_bytes=2**29 - 1,
+            bloat_pct=49.9,
+            method="approx",
+            measured_at=NOW,
+            stats_at=None,
+            vacuumed_at=None,
+        )
+    ],
+}
+"""Facts in which it finds something."""
 
 GB, MB = 1024**3, 1024**2
 

@@ -10,6 +10,9 @@ from monitors.advisor import Severity
 from monitors.advisors.blocked import ADVISOR, roots, victims_of
 from tests.monitors.advisors.rows import advise, ago, backend, idle_in_transaction, waiting
 
+FOUND = {"activity": [backend(1), waiting(2, [1])]}
+"""Facts in which it finds something."""
+
 HIDDEN = {
     "state": "disabled",
     "query": None,

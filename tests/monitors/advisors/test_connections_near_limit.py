@@ -8,6 +8,12 @@ from monitors.advisor import Rate, Severity
 from monitors.advisors.connections_near_limit import ADVISOR, BACKENDS
 from tests.monitors.advisors.rows import advise, later, near
 
+FOUND = {
+    "sessions": [{"state": "idle", "backends": 90}],
+    "max_connections": 100,
+}
+"""Facts in which it finds something."""
+
 
 def sessions(idle, active=0):
     return [

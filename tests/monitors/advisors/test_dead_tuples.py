@@ -6,7 +6,10 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.dead_tuples import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, ago, growing, later, near, table
+from tests.monitors.advisors.rows import DUE, SHOP, advise, ago, growing, later, near, table
+
+FOUND = {"tables": [DUE]}
+"""Facts in which it finds something."""
 
 # 100,000 rows: autovacuum starts beyond 50 + 0.2 * 100,000 = 20,050 dead rows.
 

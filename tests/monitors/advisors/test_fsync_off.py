@@ -8,6 +8,9 @@ from monitors.advisor import Severity
 from monitors.advisors.fsync_off import ADVISOR
 from tests.monitors.advisors.rows import advise
 
+FOUND = {"settings": {"fsync": "off"}}
+"""Facts in which it finds something."""
+
 
 def test_off_is_critical():
     [finding] = advise(ADVISOR, settings={"fsync": "off"})

@@ -7,8 +7,14 @@ import pytest
 from monitors.advisor import Severity
 from monitors.advisors.horizon_held import ADVISOR
 from monitors.rules.horizon import Held
-from tests.monitors.advisors.rows import advise, ago, burning, idle_in_transaction, table
+from tests.monitors.advisors.rows import DUE, advise, ago, burning, idle_in_transaction, table
 from tests.monitors.rules.test_horizon import CATALOG, PREPARED, SLOT, holder
+
+FOUND = {
+    "tables": [DUE],
+    "horizon": [holder() | {"held": Held(ago(9000), ago(8000))}],
+}
+"""Facts in which it finds something."""
 
 HOURS = 3600
 DEAD = table(n_dead_tup=5000)

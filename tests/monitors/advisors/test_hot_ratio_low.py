@@ -8,6 +8,11 @@ from monitors.advisor import Severity
 from monitors.advisors.hot_ratio_low import ADVISOR
 from tests.monitors.advisors.rows import SHOP, advise, table
 
+FOUND = {
+    "updated": [table(n_tup_upd=20_000, n_tup_hot_upd=0, n_tup_newpage_upd=0, indexes=["i"])],
+}
+"""Facts in which it finds something."""
+
 
 def updated(updates=20_000, hot=0, newpage=0, **columns):
     row = table(

@@ -8,6 +8,9 @@ from monitors.advisor import Severity
 from monitors.advisors.idle_in_transaction import ADVISOR
 from tests.monitors.advisors.rows import advise, ago, backend, idle_in_transaction, waiting
 
+FOUND = {"activity": [idle_in_transaction(seconds=61)]}
+"""Facts in which it finds something."""
+
 
 @pytest.mark.parametrize(
     ("seconds", "severity"),

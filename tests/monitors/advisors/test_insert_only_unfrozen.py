@@ -10,6 +10,9 @@ from monitors.advisor import Severity
 from monitors.advisors.insert_only_unfrozen import ADVISOR
 from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, table
 
+FOUND = {"tables": [table(n_tup_ins=9, relpages=200_000)]}
+"""Facts in which it finds something."""
+
 PAGES = 122_071  # a little over 1,000,000,000 bytes
 
 

@@ -8,6 +8,9 @@ from monitors.advisor import Severity
 from monitors.advisors.long_running import ADVISOR
 from tests.monitors.advisors.rows import advise, ago, backend, waiting
 
+FOUND = {"activity": [backend(query_start=ago(400))]}
+"""Facts in which it finds something."""
+
 
 @pytest.mark.parametrize(
     ("seconds", "severity"),

@@ -6,7 +6,15 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.multi_pass_vacuum import ADVISOR
-from tests.monitors.advisors.rows import NOW, SHOP, advise, ago, growing, later, near, table
+from tests.monitors.advisors.rows import DUE, NOW, SHOP, advise, ago, growing, later, near, table
+
+FOUND = {
+    "tables": [DUE],
+    "passes": [
+        {"datname": "shop", "relid": 16400, "started_at": ago(60), "passes": 2, "autovacuum": True}
+    ],
+}
+"""Facts in which it finds something."""
 
 
 def vacuum(passes=2, **columns):

@@ -8,6 +8,11 @@ from monitors.advisor import Severity
 from monitors.advisors.partitioned_unanalyzed import ADVISOR
 from tests.monitors.advisors.rows import NOW, advise, table
 
+FOUND = {
+    "partitioned": [table(relkind="p", reltuples=-1.0, rows=20_000, partitions=4)],
+}
+"""Facts in which it finds something."""
+
 
 def parent(rows=20_000, **columns):
     row = table(relkind="p", reltuples=-1.0, n_live_tup=None, n_dead_tup=None)

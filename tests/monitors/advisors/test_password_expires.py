@@ -8,7 +8,13 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.password_expires import ADVISOR
-from tests.monitors.advisors.rows import NOW, advise
+from tests.monitors.advisors.rows import NOW, advise, later
+
+FOUND = {
+    "logins": [{"rolname": "watcher", "rolvaliduntil": later(24)}],
+    "roles": {"collector": "watcher"},
+}
+"""Facts in which it finds something."""
 
 ROLES = {"collector": "watcher", "operator": "actor"}
 SECOND = timedelta(seconds=1)

@@ -6,6 +6,9 @@ from monitors.advisor import Severity
 from monitors.advisors.pending_restart import ADVISOR
 from tests.monitors.advisors.rows import advise
 
+FOUND = {"settings": {"pending_restart": "wal_level"}}
+"""Facts in which it finds something."""
+
 
 def awaiting(count):
     return {"pending_restart": ",".join(f"setting_{number}" for number in range(count))}

@@ -6,7 +6,10 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.stale_statistics import ADVISOR
-from tests.monitors.advisors.rows import advise, ago, growing, later, near, table, vacuuming
+from tests.monitors.advisors.rows import DUE, advise, ago, growing, later, near, table, vacuuming
+
+FOUND = {"tables": [DUE]}
+"""Facts in which it finds something."""
 
 # 100,000 rows: autovacuum analyzes beyond 50 + 0.1 * 100,000 = 10,050 changed rows.
 

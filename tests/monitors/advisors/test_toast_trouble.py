@@ -6,7 +6,10 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.toast_trouble import ADVISOR
-from tests.monitors.advisors.rows import SHOP, advise, growing, later, near, table
+from tests.monitors.advisors.rows import SHOP, TOAST, advise, growing, later, near, table
+
+FOUND = {"tables": [table(toastrelid=16403), TOAST]}
+"""Facts in which it finds something."""
 
 MAIN = table(toastrelid=16403)
 

@@ -9,6 +9,7 @@ import pytest
 from monitors.advisor import Severity
 from monitors.advisors.vacuum_slow import ADVISOR, limit_of
 from tests.monitors.advisors.rows import (
+    DUE,
     NOW,
     SHOP,
     advise,
@@ -20,6 +21,12 @@ from tests.monitors.advisors.rows import (
     table,
     vacuuming,
 )
+
+FOUND = {
+    "tables": [DUE],
+    "progress": [vacuuming(done=16_363_636, total=10**9, started_at=ago(3600))],
+}
+"""Facts in which it finds something."""
 
 # 200 of cost each 2 ms, 22 for a page that is read and dirtied: 4,545 pages a second.
 LIMIT = 200 * 500 / 22

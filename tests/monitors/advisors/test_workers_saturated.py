@@ -6,7 +6,10 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.workers_saturated import ADVISOR
-from tests.monitors.advisors.rows import advise, growing, later, near, table, vacuuming
+from tests.monitors.advisors.rows import DUE, advise, growing, later, near, table, vacuuming
+
+FOUND = {"workers": [3] * 20, "tables": [DUE]}
+"""Facts in which it finds something."""
 
 DUE = table(n_dead_tup=20_051)  # 1 beyond its threshold
 

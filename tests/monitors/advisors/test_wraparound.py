@@ -9,6 +9,9 @@ from monitors.advisors.wraparound import ADVISOR
 from monitors.rules.wraparound import STOP_AGE, Burn
 from tests.monitors.advisors.rows import SHOP, advise, later, near
 
+FOUND = {"databases": [{"datname": "shop", "xid_age": 1_200_000_000, "mxid_age": 9}]}
+"""Facts in which it finds something."""
+
 DAY = 86400.0
 
 
