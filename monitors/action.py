@@ -136,6 +136,11 @@ def no_result(rows: Sequence[tuple[Any, ...]]) -> Measured:
     return {}
 
 
+def no_needs(connection: psycopg.Connection) -> str:
+    """Need nothing beside `right`."""
+    return ""
+
+
 def no_words(arguments: Mapping[str, object]) -> str:
     """Leave the button to the verb."""
     return ""
@@ -169,11 +174,15 @@ class Action:
     parameters: tuple[Parameter, ...]
     queue: str
     """`signals`: quick and never behind anything; `long`: may take hours."""
-    right: str
-    """What the operator login needs: `signal`, `vacuum`, `maintain` (which the owner of the
+    right: str = ""
+    """What the operator login needs, '' where `needs` tells: `signal`, `vacuum`, `maintain` (which the owner of the
     database alone does not have), `own` (to be a member of the table's
     owner), `superuser`, `reset`, the right to call pg_stat_statements_reset, or `scan`, that to
     call pgstattuple (`pg/rights.py`)."""
+    needs: Callable[[psycopg.Connection], str] = no_needs
+    """Asks what gives the operator login a right that no other action takes, '' where it has it:
+    the statement, or who may do that. The check asks it in each database, and so does whoever
+    words a refusal of the server; it changes nothing."""
     statement_timeout_ms: int
     lock_timeout_ms: int
     tries: int = 1

@@ -70,7 +70,7 @@ def test_the_grant_scripts_are_those_that_the_check_shows() -> None:
 
 
 def test_the_probes_are_listed_with_their_rhythm() -> None:
-    listed = [(row[0], row[1]) for row in rows_of("docs/targets.md", "probe")]
+    listed = [(row[0], row[1]) for row in rows_of("docs/reference.md", "probe")]
 
     assert listed == [(probe.name, f"{probe.every.total_seconds():.0f} s") for probe in PROBES]
 
@@ -97,7 +97,7 @@ def test_every_option_of_a_target_is_described() -> None:
 
 
 def test_the_thresholds_are_the_advisors_own() -> None:
-    rows = rows_of("docs/findings.md", "advisor | threshold")
+    rows = rows_of("docs/reference.md", "advisor | threshold")
 
     assert [(name, threshold, float(value)) for name, threshold, value in rows] == [
         (advisor.name, name, float(value))
@@ -107,13 +107,17 @@ def test_the_thresholds_are_the_advisors_own() -> None:
 
 
 def test_the_advisors_are_described_in_their_order() -> None:
-    listed = [row[0] for row in rows_of("docs/findings.md", "advisor | notice")]
+    listed = [row[0] for row in rows_of("docs/reference.md", "advisor | notice")]
 
     assert listed == [advisor.name for advisor in ADVISORS]
+    hurts = [row[0] for row in rows_of("docs/reference.md", "advisor | it hurts when")]
+    assert hurts == listed
 
 
 def test_the_actions_are_described_as_they_are() -> None:
-    listed = {row[0]: [row[2], *row[3:]] for row in rows_of("docs/actions.md", "action")}
+    listed = {
+        row[0]: [row[2], *row[3:]] for row in rows_of("docs/reference.md", "action | statement")
+    }
 
     assert listed == {
         spec.name: [

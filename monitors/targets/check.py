@@ -389,7 +389,7 @@ def action_result(spec: Action, target: Target, seen: Seen | None, problem: str)
         }
     if seen.server.server_version // 10000 < spec.since:
         return {"works": False, "needs": f"It came with PostgreSQL {spec.since}."}
-    needs = [*hindrances(spec, seen), NEEDS[spec.right](seen)]
+    needs = [*hindrances(spec, seen), NEEDS[spec.right](seen) if spec.right else ""]
     said = " ".join(dict.fromkeys(filter(None, needs)))
     return {"works": not said, "needs": said}
 

@@ -50,12 +50,14 @@ class Trial:
     """One that uses an extension could not find it."""
     signals: dict[str, str] = field(default_factory=dict)
     """By the name of the action."""
+    needs: dict[str, str] = field(default_factory=dict)
+    """What an action says itself that the login lacks, by its name."""
 
     def hindrances(self, spec: Action) -> list[str]:
         """Return what stands in an action's way in this database."""
         if spec.settled is not None:
             return [self.server, self.signals.get(spec.name, "")]
-        found = [self.server, self.session.counts]
+        found = [self.server, self.session.counts, self.needs.get(spec.name, "")]
         if spec.right in {"own", "superuser"}:
             found.append(self.session.writes)
         if spec.right in {"own", "maintain", "vacuum"}:
@@ -116,6 +118,7 @@ def try_out(connection: psycopg.Connection, session: Session) -> Trial:
         options=" ".join(refusals(connection, [read_options, read_settings])),
         extensions=" ".join(refusals(connection, [find_extension])),
         signals=signals,
+        needs={name: spec.needs(connection) for name, spec in ACTIONS.items()},
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import grimp
 import pytest
 
 from dashboard.embedded.processes import ROOT
+from monitors.action import no_needs
 from monitors.actions import ACTIONS
 from monitors.advisor import Advisor, Finding, NotRead, Row, Samples, Thresholds
 from monitors.advisors import ADVISORS
@@ -21,6 +24,7 @@ from monitors.models import HISTORY, Target
 from monitors.people import access
 from monitors.probe import Probe
 from monitors.probes import PROBES
+from monitors.targets import check
 from tests.servers import Server
 
 NAMES = [probe.name for probe in PROBES]
@@ -88,6 +92,7 @@ def test_an_action_has_its_button_its_right_and_somebody_who_may(
     assert spec.name == name
     assert spec.icon in symbols
     assert spec.verb
+    assert spec.right in check.NEEDS or (not spec.right and spec.needs is not no_needs)
     assert spec.judged_later or spec.judge({}, {}) is None
     assert any(name in rights for rights in access.ROLES.values())
 
@@ -132,3 +137,18 @@ def test_columns_are_those_of_an_export(path: Path) -> None:
     direct = rf"monitors\.rows\.{path.stem} import (?:[^\n(]*|\([^)]*)\bCOLUMNS\b"
 
     assert re.search(direct, text) or (re.search(module, text) and re.search(r"\w+\.COLUMNS", text))
+
+
+def test_the_checklist_knows_what_is_there() -> None:
+    words = ["logins", "--advisor", "password_expires", "--action", "reindex"]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "bin" / "checklist", *words, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    there, lacking = run("--no-page"), run()
+
+    assert (there.returncode, there.stdout.count("[ ]")) == (0, 0)
+    assert lacking.returncode == 1
+    assert "[ ] dashboard/pages/logins.py: the page" in lacking.stdout
+    assert int(lacking.stdout.splitlines()[-1].split()[0]) <= 18  # files, of a whole capability
