@@ -31,15 +31,15 @@ def find_remedy(row: Action, spec: Spec, dbname: str, error: psycopg.Error | Non
             grant = rights.remedy(eye, error) if error is not None else ""
             if grant:
                 return f"In the database {dbname}: {grant}"
-            return spec.needs(eye) or right_lacking(eye, spec.right, row.identity)
+            if not spec.right:
+                return spec.needs(eye)
+            return right_lacking(eye, spec.right, row.identity)
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused):
         return ""
 
 
 def right_lacking(connection: psycopg.Connection, right: str, identity: dict[str, Any]) -> str:
     """Return what gives the login the right that an action takes, '' where it has it."""
-    if not right:
-        return ""
     login, version = rights.read_rights(connection), connection.info.server_version
     if right == "signal":
         return rights.to_run(login.gain(["pg_signal_backend"], version))

@@ -143,7 +143,7 @@ def test_the_checklist_knows_what_is_there() -> None:
     words = ["logins", "--advisor", "password_expires", "--action", "reindex"]
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "bin" / "checklist", *words, *more]
+        command = [sys.executable, str(ROOT / "bin" / "checklist"), *words, *more]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     there, lacking = run("--no-page"), run()
