@@ -239,6 +239,7 @@ def test_every_module_that_the_documents_point_at_exists() -> None:
         "monitors/advisors/inactive_slots.py",
         "monitors/actions/drop_replication_slot.py",
         "dashboard/pages/replication_slots.py",
+        "monitors/rows/replication_slots.py",
     }  # the recipe's
     named = {
         name
