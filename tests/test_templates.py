@@ -1,0 +1,87 @@
+"""Templates are written to be read, and what is there for their readers reaches no browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from django.template import Context, engines
+from django.template.base import TextNode
+from django.template.loader import get_template
+
+from dashboard.embedded.processes import ROOT
+from dashboard.lines import TAG, join_lines, join_tags
+
+TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
+LONGEST = 120
+SIBLINGS = re.compile(r"</(?:td|th|tr|li|section|div|p|ul|ol|table|thead|tbody|form)><(?!/)")
+
+
+def names(path: Path) -> str:
+    return str(path.relative_to(ROOT / "templates"))
+
+
+def source_of(text: str) -> str:
+    """Return what a text is to Django: tags as they are, what stands between without breaks."""
+    parts = TAG.split("".join(join_tags(text)))
+    return "".join(part if place % 2 else join_lines(part) for place, part in enumerate(parts))
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_one_element_stands_on_a_line(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        assert len(line) <= LONGEST, f"line {number} has {len(line)} characters"
+        assert not SIBLINGS.search(line), f"line {number} has two elements"
+        assert line == line.rstrip(), f"line {number} ends with blanks"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_no_line_break_reaches_a_browser(path: Path) -> None:
+    template = get_template(names(path)).template  # type: ignore[attr-defined]
+
+    texts = [node.s for node in template.nodelist.get_nodes_by_type(TextNode)]
+    assert [text for text in texts if "\n" in text] == []
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_no_two_attributes_become_one(path: Path) -> None:
+    """A break between an attribute and a condition is none: the blank stands inside of that."""
+    text = source_of(path.read_text(encoding="utf-8"))
+    glued = re.compile(r"<[a-z][^<>]*=\"[^\"<>]*\"(?:{% (?:if|for|with) [^%]*%})?[a-z]")
+
+    assert glued.findall(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "joined"),
+    [
+        ("<p>\n  A word\n  and another.\n</p>\n", "<p>A word and another.</p>"),
+        ("<b>a</b>\n  <b>b</b>", "<b>a</b><b>b</b>"),
+        ("<b>a</b> <b>b</b>", "<b>a</b> <b>b</b>"),
+        ("{{ a }}\n{{ b }}, {{ c }}", "{{ a }}{{ b }}, {{ c }}"),
+        ('<a\n    class="x"\n    href="y">z</a>', '<a class="x" href="y">z</a>'),
+        ('{% include "x.html"\n    with a=b %}\n<p>', '{% include "x.html" with a=b %}<p>'),
+        ("one\n\n  two", "one two"),
+    ],
+)
+def test_a_break_is_nothing_beside_a_tag_and_a_blank_between_words(text: str, joined: str) -> None:
+    assert source_of(text) == joined
+
+
+def test_a_tag_over_several_lines_moves_no_line_number() -> None:
+    text = "a\n{% if\n x %}\nb\nc\n{% endif %}\nd"
+
+    found = "".join(join_tags(text))
+
+    assert found.count("\n") == text.count("\n")
+    assert found.splitlines().index("d") == text.splitlines().index("d")
+
+
+def test_templates_of_packages_stay_as_they_are() -> None:
+    engine = engines["django"].engine  # type: ignore[attr-defined]
+    origin = next(
+        iter(engine.template_loaders[0].get_template("base.html").origin.loader.get_dirs())
+    )
+    assert Path(origin) == ROOT / "templates"
+    assert engine.from_string("a\nb").render(Context()) == "a\nb"
