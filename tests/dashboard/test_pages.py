@@ -326,7 +326,7 @@ def test_every_icon_that_a_template_names_is_drawn():
     drawn = set(re.findall(r'<symbol id="i-([\w-]+)"', sprite))
     named = set()
     for path in TEMPLATES:
-        named |= set(re.findall(r'{% icon "([\w-]+)"', path.read_text(encoding="utf-8")))
+        named |= set(re.findall(r'{%\s*icon\s+"([\w-]+)"', path.read_text(encoding="utf-8")))
         named |= set(re.findall(r'icon="([\w-]+)"', path.read_text(encoding="utf-8")))
 
     assert named <= drawn
