@@ -329,7 +329,7 @@ def bounded(parameter: Parameter, text: str) -> str:
 def clean_text(name: str, text: str) -> str:
     """Return a name of at most a few hundred characters that PostgreSQL can hold."""
     if len(text) > MAX_NAME or "\x00" in text or not encodable(text):
-        message = f"{name} is no name that PostgreSQL can hold."
+        message = f"{name} is not a name that PostgreSQL can hold."
         raise InvalidArguments(message)
     return text
 

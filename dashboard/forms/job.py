@@ -98,10 +98,10 @@ class JobForm(forms.Form):
         return name
 
     def clean_time_zone(self) -> str:
-        """Refuse what is no time zone."""
+        """Refuse what is not a time zone."""
         name = str(self.cleaned_data["time_zone"])
         if name not in available_timezones():
-            message = f"{name} is no time zone: give one as Europe/Paris, or UTC."
+            message = f"{name} is not a time zone: give one as Europe/Paris, or UTC."
             raise ValidationError(message)
         return name
 

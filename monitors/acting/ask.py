@@ -304,7 +304,7 @@ def reason_not_to_act(target: Target, spec: Spec) -> str:  # noqa: PLR0911 - one
     if target.frozen_reason:
         return f"{target.name} is frozen: {target.frozen_reason}"
     if target.kind != Target.Kind.POSTGRES:
-        return f"{target.name} is no PostgreSQL server."
+        return f"{target.name} is not a PostgreSQL server."
     if target.in_recovery and not spec.on_standby:
         return f"{target.name} is a standby in recovery: act on its primary."
     if not target.operator_user:

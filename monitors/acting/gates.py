@@ -13,6 +13,7 @@ import psycopg
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from monitors import words
 from monitors.acting import ask, batch as batches
 from monitors.actions import ACTIONS
 from monitors.models import Action, Batch, Job, JobRun, Target
@@ -108,21 +109,19 @@ def closed_gates(job: Job, made: Batch | None = None) -> str:
 
 def sentences(job: Job, now: Load) -> list[str]:
     """Return a sentence for each gate that is closed."""
-    lag = now.replay_lag_bytes or 0
-    tests: list[tuple[int | None, int, str]] = [
-        (
-            job.max_active_backends,
-            now.active_backends,
-            "{} backends are active, at most {} may be.",
-        ),
-        (job.max_running_vacuums, now.running_vacuums, "{} vacuums run, at most {} may."),
-        (job.max_replay_lag_bytes, lag, "A standby is {} bytes behind, at most {} may it be."),
-    ]
-    return [
-        sentence.format(f"{value:,}", f"{limit:,}")
-        for limit, value, sentence in tests
-        if limit is not None and value > limit
-    ]
+    said = []
+    backends, most = now.active_backends, job.max_active_backends
+    if most is not None and backends > most:
+        are = "is" if backends == 1 else "are"
+        said.append(f"{words.count(backends, 'backend')} {are} active; the limit is {most:,}.")
+    vacuums, most = now.running_vacuums, job.max_running_vacuums
+    if most is not None and vacuums > most:
+        run = "runs" if vacuums == 1 else "run"
+        said.append(f"{words.count(vacuums, 'vacuum')} {run}; the limit is {most:,}.")
+    lag, most = now.replay_lag_bytes or 0, job.max_replay_lag_bytes
+    if most is not None and lag > most:
+        said.append(f"A standby is {words.size(lag)} behind; the limit is {words.size(most)}.")
+    return said
 
 
 def own_pids(made: Batch | None) -> list[int]:

@@ -163,7 +163,7 @@ def reason_not_to_create(facts: Facts, name: str, statement: str) -> str:
         )
     if facts.superuser_only and not facts.superuser:
         return (
-            f"{name} is no trusted extension: only a superuser may install it, {facts.rolname} is"
+            f"{name} is not a trusted extension: only a superuser may install it, {facts.rolname} is"
             f" none. Run as one, in {facts.database}: {statement};"
         )
     return ""

@@ -101,7 +101,7 @@ def resolve(connection: psycopg.Connection, arguments: Arguments) -> dict[str, A
     identity = table_action.resolve(connection, as_table(arguments))
     if identity["relkind"] not in MEASURED_KINDS:
         name = words.quoted(identity["schemaname"], identity["relname"])
-        message = f"{name} is no table, materialized view or index: it has no pages of its own."
+        message = f"{name} is not a table, materialized view or index: it has no pages of its own."
         raise Refused(message)
     installed = extensions.find(connection, EXTENSION)
     if installed is None:

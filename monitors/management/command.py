@@ -149,7 +149,7 @@ def read_secret(path: str) -> str:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         message = f"The password file {path} can't be read: {reason}."
         raise bad_use(message) from None
     secret = text.split("\n", 1)[0].rstrip("\r")

@@ -162,7 +162,7 @@ def reason_not_to_signal(backend: Backend, me: Myself) -> str:  # noqa: PLR0911 
             return "This is an autovacuum to prevent wraparound: it must finish."
         return "This is an autovacuum worker, not a client: it would only start again."
     if backend.backend_type != "client backend":
-        return f"This is no client but a {backend.backend_type or 'hidden process'}."
+        return f"This is not a client but a {backend.backend_type or 'hidden process'}."
     if backend.superuser and not me.superuser:
         return "A superuser's backend can be signalled by a superuser alone."
     return ""

@@ -113,7 +113,9 @@ def reason_not_concurrently(connection: psycopg.Connection, relation: Relation) 
     if relation.relkind == "p":
         return f"{relation.name} is partitioned: repack its partitions one by one."
     if relation.relkind != "r" or relation.relpersistence != "p":
-        return f"{relation.name} can't be repacked concurrently: it is no ordinary logged table."
+        return (
+            f"{relation.name} can't be repacked concurrently: it is not an ordinary logged table."
+        )
     with connection.cursor(row_factory=class_row(State)) as cursor:
         state = cursor.execute(STATE_SQL, {"relid": relation.relid}).fetchone()
     if state is None:

@@ -186,7 +186,7 @@ def cost_limit(server: Server) -> Iterator[Advice]:
         text = f"{words[0].upper()}{words[1:]}."
         yield server.advice(
             "autovacuum_vacuum_cost_limit", "info", text,
-            "More workers share it: they don't vacuum faster. A delay of 0 is no limit.",
+            "More workers share it: they don't vacuum faster. A delay of 0 means no limit.",
         )  # fmt: skip
         return
     slow = delay > 2  # noqa: PLR2004 - the default of 12 and newer, ms

@@ -55,7 +55,7 @@ def newest_key() -> str:
     key_id = secrets.key_id(secrets.decode(settings.PUBLIC_KEY, "HOWDAH_PUBLIC_KEY"))
     if key_id not in known:
         message = (
-            "HOWDAH_PUBLIC_KEY is no private key's here: what it seals, nobody could open. "
+            "HOWDAH_PUBLIC_KEY does not belong to a private key here: what it seals, nobody could open. "
             "Nothing was sealed."
         )
         raise secrets.SecretUnreadable(message)

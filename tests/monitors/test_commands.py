@@ -538,7 +538,7 @@ def test_findings_are_listed_and_put_aside(said: Said, found: FindingRecord) -> 
     [
         (("list", "--target", "x"), 1, "There is no target x."),
         (("acknowledge", "99999", "--reason", "a"), 1, "There is no finding 99999:"),
-        (("acknowledge", "one", "--reason", "a"), 2, "'one' is no number of a finding:"),
+        (("acknowledge", "one", "--reason", "a"), 2, "'one' is not the number of a finding:"),
         (("acknowledge", "ID"), 2, "required: --reason"),
         (("acknowledge", "ID", "--reason", " "), 2, "reason: Give a reason"),
         (("snooze", "ID", "--reason", "a", "--until", "soon"), 2, "until: 'soon' is neither"),

@@ -136,6 +136,6 @@ def moment(text: str) -> datetime:
     except ValueError:
         found = None
     if found is None:
-        message = f"{text} is no time: give it as 2026-01-31T09:30:00Z."
+        message = f"{text} is not a time: give it as 2026-01-31T09:30:00Z."
         raise bad_use(message)
     return found if found.tzinfo else timezone.make_aware(found)

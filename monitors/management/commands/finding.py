@@ -111,7 +111,7 @@ def add_finding(parser: argparse.ArgumentParser) -> None:
 def finding_named(text: str) -> FindingRecord:
     """Return a finding by its number; raises CommandError."""
     if not (text.isascii() and text.isdigit() and len(text) < len("9223372036854775807")):
-        message = f"{text[:40]!r} is no number of a finding: see manage.py finding list."
+        message = f"{text[:40]!r} is not the number of a finding: see manage.py finding list."
         raise bad_use(message)
     row = findings.listed().filter(pk=int(text)).first()
     if row is None:

@@ -176,7 +176,7 @@ def pair(text: str) -> tuple[str, str]:
     """Read KEY=VALUE."""
     name, equals, value = text.partition("=")
     if not equals:
-        message = f"{text} is no KEY=VALUE"
+        message = f"{text} is not KEY=VALUE"
         raise argparse.ArgumentTypeError(message)
     return name, value
 
@@ -188,7 +188,7 @@ def days(text: str) -> list[int]:
     names = [name.strip().lower()[:3] for name in text.split(",")]
     wrong = [name for name in names if name not in DAYS]
     if wrong:
-        message = f"{wrong[0]} is no weekday: give daily, or some of {','.join(DAYS)}"
+        message = f"{wrong[0]} is not a weekday: give daily, or some of {','.join(DAYS)}"
         raise argparse.ArgumentTypeError(message)
     return sorted({DAYS.index(name) for name in names})
 
@@ -198,14 +198,14 @@ def clock(text: str) -> time:
     try:
         return time.fromisoformat(text)
     except ValueError:
-        message = f"{text} is no time of day: give it as 22:30"
+        message = f"{text} is not a time of day: give it as 22:30"
         raise argparse.ArgumentTypeError(message) from None
 
 
 def zone(text: str) -> str:
     """Read a time zone's name."""
     if text not in available_timezones():
-        message = f"{text} is no time zone: give one as Europe/Paris, or UTC"
+        message = f"{text} is not a time zone: give one as Europe/Paris, or UTC"
         raise argparse.ArgumentTypeError(message)
     return text
 

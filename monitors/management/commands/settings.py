@@ -159,6 +159,6 @@ def moment(text: str | None) -> datetime | None:
     except ValueError:
         found = None
     if found is None:
-        message = f"{text} is no time: give it as 2026-01-31T09:30:00Z."
+        message = f"{text} is not a time: give it as 2026-01-31T09:30:00Z."
         raise bad_use(message)
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

@@ -122,7 +122,7 @@ def test_a_gate_that_closes_between_two_tables_holds_the_rest_until_it_opens(ser
     run.refresh_from_db()
     assert run.state == State.HELD
     assert run.text.startswith("Held after 1 table, 1 to go: ")
-    assert f"backends are active, at most {LIMIT} may be." in run.text
+    assert f"backends are active; the limit is {LIMIT}." in run.text
     assert look(run.job).state == State.HELD
     calm()
     perform.perform(str(second.pk))  # a message that came twice does not ask the gates again
@@ -225,7 +225,7 @@ def test_vacuums_of_the_same_run_do_not_count(server, target, live, background, 
 @newest
 def test_page_export_and_command_say_why_a_table_waits(begun, client, dba, said):
     run = begun(2)
-    reason = "Held after 0 tables, 2 to go: 7 backends are active, at most 4 may be."
+    reason = "Held after 0 tables, 2 to go: 7 backends are active; the limit is 4."
     JobRun.objects.filter(pk=run.pk).update(state=State.HELD, text=reason)
     client.force_login(dba)
 
@@ -262,9 +262,9 @@ def test_gates_are_sentences():
 
     assert gates.sentences(job, Load(5, 0, None)) == []
     assert gates.sentences(job, Load(6, 1, 11)) == [
-        "6 backends are active, at most 5 may be.",
-        "1 vacuums run, at most 0 may.",
-        "A standby is 11 bytes behind, at most 10 may it be.",
+        "6 backends are active; the limit is 5.",
+        "1 vacuum runs; the limit is 0.",
+        "A standby is 11 bytes behind; the limit is 10 bytes.",
     ]
 
 

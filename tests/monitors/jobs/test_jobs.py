@@ -129,7 +129,7 @@ def test_a_closed_gate_holds_the_run_until_it_opens(server, job, table, live):
         run = look(made)
         assert run.state == State.HELD
         assert "active" in run.text
-        assert "at most 0 may be" in run.text
+        assert "; the limit is 0." in run.text
         busy.cancel()
         del cursor
 
@@ -148,13 +148,13 @@ def test_hours_that_end_before_the_gates_open_are_missed(server, job, table, liv
         job=made,
         started_at=timezone.now() - timedelta(hours=1),
         closes_at=timezone.now() - timedelta(seconds=1),
-        text="Held: 2 vacuums run, at most 0 may.",
+        text="Held: 2 vacuums run; the limit is 0.",
     )
 
     run = look(made)
 
     assert run.state == State.MISSED
-    assert run.text == "Its hours ended. Held: 2 vacuums run, at most 0 may."
+    assert run.text == "Its hours ended. Held: 2 vacuums run; the limit is 0."
 
 
 @newest
@@ -266,7 +266,7 @@ def test_the_command_does_what_the_page_does(target, dba, said):
     assert said("job", "add", *names, *fields, "--days", "sat,sun", "--arg", "analyze=true")[0] == 0
     assert said("job", "add", *names, *fields)[0] == 1
     status, _, error = said("job", "add", *names, *fields, "--days", "someday")
-    assert (status, "is no weekday" in error, error.count("\n")) == (2, True, 0)
+    assert (status, "is not a weekday" in error, error.count("\n")) == (2, True, 0)
     assert said("job", "pause", *names)[0] == 0
     status, out, _ = said("job", "list", "--json")
     assert '"weekdays": ["sat", "sun"]' in out
@@ -290,7 +290,7 @@ def test_the_pages_make_change_and_remove_a_job(client, target, dba):
     assert wrong.status_code == 400
     text = wrong.content.decode()
     assert "as shop: public.orders" in text
-    assert "Mars/Base is no time zone" in text
+    assert "Mars/Base is not a time zone" in text
     assert 'value="weekly"' in text
 
     assert client.post(address, entered).status_code == 302
