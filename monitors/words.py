@@ -88,8 +88,8 @@ def count(number: float, noun: str) -> str:
 
 
 def times(number: int) -> str:
-    """Return `once`, or `3 times`."""
-    return "once" if number == 1 else f"{number:,} times"
+    """Return `once`, `twice` or `3 times`."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 # Time

@@ -198,7 +198,7 @@ def effect(before: Measured, after: Measured) -> str:
     if before["relkind"] == "i":
         waste = bloat.btree_waste(**seen, fillfactor=fillfactor)
         gone = seen["empty"] + seen["deleted"]
-        parts = f"leaf pages are {seen['density']:.0f} % full, {gone:,} pages are empty or deleted"
+        parts = f"leaf pages are {seen['density']:.0f} % full, {words.count(gone, 'page')} empty or deleted"
     else:
         toast = before["relkind"] == "t"
         waste = bloat.heap_waste(**seen, fillfactor=fillfactor, toast=toast)

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from monitors import words
 from monitors.action import (
     Action,
     Arguments,
@@ -124,7 +125,7 @@ def measure(
 
 def effect(before: Measured, after: Measured) -> str:
     """Return how many statements were forgotten."""
-    return f"{before['statement_count']:,} statements count from 0"
+    return f"{words.count(before['statement_count'], 'statement')} counted from 0 on"
 
 
 ACTION = Action(

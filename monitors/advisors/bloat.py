@@ -84,7 +84,7 @@ def subject_of(row: Row) -> str:
 def hurt_of(row: Row, severity: Severity, samples: Samples, thresholds: Thresholds) -> Hurt:
     """Return when both the share and the bytes of a warning are passed."""
     share, size = thresholds["warning_pct"] / 100, thresholds["warning_bytes"]
-    then = f"{size_words(size)} and {thresholds['warning_pct']:g} % are wasted"
+    then = f"{words.size(size)} and {thresholds['warning_pct']:g} % are wasted"
     if severity >= Severity.WARNING:
         return Hurt(then, already=True)
     waste, grown = samples.rate("bloat_bytes", row), samples.rate("size_bytes", row)
@@ -102,7 +102,7 @@ def hurt_of(row: Row, severity: Severity, samples: Samples, thresholds: Threshol
     if seconds > FAR.total_seconds():
         return Hurt(f"{then}; {hurt.FAR_AWAY}")
     more = (
-        f"{size_words(waste.per_second * DAY)} a day over the last {words.duration(waste.seconds)}"
+        f"{words.size(waste.per_second * DAY)} a day over the last {words.duration(waste.seconds)}"
     )
     return Hurt(f"{then}, at {more}", at=samples.now + timedelta(seconds=max(seconds, 0)))
 
@@ -141,8 +141,8 @@ def finding_of(
     return Finding(
         advisor="bloat",
         severity=severity,
-        title=f"{'Index ' if is_index else ''}{name} in {database} wastes {size_words(row['bloat_bytes'])} "
-        f"of {size_words(row['size_bytes'])} ({row['bloat_pct']:.0f} %).",
+        title=f"{'Index ' if is_index else ''}{name} in {database} wastes {words.size(row['bloat_bytes'])} "
+        f"of {words.size(row['size_bytes'])} ({row['bloat_pct']:.0f} %).",
         why=why,
         object_name=name,
         hurt=hurts,
@@ -173,16 +173,6 @@ def evidence_of(row: Row) -> tuple[Evidence, ...]:
     ]
     times = (("Known since", row["measured_at"]), ("Statistics of", row["stats_at"]))
     return (*known, *((label, moment, "at") for label, moment in times if moment is not None))
-
-
-def size_words(size: float) -> str:
-    """Return bytes as `1.2 GB`."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:  # noqa: PLR2004 - from here on the next unit is easier to read
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TB"
 
 
 ADVISOR = Advisor(

@@ -294,7 +294,7 @@ def many_passes(row: Row) -> str:
     if not passes or row["phase"] != "scanning heap":
         return ""
     return (
-        f"Its memory for dead rows was full {times(passes)}, so it goes over all indexes"
+        f"Its memory for dead rows was full {words.times(passes)}, so it goes over all indexes"
         " again: raise autovacuum_work_mem or maintenance_work_mem."
     )
 
@@ -343,8 +343,3 @@ def limit_words(cost: Cost | None, pages: float | None) -> str:
     )
     now = f"; it does {pages:,.0f}" if pages is not None else ""
     return f": {allowed}{now}. Raise autovacuum_vacuum_cost_limit."
-
-
-def times(count: int) -> str:
-    """Return once, twice or so many times."""
-    return {1: "once", 2: "twice"}.get(count, f"{count} times")

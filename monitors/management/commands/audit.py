@@ -73,7 +73,10 @@ class Command(command.Command):
             raise failure(message)
         if not options["json"]:
             hash_text = f", the last hash is {last.hash}" if last else ""
-            self.say(f"The audit is whole: {AuditEntry.objects.count()} entries{hash_text}.")
+            count = AuditEntry.objects.count()
+            self.say(
+                f"The audit is whole: {count:,} {'entry' if count == 1 else 'entries'}{hash_text}."
+            )
 
     def export(self, options: dict[str, Any]) -> None:
         """Print the entries as a list on one line of JSON, or as CSV with a header; it is one too."""

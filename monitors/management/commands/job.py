@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.core.management.base import CommandParser
 
+from monitors import words
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import plan
 from monitors.management import command
@@ -137,7 +138,7 @@ class Command(command.Command):
         for row in rows:
             who = f"job {row['job']} of {row['asked_by']}" if row["job"] else row["asked_by"]
             counts = (
-                f"{row['tables']:,} tables, {row['succeeded']:,} done, {row['failed']:,} failed,"
+                f"{words.count(row['tables'], 'table')}, {row['succeeded']:,} done, {row['failed']:,} failed,"
                 f" {row['skipped'] + row['cancelled']:,} skipped"
             )
             self.say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from dataclasses import asdict
 
+from monitors import words
 from monitors.collect.rounds import SnapshotResult, good, take_now
 from monitors.findings import keep
 from monitors.management.command import Command as OneLine, CommandFailed
@@ -51,4 +52,4 @@ def line_of(result: SnapshotResult) -> str:
     place = result.probe + (f" in {result.database}" if result.database else "")
     if result.error:
         return f"{place}: {result.state}: {result.error}"
-    return f"{place}: {result.rows} rows, {result.stored} stored, {result.target_ms:.1f} ms"
+    return f"{place}: {words.count(result.rows, 'row')}, {result.stored:,} stored, {result.target_ms:.1f} ms"
