@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
 """Bytes of PostgreSQL's names: base 1024, as pg_size_pretty has it."""
 SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+NONE = "\N{EN DASH}"
+"""What stands for a figure that is not known."""
 MINUTE, HOUR, DAY = 60, 3600, 86400
 TEN = 10
 FINEST = 0.001  # milliseconds

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from monitors.words import NONE
+
 Setting = Mapping[str, Any]
 """The columns of the probe `settings`, by name."""
 
@@ -122,7 +124,7 @@ def words_of(text: str | None, unit: str | None) -> str:
     a meaning of their own and stay bare. None is a dash, an empty text says so.
     """
     if text is None:
-        return "\N{EN DASH}"
+        return NONE
     if text == "":
         return "(empty)"
     value = number_of(text)

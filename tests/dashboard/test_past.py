@@ -275,7 +275,7 @@ def test_thresholds_are_those_of_then(shop):
 def test_ages_count_from_the_moment_that_is_shown():
     end = datetime(2026, 3, 1, 12, tzinfo=UTC)
     then = Window(start=end - timedelta(hours=1), end=end, is_live=False, label="1h")
-    text = "{% load dashboard_extras %}{% age moment %}, {% age later %}"
+    text = "{% load moments %}{% age moment %}, {% age later %}"
     moments = {"moment": end - timedelta(minutes=2), "later": end + timedelta(hours=3)}
 
     def shown(window):
