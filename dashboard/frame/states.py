@@ -16,7 +16,7 @@ from monitors.history.freshness import Freshness, freshness
 from monitors.history.window import Window
 from monitors.models import ProbeState, Snapshot, Target
 from monitors.probe import OLDEST_MAJOR
-from monitors.rows import vacuuming
+from monitors.rows.vacuum_parts import skew_of
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def denied(target: Target, reason: str) -> State:
 
 def clock_words(target: Target) -> str:
     """Return by how much a target's clock differs from ours; empty below what latency explains."""
-    skew = vacuuming.skew_of(target)
+    skew = skew_of(target)
     if abs(skew) < TELLING_SKEW:
         return ""
     length = words.duration(abs(skew).total_seconds())

@@ -18,10 +18,12 @@ from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import vacuuming
-from monitors.rows.vacuuming import Workers
+from monitors.rows.queue import QUEUE_COLUMNS
+from monitors.rows.running import RUNNING_COLUMNS
+from monitors.rows.vacuum_parts import Workers
 
 VIEWS = {"queue": "Queue", "running": "Running"}
-SORTED = ("table", "does", *vacuuming.QUEUE_COLUMNS)
+SORTED = ("table", "does", *QUEUE_COLUMNS)
 
 
 @require_safe
@@ -38,11 +40,9 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
         searched=lambda row: f"{row['database']} {row['table']} {row['toast_of'] or ''}",
     )
     if view == "running":
-        exported = table_response(
-            request, "vacuum-running", vacuuming.RUNNING_COLUMNS, state.running
-        )
+        exported = table_response(request, "vacuum-running", RUNNING_COLUMNS, state.running)
     else:
-        exported = table_response(request, "vacuum-queue", vacuuming.QUEUE_COLUMNS, shown.matching)
+        exported = table_response(request, "vacuum-queue", QUEUE_COLUMNS, shown.matching)
     if exported:
         return exported
     return render_page(

@@ -26,7 +26,8 @@ from monitors.acting.watch import Watch
 from monitors.action import Action as Spec, Changed, Leftover, Refused, text_of
 from monitors.actions import ACTIONS
 from monitors.collect import rounds
-from monitors.history import store
+from monitors.history.reading import Place
+from monitors.history.store import keep_measured
 from monitors.models import HISTORY, Action, Database, Snapshot, Target
 from monitors.people import access
 from monitors.pg import backends, connect
@@ -183,8 +184,8 @@ def keep_result(row: Action, spec: Spec, ended: Ended) -> None:
     known = Database.objects.filter(target=row.target, datname=database, gone_at=None).first()
     if known is None or row.target is None:
         return
-    place = store.Place(HISTORY[spec.keeps], row.target.pk, known.pk)
-    kept = store.keep_measured(place, (row.identity["relid"],), row.identity["relkind"], seen)
+    place = Place(HISTORY[spec.keeps], row.target.pk, known.pk)
+    kept = keep_measured(place, (row.identity["relid"],), row.identity["relkind"], seen)
     if not kept:
         log.warning("%s: %s is not in the history yet", row.target.name, row.object_name)
 

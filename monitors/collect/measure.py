@@ -11,7 +11,8 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
 
-from monitors.history import settle, store
+from monitors.history import settle
+from monitors.history.reading import Key
 from monitors.pg import connect, extensions
 from monitors.pg.errors import reason_of
 from monitors.pg.extensions import Installed
@@ -41,10 +42,10 @@ def measure_some(
     measuring: Measuring,
     installed: Installed,
     ends: float,
-    wanted: list[store.Key],
-) -> dict[store.Key, tuple[str, settle.Figures]]:
+    wanted: list[Key],
+) -> dict[Key, tuple[str, settle.Figures]]:
     """Measure objects in the order of their urgency until pages, number or time are used up."""
-    found: dict[store.Key, tuple[str, settle.Figures]] = {}
+    found: dict[Key, tuple[str, settle.Figures]] = {}
     pages = 0
     for relid, relkind, cost in pick(connection, measuring, wanted):
         if time.monotonic() > ends or len(found) >= measuring.objects:
@@ -68,7 +69,7 @@ def measure_some(
 
 
 def pick(
-    connection: psycopg.Connection, measuring: Measuring, wanted: list[store.Key]
+    connection: psycopg.Connection, measuring: Measuring, wanted: list[Key]
 ) -> list[tuple[int, str, int]]:
     """Return (oid, relkind, pages to read) of what is not locked; limits what comes after it."""
     connect.begin_read(connection, MEASURE_TIMEOUT_MS)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from monitors.collect import vacuum_runs
 from monitors.collect.vacuum_runs import Seen
 from monitors.history import relabel
-from monitors.history.store import Note, Place, Reading
+from monitors.history.reading import Place, Reading
+from monitors.history.store import Note
 from monitors.models import Snapshot, Target
 from monitors.probe import Probe
 from monitors.rows.configuration import note_changes

@@ -13,6 +13,7 @@ from psycopg import errors
 
 from monitors.collect.live import text_key
 from monitors.history import store
+from monitors.history.reading import Key, Reading
 from monitors.models import (
     Snapshot,
 )
@@ -61,7 +62,7 @@ def read(
     probe: Probe,
     statement: str,
     installed: Installed | None = None,
-) -> store.Reading:
+) -> Reading:
     """Run a probe's SQL inside the caller's transaction; raises psycopg.Error, UnknownColumns."""
     cpu = time.thread_time()
     if not probe.nested_loops:
@@ -77,7 +78,7 @@ def read(
     waited = time.perf_counter() - began
     ended_at = connect.clock_of(connection) if probe.reset_sql else None
     rows = in_order(probe, [column.name for column in cursor.description or ()], cursor.fetchall())
-    return store.Reading(
+    return Reading(
         rows,
         target_at,
         reset_at,
@@ -101,7 +102,7 @@ def in_order(probe: Probe, names: list[str], rows: list[Row]) -> list[Row]:
     return [pick((*row, None)) for row in rows]
 
 
-def without_unreplicated(probe: Probe, reading: store.Reading) -> store.Reading:
+def without_unreplicated(probe: Probe, reading: Reading) -> Reading:
     """Return a standby's reading without what only its primary knows."""
     left_out = set(probe.sample.unreplicated)
     if not left_out:
@@ -114,7 +115,7 @@ def without_unreplicated(probe: Probe, reading: store.Reading) -> store.Reading:
     return replace(reading, rows=rows)
 
 
-def redact(probe: Probe, reading: store.Reading) -> tuple[store.Reading, dict[str, str]]:
+def redact(probe: Probe, reading: Reading) -> tuple[Reading, dict[str, str]]:
     """Return a reading without literals, and its texts as they ran by `text_key`."""
     columns = probe.sample.columns()
     places = [columns.index(name) for name in probe.sample.redacted if name in columns]
@@ -145,7 +146,7 @@ def refiner(
     """
     keys = len(probe.sample.key)
 
-    def fetch(statement: str, wanted: list[store.Key]) -> list[Row]:
+    def fetch(statement: str, wanted: list[Key]) -> list[Row]:
         with connection.transaction():
             return connection.execute(
                 extensions.in_schema(statement, installed),
@@ -153,7 +154,7 @@ def refiner(
                 binary=True,
             ).fetchall()
 
-    def refine(wanted: list[store.Key]) -> dict[store.Key, Row]:
+    def refine(wanted: list[Key]) -> dict[Key, Row]:
         if not wanted:
             return {}
         try:

@@ -48,6 +48,7 @@ from monitors.collect.sessions import IDENTITY_AGAIN_SECONDS, SESSIONS, Busy, Ke
 from monitors.collect.vacuum_runs import Seen
 from monitors.history import store
 from monitors.history.freshness import interval_of
+from monitors.history.reading import Place, Reading
 from monitors.models import (
     HISTORY,
     Database,
@@ -178,7 +179,7 @@ def read_live(target_id: int) -> None:
     publish(target_id, probe.sample, redacted.rows, texts, reading.target_at)
 
 
-def read_now(target: Target, session: Session, probe: Probe) -> store.Reading | None:
+def read_now(target: Target, session: Session, probe: Probe) -> Reading | None:
     """Read a probe of the whole server, None where the login sees too little.
 
     Raises Unreachable, psycopg.Error, secrets.SecretUnreadable.
@@ -333,7 +334,7 @@ class Run:
 
     def attempt(self, probe: Probe, database: Database | None) -> None:
         """Take one snapshot and keep it, or the reason why not; raises Replaced."""
-        place = store.Place(
+        place = Place(
             HISTORY[probe.name], self.target.pk, database.pk if database is not None else 0
         )
         taken_at = timezone.now()
@@ -408,7 +409,7 @@ class Run:
         return Snapshot.State.FAILED, reason
 
     def read_any(
-        self, probe: Probe, database: Database | None, place: store.Place, after: int, **rhythm: Any
+        self, probe: Probe, database: Database | None, place: Place, after: int, **rhythm: Any
     ) -> Snapshot:
         """Read and keep a probe; once more where a text is in another encoding than expected."""
         try:
@@ -481,7 +482,7 @@ class Run:
         self,
         probe: Probe,
         database: Database | None,
-        place: store.Place,
+        place: Place,
         after: int,
         *,
         taken_at: datetime,

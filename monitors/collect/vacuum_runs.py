@@ -16,7 +16,7 @@ from typing import Any
 from django.db import DatabaseError, transaction
 from django.db.models import Q
 
-from monitors.history.store import Place
+from monitors.history.reading import Place
 from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
 from monitors.models.history import Change
 from monitors.probe import Row

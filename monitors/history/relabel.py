@@ -6,7 +6,7 @@ from datetime import datetime
 
 from monitors.history import partitions
 from monitors.history.latest import is_relabelled
-from monitors.history.store import Comparison, Place
+from monitors.history.reading import Comparison, Place
 from monitors.models import Relabelled
 from monitors.probe import Row
 

@@ -7,73 +7,29 @@ together or not at all.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import compress
-from operator import ne
 from typing import Any
 
-from django.db import connection, models, transaction
+from django.db import transaction
 from django.utils import timezone
-from psycopg import sql
 
 from monitors.history import partitions, settle
-from monitors.models import Database, Mark, ProbeState, Snapshot
-from monitors.models.history import Change, History
-from monitors.pg.identity import began_at, is_new_epoch, is_untold_epoch
-from monitors.probe import Probe, Row, Sample
+from monitors.history.compare import compare, judge, relabelled
+from monitors.history.reading import Comparison, Key, Place, Reading, Rows
+from monitors.history.write import load_latest, mark_reset, mark_rewrites, note_unrolled, write
+from monitors.models import ProbeState, Snapshot
+from monitors.models.history import Change
+from monitors.probe import Probe, Row
 
 MAX_REMEMBERED_ROWS = 200_000
 
-Key = tuple[Any, ...]
-Rows = dict[Key, tuple[Row, Row]]
-"""By key: a row as the probe's SQL returned it, and its refined columns."""
 Refine = Callable[[list[Key]], dict[Key, Row]]
 """Given keys in the order of their urgency, returns the refined gauges of some."""
 Note = Callable[["Place", "Comparison", datetime, "datetime | None"], None]
 """Told a place, what changed there, when it was read and when it was read before (None: never)."""
 
 Observe = Callable[[Sequence[tuple[Change, Row | None, Row]], Sequence[Key], datetime | None], None]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a probe's SQL returned: rows in the order of `Sample.columns()`."""
-
-    rows: Sequence[Row]
-    target_at: datetime  # the target's clock
-    reset_at: datetime | None = None
-    reset_counter: int | None = None
-    client_ms: float = 0
-    target_ms: float = 0
-    ended_at: datetime | None = None  # the target's clock when all rows had been read
-    after: int | None = None
-    """The place's sequence before the read began (`sequence_of`); None: not asked for."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which probe of which target and database; database_id 0 is the whole server."""
-
-    history: History
-    target_id: int
-    database_id: int
-
-
-@dataclass
-class Comparison:
-    """What changed since the last snapshot.
-
-    `changed` are (change, previous row or None, row), both with the refined
-    columns at the end; `rows` is what was known before, brought up to now.
-    """
-
-    rows: Rows
-    changed: list[tuple[Change, Row | None, Row]] = field(default_factory=list)
-    gone: list[Key] = field(default_factory=list)
-    gone_rows: list[Row] = field(default_factory=list)
 
 
 class Memory:
@@ -303,11 +259,6 @@ def leave(place: Place, taken_at: datetime, target_at: datetime) -> None:
         state.save()
 
 
-def note_unrolled(state: ProbeState, taken_at: datetime) -> None:
-    """Note, for the caller to save, that hours and days lack what was taken at a moment."""
-    state.unrolled_at = min(state.unrolled_at or taken_at, taken_at)
-
-
 def name_of(place: Place) -> dict[str, Any]:
     """Return what a place's `ProbeState` is found by."""
     return {
@@ -325,167 +276,6 @@ def lock_state(place: Place) -> ProbeState:
         return found
     ProbeState.objects.bulk_create([ProbeState(**name)], ignore_conflicts=True)
     return ProbeState.objects.select_for_update().get(**name)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a reading's counters may be compared with."""
-
-    first: bool  # nothing was ever read here, or not since everything left
-    new_epoch: bool  # the server crashed: everything counts from 0
-    reset: bool  # stats_reset changed
-    whole_reset: bool  # … and that of everything
-    evicted: int = 0  # objects that were thrown out since the last reading
-    doubtful: bool = False  # counters began anew, but perhaps before the last reading
-    outlives: bool = False  # stats_reset is known and tells all, also whether a crash was survived
-    since: datetime | None = None  # the last reading, on the target's clock
-
-    @property
-    def anew(self) -> bool:
-        """Whether every counter counts from 0."""
-        if self.doubtful:
-            return False
-        return self.whole_reset or (self.new_epoch and not self.outlives)
-
-
-def judge(probe: Probe, state: ProbeState, reading: Reading, epoch: str) -> Verdict:
-    """Tell how a reading relates to the last one.
-
-    What began anew counts from 0 only where that was after the last reading: else, as
-    with another server at the same address, what was counted before would count again.
-    """
-    # PostgreSQL 14 sets stats_reset when a database's first counter appears.
-    counted = state.reset_at is not None or bool(state.reset_counter)
-    reset = bool(counted and reading.reset_at and reading.reset_at != state.reset_at)
-    grown = (reading.reset_counter or 0) - (state.reset_counter or 0)
-    whole_reset = reset and (probe.reset_is_whole or grown < 0)
-    # pg_stat_statements keeps its counters, and stats_reset with them, through an immediate stop.
-    outlives = probe.reset_is_whole and state.reset_at is not None and reading.reset_at is not None
-    new_epoch = is_new_epoch(state.epoch, epoch)
-    moments = [
-        reading.reset_at if whole_reset else None,
-        began_at(epoch) if new_epoch and not outlives else None,
-    ]
-    ended_at = state.ended_at or state.target_at
-    early = ended_at is not None and any(one <= ended_at for one in moments if one is not None)
-    untold = not outlives and is_untold_epoch(state.epoch, epoch)
-    return Verdict(
-        first=state.taken_at is None,
-        new_epoch=new_epoch,
-        reset=reset,
-        whole_reset=whole_reset,
-        evicted=max(grown, 0) if probe.evicts and state.sequence and not reset else 0,
-        doubtful=early or untold,
-        outlives=outlives,
-        since=state.target_at,
-    )
-
-
-def compare(sample: type[Sample], known: Rows, rows: Sequence[Row], verdict: Verdict) -> Comparison:
-    """Return what changed since the rows that are known, which are brought up to now in place."""
-    found = Comparison(known)
-    keys = len(sample.key)
-    counters = slice(keys, keys + len(sample.counters))
-    nothing = (None,) * len(sample.refined)
-    doubted = verdict.anew or verdict.reset  # the same numbers may have fallen and grown again
-    different = None if doubted else changed_in_place(known, rows, keys)
-    seen: dict[Key, Row] = {}
-    if different is None:
-        for row in rows:
-            seen.setdefault(row[:keys], row)  # a view may say the same object twice
-        different = list(seen.values())
-    for row in different:
-        key = row[:keys]
-        before = known.get(key)
-        if before is None:
-            known[key] = (row, nothing)
-            found.changed.append((change_of_new(sample, row, verdict), None, row + nothing))
-            continue
-        former, refined = before
-        if former == row and not (doubted and any(row[counters])):
-            continue
-        change = change_of_known(sample, former, row, verdict)
-        if former == row and change == Change.CHANGED:
-            continue
-        known[key] = (row, refined)
-        found.changed.append((change, former + refined, row + refined))
-    if seen or not rows:
-        found.gone = [key for key in known if key not in seen]
-        found.gone_rows = [sum(known[key], ()) for key in found.gone]
-        found.rows = {key: known[key] for key in seen}  # in the order of the next reading
-    return found
-
-
-def change_of_new(sample: type[Sample], row: Row, verdict: Verdict) -> Change:
-    """Tell how an object counts that the last snapshot did not show."""
-    if verdict.first:
-        return Change.BASELINE
-    if sample.counts_since:
-        since = row[sample.columns().index(sample.counts_since)]
-        if since is not None and verdict.since is not None:
-            return Change.APPEARED if since > verdict.since else Change.UNKNOWN
-    return Change.UNKNOWN if verdict.doubtful else Change.APPEARED
-
-
-def change_of_known(sample: type[Sample], former: Row, row: Row, verdict: Verdict) -> Change:
-    """Tell how an object's counters went on, by its own moment where it has one."""
-    first, last = len(sample.key), len(sample.key) + len(sample.counters)
-    before, now = former[first:last], row[first:last]
-    names = sample.columns()
-    if sample.counts_since:
-        place = names.index(sample.counts_since)
-        since, was = row[place], former[place]
-        if since is not None and was is not None:  # else a version of the extension lacks it
-            if since == was:
-                return Change.CHANGED
-            is_late = verdict.since is None or since > verdict.since
-            return Change.RESTARTED if is_late else Change.UNKNOWN
-    change = change_of(before, now, verdict)
-    if sample.reset_fact and change == Change.CHANGED and any(before) and before != now:
-        place = names.index(sample.reset_fact)
-        if row[place] != former[place]:
-            return Change.UNKNOWN
-    return change
-
-
-def changed_in_place(known: Rows, rows: Sequence[Row], keys: int) -> list[Row] | None:
-    """Return the rows that changed, None where others came, went or changed places.
-
-    A server tells the same objects in the same order nearly always, and then this
-    takes a fifth of the time of a look at each key.
-    """
-    if len(rows) != len(known):
-        return None
-    former = [row for row, _ in known.values()]
-    pairs = list(compress(zip(rows, former, strict=True), map(ne, rows, former)))
-    if any(row[:keys] != was[:keys] for row, was in pairs):
-        return None
-    return [row for row, _ in pairs]
-
-
-def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
-    """Tell how an object's counters went on since the last snapshot."""
-    if verdict.doubtful:
-        return Change.UNKNOWN if before != now else Change.CHANGED
-    if verdict.anew:
-        return Change.RESTARTED
-    pairs = ((b, n) for b, n in zip(before, now, strict=True) if b is not None and n is not None)
-    if any(n < b for b, n in pairs):
-        return Change.RESTARTED
-    # A reset of something else: whether this object's counters fell and grew
-    # again can't be told, so they give no difference this once.
-    return Change.UNKNOWN if verdict.reset and any(now) else Change.CHANGED
-
-
-def differences(change: Change, before: Row | None, now: Row) -> Row:
-    """Return what the counters grew by; None where that is not known."""
-    if change in {Change.BASELINE, Change.UNKNOWN}:
-        return (None,) * len(now)
-    if change in {Change.APPEARED, Change.RESTARTED} or before is None:
-        return now
-    return tuple(
-        None if n is None else n if b is None else n - b for b, n in zip(before, now, strict=True)
-    )
 
 
 def hour_of(moment: datetime) -> datetime:
@@ -523,170 +313,6 @@ def apply_refined(
             comparison.changed.append((Change.CHANGED, row + former, row + values))
 
 
-def relabelled(sample: type[Sample], comparison: Comparison) -> list[Key]:
-    """Return the objects of which a name or an option that the SQL reads has changed."""
-    keys, names = len(sample.key), sample.columns()
-    labels = [names.index(name) for name in sample.labels if name in names]
-    return [
-        row[:keys]
-        for _, before, row in comparison.changed
-        if before is not None and any(before[i] != row[i] for i in labels)
-    ]
-
-
-def full_columns(sample: type[Sample]) -> tuple[str, ...]:
-    """Return the columns of a kept row: `Sample.columns()` and the refined gauges last."""
-    return (*sample.columns(), *sample.refined)
-
-
-def load_latest(place: Place) -> Rows:
-    """Return the rows of the last snapshot as `latest` has them."""
-    sample = place.history.sample
-    keys, width = len(sample.key), len(sample.columns())
-    statement = sql.SQL(
-        "SELECT {columns} FROM {table}"
-        " WHERE target_id = %s AND database_id = %s AND gone_at IS NULL"
-    ).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, full_columns(sample))),
-        table=sql.Identifier(place.history.latest._meta.db_table),
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [place.target_id, place.database_id])
-        return {row[:keys]: (row[:width], row[width:]) for row in cursor.fetchall()}
-
-
-def write(
-    place: Place,
-    state: ProbeState,
-    comparison: Comparison,
-    taken_at: datetime,
-    target_at: datetime,
-    elapsed: float | None,
-) -> int:
-    """Write samples and latest of what changed; returns how many sample rows.
-
-    Notes in the state, which the caller saves, that hours and days lack them.
-    """
-    note_unrolled(state, taken_at)
-    if not comparison.changed and not comparison.gone:
-        return 0
-    copy_samples(place, comparison, taken_at, target_at, elapsed)
-    upsert_latest(place, [row for _, _, row in comparison.changed], taken_at)
-    if comparison.gone:
-        retire(place, comparison.gone, taken_at)
-    return len(comparison.changed) + len(comparison.gone)
-
-
-def copy_samples(
-    place: Place,
-    comparison: Comparison,
-    taken_at: datetime,
-    target_at: datetime,
-    elapsed: float | None,
-) -> None:
-    """COPY one row for each object that changed or is gone."""
-    sample = place.history.sample
-    keys, end = len(sample.key), len(sample.key) + len(sample.counters)
-    names = full_columns(sample)
-    kept = [names.index(name) for name in (*sample.gauges, *sample.facts)]
-    columns = (
-        *("target_id", "database_id", "taken_at", "target_at", "interval_seconds", "change"),
-        *sample.key,
-        *sample.counters,
-        *sample.gauges,
-        *sample.facts,
-    )
-    statement = sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(
-        table=sql.Identifier(place.history.samples._meta.db_table),
-        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-    )
-    head = (place.target_id, place.database_id, taken_at, target_at)
-    nothing = (None,) * (len(sample.counters) + len(kept))
-    # As Django's errors, not psycopg's: those would pass for errors of the target.
-    errors = connection.wrap_database_errors
-    with connection.cursor() as cursor, errors, cursor.copy(statement) as copy:
-        copy.set_types(column_types(place.history.samples, columns))
-        for change, before, row in comparison.changed:
-            interval = None if change == Change.BASELINE else elapsed
-            grown = differences(change, before[keys:end] if before else None, row[keys:end])
-            values = tuple(row[i] for i in kept)
-            copy.write_row((*head, interval, int(change), *row[:keys], *grown, *values))
-        for key in comparison.gone:
-            copy.write_row((*head, elapsed, int(Change.GONE), *key, *nothing))
-
-
-@functools.cache
-def column_types(model: type[models.Model], columns: tuple[str, ...]) -> list[str]:
-    """Return the PostgreSQL types of columns, which binary COPY must be told."""
-    kinds = (model._meta.get_field(name).db_type(connection) or "" for name in columns)
-    return [kind.replace("varchar", "text").partition("(")[0].strip() for kind in kinds]
-
-
-def upsert_latest(place: Place, rows: list[Row], taken_at: datetime) -> None:
-    """Write the rows that changed into `latest`."""
-    if not rows:
-        return
-    sample = place.history.sample
-    names = full_columns(sample)
-    columns = ("target_id", "database_id", "since_at", "changed_at", *names)
-    values = [name for name in names if name not in sample.key]
-    table = sql.Identifier(place.history.latest._meta.db_table)
-    statement = sql.SQL(
-        "INSERT INTO {table} AS l ({columns}) VALUES ({values})"
-        " ON CONFLICT (target_id, database_id, {key}) DO UPDATE SET {sets},"
-        " changed_at = excluded.changed_at, gone_at = NULL,"
-        " since_at = CASE WHEN l.gone_at IS NULL THEN l.since_at ELSE excluded.since_at END"
-    ).format(
-        table=table,
-        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        values=sql.SQL(", ").join(sql.Placeholder() * len(columns)),
-        key=sql.SQL(", ").join(map(sql.Identifier, sample.key)),
-        sets=sql.SQL(", ").join(
-            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in values
-        ),
-    )
-    head = (place.target_id, place.database_id, taken_at, taken_at)
-    with connection.cursor() as cursor:
-        cursor.executemany(statement, [head + row for row in rows])
-
-
-def retire(place: Place, gone: list[Key], taken_at: datetime) -> None:
-    """Take objects that are gone out of the present; those with labels keep their names."""
-    sample = place.history.sample
-    verb = (
-        "UPDATE {table} SET gone_at = %s, changed_at = %s"
-        if sample.labels
-        else "DELETE FROM {table}"
-    )
-    statement = sql.SQL(verb + " WHERE target_id = %s AND database_id = %s AND {key}").format(
-        table=sql.Identifier(place.history.latest._meta.db_table),
-        key=sql.SQL(" AND ").join(
-            sql.SQL("{} = %s").format(sql.Identifier(name)) for name in sample.key
-        ),
-    )
-    head = (taken_at, taken_at) if sample.labels else ()
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            statement, [(*head, place.target_id, place.database_id, *key) for key in gone]
-        )
-
-
-def mark_rewrites(place: Place, taken_at: datetime, rewritten: list[settle.Rewritten]) -> None:
-    """Note on the charts which objects got a new file: by VACUUM FULL, CLUSTER or REINDEX."""
-    Mark.objects.bulk_create(
-        Mark(
-            target_id=place.target_id,
-            database_id=place.database_id or None,
-            at=taken_at,
-            kind=Mark.Kind.REWRITE,
-            relid=one.now["relid"],
-            text=settle.words_of(one),
-        )
-        for one in rewritten
-        if settle.is_marked(one)
-    )
-
-
 def keep_measured(place: Place, key: Key, relkind: str, seen: settle.Figures) -> bool:
     """Keep what an action measured of one object just now; False where history does not know it."""
     taken_at = timezone.now()
@@ -709,16 +335,3 @@ def keep_measured(place: Place, key: Key, relkind: str, seen: settle.Figures) ->
         state.save(update_fields=["sequence", "unrolled_at"])
     MEMORY.keep(place, state.sequence, rows)
     return True
-
-
-def mark_reset(place: Place, taken_at: datetime, reset_at: datetime | None) -> None:
-    """Note on the charts that somebody reset statistics, once for all probes that notice."""
-    probe = place.history.probe
-    what = f"Statistics of {probe.extension or 'this database'} were reset"
-    Mark.objects.get_or_create(
-        target_id=place.target_id,
-        database=Database.objects.filter(pk=place.database_id).first(),
-        kind=Mark.Kind.RESET,
-        text=f"{what} at {reset_at:%Y-%m-%d %H:%M:%S %Z}." if reset_at else f"{what}.",
-        defaults={"at": taken_at},
-    )

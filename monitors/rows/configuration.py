@@ -10,7 +10,7 @@ from django.db.models import Sum
 
 from monitors.history.counters import read_sums
 from monitors.history.latest import read_latest
-from monitors.history.store import Comparison, Place
+from monitors.history.reading import Comparison, Place
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Mark, SettingChange, Target
 from monitors.probe import Row

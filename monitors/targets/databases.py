@@ -6,6 +6,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from monitors.history import store
+from monitors.history.reading import Place, Reading
 from monitors.models import (
     HISTORY,
     Database,
@@ -21,9 +22,7 @@ def is_included(target: Target, datname: str) -> bool:
     return not target.include or any(fnmatchcase(datname, p) for p in target.include)
 
 
-def note_databases(
-    target: Target, probe: Probe, reading: store.Reading, taken_at: datetime
-) -> None:
+def note_databases(target: Target, probe: Probe, reading: Reading, taken_at: datetime) -> None:
     """Keep the list of a target's databases in step with what its server shows.
 
     Of those that are dropped, or watched no more, every object leaves the present.
@@ -56,5 +55,5 @@ def note_databases(
     for database in left:
         for history in HISTORY.values():
             if history.probe.per_database:
-                place = store.Place(history, target.pk, database.pk)
+                place = Place(history, target.pk, database.pk)
                 store.leave(place, taken_at, reading.target_at)

@@ -21,7 +21,10 @@ from django.utils import timezone
 
 from monitors.collect.rounds import Run
 from monitors.collect.sessions import Session
-from monitors.history import partitions, store
+from monitors.history import partitions
+from monitors.history.compare import Verdict, compare
+from monitors.history.reading import Place
+from monitors.history.write import column_types, copy_samples
 from monitors.models import HISTORY, Lease, Target
 from tests.bench import wide
 from tests.servers import Server
@@ -282,15 +285,15 @@ def test_storing_against_binary_copy(
         work()
         return wide.cpu_ms(backend) - began + (time.thread_time() - own) * 1000
 
-    place = store.Place(history, target.pk, 0)
-    verdict = store.Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
+    place = Place(history, target.pk, 0)
+    verdict = Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
     before = {row[:1]: (row, ()) for row in rows(0)}
     ours, raw, orm = [], [], []
     for step in range(1, ROUNDS + 1):
-        comparison = store.compare(history.sample, before, rows(step), verdict)
+        comparison = compare(history.sample, before, rows(step), verdict)
         before = comparison.rows
         at = timezone.now()
-        ours.append(measured(partial(store.copy_samples, place, comparison, at, at, 60.0)))
+        ours.append(measured(partial(copy_samples, place, comparison, at, at, 60.0)))
         raw.append(measured(partial(copy_raw, history, target.pk, rows(step))))
         orm.append(measured(partial(insert_orm, history, target.pk, columns, rows(step)[:2000])))
     per_row = wide.median(ours) / count * 1000
@@ -327,7 +330,7 @@ def copy_raw(history: Any, target_id: int, rows: list[tuple[Any, ...]]) -> None:
         table = history.samples._meta.db_table
         text = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT BINARY)"
         with cursor.copy(text) as copy:
-            copy.set_types(store.column_types(history.samples, columns))
+            copy.set_types(column_types(history.samples, columns))
             for row in ready:
                 copy.write_row(row)
 

@@ -21,6 +21,7 @@ from monitors.collect.rounds import Run, take_now
 from monitors.collect.sessions import Session
 from monitors.history import store
 from monitors.history.counters import read_totals
+from monitors.history.reading import Place, Reading
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
 from monitors.pg.identity import Identity, read_identity
@@ -97,7 +98,7 @@ def label_names(probe: str) -> tuple[str, ...]:
     return HISTORY[probe].sample.labels
 
 
-def reading_of(target: Target, server: Server) -> store.Reading:
+def reading_of(target: Target, server: Server) -> Reading:
     """Read the statements now, without keeping them."""
     session = Session(Lease.Kind.SLOW)
     try:
@@ -114,10 +115,10 @@ def reading_of(target: Target, server: Server) -> store.Reading:
         session.close()
 
 
-def keep(target: Target, reading: store.Reading) -> Snapshot:
+def keep(target: Target, reading: Reading) -> Snapshot:
     state = ProbeState.objects.get(target=target, probe="statements")
     return store.store(
-        store.Place(HISTORY["statements"], target.pk, 0),
+        Place(HISTORY["statements"], target.pk, 0),
         reading,
         taken_at=timezone.now(),
         interval_seconds=60,
@@ -282,7 +283,7 @@ def test_a_late_worker_reports_no_failure_of_a_target_that_another_has_read(
 ) -> None:
     target = watch(embedded)
     snap(target)
-    place = store.Place(HISTORY["statements"], target.pk, 0)
+    place = Place(HISTORY["statements"], target.pk, 0)
 
     kept = store.record_failure(
         place,

@@ -11,6 +11,9 @@ from monitors import words
 from monitors.findings import unknowns
 from monitors.management.command import Command as OneLine, add_json, target_named
 from monitors.rows import vacuuming
+from monitors.rows.queue import QUEUE_COLUMNS
+from monitors.rows.running import RUNNING_COLUMNS
+from monitors.rows.vacuum_parts import Line, Workers
 
 
 class Command(OneLine):
@@ -33,7 +36,7 @@ class Command(OneLine):
             for line in lines_of(state):
                 self.say(line)
             return
-        running, queue = vacuuming.RUNNING_COLUMNS, vacuuming.QUEUE_COLUMNS
+        running, queue = RUNNING_COLUMNS, QUEUE_COLUMNS
         self.print_json(
             {
                 "workers": asdict(state.workers),
@@ -62,7 +65,7 @@ def lines_of(state: vacuuming.State) -> Iterator[str]:
     yield from lines_of_queue(state.queue)
 
 
-def lines_of_workers(workers: vacuuming.Workers) -> Iterator[str]:
+def lines_of_workers(workers: Workers) -> Iterator[str]:
     """Yield who is busy, and by which rules workers come."""
     if not workers.enabled:
         yield "Autovacuum is off: it comes only to prevent wraparound."
@@ -72,7 +75,7 @@ def lines_of_workers(workers: vacuuming.Workers) -> Iterator[str]:
         yield f"Wraparound is near in {', '.join(workers.wraparound)}: workers go nowhere else."
 
 
-def lines_of_running(running: Iterable[vacuuming.Line]) -> Iterator[str]:
+def lines_of_running(running: Iterable[Line]) -> Iterator[str]:
     """Yield what runs, with how far it is and why it is slow."""
     for row in running:
         who = "autovacuum: " if row["autovacuum"] else ""
@@ -90,7 +93,7 @@ def lines_of_running(running: Iterable[vacuuming.Line]) -> Iterator[str]:
             yield f"    {row['why_slow']}"
 
 
-def lines_of_queue(queue: Iterable[vacuuming.Line]) -> Iterator[str]:
+def lines_of_queue(queue: Iterable[Line]) -> Iterator[str]:
     """Yield the tables that come next."""
     for row in queue:
         name = row["table"] if row["toast_of"] is None else f"TOAST of {row['toast_of']}"

@@ -13,7 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from monitors.models import HISTORY, Database, Snapshot, Target, VacuumRun
-from monitors.rows.vacuuming import QUEUE_COLUMNS, RUNNING_COLUMNS
+from monitors.rows.queue import QUEUE_COLUMNS
+from monitors.rows.running import RUNNING_COLUMNS
 
 
 @pytest.fixture

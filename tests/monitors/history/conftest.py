@@ -44,6 +44,7 @@ Keep = Callable[..., None]
 def keep(target: Target) -> Keep:
     """keep(minutes, {name: {column: value}}, probe=…): what a probe read so many minutes after START."""
     from monitors.history import store  # noqa: PLC0415
+    from monitors.history.reading import Place, Reading  # noqa: PLC0415
     from monitors.models import HISTORY  # noqa: PLC0415
 
     def put(
@@ -63,8 +64,8 @@ def keep(target: Target) -> Keep:
             rows.append(tuple(known.get(name) for name in columns))
         moment = start + timedelta(minutes=minutes)
         store.store(
-            store.Place(history, target.pk, 0),
-            store.Reading(rows, target_at=moment),
+            Place(history, target.pk, 0),
+            Reading(rows, target_at=moment),
             taken_at=moment,
             interval_seconds=60,
             next_due=moment,

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from monitors.history import store
+from monitors.history.reading import Place
 from monitors.models import HISTORY, ProbeState, Target
 from tests.monitors.history.conftest import START
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.django_db
 def test_another_failure_begins_when_a_server_goes_away_or_comes_back(
     target: Target, states: list[str], since: int
 ) -> None:
-    place = store.Place(HISTORY["activity"], target.pk, 0)
+    place = Place(HISTORY["activity"], target.pk, 0)
     for minute, state in enumerate(states):
         moment = START + timedelta(minutes=minute)
         store.record_failure(

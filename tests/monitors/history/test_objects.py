@@ -16,6 +16,7 @@ from monitors.history.latest import read_latest
 from monitors.history.objects import Objects, Order
 from monitors.models import Target
 from monitors.rows import vacuuming
+from monitors.rows.queue import may_be_due, near_due
 from monitors.rules import autovacuum, wraparound
 from tests.monitors.history.conftest import START
 from tests.monitors.rules.test_autovacuum_queue import due, row
@@ -93,7 +94,7 @@ def test_no_table_that_is_due_is_passed_over(version: int, settings: dict[str, s
     rows += [row(9000 + step, relfrozenxid=1000 + step) for step in range(-3, 4)]
     rows += [row(9100, reloptions=["autovacuum_vacuum_threshold=1"], n_dead_tup=700)]
     for next_xid in (200_001_000, 200_500):
-        near = vacuuming.may_be_due(settings, version, next_xid, 1)
+        near = may_be_due(settings, version, next_xid, 1)
 
         kept = set(of_rows(rows, objects.column("relid"), near))
         exact = due(*rows, settings=settings, version=version, next_xid=next_xid)
@@ -106,7 +107,7 @@ def test_a_toast_table_comes_with_its_main_table(shop: Target) -> None:
     tables = Objects("tables", shop.pk)
     settings = {"autovacuum_vacuum_threshold": "-1", "autovacuum_vacuum_scale_factor": "0"}
 
-    rows = vacuuming.near_due(
+    rows = near_due(
         tables,
         Objects("catalogs", shop.pk),
         settings,

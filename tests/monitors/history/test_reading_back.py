@@ -15,6 +15,7 @@ from monitors.history.counters import read_growth, read_rates, read_sums, read_t
 from monitors.history.gauges import read_gauges, read_gauges_by
 from monitors.history.latest import read_as_of
 from monitors.history.marks import read_marks
+from monitors.history.reading import Place, Reading
 from monitors.history.source import Series
 from monitors.history.sparks import draw_rate_sparks, draw_sparks
 from monitors.history.window import Window
@@ -291,8 +292,8 @@ def test_a_sum_is_what_adding_every_snapshot_up_gives(
             for k, v in reading.items()
         ]
         store.store(
-            store.Place(history, target.pk, 0),
-            store.Reading(rows, target_at=moment),
+            Place(history, target.pk, 0),
+            Reading(rows, target_at=moment),
             taken_at=moment,
             interval_seconds=60,
             next_due=moment,

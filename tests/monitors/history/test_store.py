@@ -9,6 +9,8 @@ from django.db import models
 from hypothesis import given, strategies as st
 
 from monitors.history import store
+from monitors.history.compare import Verdict, compare, differences
+from monitors.history.reading import Comparison, Key
 from monitors.models.history import Change
 from monitors.probe import Sample
 
@@ -29,48 +31,48 @@ class CounterSample(Sample):
         abstract = True
 
 
-FIRST = store.Verdict(first=True, new_epoch=False, reset=False, whole_reset=False)
-LATER = store.Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
-NEW_EPOCH = store.Verdict(first=False, new_epoch=True, reset=False, whole_reset=False)
-RESET_OF_ONE = store.Verdict(first=False, new_epoch=False, reset=True, whole_reset=False)
-RESET_OF_ALL = store.Verdict(first=False, new_epoch=False, reset=True, whole_reset=True)
+FIRST = Verdict(first=True, new_epoch=False, reset=False, whole_reset=False)
+LATER = Verdict(first=False, new_epoch=False, reset=False, whole_reset=False)
+NEW_EPOCH = Verdict(first=False, new_epoch=True, reset=False, whole_reset=False)
+RESET_OF_ONE = Verdict(first=False, new_epoch=False, reset=True, whole_reset=False)
+RESET_OF_ALL = Verdict(first=False, new_epoch=False, reset=True, whole_reset=True)
 
-Rows = dict[store.Key, tuple[Any, ...]]
+Rows = dict[Key, tuple[Any, ...]]
 
 
-def compare(before: Rows, rows: list[tuple[Any, ...]], verdict: store.Verdict) -> store.Comparison:
+def compared(before: Rows, rows: list[tuple[Any, ...]], verdict: Verdict) -> Comparison:
     known = {key: (row, ()) for key, row in before.items()}
-    return store.compare(CounterSample, known, rows, verdict)
+    return compare(CounterSample, known, rows, verdict)
 
 
-def grown(comparison: store.Comparison) -> dict[str, tuple[Change, tuple[Any, ...]]]:
+def grown(comparison: Comparison) -> dict[str, tuple[Change, tuple[Any, ...]]]:
     return {
-        row[0]: (change, store.differences(change, before[1:3] if before else None, row[1:3]))
+        row[0]: (change, differences(change, before[1:3] if before else None, row[1:3]))
         for change, before, row in comparison.changed
     }
 
 
 def test_the_first_snapshot_is_a_baseline() -> None:
-    found = compare({}, [("a", 5, 7, 1)], FIRST)
+    found = compared({}, [("a", 5, 7, 1)], FIRST)
 
     assert grown(found) == {"a": (Change.BASELINE, (None, None))}
 
 
 def test_what_did_not_change_writes_nothing() -> None:
-    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1)], LATER)
+    found = compared({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1)], LATER)
 
     assert not found.changed
     assert not found.gone
 
 
 def test_what_appears_later_counts_from_zero() -> None:
-    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1), ("b", 2, 3, 1)], LATER)
+    found = compared({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1), ("b", 2, 3, 1)], LATER)
 
     assert grown(found) == {"b": (Change.APPEARED, (2, 3))}
 
 
 def test_what_is_missing_from_a_complete_snapshot_is_gone() -> None:
-    found = compare({("a",): ("a", 5, 7, 1), ("b",): ("b", 1, 1, 1)}, [("a", 5, 7, 1)], LATER)
+    found = compared({("a",): ("a", 5, 7, 1), ("b",): ("b", 1, 1, 1)}, [("a", 5, 7, 1)], LATER)
 
     assert found.gone == [("b",)]
 
@@ -78,7 +80,7 @@ def test_what_is_missing_from_a_complete_snapshot_is_gone() -> None:
 def test_a_counter_that_fell_starts_its_object_anew_and_no_other() -> None:
     before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 1, 1, 1)}
 
-    found = compare(before, [("a", 3, 9, 1), ("b", 4, 1, 1)], LATER)
+    found = compared(before, [("a", 3, 9, 1), ("b", 4, 1, 1)], LATER)
 
     assert grown(found) == {"a": (Change.RESTARTED, (3, 9)), "b": (Change.CHANGED, (3, 0))}
 
@@ -86,7 +88,7 @@ def test_a_counter_that_fell_starts_its_object_anew_and_no_other() -> None:
 def test_a_new_epoch_counts_everything_from_zero_even_what_looks_unchanged() -> None:
     before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 0, 0, 1)}
 
-    found = compare(before, [("a", 5, 7, 1), ("b", 0, 0, 1)], NEW_EPOCH)
+    found = compared(before, [("a", 5, 7, 1), ("b", 0, 0, 1)], NEW_EPOCH)
 
     assert grown(found) == {"a": (Change.RESTARTED, (5, 7))}
 
@@ -94,25 +96,25 @@ def test_a_new_epoch_counts_everything_from_zero_even_what_looks_unchanged() -> 
 def test_a_reset_of_something_else_gives_no_difference_that_may_be_false() -> None:
     before = {("a",): ("a", 5, 7, 1), ("b",): ("b", 9, 9, 1)}
 
-    found = compare(before, [("a", 6, 8, 1), ("b", 1, 1, 1)], RESET_OF_ONE)
+    found = compared(before, [("a", 6, 8, 1), ("b", 1, 1, 1)], RESET_OF_ONE)
 
     assert grown(found) == {"a": (Change.UNKNOWN, (None, None)), "b": (Change.RESTARTED, (1, 1))}
 
 
 def test_a_reset_of_all_counts_from_zero_although_a_counter_grew_past_its_old_value() -> None:
-    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 6, 8, 1)], RESET_OF_ALL)
+    found = compared({("a",): ("a", 5, 7, 1)}, [("a", 6, 8, 1)], RESET_OF_ALL)
 
     assert grown(found) == {"a": (Change.RESTARTED, (6, 8))}
 
 
 def test_a_gauge_alone_writes_a_row_with_differences_of_zero() -> None:
-    found = compare({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 2)], LATER)
+    found = compared({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 2)], LATER)
 
     assert grown(found) == {"a": (Change.CHANGED, (0, 0))}
 
 
 def test_an_object_that_a_view_says_twice_is_kept_once() -> None:
-    found = compare({}, [("a", 5, 7, 1), ("a", 6, 7, 1)], FIRST)
+    found = compared({}, [("a", 5, 7, 1), ("a", 6, 7, 1)], FIRST)
 
     assert len(found.changed) == 1
 
@@ -133,18 +135,18 @@ THREE = {(name,): (name, 1, 1, 1) for name in "abc"}
     ],
 )
 def test_objects_are_found_by_their_names_in_whatever_order_they_come(
-    names: str, appeared: list[str], gone: list[store.Key]
+    names: str, appeared: list[str], gone: list[Key]
 ) -> None:
     rows = [(name, 1 + (name == "b"), 1, 1) for name in names]
 
-    found = compare(dict(THREE), rows, LATER)
+    found = compared(dict(THREE), rows, LATER)
 
     changed = {name: change for name, (change, _) in grown(found).items()}
     grew = {"b": Change.CHANGED} if "b" in names else {}
     assert changed == {**grew, **dict.fromkeys(appeared, Change.APPEARED)}
     assert found.gone == gone
     assert {key: row for key, (row, _) in found.rows.items()} == {(row[0],): row for row in rows}
-    again = store.compare(CounterSample, found.rows, rows, LATER)
+    again = compare(CounterSample, found.rows, rows, LATER)
     assert not again.changed
     assert not again.gone
 
@@ -178,13 +180,13 @@ def test_the_differences_add_up_to_what_the_snapshots_could_see(
 
     def snapshot() -> int:
         nonlocal before
-        verdict = store.Verdict(
+        verdict = Verdict(
             first=state["first"],
             new_epoch=state["epoch"],
             reset=state["reset"],
             whole_reset=state["reset"],
         )
-        found = compare(before, [(name, n, 0, 0) for name, n in counters.items()], verdict)
+        found = compared(before, [(name, n, 0, 0) for name, n in counters.items()], verdict)
         before = {key: row for key, (row, _) in found.rows.items()}
         state.update(first=False, epoch=False, reset=False)
         return sum(change[1][0] or 0 for change in grown(found).values())
@@ -217,10 +219,10 @@ def test_refining_asks_for_what_changed_first_and_for_no_more_than_its_limit(wan
 
     width = len(TablesSample.columns())
     rows = [(relid, *[0] * (width - 1)) for relid in range(wanted)]
-    found = store.compare(TablesSample, {}, rows, FIRST)
-    asked: list[store.Key] = []
+    found = compare(TablesSample, {}, rows, FIRST)
+    asked: list[Key] = []
 
-    def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
+    def refine(keys: list[Key]) -> dict[Key, Any]:
         asked.extend(keys)
         return dict.fromkeys(keys, (1, 8192))
 
@@ -242,10 +244,10 @@ def test_refining_asks_again_where_a_name_changed_and_when_an_hour_began() -> No
     known = {(row[0],): (tuple(row), REFINED) for row in rows}
     used, renamed = rows
     used[scans], renamed[name] = 1, "new"
-    found = store.compare(IndexesSample, known, [tuple(used), tuple(renamed)], LATER)
-    asked: list[list[store.Key]] = []
+    found = compare(IndexesSample, known, [tuple(used), tuple(renamed)], LATER)
+    asked: list[list[Key]] = []
 
-    def refine(keys: list[store.Key]) -> dict[store.Key, Any]:
+    def refine(keys: list[Key]) -> dict[Key, Any]:
         asked.append(keys)
         return {(2,): (7, False, True, None)}
 

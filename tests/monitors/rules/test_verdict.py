@@ -9,6 +9,7 @@ import pytest
 from monitors.acting import effect
 from monitors.actions import ACTIONS
 from monitors.history import store
+from monitors.history.reading import Place, Reading
 from monitors.models import HISTORY, Action, Database
 from monitors.rules.verdict import MINUS, Course, Word, of_parameters
 
@@ -144,7 +145,7 @@ def asked(embedded, watch):
     """A target with the history of one table around a change of its parameters."""
     target = watch(embedded, name="judged")
     database = Database.objects.create(target=target, datid=5, datname="judged")
-    place = store.Place(HISTORY["tables"], target.pk, database.pk)
+    place = Place(HISTORY["tables"], target.pk, database.pk)
     names = HISTORY["tables"].sample.columns()
 
     def keep(minute, runs, dead, updates):
@@ -153,7 +154,7 @@ def asked(embedded, watch):
         moment = DONE + timedelta(minutes=minute)
         store.store(
             place,
-            store.Reading([tuple(values.get(name) for name in names)], target_at=moment),
+            Reading([tuple(values.get(name) for name in names)], target_at=moment),
             taken_at=moment,
             interval_seconds=300,
             next_due=moment,

@@ -1,0 +1,179 @@
+"""Vacuums and analyzes that run: how far they are, how fast, and who holds them up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from monitors.advisor import backend_name, is_client, marked, table_name
+from monitors.history.latest import read_latest
+from monitors.models import HISTORY, Database, Target, VacuumRun
+from monitors.rows.queue import VACUUM_KINDS
+from monitors.rows.vacuum_parts import Line, rows_at, skew_of
+from monitors.rules import vacuum_progress
+
+Row = Mapping[str, Any]
+RUNNING_COLUMNS = (
+    "pid",
+    "command",
+    "datname",
+    "table",
+    "relid",
+    "autovacuum",
+    "wraparound",
+    "usename",
+    "started_at",
+    "seconds",
+    "phase",
+    "pct",
+    "index_vacuum_count",
+    "indexes_processed",
+    "indexes_total",
+    "dead_rows",
+    "dead_bytes",
+    "dead_memory_pct",
+    "delay_pct",
+    "pages_per_second",
+    "eta_seconds",
+    "eta_error_pct",
+    "eta_of",
+    "why_slow",
+)
+SPEED_REACH = timedelta(hours=2)
+"""How far back a running vacuum's samples are read."""
+HELD_BEFORE = timedelta(seconds=60)
+"""A transaction that is so much older than a vacuum keeps it from removing rows."""
+
+
+def running_of(target: Target, at: datetime | None, settings: Mapping[str, str]) -> list[Line]:
+    """Return running maintenance, oldest first, with speed, ETA and why it is slow.
+
+    Beside the probe's columns: those of RUNNING_COLUMNS, `datid` and `main_relid`.
+    """
+    rows = rows_at("progress", target, at)
+    if not rows:
+        return []
+    names = names_of(target, rows)
+    samples = samples_of(target, rows, at)
+    workers = len({row["pid"] for row in rows if row["autovacuum"] and row["command"] == "VACUUM"})
+    open_ones = marked(rows_at("activity", target, at), target.logins)
+    clock = (at or timezone.now()) - skew_of(target)
+    lines = []
+    for row in rows:
+        named = names.get((row["datname"], row["relid"]), {})
+        mine = samples.get((row["pid"], row["command"], row["started_at"]), [])
+        cost = vacuum_progress.cost_of(
+            settings, named.get("reloptions"), autovacuum=bool(row["autovacuum"]), workers=workers
+        )
+        holder = holder_of(row, open_ones) if row["command"] == "VACUUM" else ""
+        earlier = phases_before(target, named, row, at) if mine else {}
+        eta = vacuum_progress.eta_of(mine, after=earlier)
+        lines.append(
+            {
+                **row,
+                "table": None,
+                "datid": None,
+                **named,
+                "seconds": vacuum_progress.elapsed(row, clock),
+                "pct": vacuum_progress.pct_of(row),
+                "dead_rows": (
+                    row["num_dead_item_ids"]
+                    if row["num_dead_item_ids"] is not None
+                    else row["num_dead_tuples"]
+                ),
+                "dead_bytes": vacuum_progress.memory_bytes(row),
+                "dead_memory_pct": vacuum_progress.memory_pct(row),
+                "delay_pct": vacuum_progress.delay_pct(row, clock),
+                "pages_per_second": vacuum_progress.pages_a_second(mine),
+                "eta_seconds": eta.seconds if eta else None,
+                "eta_error_pct": eta.error_pct if eta else None,
+                "eta_tested": eta.tested if eta else 0,
+                "eta_of": ("run" if eta.whole else "phase") if eta else "",
+                "why_slow": vacuum_progress.why_slow(row, mine, clock, cost=cost, holder=holder),
+            }
+        )
+    lines.sort(key=lambda line: -line["seconds"])
+    return lines
+
+
+def samples_of(
+    target: Target, rows: Sequence[Row], at: datetime | None
+) -> dict[tuple[Any, ...], list[Line]]:
+    """Return the recent samples of each running command, oldest first."""
+    end = at or timezone.now()
+    samples = HISTORY["progress"].samples._default_manager.filter(
+        target_id=target.pk,
+        pid__in={row["pid"] for row in rows},
+        relid__isnull=False,
+        taken_at__gte=end - SPEED_REACH,
+        taken_at__lte=end,
+    )
+    found: dict[tuple[Any, ...], list[Line]] = {}
+    for row in samples.order_by("taken_at").values():
+        found.setdefault((row["pid"], row["command"], row["started_at"]), []).append(row)
+    return found
+
+
+def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]:
+    """Return {(datname, relid): table, datid, main_relid, database_id, reloptions} of what is worked on."""
+    wanted = sorted({row["relid"] for row in rows if row["relid"]})
+    ours = {one.pk: one for one in Database.objects.filter(target=target)}
+    found: dict[tuple[str, int], Line] = {}
+    mains = read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
+    toast = read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
+    own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
+    for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
+        database = ours.get(row["database_id"])
+        if database is None or row["relname"] is None:
+            continue
+        name = table_name(row)
+        relid = row[of]
+        found[(database.datname, relid)] = {
+            "table": name if of == "relid" else f"TOAST of {name}",
+            "datid": database.datid,
+            "database_id": database.pk,
+            "main_relid": row["relid"],
+            "reloptions": own.get((database.pk, relid)) or row["reloptions"],
+        }
+    return found
+
+
+def phases_before(target: Target, named: Row, row: Row, at: datetime | None) -> dict[str, float]:
+    """Return the phases of the table's last run that was watched, {} where there is none."""
+    if row["command"] != "VACUUM" or "database_id" not in named:
+        return {}
+    runs = VacuumRun.objects.filter(
+        target_id=target.pk,
+        database_id=named["database_id"],
+        relid=row["relid"],
+        kind__in=VACUUM_KINDS,
+        seen_at__lte=at or timezone.now(),
+    )
+    phases = runs.exclude(phases={}).values_list("phases", flat=True).first()
+    return dict(phases or {})
+
+
+def holder_of(row: Row, activity: Iterable[Row]) -> str:
+    """Return who keeps a vacuum from removing what died lately, '' where nobody is known."""
+    started_at = row["started_at"]
+    if started_at is None:
+        return ""
+    held = [
+        one
+        for one in activity
+        if one["backend_xmin"] is not None
+        and one["datname"] == row["datname"]
+        and is_client(one)
+        and one["xact_start"] is not None
+        and one["xact_start"] < started_at - HELD_BEFORE
+        and one["pid"] != row["pid"]
+    ]
+    oldest = min(held, key=lambda one: one["xact_start"], default=None)
+    return (
+        f"The transaction of {backend_name(oldest)[0].lower()}{backend_name(oldest)[1:]}"
+        if oldest
+        else ""
+    )
