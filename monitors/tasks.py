@@ -12,7 +12,7 @@ from monitors.collect import leases
 from monitors.collect.rounds import give_up, read_live, take_due
 from monitors.findings import keep
 from monitors.jobs import run
-from monitors.targets import check, register
+from monitors.targets import check, remove
 
 KNOCK_SECONDS = 5
 """So often at most it is found out which targets answer at all."""
@@ -92,7 +92,7 @@ def check_target(check_id: str) -> None:
 @shared_task
 def delete_target(target_id: int) -> None:
     """Remove a target and its history in batches."""
-    register.delete_target(target_id)
+    remove.delete_target(target_id)
 
 
 @shared_task

@@ -22,7 +22,7 @@ from dashboard.source import source_of
 from monitors.models import ProbeState, Snapshot, Target, TargetCheck
 from monitors.people import access
 from monitors.probes import PROBES
-from monitors.targets import register
+from monitors.targets import drafts, register
 from monitors.targets.drafts import PasswordsElsewhere, save_draft
 
 COLUMNS = (
@@ -83,7 +83,7 @@ def new(request: PageRequest) -> HttpResponse:
             form.add_error("name", "A target of this name exists already. Choose another one.")
         else:
             try:
-                check = register.ask_check(
+                check = drafts.ask_check(
                     request.user,
                     draft=draft,
                     passwords=form.passwords(),
@@ -120,7 +120,7 @@ def edit(request: PageRequest, name: str) -> HttpResponse:
     form = TargetForm(request.POST or None, target=target, initial=initial_of_target(target))
     if "check" in request.POST:
         try:
-            asked = register.ask_check(request.user, target=target, source=source_of(request))
+            asked = drafts.ask_check(request.user, target=target, source=source_of(request))
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return redirect("target-edit", target.name)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils import timezone
 
+from monitors import queue
 from monitors.audit import entries
-from monitors.models import Target, TargetCheck, TargetSecret
+from monitors.models import (
+    Target,
+    TargetCheck,
+    TargetSecret,
+)
+from monitors.pg import hosts
+from monitors.pg.errors import Unreachable
 from monitors.targets import register
+from monitors.targets.register import default_sslmode, login_user
+from monitors.targets.secrets import seal_password
 
 
 class PasswordsElsewhere(Exception):
@@ -42,4 +56,98 @@ def save_draft(
         entries.add(
             "target.password", user_name, source, target_name=target.name, passwords=sorted(sealed)
         )
+    return target
+
+
+CHECK_SECONDS = 60
+
+
+def ask_check(
+    user: User,
+    *,
+    target: Target | None = None,
+    draft: Mapping[str, Any] | None = None,
+    passwords: Mapping[str, str] | None = None,
+    source: str = "",
+) -> TargetCheck:
+    """Have a worker connect and say what works; returns the row that gets the answer.
+
+    `draft` holds a target's fields as `register` takes them. Passwords (by
+    login) are sealed until the worker reads them. Raises ValidationError for a
+    draft that may not be connected to.
+    """
+    subject = draft_target(draft) if draft is not None else target
+    if subject is None:
+        raise ValidationError({"target": "Name a target or give an address."})
+    sealed = {}
+    for login, password in (passwords or {}).items():
+        if password:
+            box, key = seal_password(
+                password, subject.host, subject.port, login_user(subject, login)
+            )
+            sealed[login] = f"{key}:{base64.b64encode(box).decode()}"
+    with transaction.atomic():
+        within_limit(user)
+        check = TargetCheck.objects.create(
+            target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
+        )
+    entries.add(
+        "target.check",
+        user.get_username(),
+        source,
+        target_name=target.name if target else "",
+        object_name=subject.address,
+    )
+    if not queue.send("check_target", str(check.pk), queue="requests", expires=CHECK_SECONDS):
+        check.error = "The broker does not answer: no worker can be asked. Try again."
+        check.done_at = timezone.now()
+        check.save()
+    return check
+
+
+CHECKS_AT_MOST = 10
+"""So many checks one person may ask for within a minute."""
+
+
+def within_limit(user: User) -> None:
+    """Raise ValidationError where a person asked for too many checks: each logs in somewhere.
+
+    Until the transaction ends nobody else counts for that person.
+    """
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    since = timezone.now() - timedelta(minutes=1)
+    asked = TargetCheck.objects.filter(asked_by=user, asked_at__gt=since).count()
+    if asked >= CHECKS_AT_MOST:
+        message = (
+            f"You asked for {asked} checks within a minute, and {CHECKS_AT_MOST} is the limit:"
+            " wait a minute."
+        )
+        raise ValidationError(message)
+
+
+def draft_target(draft: Mapping[str, Any]) -> Target:
+    """Return an unsaved target with a draft's address; raises ValidationError."""
+    host = str(draft.get("host", ""))
+    try:
+        port = int(draft.get("port") or 5432)
+    except (TypeError, ValueError):
+        raise ValidationError({"port": "The port is a number."}) from None
+    target = Target(
+        name=str(draft.get("name", "")),
+        host=host,
+        port=port,
+        dbname=str(draft.get("dbname") or "postgres"),
+        user=str(draft.get("user", "")),
+        operator_user=str(draft.get("operator_user", "")),
+        allow_superuser=bool(draft.get("allow_superuser", False)),
+        require_auth=str(draft.get("require_auth", "")),
+        include=list(draft.get("include") or []),
+        exclude=list(draft.get("exclude") or []),
+    )
+    try:
+        hosts.check_host(host)
+    except Unreachable as error:
+        raise ValidationError({"host": str(error)}) from None
+    target.sslmode = str(draft.get("sslmode") or default_sslmode(host))
+    target.clean_fields(exclude=["name", "environment", "operator_user"])
     return target

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, models, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from monitors import queue
 from monitors.audit import entries
 from monitors.models import (
-    HISTORY,
     Environment,
     Lease,
     ProbeState,
-    Snapshot,
     Target,
-    TargetCheck,
     TargetSecret,
-    VacuumRun,
 )
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.probes import PROBES
+from monitors.targets.remove import DELETE_SECONDS
 from monitors.targets.secrets import SecretUnreadable, seal_password
 
 log = logging.getLogger(__name__)
@@ -54,9 +49,6 @@ ADDRESS = ("host", "port", "sslmode", "require_auth")
 """Changing one of these clears both passwords: they would go to somebody else."""
 SHORTEST_SECONDS = 1
 LONGEST_SECONDS = 24 * 3600
-CHECK_SECONDS = 60
-DELETE_SECONDS = 600
-DELETE_LOCK = 4_867_330_018
 
 Login = TargetSecret.Login
 
@@ -316,145 +308,6 @@ def forget_passwords(target: Target, logins: set[Login]) -> None:
 def login_user(target: Target, login: str) -> str:
     """Return the user name of one of a target's two logins."""
     return target.user if login == Login.COLLECTOR else target.operator_user
-
-
-def ask_check(
-    user: User,
-    *,
-    target: Target | None = None,
-    draft: Mapping[str, Any] | None = None,
-    passwords: Mapping[str, str] | None = None,
-    source: str = "",
-) -> TargetCheck:
-    """Have a worker connect and say what works; returns the row that gets the answer.
-
-    `draft` holds a target's fields as `register` takes them. Passwords (by
-    login) are sealed until the worker reads them. Raises ValidationError for a
-    draft that may not be connected to.
-    """
-    subject = draft_target(draft) if draft is not None else target
-    if subject is None:
-        raise ValidationError({"target": "Name a target or give an address."})
-    sealed = {}
-    for login, password in (passwords or {}).items():
-        if password:
-            box, key = seal_password(
-                password, subject.host, subject.port, login_user(subject, login)
-            )
-            sealed[login] = f"{key}:{base64.b64encode(box).decode()}"
-    with transaction.atomic():
-        within_limit(user)
-        check = TargetCheck.objects.create(
-            target=target, draft=dict(draft or {}), sealed=sealed, asked_by=user
-        )
-    entries.add(
-        "target.check",
-        user.get_username(),
-        source,
-        target_name=target.name if target else "",
-        object_name=subject.address,
-    )
-    if not queue.send("check_target", str(check.pk), queue="requests", expires=CHECK_SECONDS):
-        check.error = "The broker does not answer: no worker can be asked. Try again."
-        check.done_at = timezone.now()
-        check.save()
-    return check
-
-
-CHECKS_AT_MOST = 10
-"""So many checks one person may ask for within a minute."""
-
-
-def within_limit(user: User) -> None:
-    """Raise ValidationError where a person asked for too many checks: each logs in somewhere.
-
-    Until the transaction ends nobody else counts for that person.
-    """
-    User.objects.select_for_update(no_key=True).get(pk=user.pk)
-    since = timezone.now() - timedelta(minutes=1)
-    asked = TargetCheck.objects.filter(asked_by=user, asked_at__gt=since).count()
-    if asked >= CHECKS_AT_MOST:
-        message = (
-            f"You asked for {asked} checks within a minute, and {CHECKS_AT_MOST} is the limit:"
-            " wait a minute."
-        )
-        raise ValidationError(message)
-
-
-def draft_target(draft: Mapping[str, Any]) -> Target:
-    """Return an unsaved target with a draft's address; raises ValidationError."""
-    host = str(draft.get("host", ""))
-    try:
-        port = int(draft.get("port") or 5432)
-    except (TypeError, ValueError):
-        raise ValidationError({"port": "The port is a number."}) from None
-    target = Target(
-        name=str(draft.get("name", "")),
-        host=host,
-        port=port,
-        dbname=str(draft.get("dbname") or "postgres"),
-        user=str(draft.get("user", "")),
-        operator_user=str(draft.get("operator_user", "")),
-        allow_superuser=bool(draft.get("allow_superuser", False)),
-        require_auth=str(draft.get("require_auth", "")),
-        include=list(draft.get("include") or []),
-        exclude=list(draft.get("exclude") or []),
-    )
-    try:
-        hosts.check_host(host)
-    except Unreachable as error:
-        raise ValidationError({"host": str(error)}) from None
-    target.sslmode = str(draft.get("sslmode") or default_sslmode(host))
-    target.clean_fields(exclude=["name", "environment", "operator_user"])
-    return target
-
-
-def delete_target(target_id: int) -> None:
-    """Delete a target that is marked for it, its history in batches, itself last.
-
-    Two workers with the same task do no harm: the second leaves at once.
-    """
-    with connection.cursor() as cursor:
-        cursor.callproc("pg_try_advisory_lock", [DELETE_LOCK + target_id])
-        if not cursor.fetchall()[0][0]:
-            return
-    try:
-        target = Target.objects.filter(pk=target_id).exclude(deleting_at=None).first()
-        if target is not None:
-            delete_history(target_id)
-            target.delete()
-    except IntegrityError:
-        # A read that was under way kept something at the last moment.
-        log.info("%s is not removed yet: the sweep goes on with it", target_id)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.callproc("pg_advisory_unlock", [DELETE_LOCK + target_id])
-
-
-def delete_history(target_id: int) -> None:
-    """Delete all samples, latest rows, rollups and snapshots of a target."""
-    hour, month = timedelta(hours=1), timedelta(days=31)
-    for history in HISTORY.values():
-        delete_by_time(history.samples, "taken_at", target_id, hour)
-        history.latest._default_manager.filter(target_id=target_id).delete()
-        if history.hours is not None:
-            delete_by_time(history.hours, "start_at", target_id, timedelta(days=1))
-        if history.days is not None:
-            delete_by_time(history.days, "start_at", target_id, month)
-    delete_by_time(Snapshot, "taken_at", target_id, hour)
-    delete_by_time(VacuumRun, "seen_at", target_id, timedelta(days=31))
-
-
-def delete_by_time(model: type[models.Model], field: str, target_id: int, step: timedelta) -> None:
-    """Delete a target's rows of one table oldest first, a stretch of time a transaction."""
-    rows = model._default_manager.filter(target_id=target_id)
-    bounds = rows.aggregate(first=models.Min(field), last=models.Max(field))
-    if bounds["first"] is None:
-        return
-    end = bounds["first"]
-    while end <= bounds["last"]:
-        end += step
-        rows.filter(**{f"{field}__lt": end}).delete()
 
 
 def reset_circuit(target: Target, now: datetime) -> None:

@@ -24,7 +24,7 @@ from monitors.acting import sweep
 from monitors.acting.preview import preview_now
 from monitors.collect import rounds
 from monitors.models import Action, AuditEntry, Target, TargetCheck, TargetSecret
-from monitors.targets import check
+from monitors.targets import check, survey
 from tests import peers, servers
 from tests.conftest import missing
 from tests.people import browser_of, person
@@ -242,7 +242,7 @@ MISTAKES: dict[str, Make] = {
 def bad(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bad:
     """Each mistake in turn."""
     made: Bad = request.param(request)
-    monkeypatch.setattr(check, "SECONDS", 1.0)
+    monkeypatch.setattr(survey, "SECONDS", 1.0)
     monkeypatch.delenv("HOWDAH_SSL_ROOT_CERT", raising=False)
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)

@@ -25,7 +25,7 @@ from monitors.history.reading import Place, Reading
 from monitors.history.window import Window
 from monitors.models import HISTORY, Lease, ProbeState, Snapshot, Target
 from monitors.pg.identity import Identity, read_identity
-from monitors.targets import register
+from monitors.targets import register, remove
 from tests import servers
 from tests.servers import Server
 
@@ -246,7 +246,7 @@ def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
     still = paused.take(take)
     register.remove("admin", "test", target)
     if gone:
-        register.delete_target(target.pk)
+        remove.delete_target(target.pk)
     paused.go.set()
     still.join(30)
 
@@ -254,7 +254,7 @@ def test_a_target_that_is_removed_while_it_is_read_ends_its_read_quietly(
     kept = Snapshot.objects.filter(target_id=target.pk)
     assert {one.state for one in kept} <= {"superseded"}
     assert kept.count() <= 1  # it went no further
-    register.delete_target(target.pk)
+    remove.delete_target(target.pk)
     assert not Target.objects.filter(pk=target.pk).exists()
     assert not ProbeState.objects.filter(target=target).exists()
     assert len(caplog.records) <= 3, caplog.text
@@ -269,7 +269,7 @@ def test_a_target_that_is_gone_before_its_server_answers_ends_its_read_quietly(
     def ask_and_remove(session: psycopg.Connection[Any]) -> Identity:
         answer = read_identity(session)
         Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
-        register.delete_target(target.pk)
+        remove.delete_target(target.pk)
         return answer
 
     monkeypatch.setattr(sessions, "read_identity", ask_and_remove)

@@ -24,7 +24,7 @@ from monitors.models import HISTORY, Target
 from monitors.people import access
 from monitors.probe import Probe
 from monitors.probes import PROBES
-from monitors.targets import check
+from monitors.targets import abilities
 from tests.servers import Server
 
 NAMES = [probe.name for probe in PROBES]
@@ -92,7 +92,7 @@ def test_an_action_has_its_button_its_right_and_somebody_who_may(
     assert spec.name == name
     assert spec.icon in symbols
     assert spec.verb
-    assert spec.right in check.NEEDS or (not spec.right and spec.needs is not no_needs)
+    assert spec.right in abilities.NEEDS or (not spec.right and spec.needs is not no_needs)
     assert spec.judged_later or spec.judge({}, {}) is None
     assert any(name in rights for rights in access.ROLES.values())
 

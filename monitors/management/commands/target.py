@@ -11,7 +11,7 @@ from monitors import words
 from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, read_secret
 from monitors.models import Target, validate_name
-from monitors.targets import check as checks, register, rotation, secrets
+from monitors.targets import check as checks, register, remove, rotation, secrets
 
 OPTIONS = (
     "host",
@@ -143,7 +143,7 @@ class Command(command.Command):
         if register.remove(command.person(), SOURCE, target):
             self.say(f"{target.name} is being removed with its history.")
         else:
-            register.delete_target(target.pk)
+            remove.delete_target(target.pk)
             self.say(f"{target.name} is removed with its history.")
 
     def confirm(self, target: Target) -> None:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from monitors.acting import ask, perform
 from monitors.models import Action, Target
-from monitors.targets import check
+from monitors.targets import check, survey
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -366,7 +366,7 @@ def test_databases_that_are_not_looked_at_are_counted(
     target = watch(server, operator_user="operator", include=["postgres", "shop"])
     passwords = {"collector": server.password, "operator": server.password}
     whole = check.check(target, passwords)["warnings"]
-    monkeypatch.setattr(check, "DATABASES_AT_MOST", 1)
+    monkeypatch.setattr(survey, "DATABASES_AT_MOST", 1)
 
     said = check.check(target, passwords)["warnings"]
 

@@ -518,14 +518,14 @@ def test_what_is_older_than_a_year_is_forgotten(recorded, ran):
 
 
 def test_runs_go_with_their_target(recorded, ran):
-    from monitors.targets import register  # noqa: PLC0415
+    from monitors.targets import remove  # noqa: PLC0415
 
     target, name, runs = recorded
     ran(f"VACUUM {name}", name, "vacuum_count")
     assert len(runs()) == 1
     Target.objects.filter(pk=target.pk).update(deleting_at=timezone.now())
 
-    register.delete_target(target.pk)
+    remove.delete_target(target.pk)
 
     assert not VacuumRun.objects.exists()
 

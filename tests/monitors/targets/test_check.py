@@ -15,7 +15,7 @@ from psycopg import sql
 from monitors.actions import ACTIONS
 from monitors.models import Target, TargetCheck
 from monitors.probes import PROBES
-from monitors.targets import check, register
+from monitors.targets import check, drafts
 from monitors.targets.check import CheckFailed
 from tests.servers import Server
 
@@ -278,7 +278,7 @@ def test_a_worker_answers_a_check_once_and_forgets_its_passwords(
     server: Server, person: Callable[..., User]
 ) -> None:
     draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
-    row = register.ask_check(person("admin"), draft=draft, passwords={"collector": server.password})
+    row = drafts.ask_check(person("admin"), draft=draft, passwords={"collector": server.password})
 
     check.carry_out(str(row.pk))
     check.carry_out(str(row.pk))
@@ -297,9 +297,9 @@ def test_a_stored_password_never_goes_to_another_address(
     target = watch(server)
     draft = {"host": server.host, "port": server.port, "user": "collector", "sslmode": "disable"}
     user = person("admin")
-    same = register.ask_check(user, target=target, draft=draft)
+    same = drafts.ask_check(user, target=target, draft=draft)
     for change in ({"sslmode": "prefer"}, {"host": "127.0.0.2"}, {"require_auth": "password"}):
-        moved = register.ask_check(user, target=target, draft={**draft, **change})
+        moved = drafts.ask_check(user, target=target, draft={**draft, **change})
 
         assert check.subject_of(moved)[1] == {}
 

@@ -28,7 +28,7 @@ from monitors.models import (
 from monitors.pg import hosts
 from monitors.pg.connect import Address, open_target
 from monitors.pg.errors import Unreachable
-from monitors.targets import check, register as registration, secrets
+from monitors.targets import check, drafts, register as registration, remove, secrets
 
 pytestmark = pytest.mark.django_db
 
@@ -298,8 +298,8 @@ def test_removing_a_target_removes_its_history_and_nobody_elses() -> None:
 
     registration.remove("alice", "test", target)
     assert stored(target) == set()
-    registration.delete_target(target.pk)
-    registration.delete_target(target.pk)  # a message that comes twice
+    remove.delete_target(target.pk)
+    remove.delete_target(target.pk)  # a message that comes twice
 
     assert list(Target.objects.all()) == [other]
     history = HISTORY["databases"]
@@ -313,11 +313,11 @@ def test_a_check_of_a_target_that_is_removed_meanwhile_ends_quietly(
     person: Callable[..., User], monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
     target = register()
-    asked = registration.ask_check(person("admin"), target=target)
+    asked = drafts.ask_check(person("admin"), target=target)
 
     def delete(*_: object) -> dict[str, Any]:
         registration.remove("alice", "test", target)
-        registration.delete_target(target.pk)
+        remove.delete_target(target.pk)
         return {}
 
     monkeypatch.setattr(check, "check", delete)
@@ -331,7 +331,7 @@ def test_a_check_of_a_target_that_is_removed_meanwhile_ends_quietly(
 def test_a_target_that_is_not_marked_is_not_deleted() -> None:
     target = register()
 
-    registration.delete_target(target.pk)
+    remove.delete_target(target.pk)
 
     assert Target.objects.filter(pk=target.pk).exists()
 
@@ -339,7 +339,7 @@ def test_a_target_that_is_not_marked_is_not_deleted() -> None:
 def test_a_check_of_a_draft_holds_its_passwords_sealed(person: Callable[..., User]) -> None:
     draft = {"host": "127.0.0.1", "port": 5432, "user": "collector"}
 
-    check = registration.ask_check(
+    check = drafts.ask_check(
         person("admin"), draft=draft, passwords={"collector": CANARY, "operator": ""}
     )
 
@@ -353,7 +353,7 @@ def test_a_draft_that_may_not_be_connected_to_is_refused(
     person: Callable[..., User], host: str
 ) -> None:
     with pytest.raises(ValidationError):
-        registration.ask_check(person("admin"), draft={"host": host, "user": "c"})
+        drafts.ask_check(person("admin"), draft={"host": host, "user": "c"})
 
     assert TargetCheck.objects.count() == 0
 
@@ -361,13 +361,13 @@ def test_a_draft_that_may_not_be_connected_to_is_refused(
 def test_a_person_may_ask_for_ten_checks_a_minute(person: Callable[..., User]) -> None:
     user, other = person("admin"), person("admin")
     draft = {"host": "127.0.0.1", "user": "c"}
-    for _ in range(registration.CHECKS_AT_MOST):
-        registration.ask_check(user, draft=draft)
+    for _ in range(drafts.CHECKS_AT_MOST):
+        drafts.ask_check(user, draft=draft)
 
     with pytest.raises(ValidationError, match="10 is the limit: wait a minute"):
-        registration.ask_check(user, draft=draft)
+        drafts.ask_check(user, draft=draft)
 
-    assert registration.ask_check(other, draft=draft).asked_by == other
+    assert drafts.ask_check(other, draft=draft).asked_by == other
 
 
 @pytest.mark.django_db(transaction=True)
@@ -378,7 +378,7 @@ def test_of_many_checks_at_once_no_more_than_the_limit_get_through(
 
     def ask(_: int) -> str:
         try:
-            registration.ask_check(user, draft=draft)
+            drafts.ask_check(user, draft=draft)
         except ValidationError as error:
             return str(error.messages)
         finally:
@@ -388,5 +388,5 @@ def test_of_many_checks_at_once_no_more_than_the_limit_get_through(
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(ask, range(24)))
 
-    assert TargetCheck.objects.count() == answers.count("") == registration.CHECKS_AT_MOST
+    assert TargetCheck.objects.count() == answers.count("") == drafts.CHECKS_AT_MOST
     assert all("You asked for 10 checks" in said for said in set(answers) - {""})
