@@ -163,7 +163,7 @@ def test_the_verdict_names_the_top_statement_and_its_share(read, statements):
     text = read()
 
     assert "SELECT pg_sleep($1) takes 80 % of this target&#x27;s execution time" in text
-    assert "8.0 s in 4 calls, 2.0 s each." in text
+    assert "8 s in 4 calls, 2 s each." in text
 
 
 def test_what_became_slower_is_said_first(read, statements):

@@ -872,7 +872,7 @@ import sys
 from dataclasses import replace
 import django
 django.setup()
-from monitors import perform
+from monitors.acting import perform
 from monitors.actions import ACTIONS
 ACTIONS["vacuum_full"] = replace(ACTIONS["vacuum_full"], lock_timeout_ms=600_000)
 perform.perform(sys.argv[1])
