@@ -16,7 +16,9 @@ from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.forms.arguments import option_groups, posted_arguments
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response
+from dashboard.frame.tiles import Tile
 from dashboard.source import source_of
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.acting import batch as batches
 from monitors.action import InvalidArguments, Refused
@@ -208,7 +210,7 @@ def seconds_of(row: Action) -> float | None:
     return (row.finished_at - row.started_at).total_seconds()
 
 
-def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
+def tiles(rows: Sequence[Action]) -> list[Tile]:
     """Return the totals."""
     counts = batches.counts(rows)
     bad = sum(counts.get(str(state), 0) for state in (State.FAILED, State.LOST, State.EXPIRED))
@@ -227,32 +229,32 @@ def tiles(rows: Sequence[Action]) -> list[dict[str, Any]]:
     waiting = counts.get("queued", 0)
     seconds = sum(seconds_of(row) or 0 for row in rows)
     return [
-        {
-            "title": "Succeeded",
-            "value": counts.get("succeeded", 0),
-            "unit": f"of {len(rows):,}",
-            "level": "good" if counts.get("succeeded") else "",
-        },
-        {"title": "Waiting", "value": waiting, "note": f"{counts.get('running', 0)} running"},
-        {
-            "title": "Failed or lost",
-            "value": bad,
-            "level": "critical" if bad else "",
-            "note": f"{counts.get('cancelled', 0)} stopped",
-        },
-        {
-            "title": "Left alone",
-            "value": left,
-            "level": "warning" if left else "",
-            "note": "skipped or refused",
-        },
-        {
-            "title": "Dead rows removed",
-            "value": max(0, dead),
-            "kind": "short",
-            "note": f"{' '.join(words.size_parts(max(0, size)))} given back to the disk",
-        },
-        {"title": "Worked", "value": seconds, "kind": "duration", "note": "sum of all tables"},
+        Tile(
+            title="Succeeded",
+            value=counts.get("succeeded", 0),
+            unit=f"of {len(rows):,}",
+            level="good" if counts.get("succeeded") else "",
+        ),
+        Tile(title="Waiting", value=waiting, note=f"{counts.get('running', 0)} running"),
+        Tile(
+            title="Failed or lost",
+            value=bad,
+            level="critical" if bad else "",
+            note=f"{counts.get('cancelled', 0)} stopped",
+        ),
+        Tile(
+            title="Left alone",
+            value=left,
+            level="warning" if left else "",
+            note="skipped or refused",
+        ),
+        Tile(
+            title="Dead rows removed",
+            value=max(0, dead),
+            write=figures.short,
+            note=f"{' '.join(words.size_parts(max(0, size)))} given back to the disk",
+        ),
+        Tile(title="Worked", value=seconds, write=figures.duration, note="sum of all tables"),
     ]
 
 

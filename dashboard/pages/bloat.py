@@ -24,6 +24,8 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.actions import offered
 from monitors.advisor import Finding
@@ -380,9 +382,7 @@ def still_note(count: int, unknown: int) -> str:
     return "nothing grew in this window"
 
 
-def tiles(
-    target: Target, window: Window, facts: Facts, total: Series | None
-) -> list[dict[str, Any]]:
+def tiles(target: Target, window: Window, facts: Facts, total: Series | None) -> list[Tile]:
     """Return the headline figures."""
     groups = facts.groups
     tables, indexes = groups_of_tab(groups, "tables"), groups_of_tab(groups, "indexes")
@@ -395,44 +395,44 @@ def tiles(
     largest = facts.worst[0] if facts.worst else None
     most = largest["bloat_bytes"] if largest else None
     return [
-        {
-            "title": "Wasted",
-            "value": waste,
-            "kind": "bytes",
-            "spark": total.values["bloat_bytes"] if total else None,
-            "note": f"of {' '.join(words.size_parts(size))} that are judged",
-        },
-        {
-            "title": "By tables",
-            "value": bloat_rows.wasted(tables),
-            "kind": "bytes",
-            "note": "with TOAST",
-        },
-        {
-            "title": "By indexes",
-            "value": bloat_rows.wasted(indexes),
-            "kind": "bytes",
-            "note": f"of {words.count(bloat_rows.counted_in(indexes), 'btree index')}".replace(
+        Tile(
+            title="Wasted",
+            value=waste,
+            write=figures.bytes_,
+            spark=total.values["bloat_bytes"] if total else None,
+            note=f"of {' '.join(words.size_parts(size))} that are judged",
+        ),
+        Tile(
+            title="By tables",
+            value=bloat_rows.wasted(tables),
+            write=figures.bytes_,
+            note="with TOAST",
+        ),
+        Tile(
+            title="By indexes",
+            value=bloat_rows.wasted(indexes),
+            write=figures.bytes_,
+            note=f"of {words.count(bloat_rows.counted_in(indexes), 'btree index')}".replace(
                 "indexs", "indexes"
             ),
-        },
-        {
-            "title": "Most by one",
-            "value": most,
-            "kind": "bytes",
-            "note": largest["label"] if largest and most else "nothing known",
-        },
-        {
-            "title": "Judged",
-            "value": count - unknown,
-            "unit": f"of {count:,}",
-            "level": "notice" if unknown else "",
-            "note": ", ".join(f"{known:,} {word}" for word, known in methods),
-        },
-        {
-            "title": "Grew most",
-            "value": growth,
-            "kind": "bytes",
-            "note": label_of(grown, [grown]) if grown and growth else still_note(count, unknown),
-        },
+        ),
+        Tile(
+            title="Most by one",
+            value=most,
+            write=figures.bytes_,
+            note=largest["label"] if largest and most else "nothing known",
+        ),
+        Tile(
+            title="Judged",
+            value=count - unknown,
+            unit=f"of {count:,}",
+            level="notice" if unknown else "",
+            note=", ".join(f"{known:,} {word}" for word, known in methods),
+        ),
+        Tile(
+            title="Grew most",
+            value=growth,
+            write=figures.bytes_,
+            note=label_of(grown, [grown]) if grown and growth else still_note(count, unknown),
+        ),
     ]

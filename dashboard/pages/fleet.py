@@ -11,6 +11,8 @@ from django.views.decorators.http import require_safe
 
 from dashboard.frame.listing import Listing, Row, chosen, listing_of
 from dashboard.frame.requests import PageRequest, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
@@ -134,7 +136,7 @@ def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str
     return "Nothing needs you. All targets that were read are healthy."
 
 
-def tiles(rows: Sequence[Row]) -> list[Row]:
+def tiles(rows: Sequence[Row]) -> list[Tile]:
     """Return the headline figures of the whole fleet."""
     up = sum(1 for row in rows if row["state"] in {"up", "past"})
     down = sum(1 for row in rows if row["state"] == "down")
@@ -142,40 +144,40 @@ def tiles(rows: Sequence[Row]) -> list[Row]:
     longest = max(rows, key=lambda row: row["longest_xact_seconds"] or 0, default=None)
     oldest = max(rows, key=lambda row: row["xid_age"] or 0, default=None)
     return [
-        {
-            "title": "Targets up",
-            "value": up,
-            "unit": f"of {len(rows)}",
-            "level": "critical" if down else "",
-            "note": f"{down} can't be reached" if down else "all that were tried",
-        },
-        {
-            "title": "Connections",
-            "value": sum(row["connections"] or 0 for row in rows),
-            "note": "of clients",
-        },
-        {
-            "title": "Longest transaction",
-            "value": longest["longest_xact_seconds"] if longest else None,
-            "kind": "duration",
-            "note": longest["name"] if longest and longest["longest_xact_seconds"] else "none open",
-        },
-        {
-            "title": "Blocked backends",
-            "value": blocked,
-            "level": "warning" if blocked else "",
-            "note": "wait for a lock",
-        },
-        {
-            "title": "Dead rows",
-            "value": sum(row["n_dead_tup"] or 0 for row in rows),
-            "kind": "short",
-            "note": "in all tables",
-        },
-        {
-            "title": "Oldest XID age",
-            "value": oldest["xid_age"] if oldest else None,
-            "kind": "short",
-            "note": oldest["name"] if oldest and oldest["xid_age"] else "not read yet",
-        },
+        Tile(
+            title="Targets up",
+            value=up,
+            unit=f"of {len(rows)}",
+            level="critical" if down else "",
+            note=f"{down} can't be reached" if down else "all that were tried",
+        ),
+        Tile(
+            title="Connections",
+            value=sum(row["connections"] or 0 for row in rows),
+            note="of clients",
+        ),
+        Tile(
+            title="Longest transaction",
+            value=longest["longest_xact_seconds"] if longest else None,
+            write=figures.duration,
+            note=longest["name"] if longest and longest["longest_xact_seconds"] else "none open",
+        ),
+        Tile(
+            title="Blocked backends",
+            value=blocked,
+            level="warning" if blocked else "",
+            note="wait for a lock",
+        ),
+        Tile(
+            title="Dead rows",
+            value=sum(row["n_dead_tup"] or 0 for row in rows),
+            write=figures.short,
+            note="in all tables",
+        ),
+        Tile(
+            title="Oldest XID age",
+            value=oldest["xid_age"] if oldest else None,
+            write=figures.short,
+            note=oldest["name"] if oldest and oldest["xid_age"] else "not read yet",
+        ),
     ]

@@ -11,6 +11,8 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding, table_name
 from monitors.findings import judge
@@ -134,31 +136,31 @@ def findings_of(findings: Sequence[Finding], row: Row) -> list[Finding]:
     ]
 
 
-def tiles(row: Row) -> list[dict[str, Any]]:
+def tiles(row: Row) -> list[Tile]:
     """Return the headline figures."""
     judged = row["judged"] or {}
     share = f"{row['shown_pct']:.0f} % of it, " if row["shown_pct"] is not None else ""
     return [
-        {"title": "Size", "value": row["size_bytes"], "kind": "bytes", "note": "its pages"},
-        {
-            "title": "Wasted",
-            "value": row["bloat_bytes"],
-            "kind": "bytes",
-            "note": f"{share}{judged['word']}" if row["method"] else "not known",
-        },
-        {
-            "title": "Scans",
-            "value": row["scans"],
-            "kind": "short",
-            "note": "in this window" if row["scans"] is not None else "counters began anew",
-        },
-        {"title": "All scans", "value": row["idx_scan"], "kind": "short", "note": "idx_scan"},
-        {
-            "title": "Entries",
-            "value": judged.get("reltuples") if (judged.get("reltuples") or -1) >= 0 else None,
-            "kind": "short",
-            "note": "reltuples",
-        },
+        Tile(title="Size", value=row["size_bytes"], write=figures.bytes_, note="its pages"),
+        Tile(
+            title="Wasted",
+            value=row["bloat_bytes"],
+            write=figures.bytes_,
+            note=f"{share}{judged['word']}" if row["method"] else "not known",
+        ),
+        Tile(
+            title="Scans",
+            value=row["scans"],
+            write=figures.short,
+            note="in this window" if row["scans"] is not None else "counters began anew",
+        ),
+        Tile(title="All scans", value=row["idx_scan"], write=figures.short, note="idx_scan"),
+        Tile(
+            title="Entries",
+            value=judged.get("reltuples") if (judged.get("reltuples") or -1) >= 0 else None,
+            write=figures.short,
+            note="reltuples",
+        ),
     ]
 
 

@@ -12,6 +12,8 @@ from django.views.decorators.http import require_safe
 from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.states import clock_words
+from dashboard.frame.tiles import Tile, write_rate
+from dashboard.templatetags import figures
 from monitors.findings import judge, unknowns
 from monitors.findings.verdict import tell_verdict
 from monitors.history.counters import read_rates, read_totals
@@ -156,52 +158,52 @@ def tiles(
     rates: Series,
     dead: Series,
     unknown: Mapping[str, str],
-) -> list[Row]:
+) -> list[Tile]:
     """Return the headline figures."""
     usable, used = summary["usable_connections"], summary["used_pct"]
     per_s = per_second(rates)
     return [
-        {
-            "title": "Connections",
-            "value": summary["connections"],
-            "unit": f"of {usable:,}" if usable else "",
-            "spark": sessions.values["backends"],
-            "level": fleet.used_level(used),
-            "note": f"{used:.0f} % of the usable" if used is not None else "",
-        },
-        {
-            "title": "Transactions",
-            "value": last(per_s),
-            "kind": "rate",
-            "spark": per_s,
-            "note": "commits and rollbacks",
-        },
-        {
-            "title": "Longest transaction",
-            "value": summary["longest_xact_seconds"],
-            "kind": "duration",
-            "note": transaction_note(summary["longest_xact_seconds"], unknown),
-        },
-        {
-            "title": "Blocked backends",
-            "value": summary["blocked"],
-            "spark": sessions.values["blocked"],
-            "level": "warning" if summary["blocked"] else "",
-            "note": "wait for a lock",
-        },
-        {
-            "title": "Dead rows",
-            "value": summary["n_dead_tup"],
-            "kind": "short",
-            "spark": [] if unknowns.COUNTS in unknown else dead.values["n_dead_tup"],
-            "note": dead_note(unknown),
-        },
-        {
-            "title": "Oldest XID age",
-            "value": summary["xid_age"],
-            "kind": "short",
-            "note": "of 2.1 billion possible",
-        },
+        Tile(
+            title="Connections",
+            value=summary["connections"],
+            unit=f"of {usable:,}" if usable else "",
+            spark=sessions.values["backends"],
+            level=fleet.used_level(used),
+            note=f"{used:.0f} % of the usable" if used is not None else "",
+        ),
+        Tile(
+            title="Transactions",
+            value=last(per_s),
+            write=write_rate,
+            spark=per_s,
+            note="commits and rollbacks",
+        ),
+        Tile(
+            title="Longest transaction",
+            value=summary["longest_xact_seconds"],
+            write=figures.duration,
+            note=transaction_note(summary["longest_xact_seconds"], unknown),
+        ),
+        Tile(
+            title="Blocked backends",
+            value=summary["blocked"],
+            spark=sessions.values["blocked"],
+            level="warning" if summary["blocked"] else "",
+            note="wait for a lock",
+        ),
+        Tile(
+            title="Dead rows",
+            value=summary["n_dead_tup"],
+            write=figures.short,
+            spark=[] if unknowns.COUNTS in unknown else dead.values["n_dead_tup"],
+            note=dead_note(unknown),
+        ),
+        Tile(
+            title="Oldest XID age",
+            value=summary["xid_age"],
+            write=figures.short,
+            note="of 2.1 billion possible",
+        ),
     ]
 
 

@@ -14,6 +14,8 @@ from dashboard import charts
 from dashboard.frame.listing import Listing, Row, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.statement_states import state_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.actions import ACTIONS
 from monitors.findings import judge
@@ -172,50 +174,50 @@ def times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def tiles(watched: Watching, load: Series) -> list[dict[str, Any]]:
+def tiles(watched: Watching, load: Series) -> list[Tile]:
     """Return the headline figures; nested statements are part of those that called them."""
     top = [row for row in watched.rows if row["toplevel"]]
     sums = {name: sum(map(itemgetter(name), top)) for name in statement_rows.COUNTERS}
     calls = sums["calls"]
     blocks = sums["shared_blks_hit"] + sums["shared_blks_read"]
     return [
-        {
-            "title": "Execution time",
-            "value": sums["total_exec_time"] / 1000 if top else None,
-            "kind": "duration",
-            "note": "at top level" + ("" if watched.is_shown else ", without Howdah's own"),
-        },
-        {
-            "title": "Calls",
-            "value": calls if top else None,
-            "kind": "short",
-            "spark": load.values["calls"],
-            "note": f"of {len(watched.rows):,} statements",
-        },
-        {
-            "title": "Mean",
-            "value": sums["total_exec_time"] / calls if calls else None,
-            "kind": "ms",
-            "note": "a call",
-        },
-        {
-            "title": "Cache hit",
-            "value": 100 * sums["shared_blks_hit"] / blocks if blocks else None,
-            "kind": "pct",
-            "note": "of blocks in shared buffers",
-        },
-        {
-            "title": "Temporary files",
-            "value": sum(map(itemgetter("temp_bytes"), top)) if top else None,
-            "kind": "bytes",
-            "note": "written by sorts and hashes",
-        },
-        {
-            "title": "WAL",
-            "value": sums["wal_bytes"] if top else None,
-            "kind": "bytes",
-            "note": "written",
-        },
+        Tile(
+            title="Execution time",
+            value=sums["total_exec_time"] / 1000 if top else None,
+            write=figures.duration,
+            note="at top level" + ("" if watched.is_shown else ", without Howdah's own"),
+        ),
+        Tile(
+            title="Calls",
+            value=calls if top else None,
+            write=figures.short,
+            spark=load.values["calls"],
+            note=f"of {len(watched.rows):,} statements",
+        ),
+        Tile(
+            title="Mean",
+            value=sums["total_exec_time"] / calls if calls else None,
+            write=figures.ms,
+            note="a call",
+        ),
+        Tile(
+            title="Cache hit",
+            value=100 * sums["shared_blks_hit"] / blocks if blocks else None,
+            write=figures.pct,
+            note="of blocks in shared buffers",
+        ),
+        Tile(
+            title="Temporary files",
+            value=sum(map(itemgetter("temp_bytes"), top)) if top else None,
+            write=figures.bytes_,
+            note="written by sorts and hashes",
+        ),
+        Tile(
+            title="WAL",
+            value=sums["wal_bytes"] if top else None,
+            write=figures.bytes_,
+            note="written",
+        ),
     ]
 
 

@@ -11,6 +11,8 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.findings import judge
 from monitors.findings.verdict import Verdict
@@ -187,43 +189,40 @@ def judged(row: Row) -> tuple[str, str]:
     return "good", f"{cost}. Its time a call is steady: {figures}."
 
 
-def tiles(row: Row, rates: Series, means: Series) -> list[dict[str, Any]]:
+def tiles(row: Row, rates: Series, means: Series) -> list[Tile]:
     """Return the headline figures."""
     return [
-        {
-            "title": "Total time",
-            "value": row["total_exec_time_ms"] / 1000,
-            "kind": "duration",
-            "note": "in this window",
-        },
-        {
-            "title": "Calls",
-            "value": row["calls"],
-            "kind": "short",
-            "spark": rates.values["calls"],
-            "note": "in this window",
-        },
-        {
-            "title": "Mean",
-            "value": row["mean_exec_time_ms"],
-            "kind": "ms",
-            "spark": means.values["mean_exec_time"],
-            "level": "warning" if row["slower"] else "",
-            "note": "a call",
-        },
-        {"title": "Rows", "value": row["rows_per_call"], "kind": "short", "note": "a call"},
-        {
-            "title": "Cache hit",
-            "value": row["hit_pct"],
-            "kind": "pct",
-            "note": "of blocks in shared buffers",
-        },
-        {
-            "title": "Share",
-            "value": row["share_pct"],
-            "kind": "pct",
-            "note": f"of {row['share_of']}",
-        },
+        Tile(
+            title="Total time",
+            value=row["total_exec_time_ms"] / 1000,
+            write=figures.duration,
+            note="in this window",
+        ),
+        Tile(
+            title="Calls",
+            value=row["calls"],
+            write=figures.short,
+            spark=rates.values["calls"],
+            note="in this window",
+        ),
+        Tile(
+            title="Mean",
+            value=row["mean_exec_time_ms"],
+            write=figures.ms,
+            spark=means.values["mean_exec_time"],
+            level="warning" if row["slower"] else "",
+            note="a call",
+        ),
+        Tile(title="Rows", value=row["rows_per_call"], write=figures.short, note="a call"),
+        Tile(
+            title="Cache hit",
+            value=row["hit_pct"],
+            write=figures.pct,
+            note="of blocks in shared buffers",
+        ),
+        Tile(
+            title="Share", value=row["share_pct"], write=figures.pct, note=f"of {row['share_of']}"
+        ),
     ]
 
 

@@ -22,6 +22,7 @@ from dashboard.frame.requests import (
     table_response,
     window_of,
 )
+from dashboard.frame.tiles import Tile
 from monitors.findings import judge
 from monitors.findings.verdict import tell_verdict
 from monitors.history.window import Window
@@ -196,29 +197,29 @@ def difference(
 
 def tiles(
     rows: Sequence[Row], changes: Sequence[Row], advice: Sequence[Advice], window: Window
-) -> list[dict[str, Any]]:
+) -> list[Tile]:
     """Return the headline figures."""
     pending = [row for row in rows if row["awaits_restart"]]
     told = [one for one in advice if one.level != "info"]
     newest = changes[0]["name"] if changes else "none in this window"
     return [
-        {
-            "title": "Changed from default",
-            "value": sum(row["is_changed"] for row in rows),
-            "unit": f"of {len(rows):,}",
-            "note": "settings",
-        },
-        {
-            "title": "Await a restart",
-            "value": len(pending),
-            "level": "notice" if pending else "good",
-            "note": pending[0]["name"] if pending else "all that was set holds",
-        },
-        {"title": "Changes", "value": len(changes), "note": newest},
-        {
-            "title": "Advice",
-            "value": len(told) if window.is_live else None,
-            "level": told[0].level if told else "good" if window.is_live else "",
-            "note": told[0].name if told else "nothing is off" if window.is_live else "now only",
-        },
+        Tile(
+            title="Changed from default",
+            value=sum(row["is_changed"] for row in rows),
+            unit=f"of {len(rows):,}",
+            note="settings",
+        ),
+        Tile(
+            title="Await a restart",
+            value=len(pending),
+            level="notice" if pending else "good",
+            note=pending[0]["name"] if pending else "all that was set holds",
+        ),
+        Tile(title="Changes", value=len(changes), note=newest),
+        Tile(
+            title="Advice",
+            value=len(told) if window.is_live else None,
+            level=told[0].level if told else "good" if window.is_live else "",
+            note=told[0].name if told else "nothing is off" if window.is_live else "now only",
+        ),
     ]

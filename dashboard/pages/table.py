@@ -13,6 +13,8 @@ from dashboard import charts
 from dashboard.frame.listing import chosen
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.statement_states import state_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.actions import offered
 from monitors.advisor import Finding
@@ -159,42 +161,42 @@ def page(
     )
 
 
-def tiles(row: Row, gauges: Series, bloat: Row | None) -> list[dict[str, Any]]:
+def tiles(row: Row, gauges: Series, bloat: Row | None) -> list[Tile]:
     """Return the headline figures."""
     values = gauges.values
     past = row["threshold_pct"]
     return [
-        {
-            "title": "Live rows",
-            "value": row["n_live_tup"],
-            "kind": "short",
-            "spark": values["n_live_tup"],
-            "note": "n_live_tup",
-        },
-        {
-            "title": "Dead rows",
-            "value": row["n_dead_tup"],
-            "kind": "short",
-            "spark": values["n_dead_tup"],
-            "level": row["level"],
-            "note": "" if past is None else f"{times_words(past)} the threshold",
-        },
-        {"title": "Dead share", "value": row["dead_pct"], "kind": "pct", "note": "of all rows"},
-        {
-            "title": "Size",
-            "value": row["size_bytes"],
-            "kind": "bytes",
-            "spark": values["size_bytes"],
-            "note": waste_note(bloat),
-        },
-        {
-            "title": "Rows changed",
-            "value": row["n_mod_since_analyze"],
-            "kind": "short",
-            "spark": values["n_mod_since_analyze"],
-            "note": "since the last analyze",
-        },
-        {"title": "XID age", "value": row["xid_age"], "kind": "short", "note": "of relfrozenxid"},
+        Tile(
+            title="Live rows",
+            value=row["n_live_tup"],
+            write=figures.short,
+            spark=values["n_live_tup"],
+            note="n_live_tup",
+        ),
+        Tile(
+            title="Dead rows",
+            value=row["n_dead_tup"],
+            write=figures.short,
+            spark=values["n_dead_tup"],
+            level=row["level"],
+            note="" if past is None else f"{times_words(past)} the threshold",
+        ),
+        Tile(title="Dead share", value=row["dead_pct"], write=figures.pct, note="of all rows"),
+        Tile(
+            title="Size",
+            value=row["size_bytes"],
+            write=figures.bytes_,
+            spark=values["size_bytes"],
+            note=waste_note(bloat),
+        ),
+        Tile(
+            title="Rows changed",
+            value=row["n_mod_since_analyze"],
+            write=figures.short,
+            spark=values["n_mod_since_analyze"],
+            note="since the last analyze",
+        ),
+        Tile(title="XID age", value=row["xid_age"], write=figures.short, note="of relfrozenxid"),
     ]
 
 

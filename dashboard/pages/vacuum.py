@@ -23,6 +23,8 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.advisor import Finding
 from monitors.findings import judge, unknowns
@@ -269,69 +271,67 @@ def tiles(
     facts: Facts,
     running: Sequence[Row],
     total: Series,
-) -> list[dict[str, Any]]:
+) -> list[Tile]:
     """Return the headline figures."""
     due, off, oldest = facts.due, facts.off_count, facts.oldest
     workers = [row for row in running if row["autovacuum"]]
     limit = target.settings.get("autovacuum_max_workers")
     ran = read_growth("tables", target.pk, window, ["vacuum_count", "autovacuum_count"])
     by_hand, by_itself = ran["vacuum_count"], ran["autovacuum_count"]
-    found: list[dict[str, Any]] = [
-        {
-            "title": "Dead rows",
-            "value": fleet.dead_rows([target], window).get(target.pk),
-            "kind": "short",
-            "spark": total.values["n_dead_tup"],
-            "level": "warning" if due else "",
-            "note": f"in {words.count(facts.with_dead, 'table')}",
-        },
-        {
-            "title": "Tables due",
-            "value": len(due) if facts.count else None,
-            "unit": f"of {facts.count:,}",
-            "level": "warning" if due else "good" if facts.count else "",
-            "note": due_note(due),
-        },
-        {
-            "title": "Autovacuum off",
-            "value": off if facts.count else None,
-            "unit": f"of {facts.count:,}",
-            "level": "warning" if off else "",
-            "note": off_note(facts),
-        },
-        {
-            "title": "Autovacuum workers",
-            "value": len(workers),
-            "unit": f"of {limit}" if limit else "",
-            "level": "warning" if limit and len(workers) >= int(limit) else "",
-            "note": f"busy {'now' if window.is_live else 'then'}" if workers else "none busy",
-        },
-        {
-            "title": "Oldest XID age",
-            "value": oldest["xid_age"] if oldest else None,
-            "kind": "short",
-            "note": oldest["table"] if oldest and oldest["xid_age"] else "not read yet",
-        },
-        {
-            "title": "Vacuums",
-            "value": by_hand + by_itself,
-            "note": f"{by_itself:,} auto, {by_hand:,} by hand",
-        },
+    found: list[Tile] = [
+        Tile(
+            title="Dead rows",
+            value=fleet.dead_rows([target], window).get(target.pk),
+            write=figures.short,
+            spark=total.values["n_dead_tup"],
+            level="warning" if due else "",
+            note=f"in {words.count(facts.with_dead, 'table')}",
+        ),
+        Tile(
+            title="Tables due",
+            value=len(due) if facts.count else None,
+            unit=f"of {facts.count:,}",
+            level="warning" if due else "good" if facts.count else "",
+            note=due_note(due),
+        ),
+        Tile(
+            title="Autovacuum off",
+            value=off if facts.count else None,
+            unit=f"of {facts.count:,}",
+            level="warning" if off else "",
+            note=off_note(facts),
+        ),
+        Tile(
+            title="Autovacuum workers",
+            value=len(workers),
+            unit=f"of {limit}" if limit else "",
+            level="warning" if limit and len(workers) >= int(limit) else "",
+            note=f"busy {'now' if window.is_live else 'then'}" if workers else "none busy",
+        ),
+        Tile(
+            title="Oldest XID age",
+            value=oldest["xid_age"] if oldest else None,
+            write=figures.short,
+            note=oldest["table"] if oldest and oldest["xid_age"] else "not read yet",
+        ),
+        Tile(
+            title="Vacuums",
+            value=by_hand + by_itself,
+            note=f"{by_itself:,} auto, {by_hand:,} by hand",
+        ),
     ]
     if target.in_recovery:  # ages are replicated, and nothing else is known
-        others = [tile["title"] for tile in found if tile["title"] != "Oldest XID age"]
+        others = [tile.title for tile in found if tile.title != "Oldest XID age"]
         return without(found, others, "not known on a standby")
     if not unknowns.counts_rows(target.settings):
         return without(found, ("Dead rows", "Tables due", "Vacuums"), unknowns.NOT_COUNTED)
     return found
 
 
-def without(
-    tiles: list[dict[str, Any]], titles: Collection[str], note: str
-) -> list[dict[str, Any]]:
+def without(tiles: list[Tile], titles: Collection[str], note: str) -> list[Tile]:
     """Return the tiles with a note in place of the figures of some, which are not known."""
     return [
-        {"title": tile["title"], "value": None, "note": note} if tile["title"] in titles else tile
+        Tile(title=tile.title, value=None, note=note) if tile.title in titles else tile
         for tile in tiles
     ]
 

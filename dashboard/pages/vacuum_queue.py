@@ -11,6 +11,8 @@ from dashboard import charts
 from dashboard.frame import states
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.findings import unknowns
 from monitors.history import at_once
@@ -20,7 +22,7 @@ from monitors.models import Target
 from monitors.rows import vacuuming
 from monitors.rows.queue import QUEUE_COLUMNS
 from monitors.rows.running import RUNNING_COLUMNS
-from monitors.rows.vacuum_parts import Workers
+from monitors.rows.vacuum_parts import Line, Workers
 
 VIEWS = {"queue": "Queue", "running": "Running"}
 SORTED = ("table", "does", *QUEUE_COLUMNS)
@@ -92,42 +94,42 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
     )
 
 
-def tiles(workers: Workers, queue: list[dict[str, Any]], left: int | None) -> list[dict[str, Any]]:
+def tiles(workers: Workers, queue: list[Line], left: int | None) -> list[Tile]:
     """Return the headline figures; `left` tables are past a threshold and autovacuum is off."""
     forced = sum(line["for_wraparound"] for line in queue)
     lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]
     known = [length for length in lengths if length is not None]
     full = workers.free == 0
     return [
-        {
-            "title": "In the queue",
-            "value": len(queue),
-            "level": "warning" if left else "" if queue else "good",
-            "note": due_note(forced, left),
-        },
-        {
-            "title": "Workers busy",
-            "value": workers.busy,
-            "unit": f"of {workers.most}" if workers.most is not None else "",
-            "level": "warning" if full and queue else "",
-            "note": f"autovacuum_worker_slots {workers.slots}"
+        Tile(
+            title="In the queue",
+            value=len(queue),
+            level="warning" if left else "" if queue else "good",
+            note=due_note(forced, left),
+        ),
+        Tile(
+            title="Workers busy",
+            value=workers.busy,
+            unit=f"of {workers.most}" if workers.most is not None else "",
+            level="warning" if full and queue else "",
+            note=f"autovacuum_worker_slots {workers.slots}"
             if workers.slots
             else "autovacuum_max_workers",
-        },
-        {
-            "title": "A visit each",
-            "value": workers.naptime_seconds,
-            "kind": "duration",
-            "note": f"to each of {words.count(workers.databases, 'database')}",
-        },
-        {
-            "title": "Work waiting",
-            "value": sum(known) if known else None,
-            "kind": "duration",
-            "note": f"{len(known):,} of {len(lengths):,} have run before"
+        ),
+        Tile(
+            title="A visit each",
+            value=workers.naptime_seconds,
+            write=figures.duration,
+            note=f"to each of {words.count(workers.databases, 'database')}",
+        ),
+        Tile(
+            title="Work waiting",
+            value=sum(known) if known else None,
+            write=figures.duration,
+            note=f"{len(known):,} of {len(lengths):,} have run before"
             if known
             else "no run is known",
-        },
+        ),
     ]
 
 

@@ -15,6 +15,8 @@ from dashboard import charts
 from dashboard.frame import frame
 from dashboard.frame.frame import WINDOW_WORDS
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.history.counters import read_sums
 from monitors.history.source import Series
@@ -262,7 +264,7 @@ def fields_of(request: PageRequest, target: Target, done: Replay | None) -> list
     ]
 
 
-def tiles(done: Replay, target: Target) -> list[Row]:
+def tiles(done: Replay, target: Target) -> list[Tile]:
     """Return the headline figures of what is tried, else of what is in force."""
     shown, was = done.tried or done.as_is, done.as_is
     workers = workers_of(target)
@@ -271,45 +273,45 @@ def tiles(done: Replay, target: Target) -> list[Row]:
         return f"{value} as it is" if done.tried else "replayed as it is"
 
     return [
-        {
-            "title": "Vacuums a day",
-            "value": round(shown.vacuums_a_day, 1),
-            "kind": "short",
-            "level": "warning" if shown.is_pressed else "",
-            "note": note(f"{was.vacuums_a_day:,.1f}")
+        Tile(
+            title="Vacuums a day",
+            value=round(shown.vacuums_a_day, 1),
+            write=figures.short,
+            level="warning" if shown.is_pressed else "",
+            note=note(f"{was.vacuums_a_day:,.1f}")
             + ("; at nearly every visit of a worker" if shown.is_pressed else ""),
-        },
-        {
-            "title": "Dead rows, usual",
-            "value": shown.usual_dead,
-            "kind": "short",
-            "note": note(words.short(was.usual_dead)),
-        },
-        {
-            "title": "Dead rows, peak",
-            "value": shown.peak_dead,
-            "kind": "short",
-            "note": note(words.short(was.peak_dead)),
-        },
-        {
-            "title": "Grown for want of room",
-            "value": shown.extra_pages * simulator.PAGE_BYTES,
-            "kind": "bytes",
-            "note": note(words.size(was.extra_pages * simulator.PAGE_BYTES)),
-        },
-        {
-            "title": "Vacuum I/O a day",
-            "value": shown.io_bytes_a_day,
-            "kind": "bytes",
-            "note": note(words.size(was.io_bytes_a_day)),
-        },
-        {
-            "title": "Workers' time a day",
-            "value": DAY_SECONDS * shown.busy_share,
-            "kind": "duration",
-            "level": "warning" if shown.late else "",
-            "note": busy_note(shown, was if done.tried else None, workers),
-        },
+        ),
+        Tile(
+            title="Dead rows, usual",
+            value=shown.usual_dead,
+            write=figures.short,
+            note=note(words.short(was.usual_dead)),
+        ),
+        Tile(
+            title="Dead rows, peak",
+            value=shown.peak_dead,
+            write=figures.short,
+            note=note(words.short(was.peak_dead)),
+        ),
+        Tile(
+            title="Grown for want of room",
+            value=shown.extra_pages * simulator.PAGE_BYTES,
+            write=figures.bytes_,
+            note=note(words.size(was.extra_pages * simulator.PAGE_BYTES)),
+        ),
+        Tile(
+            title="Vacuum I/O a day",
+            value=shown.io_bytes_a_day,
+            write=figures.bytes_,
+            note=note(words.size(was.io_bytes_a_day)),
+        ),
+        Tile(
+            title="Workers' time a day",
+            value=DAY_SECONDS * shown.busy_share,
+            write=figures.duration,
+            level="warning" if shown.late else "",
+            note=busy_note(shown, was if done.tried else None, workers),
+        ),
     ]
 
 

@@ -22,6 +22,8 @@ from dashboard.frame.listing import (
     sought_in,
 )
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.tiles import Tile
+from dashboard.templatetags import figures
 from monitors import words
 from monitors.advisor import Finding
 from monitors.advisors.wraparound import DEFAULTS
@@ -197,53 +199,53 @@ def age_chart(
     )
 
 
-def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[dict[str, Any]]:
+def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[Tile]:
     """Return the headline figures."""
     found = []
     for kind, title in (("xid", "Transaction ids used"), ("mxid", "MultiXact ids used")):
         worst = max(databases, key=lambda row: row[f"{kind}_pct"] or 0, default=None)
         share = worst[f"{kind}_pct"] if worst else None
         found.append(
-            {
-                "title": title,
-                "value": share,
-                "kind": "pct",
-                "level": level_of(share),
-                "note": f"{worst['database']}, age {words.short(worst[f'{kind}_age'] or 0)}"
+            Tile(
+                title=title,
+                value=share,
+                write=figures.pct,
+                level=level_of(share),
+                note=f"{worst['database']}, age {words.short(worst[f'{kind}_age'] or 0)}"
                 if worst
                 else "not read yet",
-            }
+            )
         )
     for kind, title in (("xid", "Used up an hour"), ("mxid", "MultiXacts an hour")):
         burn = readings[kind].burn
         busiest = burn.busiest
         found.append(
-            {
-                "title": title,
-                "value": None if burn.mean is None else round(burn.mean * rules.HOUR),
-                "kind": "short",
-                "note": f"{words.short(busiest * rules.HOUR)} in the busiest hour"
+            Tile(
+                title=title,
+                value=None if burn.mean is None else round(burn.mean * rules.HOUR),
+                write=figures.short,
+                note=f"{words.short(busiest * rules.HOUR)} in the busiest hour"
                 if busiest is not None
                 else burn.why or f"over {burn.seconds / 60:.0f} min",
-            }
+            )
         )
     for event, title in (("forced", "Next forced vacuum"), ("stop", "Stop, if nothing freezes")):
         found.append(date_tile(databases, event, title))
     return found
 
 
-def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any]:
+def date_tile(databases: Sequence[Row], event: str, title: str) -> Tile:
     """Return the earliest date of an event over all databases and kinds of id, or why there is none."""
     names = [f"{kind}_{event}" for kind in wraparound_rows.KINDS]
     passed = [row for row in databases if any(row[name]["passed"] for name in names)]
     if passed:
-        return {
-            "title": title,
-            "value": "Now",
-            "kind": "text",
-            "level": "warning",
-            "note": f"{passed[0]['database']} has passed the limit",
-        }
+        return Tile(
+            title=title,
+            value="Now",
+            write=str,
+            level="warning",
+            note=f"{passed[0]['database']} has passed the limit",
+        )
     dated = [
         (row[f"{name}_at"], row, name)
         for row in databases
@@ -252,16 +254,16 @@ def date_tile(databases: Sequence[Row], event: str, title: str) -> dict[str, Any
     ]
     if not dated:
         whys = [row[f"{names[0]}_why"] for row in databases]
-        return {"title": title, "value": None, "note": whys[0] if whys else "not read yet"}
+        return Tile(title=title, value=None, note=whys[0] if whys else "not read yet")
     _at, row, name = min(dated, key=lambda one: one[0])
     day, hour = split_words(row[name]["words"])
-    return {
-        "title": title,
-        "value": day,
-        "unit": hour,
-        "kind": "text",
-        "note": f"{row['database']}: {row[name]['span'] or row[name]['why']}",
-    }
+    return Tile(
+        title=title,
+        value=day,
+        unit=hour,
+        write=str,
+        note=f"{row['database']}: {row[name]['span'] or row[name]['why']}",
+    )
 
 
 def split_words(words: str) -> tuple[str, str]:
