@@ -12,6 +12,8 @@ this order, over one autocommit connection:
     leftovers  what a failed one left behind, and what removes it
     measure    numbers after
     inverse    what would undo it
+
+Long, since every field of an action says what it is for.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ SQL_FOR_TARGETS = ("monitors/probes/", "monitors/actions/", "monitors/pg/")
 SQL_FOR_OUR_DATABASE = ("monitors/history/", "dashboard/embedded/")
 FOR_PEOPLE = {"SELECT pg_reload_conf();"}
 """What sentences tell people to run."""
+LONG = 350
+"""Lines; a module with more says why in its docstring."""
 LAYOUT = {
     "dashboard",
     "monitors",
@@ -111,6 +113,14 @@ def test_every_module_says_what_it_is_for_in_one_line(path: Path) -> None:
 
     assert docstring, f"{path} has no docstring"
     assert docstring.splitlines()[0].rstrip().endswith((".", ":", "?")), path
+
+
+@pytest.mark.parametrize("path", [path for path in CODE if path.parts[0] != "tests"], ids=str)
+def test_a_long_module_says_why(path: Path) -> None:
+    source = (ROOT / path).read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+
+    assert len(source.splitlines()) <= LONG or "Long, since " in docstring
 
 
 @pytest.mark.parametrize("path", [path for path in CODE if path.parts[0] != "tests"], ids=str)

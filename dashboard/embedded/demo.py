@@ -12,6 +12,8 @@ table grows, until a job empties it.
 
 The lock queue and the report are in a database of their own, because their
 open transactions would keep VACUUM in `shop` from removing dead rows.
+
+Long, since the whole workload of the demonstration, and its tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every process of one start, in the order in which they need each other."""
+"""Every process of one start, in the order in which they need each other.
+
+Long, since the order in which all parts start is one story.
+"""
 
 from __future__ import annotations
 

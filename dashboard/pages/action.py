@@ -18,7 +18,7 @@ from dashboard.forms.arguments import kept_arguments, option_groups, posted_argu
 from dashboard.frame import frame
 from dashboard.frame.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
-from monitors.acting import ask as run
+from monitors.acting import ask as run, limits
 from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Target
@@ -53,7 +53,7 @@ def new(request: PageRequest, name: str, action: str) -> HttpResponse:
         else:
             made = run.preview(request.user, target, action, arguments, source=source)
     except (InvalidArguments, Refused) as error:
-        status = TOO_MANY if isinstance(error, run.TooMany) else CONFLICT
+        status = TOO_MANY if isinstance(error, limits.TooMany) else CONFLICT
         return refused(request, target, str(error), status)
     keep_back(request, made)
     return show(request, made) if request.htmx else to_page(made)

@@ -1,4 +1,7 @@
-"""How much room tables and indexes waste, by which method that is known, and what grows."""
+"""How much room tables and indexes waste, by which method that is known, and what grows.
+
+Long, since one page with its three views and their exports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What autovacuum would do to a table under other parameters, replayed over its own past."""
+"""What autovacuum would do to a table under other parameters, replayed over its own past.
+
+Long, since one page with its form, its proof, its trade-off and its chart.
+"""
 
 from __future__ import annotations
 

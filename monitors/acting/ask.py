@@ -3,13 +3,14 @@
 The web and `manage.py act` both come this way. Nothing here connects to a
 target: a worker runs the guard of a preview and, later, the action itself
 (`monitors/acting/perform.py`), and asks every question again.
+
+Long, since preview, request, approval, stop and undo ask the same questions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -19,23 +20,17 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from monitors import queue
+from monitors.acting.limits import TooMany, within_limit
 from monitors.action import Action as Spec, InvalidArguments, Refused, text_of
 from monitors.actions import ACTIONS
 from monitors.audit import entries
-from monitors.models import Action, AuditEntry, Batch, Target
+from monitors.models import Action, Target
 from monitors.people import access
 
 PREVIEW_LIFE = timedelta(minutes=10)
 """A preview that is older says nothing about now."""
 APPROVAL_LIFE = timedelta(hours=24)
 PREVIEW_EXPIRES_SECONDS = 15
-ASKED_AT_MOST = 30
-"""So many actions, previews among them, and batches one person may ask for within a minute."""
-A_MINUTE = timedelta(minutes=1)
-
-
-class TooMany(Refused):
-    """A person asked too often; its text says for how long to wait."""
 
 
 State = Action.State
@@ -246,53 +241,6 @@ def check(user: User, target: Target, spec: Spec, source: str) -> None:
             result="refused",
         )
         raise Refused(reason)
-
-
-@contextlib.contextmanager
-def within_limit(user: User, source: str) -> Iterator[None]:
-    """Save inside what a person asks for: all of it, in one transaction, or nothing.
-
-    One person's requests come in turn, so that no two count before either is saved. Raises
-    TooMany where there were enough of them; the first time in a minute that is audited.
-    """
-    with transaction.atomic():
-        # Not the key: rows that name the person wait for nobody.
-        User.objects.select_for_update(no_key=True).get(pk=user.pk)
-        if asked_lately(user) < ASKED_AT_MOST:
-            yield
-            return
-        message = (
-            f"You asked for {ASKED_AT_MOST} actions within a minute, and {ASKED_AT_MOST} is the limit:"
-            " nothing was sent. Wait a minute; several tables can be one batch."
-        )
-        audit_limit(user, source, message)
-    raise TooMany(message)
-
-
-def asked_lately(user: User) -> int:
-    """Return how many actions and batches a person asked for in the last minute."""
-    since = timezone.now() - A_MINUTE
-    return (
-        Action.objects.filter(asked_by=user, batch=None, created_at__gt=since).count()
-        + Batch.objects.filter(asked_by=user, created_at__gt=since)
-        .exclude(asked_from__startswith=OF_A_JOB)
-        .count()
-    )
-
-
-def audit_limit(user: User, source: str, message: str) -> None:
-    """Write down that a person asked too often, unless that was done in the last minute."""
-    since, name = timezone.now() - A_MINUTE, user.get_username()
-    lately = AuditEntry.objects.order_by("-id")[:AUDIT_REACH].values("who", "what", "at")
-    if not any((row["who"], row["what"]) == (name, LIMIT) and row["at"] > since for row in lately):
-        entries.add(LIMIT, name, source, reason=message, result="refused")
-
-
-OF_A_JOB = "job:"
-"""How the source of what a recurring job asks for begins."""
-LIMIT = "actions.limit"
-AUDIT_REACH = 200
-"""Entries that are looked through for the one that says it already."""
 
 
 def reason_not_to_act(target: Target, spec: Spec) -> str:  # noqa: PLR0911 - one a rule

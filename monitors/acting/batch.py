@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from monitors import queue
-from monitors.acting import ask
+from monitors.acting import ask, limits
 from monitors.action import Action as Spec, InvalidArguments, Refused
 from monitors.audit import entries
 from monitors.models import Action, Batch, JobRun, Target
@@ -72,8 +72,8 @@ def preview(  # noqa: PLR0913 - one keyword a column
     for position, row in enumerate(rows):
         row.batch_position = position
     # Many jobs of one owner may begin in one minute.
-    of_a_job = source.startswith(ask.OF_A_JOB)
-    with transaction.atomic() if of_a_job else ask.within_limit(user, source):
+    of_a_job = source.startswith(limits.OF_A_JOB)
+    with transaction.atomic() if of_a_job else limits.within_limit(user, source):
         batch.save(force_insert=True)
         Action.objects.bulk_create(rows)
     expires = PREVIEW_EXPIRES_SECONDS

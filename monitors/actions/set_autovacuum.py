@@ -1,6 +1,8 @@
 """Set or reset a table's own autovacuum options and fillfactor; the old ones are kept to undo it.
 
 Source: https://www.postgresql.org/docs/current/sql-createtable.html#SQL-CREATETABLE-STORAGE-PARAMETERS
+
+Long, since every option with its bounds, and what undoes it.
 """
 
 from __future__ import annotations

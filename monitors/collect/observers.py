@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monitors.collect import vacuum_runs
-from monitors.collect.vacuum_runs import Seen
+from monitors.collect.run_facts import Seen
 from monitors.history import relabel
 from monitors.history.reading import Place, Reading
 from monitors.history.store import Note

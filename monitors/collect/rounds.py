@@ -3,6 +3,8 @@
 One task reads everything that is due of one lease. Connections are kept
 between tasks: one for the fast lease, two for the slow one. Each probe and
 database is one transaction of its own, so one that fails costs no other.
+
+Long, since what a round remembers is asked by each of its steps.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ from monitors.collect.read import (
     refiner,
     without_unreplicated,
 )
+from monitors.collect.run_facts import Seen
 from monitors.collect.server import note_identity
 from monitors.collect.sessions import IDENTITY_AGAIN_SECONDS, SESSIONS, Busy, Kept, Session
-from monitors.collect.vacuum_runs import Seen
 from monitors.history import store
 from monitors.history.freshness import interval_of
 from monitors.history.reading import Place, Reading

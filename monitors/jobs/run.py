@@ -16,7 +16,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
 from monitors import queue
-from monitors.acting import ask, batch as batches, gates
+from monitors.acting import batch as batches, gates, limits
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import hours, plan
 from monitors.models import Action, Batch, Job, JobRun, Target
@@ -84,7 +84,7 @@ def hold(job: Job, opened: JobRun, now: datetime) -> None:
             job.tables or due_now(job.target),
             job.options,
             due=not job.tables,
-            source=f"{ask.OF_A_JOB}{job.name}",
+            source=f"{limits.OF_A_JOB}{job.name}",
         )
     except (Refused, InvalidArguments, PermissionDenied) as error:
         # A standby does not know what is due: there that none is says nothing.

@@ -1,6 +1,8 @@
 """What a login may do on a server: roles, databases, owners, extensions.
 
 Source: https://www.postgresql.org/docs/current/predefined-roles.html
+
+Long, since half of it are texts of SQL.
 """
 
 from __future__ import annotations

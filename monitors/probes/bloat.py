@@ -5,6 +5,8 @@ measured at each snapshot; a new file gives the truth. `monitors/rules/bloat.py`
 which of them is believed, docs/bloat.md how the estimate is made.
 
 Source: https://www.postgresql.org/docs/current/pgstattuple.html
+
+Long, since a whole text of SQL for each version that differs, and the estimate in it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ do not. `relpages` is read for all, the exact size only for what changed:
 `pg_total_relation_size` opens every relation it is asked for.
 
 Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ALL-TABLES-VIEW
+
+Long, since a whole text of SQL for each version that differs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Reads a table's recorded course from the history and replays autovacuum over it."""
+"""Reads a table's recorded course from the history and replays autovacuum over it.
+
+Long, since a replay, its proof and its sentences are read together.
+"""
 
 from __future__ import annotations
 

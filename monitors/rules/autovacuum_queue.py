@@ -6,6 +6,8 @@ From 19 on the server sorts its list by this score and shows it in
 Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
 and `relation_needs_vacanalyze()`, `do_autovacuum()` and `do_start_worker()` in
 src/backend/postmaster/autovacuum.c of 14 to 19.
+
+Long, since the scores of all triggers, and the order that comes of them.
 """
 
 from __future__ import annotations

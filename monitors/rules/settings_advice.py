@@ -4,6 +4,8 @@ Source: https://www.postgresql.org/docs/current/runtime-config.html
 
 Pure: no connection, no clock. SQL does not tell a server's RAM or its disks, so
 nothing is judged by them; where they decide, the advice says so.
+
+Long, since a judge for each setting, and their list.
 """
 
 from __future__ import annotations

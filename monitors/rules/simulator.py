@@ -18,6 +18,8 @@ computed.
 
 Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#AUTOVACUUM
 and https://www.postgresql.org/docs/current/storage-hot.html
+
+Long, since a model of autovacuum with all its states, replayed step by step.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ Source: https://www.postgresql.org/docs/current/routine-vacuuming.html#VACUUM-FO
 `SetTransactionIdLimit()` in src/backend/access/transam/varsup.c (stop),
 `vacuum_xid_failsafe_check()` in src/backend/commands/vacuum.c (failsafe) and
 `relation_needs_vacanalyze()` in src/backend/postmaster/autovacuum.c (forced vacuum).
+
+Long, since one rule, from ages over dates to sentences.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, perform, preview
+from monitors.acting import limits, perform, preview
 from monitors.models import Action, AuditEntry, Environment
 from tests.people import HTMX, browser_of, make_target, person
 
@@ -416,7 +416,7 @@ def test_every_table_can_be_confirmed_by_what_is_shown(target, dba, embedded, wo
 
 
 def test_who_clicks_without_end_is_told_to_wait(dba, sleeper, monkeypatch):
-    monkeypatch.setattr(ask, "ASKED_AT_MOST", 3)
+    monkeypatch.setattr(limits, "ASKED_AT_MOST", 3)
     address = "/targets/shop-1/actions/cancel_backend/"
 
     def click(headers=None):

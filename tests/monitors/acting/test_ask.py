@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.utils import timezone
 
-from monitors.acting import ask as run, batch, perform
+from monitors.acting import ask as run, batch, limits, perform
 from monitors.action import InvalidArguments, Refused
 from monitors.models import Action, AuditEntry, Environment, Target
 from tests.servers import Server
@@ -291,7 +291,7 @@ def test_what_has_no_inverse_is_not_undone(target: Target, person: Person) -> No
 def test_a_person_who_asks_without_end_waits_and_others_do_not(
     target: Target, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "ASKED_AT_MOST", 3)
+    monkeypatch.setattr(limits, "ASKED_AT_MOST", 3)
     user, other, key = person("dba"), person("operator"), uuid.uuid4()
     vacuum = {"database": "shop", "table": "public.t"}
     run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="test")
@@ -299,16 +299,16 @@ def test_a_person_who_asks_without_end_waits_and_others_do_not(
         run.preview(user, target, "vacuum", vacuum, source="test")
 
     for _ in range(2):
-        with pytest.raises(run.TooMany, match="3 is the limit: nothing was sent"):
+        with pytest.raises(limits.TooMany, match="3 is the limit: nothing was sent"):
             run.preview(user, target, "vacuum", vacuum, source="test")
-    with pytest.raises(run.TooMany):
+    with pytest.raises(limits.TooMany):
         batch.preview(user, target, "vacuum", [vacuum], {}, source="test")
     of_a_job = batch.preview(user, target, "vacuum", [vacuum], {}, source="job:nightly")
     assert of_a_job.asked_by == user
     same = run.ask(user, target, "cancel_backend", CANCEL, idempotency_key=key, source="test")
     assert same.idempotency_key == key  # the same click again asks for nothing new
     run.ask(other, target, "cancel_backend", CANCEL, source="test")
-    assert AuditEntry.objects.filter(what=run.LIMIT, who=user.username).count() == 1
+    assert AuditEntry.objects.filter(what=limits.LIMIT, who=user.username).count() == 1
     Action.objects.update(created_at=timezone.now() - timedelta(seconds=61))
     run.ask(user, target, "cancel_backend", CANCEL, source="test")
 
@@ -321,7 +321,7 @@ def test_of_many_requests_at_once_no_more_than_the_limit_get_through(
     direct: bool,
     transactional_db: None,
 ) -> None:
-    monkeypatch.setattr(run, "ASKED_AT_MOST", 5)
+    monkeypatch.setattr(limits, "ASKED_AT_MOST", 5)
     user = person("dba")
     vacuum = {"database": "shop", "table": "public.t"}
 
@@ -331,7 +331,7 @@ def test_of_many_requests_at_once_no_more_than_the_limit_get_through(
                 run.ask(user, target, "cancel_backend", CANCEL, source="test")
             else:
                 run.preview(user, target, "vacuum", vacuum, source="test")
-        except run.TooMany as error:
+        except limits.TooMany as error:
             return str(error)
         finally:
             connection.close()
@@ -343,7 +343,7 @@ def test_of_many_requests_at_once_no_more_than_the_limit_get_through(
     assert Action.objects.count() == answers.count("") == 5
     [said] = set(answers) - {""}
     assert said.startswith("You asked for 5 actions within a minute, and 5 is the limit:")
-    assert AuditEntry.objects.filter(what=run.LIMIT).count() == 1
+    assert AuditEntry.objects.filter(what=limits.LIMIT).count() == 1
 
 
 def test_the_last_click_that_is_repeated_at_the_limit_is_the_same_action(
@@ -351,7 +351,7 @@ def test_the_last_click_that_is_repeated_at_the_limit_is_the_same_action(
 ) -> None:
     """The other press may come between the look for a repetition and the count."""
     user, key = person("dba"), uuid.uuid4()
-    monkeypatch.setattr(run, "ASKED_AT_MOST", 1)
+    monkeypatch.setattr(limits, "ASKED_AT_MOST", 1)
     look = run.repeated
     pressed: list[Action] = []
 

@@ -14,9 +14,9 @@ from django.db import connection as history
 from django.utils import timezone
 
 from monitors.acting import perform
-from monitors.collect import vacuum_runs
+from monitors.collect import run_facts, vacuum_runs
+from monitors.collect.rewrites import REWRITES
 from monitors.collect.rounds import take_now
-from monitors.collect.vacuum_runs import REWRITES
 from monitors.findings import keep
 from monitors.models import HISTORY, Action, FindingRecord, Target, VacuumRun
 from tests import servers
@@ -369,9 +369,7 @@ def test_a_rewrite_through_howdah_has_its_action_its_seconds_and_both_sizes(  # 
     row.refresh_from_db()
     assert row.state == "succeeded", row.outcome
     if not is_watched:  # as if the next look came some seconds later
-        Action.objects.filter(pk=row.pk).update(
-            finished_at=row.finished_at - 1.5 * vacuum_runs.SLACK
-        )
+        Action.objects.filter(pk=row.pk).update(finished_at=row.finished_at - 1.5 * run_facts.SLACK)
     take_now(target, ["progress"])
     take_now(target, ["tables"])
 
