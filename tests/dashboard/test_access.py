@@ -12,6 +12,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
+from dashboard.pages import PAGES
 from monitors.models import (
     HISTORY,
     Action,
@@ -33,39 +34,30 @@ MANAGERS = (302, 404, 403, 403, 403, 200)
 ADMINS = (302, 403, 403, 403, 403, 200)
 POST_ONLY = (302, 405, 405, 405, 405, 405)
 EXPECTED = {
+    **{page.name: VIEWERS for page in PAGES},  # unless another line says more
     "fleet": EVERYBODY,
     "actions": EVERYBODY,
     "account": EVERYBODY,
     "findings": EVERYBODY,
-    "target-findings": VIEWERS,
     "finding": VIEWERS,
     "finding-acknowledge": POST_ONLY,
     "finding-snooze": POST_ONLY,
     "finding-reopen": POST_ONLY,
     "thresholds": ADMINS,
     "find": EVERYBODY,  # finds what the person may see
-    "overview": VIEWERS,
-    "activity": VIEWERS,
-    "vacuum": VIEWERS,
     "horizon": VIEWERS,
-    "wraparound": VIEWERS,
-    "bloat": VIEWERS,
     "vacuum-queue": VIEWERS,
     "vacuum-runs": VIEWERS,
     "table": VIEWERS,
     "table-what-if": VIEWERS,
     "index": VIEWERS,
-    "jobs": VIEWERS,
     "job-new": VIEWERS,
     "job-edit": VIEWERS,
     "job-run": POST_ONLY,
     "job-switch": POST_ONLY,
     "job-remove": POST_ONLY,
-    "queries": VIEWERS,
     "query": VIEWERS,
-    "settings": VIEWERS,
     "strip": VIEWERS,
-    "target-actions": VIEWERS,
     "action": VIEWERS,
     "batch": VIEWERS,
     "batches": VIEWERS,
