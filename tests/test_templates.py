@@ -30,10 +30,16 @@ def source_of(text: str) -> str:
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=names)
 def test_one_element_stands_on_a_line(path: Path) -> None:
+    wrong = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        assert len(line) <= LONGEST, f"line {number} has {len(line)} characters"
-        assert not SIBLINGS.search(line), f"line {number} has two elements"
-        assert line == line.rstrip(), f"line {number} ends with blanks"
+        if len(line) > LONGEST:
+            wrong.append(f"line {number} has {len(line)} characters")
+        if SIBLINGS.search(line):
+            wrong.append(f"line {number} has two elements")
+        if line != line.rstrip():
+            wrong.append(f"line {number} ends with blanks")
+
+    assert wrong == []
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=names)

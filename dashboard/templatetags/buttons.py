@@ -11,12 +11,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from dashboard.frame import frame
+from dashboard.pages import PAGES
 from dashboard.templatetags.icons import icon
 from dashboard.templatetags.links import link
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 
 register = template.Library()
+TITLES = {page.name: page.title for page in PAGES}
 
 
 @register.simple_tag(takes_context=True)
@@ -61,7 +63,7 @@ def verdict_button(context: Context, verdict: Any) -> SafeString | str:
     return format_html(
         '<a class="btn btn-primary" href="{}">See {}{}</a>',
         link(context, subject, context["target"].name),
-        subject.capitalize(),
+        TITLES.get(subject, subject.capitalize()),
         icon("arrow"),
     )
 

@@ -93,7 +93,7 @@ def apart_of(rows: Sequence[ProbeState], now: datetime) -> Apart | None:
         return Apart("warning", failing_text(failing, now))
     if not rows:
         return None
-    subject = f"{rows[0].probe.capitalize()} of {named(rows)}"
+    subject = f"{subject_of(rows[0])} of {named(rows)}"
     return Apart("notice", f"{subject}: {lowered(waiting_text(rows, now))}")
 
 
@@ -131,10 +131,12 @@ def failing_text(rows: Sequence[ProbeState], now: datetime) -> str:
     verb = "may not be" if worst.state == Snapshot.State.DENIED else "could not be"
     more = more_text([row for row in rows if row is not worst])
     since = ago(worst.failing_since, now)
-    return (
-        f"{worst.probe.capitalize()}{where} {verb} read for {since}{old}:"
-        f" {lowered(worst.reason)}{more}"
-    )
+    return f"{subject_of(worst)}{where} {verb} read for {since}{old}: {lowered(worst.reason)}{more}"
+
+
+def subject_of(row: ProbeState) -> str:
+    """Return what a probe reads, as the first word of a sentence: Replication slots."""
+    return row.probe.replace("_", " ").capitalize()
 
 
 def more_text(others: Sequence[ProbeState]) -> str:

@@ -56,6 +56,8 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """What each page says where nothing was found, and what must be known of the server to say it
 ('' where the page's own probes are enough)."""
+NOTHING = (("no finding is open", ""),)
+"""What a page says that has no line in GOOD."""
 NOUNS = {
     Severity.CRITICAL: "critical finding",
     Severity.WARNING: "warning",
@@ -98,7 +100,7 @@ def tell_verdict(
     now = timezone.now()
     if at is not None:
         return past_verdict(target, mine, page, at)
-    standing = standing_of(target, READS.get(page, READS["overview"]), now, database_id)
+    standing = standing_of(target, reads_of(page), now, database_id)
     worst = mine[0] if mine else None
     found = said(mine)
     if standing.text and found:
@@ -117,6 +119,12 @@ def tell_verdict(
     return Verdict("unknown" if at_fault else level, text, foot, None, standing.apart)
 
 
+def reads_of(page: str) -> tuple[str, ...]:
+    """Return the probes that a page shows: of one without a line in READS, what is judged for it."""
+    judged = (probe for one in ADVISORS if one.subject == page for probe in one.reads)
+    return READS.get(page) or tuple(dict.fromkeys(judged)) or READS["overview"]
+
+
 def is_at_fault(page: str, missing: Sequence[str]) -> bool:
     """Tell whether what is missing keeps a page from calling its target well.
 
@@ -127,13 +135,13 @@ def is_at_fault(page: str, missing: Sequence[str]) -> bool:
 
 def missing_for(page: str, unknown: Mapping[str, str]) -> list[str]:
     """Return why a page can't say all that it says where nothing was found; [] where it can."""
-    needs = dict.fromkeys(need for _, need in GOOD[page])
+    needs = dict.fromkeys(need for _, need in GOOD.get(page, NOTHING))
     return [unknown[need] for need in needs if need in unknown]
 
 
 def all_well(page: str, unknown: Mapping[str, str]) -> str:
     """Return what is known to be well, as one sentence; '' where nothing is."""
-    claims = [claim for claim, need in GOOD[page] if need not in unknown]
+    claims = [claim for claim, need in GOOD.get(page, NOTHING) if need not in unknown]
     if not claims:
         return ""
     *first, last = claims
@@ -152,7 +160,7 @@ def past_verdict(target: Target, mine: Sequence[Finding], page: str, at: datetim
     foot = "Judged by the settings and thresholds of then."
     if mine:
         return Verdict(mine[0].level, said(mine), foot, mine[0])
-    names = READS.get(page, READS["overview"])
+    names = reads_of(page)
     reach = max(STALE_INTERVALS * interval_of(target, name) for name in names)
     read = Snapshot.objects.filter(
         target_id=target.pk,

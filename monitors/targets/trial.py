@@ -118,8 +118,16 @@ def try_out(connection: psycopg.Connection, session: Session) -> Trial:
         options=" ".join(refusals(connection, [read_options, read_settings])),
         extensions=" ".join(refusals(connection, [find_extension])),
         signals=signals,
-        needs={name: spec.needs(connection) for name, spec in ACTIONS.items()},
+        needs={name: lacking(connection, spec) for name, spec in ACTIONS.items()},
     )
+
+
+def lacking(connection: psycopg.Connection, spec: Action) -> str:
+    """Return what an action says itself that the login lacks, or why it can't tell."""
+    try:
+        return spec.needs(connection)
+    except InsufficientPrivilege as error:
+        return rights.reason_with_remedy(connection, error)
 
 
 Read = Callable[[psycopg.Connection], object]

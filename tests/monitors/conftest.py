@@ -110,9 +110,12 @@ Asked = Callable[..., "Action"]
 def previewed(db: None) -> Asked:
     """Preview as a worker does: previewed(user, target, "vacuum", table="public.t")."""
     from monitors.acting import ask as run, preview  # noqa: PLC0415
+    from monitors.actions import ACTIONS  # noqa: PLC0415
 
     def make(user: User, target: Target, name: str, **arguments: str) -> Action:
-        draft = run.preview(user, target, name, {"database": "shop", **arguments}, source="test")
+        takes = {parameter.name for parameter in ACTIONS[name].parameters}
+        where = {"database": "shop"} if "database" in takes else {}
+        draft = run.preview(user, target, name, {**where, **arguments}, source="test")
         preview.preview_now(str(draft.pk))
         draft.refresh_from_db()
         return draft

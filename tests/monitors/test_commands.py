@@ -158,7 +158,7 @@ def test_no_check_saves_unseen(said: Said, password_file: Callable[[str], Path])
         (["act", "vacuum", "--target", "x"], 2, "--as"),
         (["act", "vacuum", "--target", "x", "--as", "y", "--arg", "z"], 2, "KEY=VALUE"),
         (["act", "vacuum", "--target", "x", "--as", "nobody"], 1, "no active account"),
-        (["audit", "export", "--since", "yesterday"], 2, "no time"),
+        (["audit", "export", "--since", "yesterday"], 2, "not a time"),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_that_says_what_to_do(
