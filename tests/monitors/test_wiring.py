@@ -30,7 +30,7 @@ from tests.servers import Server
 NAMES = [probe.name for probe in PROBES]
 GIVEN = {"settings"}
 """Probes that advisors know by facts of the target alone."""
-PICKED = {"tables", "bloat", "horizon"}
+PICKED = {"activity", "tables", "bloat", "horizon"}
 """Probes of which advisors get the rows that pass a threshold."""
 
 
@@ -107,7 +107,7 @@ def test_no_name_of_a_probe_stands_in_the_collector() -> None:
 
 
 def test_all_rows_are_shown_by_a_page_or_a_command() -> None:
-    graph = grimp.build_graph("monitors", "dashboard", include_external_packages=False)
+    graph = grimp.build_graph("monitors", "dashboard", cache_dir=None)
     shows = ("dashboard.pages", "dashboard.frame", "monitors.management")
     rows = graph.find_children("monitors.rows")
 

@@ -121,7 +121,7 @@ def in_seconds(text: str) -> float:
 
 def test_one_is_no_plural() -> None:
     assert [words.count(number, "call") for number in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
-    assert [words.times(number) for number in (1, 2, 1234)] == ["once", "2 times", "1,234 times"]
+    assert [words.times(number) for number in (1, 2, 1234)] == ["once", "twice", "1,234 times"]
 
 
 def test_dates_are_said_as_exactly_as_they_are_meant() -> None:

@@ -112,7 +112,7 @@ def test_a_superuser_installs_it_and_it_is_read_at_once(
 
 def test_owning_the_database_is_not_enough(server: Server, empty: str) -> None:
     """It is not a trusted extension: the server would refuse too."""
-    with pytest.raises(Refused, match="no trusted extension") as refused:
+    with pytest.raises(Refused, match="not a trusted extension") as refused:
         guard(server, "operator", empty)
     with (
         server.connect(user="operator", dbname=empty) as connection,

@@ -125,7 +125,7 @@ RULES = [
     ),
     (
         ("ALTER TABLE {} ADD PRIMARY KEY (id)", "ALTER TABLE {} SET UNLOGGED"),
-        "no ordinary logged table",
+        "not an ordinary logged table",
     ),
 ]
 
