@@ -18,6 +18,7 @@ from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
 from monitors.people import access
 from monitors.rows import effects
+from monitors.rows.audit import COLUMNS as AUDIT_COLUMNS
 from monitors.rows.effects import statement_of
 
 DEFAULT_WINDOW = "7d"
@@ -40,21 +41,6 @@ ACTION_COLUMNS = (
     "started_at",
     "finished_at",
     "seconds",
-)
-AUDIT_COLUMNS = (
-    "id",
-    "at",
-    "kind",
-    "what",
-    "who",
-    "source",
-    "target_name",
-    "object_name",
-    "action_id",
-    "sql",
-    "reason",
-    "result",
-    "detail",
 )
 
 

@@ -17,24 +17,9 @@ from monitors.management import command
 from monitors.management.command import SOURCE, add_json, bad_use, failure, person
 from monitors.models import AuditEntry
 from monitors.plain import harmless
+from monitors.rows.audit import COLUMNS
 
-COLUMNS = (
-    "id",
-    "at",
-    "kind",
-    "what",
-    "who",
-    "source",
-    "target_name",
-    "object_name",
-    "action_id",
-    "sql",
-    "reason",
-    "result",
-    "detail",
-    "previous_hash",
-    "hash",
-)
+KEYS = (*COLUMNS, "previous_hash", "hash")
 
 
 class Command(command.Command):
@@ -104,9 +89,9 @@ class Command(command.Command):
     def print_csv(self, rows: Iterator[dict[str, Any]]) -> None:
         """Print rows that a spreadsheet won't take for formulas."""
         writer = csv.writer(Lines(self))
-        writer.writerow(COLUMNS)
+        writer.writerow(KEYS)
         for row in rows:
-            writer.writerow([cell(row[name]) for name in COLUMNS])
+            writer.writerow([cell(row[name]) for name in KEYS])
 
 
 class Lines:
@@ -122,7 +107,7 @@ class Lines:
 
 def row_of(entry: AuditEntry) -> dict[str, Any]:
     """Return an entry by column; its time with all six digits."""
-    row = {name: getattr(entry, name) for name in COLUMNS}
+    row = {name: getattr(entry, name) for name in KEYS}
     return row | {"at": entry.at.isoformat(timespec="microseconds"), "id": str(entry.pk)}
 
 

@@ -15,23 +15,11 @@ from monitors.management import command
 from monitors.management.command import add_json, bad_use, failure, target_named
 from monitors.models import Target
 from monitors.rows import configuration
+from monitors.rows.settings import COLUMNS
 from monitors.rules import setting, settings_advice
 
-COLUMNS = (
-    "name",
-    "setting",
-    "unit",
-    "source",
-    "sourcefile",
-    "boot_val",
-    "is_changed",
-    "pending_restart",
-    "context",
-    "vartype",
-    "category",
-    "short_desc",
-)
-"""Keys of one setting with --json."""
+KEYS = tuple(name for name in COLUMNS if name != "read_at")
+"""Of one setting with --json."""
 
 
 class Command(command.Command):
@@ -74,7 +62,7 @@ class Command(command.Command):
         shown = [{**row, "is_changed": setting.is_changed(row)} for row in rows]
         shown = [row for row in shown if row["is_changed"] or not options["changed"]]
         if options["json"]:
-            self.print_json(picked(shown, COLUMNS))
+            self.print_json(picked(shown, KEYS))
             return
         for row in shown:
             value = setting.words_of(row["setting"], row["unit"])
