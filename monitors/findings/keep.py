@@ -41,9 +41,6 @@ VERSIONED = (*SAID, "severity", "worst", "evidence")
 WRITTEN = (*SAID, "severity", "worst", "evidence", "seen_at", "opened_at")
 
 
-# Workers
-
-
 def keep(target_id: int, probes: Iterable[str]) -> None:
     """Judge a target by what was just read, and keep what is found.
 
@@ -295,9 +292,3 @@ def written(one: Finding) -> list[list[Any]]:
         [label, spelled(value) if isinstance(value, datetime) else value, unit]
         for label, value, unit in one.evidence
     ]
-
-
-# People
-
-
-# Lists

@@ -26,7 +26,7 @@ MAX_REMEMBERED_ROWS = 200_000
 
 Refine = Callable[[list[Key]], dict[Key, Row]]
 """Given keys in the order of their urgency, returns the refined gauges of some."""
-Note = Callable[["Place", "Comparison", datetime, "datetime | None"], None]
+Note = Callable[[Place, Comparison, datetime, datetime | None], None]
 """Told a place, what changed there, when it was read and when it was read before (None: never)."""
 
 Observe = Callable[[Sequence[tuple[Change, Row | None, Row]], Sequence[Key], datetime | None], None]
