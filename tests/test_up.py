@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -24,6 +25,7 @@ from psycopg import sql
 
 from dashboard.embedded import processes, running
 from dashboard.embedded.processes import ROOT
+from dashboard.embedded.stack import Options, Stack
 from tests import servers
 from tests.servers import Server
 
@@ -456,6 +458,28 @@ def test_a_busy_port_that_was_asked_for_is_an_error(tmp_path: Path, embedded: Se
 
     assert done.returncode == 1
     assert f"Port {embedded.port} is busy" in done.stderr
+
+
+def test_an_address_that_is_not_of_this_machine_is_an_error(tmp_path: Path) -> None:
+    done = up(tmp_path / "state", "--bind", "192.0.2.1", "--insecure")
+
+    assert done.returncode == 1
+    assert "Can't listen on 192.0.2.1" in done.stderr
+
+
+def test_two_that_start_at_once_do_not_share_a_port(tmp_path: Path) -> None:
+    """Else each would answer every other request, and a login be good for half of the pages."""
+    stacks = [Stack(Options(), tmp_path), Stack(Options(), tmp_path)]
+    ports = [stack.take_port() for stack in stacks]
+    try:
+        assert len(set(ports)) == 2
+        with socket.socket() as web:
+            web.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            web.bind(("127.0.0.1", ports[0]))
+            web.listen()
+    finally:
+        for stack in stacks:
+            stack.stop()
 
 
 def test_it_refuses_to_send_logins_over_a_network_in_the_clear(tmp_path: Path) -> None:

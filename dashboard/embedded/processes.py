@@ -186,6 +186,24 @@ def free_port(usual: int = 0, host: str = "127.0.0.1") -> int:
         return port
 
 
+def hold_port(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """Take a port (0: any that is free) until the socket is closed; OSError where it can't be had.
+
+    Nobody else gets it, but a web server of ours may listen there: those share a port with
+    whoever lets them (SO_REUSEPORT), and two of them would answer every other request each.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    holder = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind((host, port))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # after bind: alone so far
+    except OSError:
+        holder.close()
+        raise
+    return holder
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     draft = path.with_name(f"{path.name}.new")

@@ -5,6 +5,7 @@ Long, since the order in which all parts start is one story.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -64,6 +65,7 @@ class Stack:
     options: Options
     folder: Path
     clusters: list[Cluster] = field(default_factory=list)
+    port: socket.socket | None = None
     broker: Watched | None = None
     servers: list[Watched] = field(default_factory=list)
     children: list[Watched] = field(default_factory=list)
@@ -74,7 +76,7 @@ class Stack:
         """Start everything and wait until the whole chain has worked once."""
         running.forget(self.folder)
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
-        port = self.web_port()
+        port = self.take_port()
         given = [is_set(os.environ, name) for name in ("DATABASE_URL", "REDIS_URL")]
         if any(given) and not all(given):
             message = "Set both DATABASE_URL and REDIS_URL, or neither for the embedded servers."
@@ -99,14 +101,25 @@ class Stack:
         self.wait_until_healthy(port)
         running.write(self.folder, self.description(port))
 
-    def web_port(self) -> int:
-        """Return the port to listen on; raise StartFailed where the one asked for is busy."""
-        if self.options.port is None:
-            return processes.free_port(WEB_PORT, self.options.bind)
-        if not processes.port_is_free(self.options.port, self.options.bind):
-            message = f"Port {self.options.port} is busy. Choose another one with --port."
-            raise StartFailed(message)
-        return self.options.port
+    def take_port(self) -> int:
+        """Hold the port to listen on and return it; raise StartFailed where none can be had."""
+        asked, host = self.options.port, self.options.bind
+        try:
+            self.port = processes.hold_port(WEB_PORT if asked is None else asked, host)
+        except OSError as error:
+            busy = error.errno == errno.EADDRINUSE
+            if busy and asked is None:
+                self.port = processes.hold_port(0, host)
+            elif busy:
+                message = f"Port {asked} is busy. Choose another one with --port."
+                raise StartFailed(message) from error
+            else:
+                message = (
+                    f"Can't listen on {host} ({error.strerror}). Choose another --bind or --port."
+                )
+                raise StartFailed(message) from error
+        number: int = self.port.getsockname()[1]
+        return number
 
     def own_environment(self) -> dict[str, str]:
         """Return the environment of our processes; what the caller set stays."""
@@ -401,6 +414,8 @@ class Stack:
             self.broker.child.stop()
         for cluster in self.clusters:
             cluster.stop()
+        if self.port is not None:
+            self.port.close()
 
 
 SHARED = frozenset(

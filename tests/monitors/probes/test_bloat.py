@@ -474,6 +474,8 @@ def test_no_index_that_was_just_made_is_told_wasted(
     fill(
         server,
         place,
+        # Of all rows: how many of a sample are NULL, and how many bytes they have, is chance.
+        "SET default_statistics_target = 1000",
         "CREATE TABLE fresh AS SELECT (g % 100)::smallint AS s,"
         " CASE WHEN g % 2 <> 0 THEN g * 1.37 END AS n,"
         " CASE WHEN g % 5 <> 0 THEN now() END AS ts,"
