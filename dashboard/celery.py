@@ -6,6 +6,7 @@ import logging
 import os
 
 from celery import Celery, bootsteps, signals
+from celery.app.utils import Settings
 
 from dashboard import messages
 
@@ -43,6 +44,12 @@ class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 app.steps["worker"].add(SignOfLife)
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def wait_for_messages(conf: Settings, **_: object) -> None:
+    """Let a worker's own reads wait longer: a second without a message is by design."""
+    conf.broker_transport_options = {**conf.broker_transport_options, "socket_timeout": 5}
 
 
 @signals.task_failure.connect  # type: ignore[untyped-decorator]

@@ -135,9 +135,9 @@ CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "global_keyprefix": env.str("HOWDAH_PREFIX", "howdah") + ":",
-    # Who only publishes shall not wait for a broker that is silent; a worker's
-    # own reads wait a second for messages by design.
-    "socket_timeout": 5 if env.str("HOWDAH_ROLE", "") else 1.5,
+    # Who only publishes shall not wait for a broker that is silent; workers
+    # wait longer (dashboard.celery).
+    "socket_timeout": 1.5,
     "socket_connect_timeout": 2,
     "max_retries": 1,
     "visibility_timeout": 3600,

@@ -24,6 +24,7 @@ import pytest
 from psycopg import sql
 
 from dashboard.embedded import processes, running
+from dashboard.embedded.forks import Forks
 from dashboard.embedded.processes import ROOT
 from dashboard.embedded.stack import Options, Stack
 from tests import servers
@@ -80,20 +81,20 @@ def up(state: Path, *options: str, **more: str) -> subprocess.CompletedProcess[s
 
 
 def processes_of(state: Path) -> dict[int, str]:
-    """{pid: command line} of every process that belongs to a state directory."""
+    """{pid: name and command line} of every process that belongs to a state directory."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
         try:
             traces = [
                 (folder / name).read_bytes().decode(errors="replace")
-                for name in ("cmdline", "environ")
+                for name in ("comm", "cmdline", "environ")
             ]
             traces.append(str((folder / "cwd").readlink()))
         except OSError:
             continue  # it has ended, or is not ours
         if any(str(state) in trace for trace in traces) and processes.alive(pid):
-            found[pid] = traces[0].replace("\0", " ")
+            found[pid] = f"{traces[0].strip()}: {traces[1].replace(chr(0), ' ')}"
     return found
 
 
@@ -237,15 +238,31 @@ def test_no_password_stands_in_a_command_line(stack: Up) -> None:
 
 
 def test_only_workers_hold_the_private_key(stack: Up) -> None:
-    key = json.loads((stack.state / "secrets.json").read_text())["private_key"]
-    holders = [
-        line
+    """Nowhere in their memory: the web is a fork of what workers are forks of."""
+    secrets = json.loads((stack.state / "secrets.json").read_text())
+    names = {
+        pid: line.partition(":")[0]
         for pid, line in processes_of(stack.state).items()
-        if key in Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    ]
+        if "preloaded" in line
+    }
+    holders = {name for pid, name in names.items() if holds(pid, secrets["private_key"])}
+    knowers = {name for pid, name in names.items() if holds(pid, secrets["secret_key"])}
 
-    assert len(holders) == 3
-    assert all(" worker " in line for line in holders)
+    assert holders == {"worker-snapshot", "worker-signals", "worker-requests"}
+    assert knowers == {"python", "web", *holders}  # so what is there is found
+
+
+def holds(pid: int, text: str) -> bool:
+    """Whether a text is anywhere in the memory that a process may write to."""
+    with Path(f"/proc/{pid}/mem").open("rb") as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            place, rights, *_ = line.split()
+            begin, end = (int(number, 16) for number in place.split("-"))
+            if rights.startswith("rw"):
+                memory.seek(begin)
+                if text.encode() in memory.read(end - begin):
+                    return True
+    return False
 
 
 def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..., None]) -> None:
@@ -300,6 +317,13 @@ def test_killed_it_leaves_nothing_behind_and_starts_again(
 def test_what_dies_is_started_again_and_said(spare: Path, eventually: Callable[..., None]) -> None:
     up = start(spare, "--no-demo")
     try:
+        # What the others are forked from: nobody needs it before the next one.
+        (pid, *_) = [
+            p
+            for p, line in processes_of(spare).items()
+            if line.startswith("python: ") and "preloaded" in line
+        ]
+        os.kill(pid, signal.SIGKILL)
         for name, words in DYING.items():
             (pid, *_) = [p for p, line in processes_of(spare).items() if words in line]
             os.kill(pid, signal.SIGKILL)
@@ -314,18 +338,18 @@ def test_what_dies_is_started_again_and_said(spare: Path, eventually: Callable[.
     for name in DYING:
         assert f"{name} ended with status -9. It is started again in 1 s" in said
         assert f"{name}.log says why" in said
-    assert len([line for line in running_now.values() if "granian" in line]) == 2
+    assert len([line for line in running_now.values() if line.startswith("web: ")]) == 2
     assert processes_of(spare) == {}
 
 
 DYING = {
-    "beat": " beat ",
-    "web": "granian",
-    "worker-signals": " signals@",
+    "web": "web: ",
+    "worker-signals": "worker-signals: ",
+    "worker-requests": "worker-requests: ",
     "valkey": "valkey-server",
     "history": "/postgres -D",
 }
-"""{part: what its command line holds}; of several processes the first is the parent."""
+"""{part: what its name and command line hold}; of several processes the first is the parent."""
 
 
 def is_ready(url: str) -> bool:
@@ -333,6 +357,22 @@ def is_ready(url: str) -> bool:
     with suppress(OSError):
         return bool(urllib.request.urlopen(f"{url}healthz/ready", timeout=10).status == 200)
     return False
+
+
+def test_where_nothing_is_forked_each_begins_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("dashboard.embedded.forks.sys.platform", "darwin")
+    port = processes.free_port()
+    forks = Forks(os.environ.copy(), lambda name: tmp_path / f"{name}.log")
+    web = forks.start("web", "web", {"bind": "127.0.0.1", "port": port})
+    try:
+        eventually(lambda: answers(port), seconds=60)
+        assert forks.parent is None
+    finally:
+        web.stop()
+
+    assert processes.port_is_free(port)
 
 
 def test_a_web_server_that_is_killed_by_hand_takes_its_child_along(

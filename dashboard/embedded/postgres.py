@@ -92,7 +92,7 @@ class Cluster:
         """What the server says before its own logging starts, or at all."""
         return self.folder.parent / f"{self.name}.log"
 
-    def initialize(self) -> subprocess.Popen[bytes] | None:
+    def initialize(self) -> processes.Process | None:
         """Start initdb where there is no cluster yet; `initialized` waits for it."""
         account = processes.unprivileged()
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -119,7 +119,7 @@ class Cluster:
         ]
         return processes.start(self.name, argv, log=self.log, account=account).process
 
-    def initialized(self, process: subprocess.Popen[bytes] | None) -> None:
+    def initialized(self, process: processes.Process | None) -> None:
         """Wait for initdb; raise StartFailed when it failed."""
         if process is None:
             return

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class StartFailed(Exception):
@@ -41,12 +44,31 @@ def unprivileged() -> Account | None:
     return Account(nobody.pw_uid, nobody.pw_gid)
 
 
+class Process(Protocol):
+    """What is asked of a process: subprocess.Popen has it."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | Any:
+        """Its exit status, negative for a signal, None while it runs."""
+
+    def poll(self) -> int | None:
+        """Return `returncode`, after a look."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send a signal where it still runs."""
+
+
 @dataclass(frozen=True)
 class Child:
     """A running process, and where its output goes."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
     log_begin: int = 0
@@ -72,7 +94,7 @@ class Child:
         self.process.wait()
 
 
-def start(
+def start(  # noqa: PLR0913 - what there is to say of a process
     name: str,
     argv: Sequence[str | Path],
     *,
@@ -80,6 +102,7 @@ def start(
     env: Mapping[str, str] | None = None,
     account: Account | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
+    stdin: int = subprocess.DEVNULL,
 ) -> Child:
     """Start a process in a session of its own, so that Ctrl-C reaches only us.
 
@@ -89,16 +112,15 @@ def start(
     parent = os.getpid()
 
     def tie_to_parent() -> None:
-        if LIBC is not None:
-            LIBC.prctl(PR_SET_PDEATHSIG, stop_signal)
-            if os.getppid() != parent:
-                os._exit(1)
+        control(PR_SET_PDEATHSIG, stop_signal)
+        if os.getppid() != parent:
+            os._exit(1)
 
     with log.open("ab") as output:
         log_begin = output.tell()
         process = subprocess.Popen(
             [str(part) for part in argv],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             env=dict(env) if env is not None else None,
@@ -114,8 +136,13 @@ def start(
 
 def end_with_parent() -> None:
     """Let the kernel kill this process when the one that started it ends, on Linux."""
+    control(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def control(option: int, value: int | bytes) -> None:
+    """Set an option of this process (prctl), on Linux."""
     if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        LIBC.prctl(option, value)
 
 
 def last_lines(log: Path, count: int = 15, begin: int = 0) -> str:

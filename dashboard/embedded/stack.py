@@ -30,6 +30,7 @@ from dashboard.embedded import (
     state,
     valkey,
 )
+from dashboard.embedded.forks import Forks
 from dashboard.embedded.postgres import Cluster
 from dashboard.embedded.processes import ROOT, Child, StartFailed, last_lines
 from dashboard.embedded.running import Running
@@ -45,6 +46,8 @@ WORKERS = {  # role: (queues, threads)
     "signals": ("signals", 4),
     "requests": ("requests,long", 24),
 }
+BEATING = "requests"
+"""The worker that is beat too: its queue is where beat's ticks go, so each needs the other."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Stack:
     folder: Path
     clusters: list[Cluster] = field(default_factory=list)
     port: socket.socket | None = None
+    forks: Forks | None = None
     broker: Watched | None = None
     servers: list[Watched] = field(default_factory=list)
     children: list[Watched] = field(default_factory=list)
@@ -231,17 +235,26 @@ class Stack:
     def process(
         self, name: str, argv: list[str | Path], environment: Mapping[str, str] | None = None
     ) -> Child:
-        """Start one of our own processes; only workers get the private key."""
-        merged = {**self.environment, **(environment or {})}
-        if "HOWDAH_ROLE" not in merged:
-            merged.pop("HOWDAH_PRIVATE_KEY", None)
-            merged.pop("HOWDAH_PRIVATE_KEY_FILE", None)
-        if "HOWDAH_MIGRATE" not in merged:
-            merged.pop("MIGRATE_DATABASE_URL", None)
-            merged.pop("MIGRATE_DATABASE_URL_FILE", None)
+        """Start a program of ours; none of these gets the private key."""
+        env = self.environment_of(environment or {})
+        return processes.start(name, argv, log=self.log_of(name), env=env)
+
+    def environment_of(self, more: Mapping[str, str]) -> dict[str, str]:
+        """Return what a program of ours is told; the key no one, the owner's login who migrates."""
+        withheld = {"HOWDAH_PRIVATE_KEY"}
+        if "HOWDAH_MIGRATE" not in more:
+            withheld.add("MIGRATE_DATABASE_URL")
+        return {
+            name: value
+            for name, value in {**self.environment, **more}.items()
+            if name.removesuffix("_FILE") not in withheld
+        }
+
+    def log_of(self, name: str) -> Path:
+        """Return where a process's output goes, begun anew where it has grown large."""
         log = self.folder / "logs" / f"{name}.log"
         keep_small(log)
-        return processes.start(name, argv, log=log, env=merged)
+        return log
 
     def bring_up_to_date(self, known: list[prepare.Known]) -> None:
         """Migrate our own database, and have the account and the targets in it."""
@@ -287,26 +300,20 @@ class Stack:
             raise StartFailed(message)
 
     def start_howdah(self, port: int) -> None:
-        """Start web, workers and beat."""
-        programs = Path(sys.executable).parent
-        celery: list[str | Path] = [sys.executable, "-m", "celery", "-q", "-A", "dashboard"]
-        web: list[str | Path] = [programs / "granian", "dashboard.wsgi:application"]
-        web += ["--interface", "wsgi", "--host", self.options.bind, "--port", str(port)]
-        web += ["--workers", "1", "--blocking-threads", "4", "--no-ws"]
-        web += ["--log-config", "dashboard/granian.json"]
-        # Answered beside Python's threads, so that it waits behind no page.
-        web += ["--static-path-route", "/healthz/live", "--static-path-mount", "dashboard/health"]
-        web += ["--static-path-dir-to-file", "live.json", "--static-path-expires", "0"]
-        self.keep("web", web)
+        """Start web and workers, one of which is beat too."""
+        self.forks = Forks(self.environment_of({}), self.log_of)
+        web = {"bind": self.options.bind, "port": port}
+        self.keep(partial(self.forks.start, "web", "web", web))
+        file = self.environment.get("HOWDAH_PRIVATE_KEY_FILE")
+        env = {"HOWDAH_PRIVATE_KEY_FILE": file} if file else {}
+        key = "HOWDAH_PRIVATE_KEY"
+        secrets = {} if file else {key: self.environment[key]}
         for role, (queues, threads) in WORKERS.items():
-            argv = [*celery, "worker", "-P", "threads", "-c", str(threads), "-Q", queues]
-            argv += ["-n", f"{role}@%h", "--loglevel", "WARNING"]
-            argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-            environment = {"HOWDAH_ROLE": role, "HOWDAH_SLOT": "0"}
-            self.keep(f"worker-{role}", argv, environment)
-        schedule = self.folder / "beat-schedule"
-        argv = [*celery, "beat", "-s", schedule, "--pidfile", "", "--loglevel", "WARNING"]
-        self.keep("beat", argv)
+            worker: dict[str, object] = {"role": role, "queues": queues, "threads": threads}
+            if role == BEATING:
+                worker["beat_schedule"] = str(self.folder / "beat-schedule")
+            begin = partial(self.forks.start, f"worker-{role}", "worker", worker)
+            self.keep(partial(begin, {**env, "HOWDAH_ROLE": role}, secrets))
 
     def start_demo(self, port: int) -> None:
         """Start the demonstration's workload."""
@@ -318,14 +325,12 @@ class Stack:
             "PGPASSWORD": passwords["shop"],
             "PGDATABASE": "shop",
         }
-        argv = [sys.executable, "-m", "dashboard.embedded.demo"]
-        self.keep("demo-workload", list(argv), environment)
+        argv: list[str | Path] = [sys.executable, "-m", "dashboard.embedded.demo"]
+        self.keep(partial(self.process, "demo-workload", argv, environment))
 
-    def keep(
-        self, name: str, argv: list[str | Path], environment: Mapping[str, str] | None = None
-    ) -> None:
+    def keep(self, begin: Callable[[], Child]) -> None:
         """Start one of our own processes that shall run as long as we do."""
-        self.children.append(watched(partial(self.process, name, argv, environment)))
+        self.children.append(watched(begin))
 
     def wait_until_healthy(self, port: int) -> None:
         """Poll until a tick went through beat, broker, worker and database."""
@@ -410,6 +415,8 @@ class Stack:
                 child.process.send_signal(child.stop_signal)
         for child in ours:
             child.stop()
+        if self.forks is not None:
+            self.forks.stop()
         if self.broker is not None:
             self.broker.child.stop()
         for cluster in self.clusters:
