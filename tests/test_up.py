@@ -25,7 +25,7 @@ from psycopg import sql
 
 from dashboard.embedded import processes, running
 from dashboard.embedded.forks import Forks
-from dashboard.embedded.processes import ROOT
+from dashboard.embedded.processes import ROOT, StartFailed
 from dashboard.embedded.stack import Options, Stack
 from tests import servers
 from tests.servers import Server
@@ -359,20 +359,37 @@ def is_ready(url: str) -> bool:
     return False
 
 
-def test_where_nothing_is_forked_each_begins_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_what_is_away_keeps_no_web_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, eventually: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("dashboard.embedded.forks.sys.platform", "darwin")
+    """As a fork, and by itself where nothing is forked."""
+    monkeypatch.setattr("dashboard.embedded.forks.sys.platform", platform)
     port = processes.free_port()
-    forks = Forks(os.environ.copy(), lambda name: tmp_path / f"{name}.log")
+    away = {
+        "DATABASE_URL": "postgresql://howdah@127.0.0.1:1/howdah",
+        "REDIS_URL": "redis://127.0.0.1:1",
+    }
+    forks = Forks({**os.environ, **away}, lambda name: tmp_path / f"{name}.log")
     web = forks.start("web", "web", {"bind": "127.0.0.1", "port": port})
     try:
         eventually(lambda: answers(port), seconds=60)
-        assert forks.parent is None
+        assert (forks.parent is not None) == (platform == "linux")
     finally:
         web.stop()
+        forks.stop()
 
     assert processes.port_is_free(port)
+
+
+def test_what_is_forked_from_says_why_it_fails(tmp_path: Path) -> None:
+    forks = Forks({**os.environ, "HOWDAH_SLOT": "none"}, lambda name: tmp_path / f"{name}.log")
+
+    try:
+        with pytest.raises(StartFailed, match="HOWDAH_SLOT"):
+            forks.start("web", "web", {"bind": "127.0.0.1", "port": 0})
+    finally:
+        forks.stop()
 
 
 def test_a_web_server_that_is_killed_by_hand_takes_its_child_along(

@@ -107,7 +107,6 @@ class Forks:
     def give(self, order: str) -> int:
         """Have a process forked; return its id."""
         if self.orders is None or self.parent is None or self.parent.died:
-            processes.control(PR_SET_CHILD_SUBREAPER, 1)
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 log = self.log_of("preloaded")
@@ -115,6 +114,8 @@ class Forks:
                     "preloaded", PROGRAM, log=log, env=self.env, stdin=theirs.fileno()
                 )
                 self.orders = ours.makefile("rw", encoding="utf-8")
+        # No longer than it takes: orphans of a server that crashes are not ours to bury.
+        processes.control(PR_SET_CHILD_SUBREAPER, 1)
         try:
             print(order, file=self.orders, flush=True)
             return int(self.orders.readline())
@@ -122,6 +123,8 @@ class Forks:
             told = last_lines(self.parent.log, begin=self.parent.log_begin)
             message = f"What web and workers are forked from failed ({self.parent.log}):\n{told}"
             raise StartFailed(message) from error
+        finally:
+            processes.control(PR_SET_CHILD_SUBREAPER, 0)
 
     def stop(self) -> None:
         """End the process that is forked from."""
