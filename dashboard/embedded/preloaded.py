@@ -41,9 +41,7 @@ def load() -> None:
     """Import what any of them uses."""
     django.setup()
     from celery import concurrency, worker  # noqa: PLC0415 - after django.setup()
-    from django.conf import settings  # noqa: PLC0415
     from django.core.checks import run_checks  # noqa: PLC0415
-    from django.template import engines  # noqa: PLC0415
     from django.urls import reverse  # noqa: PLC0415
     from kombu.transport import resolve_transport  # noqa: PLC0415
 
@@ -53,14 +51,11 @@ def load() -> None:
     app.loader.import_default_modules()
     for found in pkgutil.walk_packages(worker.__path__, "celery.worker."):
         import_module(found.name)
-    for name in ("celery.apps.worker", "celery.app.log", "celery.beat", "granian.cli"):
+    for name in ("celery.apps.worker", "celery.app.log", "celery.beat", "granian.server"):
         import_module(name)
     concurrency.get_implementation("threads")
     resolve_transport("redis")
     reverse("login")  # imports every page
-    templates = settings.BASE_DIR / "templates"
-    for template in templates.rglob("*.html"):
-        engines["django"].get_template(str(template.relative_to(templates)))
     run_checks()
     os.environ["CELERY_SKIP_CHECKS"] = "1"  # each worker would repeat them
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -15,9 +16,11 @@ from celery import bootsteps, concurrency
 from celery.beat import Service
 from celery.utils.nodenames import host_format
 from django.conf import settings
-from granian.cli import cli
+from granian import Granian
+from granian.constants import Interfaces
 
 from dashboard.celery import app
+from dashboard.embedded.processes import ROOT
 from dashboard.settings import secret
 
 log = logging.getLogger(__name__)
@@ -27,21 +30,20 @@ def run_web(bind: str, port: int) -> None:
     """Serve pages until SIGTERM."""
     # It keeps a process for the pages, which shall share what is imported too.
     multiprocessing.set_start_method("fork" if sys.platform == "linux" else "spawn", force=True)
-    argv = [
+    Granian(
         "dashboard.wsgi:application",
-        "--interface",
-        "wsgi",
-        "--host",
-        bind,
-        "--port",
-        str(port),
-    ]
-    argv += ["--workers", "1", "--blocking-threads", "4", "--no-ws"]
-    argv += ["--log-config", "dashboard/granian.json"]
-    # Answered beside Python's threads, so that it waits behind no page.
-    argv += ["--static-path-route", "/healthz/live", "--static-path-mount", "dashboard/health"]
-    argv += ["--static-path-dir-to-file", "live.json", "--static-path-expires", "0"]
-    cli.main(argv)
+        address=bind,
+        port=port,
+        interface=Interfaces.WSGI,
+        blocking_threads=4,
+        websockets=False,
+        log_dictconfig=json.loads((ROOT / "dashboard/granian.json").read_text(encoding="utf-8")),
+        # Answered beside Python's threads, so that it waits behind no page.
+        static_path_route=["/healthz/live"],
+        static_path_mount=[ROOT / "dashboard/health"],
+        static_path_dir_to_file="live.json",
+        static_path_expires=0,
+    ).serve()
 
 
 def run_worker(role: str, queues: str, threads: int, beat_schedule: str | None = None) -> None:

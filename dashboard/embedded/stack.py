@@ -301,7 +301,8 @@ class Stack:
 
     def start_howdah(self, port: int) -> None:
         """Start web and workers, one of which is beat too."""
-        self.forks = Forks(self.environment_of({}), self.log_of)
+        # Sixteen threads under one lock need no heaps of their own, which grow and stay.
+        self.forks = Forks(self.environment_of({"MALLOC_ARENA_MAX": "1"}), self.log_of)
         web = {"bind": self.options.bind, "port": port}
         self.keep(partial(self.forks.start, "web", "web", web))
         file = self.environment.get("HOWDAH_PRIVATE_KEY_FILE")
