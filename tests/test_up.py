@@ -23,7 +23,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dashboard.embedded import processes, running
+from dashboard.embedded import processes, running, state as state_of
 from dashboard.embedded.forks import Forks
 from dashboard.embedded.processes import ROOT, StartFailed
 from dashboard.embedded.stack import Options, Stack
@@ -522,6 +522,29 @@ def test_an_address_that_is_not_of_this_machine_is_an_error(tmp_path: Path) -> N
 
     assert done.returncode == 1
     assert "Can't listen on 192.0.2.1" in done.stderr
+
+
+def test_servers_go_elsewhere_where_somebody_was_faster_on_their_ports(
+    monkeypatch: pytest.MonkeyPatch, embedded: Server
+) -> None:
+    real = processes.free_port
+
+    def free_port(usual: int = 0, host: str = "127.0.0.1") -> int:
+        return embedded.port if usual else real(usual, host)  # free when it was asked for
+
+    monkeypatch.setattr(processes, "free_port", free_port)
+    with servers.home() as home:
+        monkeypatch.setenv("HOWDAH_STATE_DIR", str(home / "state"))
+        stack = Stack(Options(demo=False), state_of.make())
+        (stack.folder / "logs").mkdir()
+        try:
+            ports = stack.start_servers()
+            broker = stack.environment["REDIS_URL"]
+        finally:
+            stack.stop()
+
+    assert embedded.port not in ports.values()
+    assert f":{embedded.port}/" not in broker
 
 
 def test_two_that_start_at_once_do_not_share_a_port(tmp_path: Path) -> None:

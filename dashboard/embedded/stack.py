@@ -177,10 +177,23 @@ class Stack:
             self.clusters.append(demo)
         self.start_clusters()
         broker_port = processes.free_port(BROKER_PORT)
-        self.broker = watched(lambda: valkey.start(self.folder, broker_port, passwords["broker"]))
-        for cluster in self.clusters:
-            cluster.wait()
-        valkey.wait(self.broker.child, broker_port, passwords["broker"])
+        self.start_broker(broker_port)
+        for position, cluster in enumerate(self.clusters):
+            try:
+                cluster.wait()
+            except StartFailed:
+                if processes.port_is_free(cluster.port):
+                    raise  # nobody was faster: it is something else
+                self.servers[position] = watched(partial(cluster.start, processes.free_port()))
+                cluster.wait()
+        try:
+            self.wait_for_broker(broker_port)
+        except StartFailed:
+            if processes.port_is_free(broker_port):
+                raise
+            broker_port = processes.free_port()
+            self.start_broker(broker_port)
+            self.wait_for_broker(broker_port)
         self.prepare_databases()
         address = f"127.0.0.1:{history.port}/howdah"
         self.environment |= {
@@ -196,6 +209,16 @@ class Stack:
             "howdah" if cluster is history else cluster.name: cluster.port
             for cluster in self.clusters
         }
+
+    def start_broker(self, port: int) -> None:
+        """Start the broker; `wait_for_broker` before its first use."""
+        password = state.passwords(self.folder)["broker"]
+        self.broker = watched(partial(valkey.start, self.folder, port, password))
+
+    def wait_for_broker(self, port: int) -> None:
+        """Wait until the broker answers; raise StartFailed when it won't."""
+        if self.broker is not None:
+            valkey.wait(self.broker.child, port, state.passwords(self.folder)["broker"])
 
     def start_clusters(self) -> None:
         """Initialize where needed, side by side, and start."""

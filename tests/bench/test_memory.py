@@ -43,7 +43,6 @@ def test_memory_of_web_workers_and_beat() -> None:
             )
             stack.callback(up.wait, 30)
             stack.callback(up.terminate)
-        for state in states:
             ready = processes.wait_until(partial(is_up, state), seconds=200)
             assert ready, state
         time.sleep(60 * MINUTES)
