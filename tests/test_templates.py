@@ -92,3 +92,21 @@ def test_templates_of_packages_stay_as_they_are() -> None:
     )
     assert Path(origin) == ROOT / "templates"
     assert engine.from_string("a\nb").render(Context()) == "a\nb"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_what_a_template_loads_it_uses(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    loaded = {
+        word for words in re.findall(r"{% load ([^%]*?) %}", source) for word in words.split()
+    }
+    libraries = engines["django"].engine.template_libraries  # type: ignore[attr-defined]
+    idle = set()
+    for name in loaded:
+        library = libraries[name]
+        tags = rf"{{%\s*({'|'.join(library.tags)})\b" if library.tags else None
+        filters = rf"\|\s*({'|'.join(library.filters)})\b" if library.filters else None
+        if not any(pattern and re.search(pattern, source) for pattern in (tags, filters)):
+            idle.add(name)
+
+    assert idle == set()
