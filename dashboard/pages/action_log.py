@@ -98,7 +98,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
     return render_page(request, "action_log.html", context, page=page, target=target, window=window)
 
 
-def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing:
+def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing[dict[str, Any]]:
     """Return the page of the log that the query asks for."""
     count = rows.count()
     page = page_of(request, count)

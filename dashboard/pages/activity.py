@@ -157,7 +157,7 @@ def read_at(target: Target, at: datetime | None = None) -> datetime | None:
     return read[1] if read else None
 
 
-def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing:
+def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing[dict[str, Any]]:
     """Return the backends that the query picks; without `filter=all` what is not idle."""
     if chosen(request, "filter", FILTERS, "") != "all":
         backends = [one for one in backends if not one.is_idle]

@@ -49,7 +49,7 @@ def narrowed(found: QuerySet[Batch], word: str) -> QuerySet[Batch]:
     return batch_rows.with_failures(found) if word == "failed" else found
 
 
-def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing:
+def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing[dict[str, Any]]:
     """Return the page of the list that the query asks for."""
     count = matching.count()
     page = page_of(request, count)

@@ -135,7 +135,7 @@ def grew(grown: bloat_rows.Grown) -> list[tuple[int, int]]:
 
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
-) -> Listing:
+) -> Listing[Row]:
     """Return the objects that the query asks for; by default what wastes or grew most first."""
     databases = {pk: one.datname for pk, one in databases_of(target, window).items()}
     read_at = read_at_of(target, window, "bloat")
@@ -177,7 +177,7 @@ def listing(
     return replace(shown, matching=rows, rows=rows)
 
 
-def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing:
+def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing[Row]:
     """Return the schemas that the query asks for, what wastes most first."""
     return listing_of(
         request,
@@ -193,7 +193,7 @@ def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing:
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
+    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing[Row]
 ) -> HttpResponse:
     """Render the page around a listing."""
     tab = request.GET.get("tab") or "all"

@@ -201,7 +201,7 @@ def counted(rows: QuerySet[FindingRecord], window: Window) -> list[tuple[str, st
 
 def page_here(
     request: HttpRequest, rows: Sequence[FindingRecord] | QuerySet[FindingRecord], window: Window
-) -> Listing:
+) -> Listing[dict[str, Any]]:
     """Return the page of the list that the query asks for."""
     count = rows.count() if isinstance(rows, QuerySet) else len(rows)
     page = page_of(request, count)

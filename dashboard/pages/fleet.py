@@ -34,7 +34,7 @@ def fleet(request: PageRequest) -> HttpResponseBase:
     return exported or page(request, window, rows, shown)
 
 
-def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, rows: Sequence[Row]) -> Listing[dict[str, Any]]:
     """Return the targets that the query asks for; `position` is their place, worst first."""
     placed = [{**row, "position": place} for place, row in enumerate(rows)]
     environment = request.GET.get("environment", "")
@@ -50,7 +50,9 @@ def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
     )
 
 
-def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) -> HttpResponse:
+def page(
+    request: PageRequest, window: Window, rows: list[Row], shown: Listing[dict[str, Any]]
+) -> HttpResponse:
     """Render the page around a listing."""
     by = chosen(request, "group", GROUPS, "")
     lined = [{**row, "spark": spark(row, window)} for row in shown.rows]

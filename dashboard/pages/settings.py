@@ -72,7 +72,7 @@ def with_words(request: HttpRequest) -> list[tuple[str, str]]:
     return [(word, request.GET[word]) for word in kept if request.GET.get(word)]
 
 
-def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, rows: Sequence[Row]) -> Listing[dict[str, Any]]:
     """Return the settings that the query asks for; by default those that were changed."""
     kept = setting_rows.filtered(rows, chosen(request, "filter", FILTERS, "changed"))
     return listing_of(
@@ -93,7 +93,10 @@ def advice_of(target: Target, window: Window, rows: Sequence[Row]) -> list[Advic
 
 
 def export(
-    request: PageRequest, shown: Listing, changes: list[dict[str, Any]], advice: list[Advice]
+    request: PageRequest,
+    shown: Listing[dict[str, Any]],
+    changes: list[dict[str, Any]],
+    advice: list[Advice],
 ) -> HttpResponseBase | None:
     """Answer `format` with the table that `table` names; None where no format is asked for."""
     table = chosen(request, "table", TABLES, "settings")
@@ -111,7 +114,7 @@ def page(  # noqa: PLR0913, PLR0917 - what was read, once
     target: Target,
     window: Window,
     rows: Sequence[Row],
-    shown: Listing,
+    shown: Listing[dict[str, Any]],
     changes: list[dict[str, Any]],
     advice: list[Advice],
 ) -> HttpResponse:

@@ -110,7 +110,7 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
 
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, orders: Orders
-) -> Listing:
+) -> Listing[Row]:
     """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first.
 
     On a standby all, whether they need vacuum or not: that is not known there.
@@ -144,7 +144,7 @@ def listing(
     return replace(shown, matching=rows, rows=rows)
 
 
-def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing[Row]:
     """Return the listing of tables that are in memory."""
     database = request.GET.get("database", "")
     return listing_of(
@@ -157,7 +157,7 @@ def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing:
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
+    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing[Row]
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end

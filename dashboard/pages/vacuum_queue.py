@@ -63,7 +63,9 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
-def context_of(target: Target, state: vacuuming.State, shown: Listing) -> dict[str, Any]:
+def context_of(
+    target: Target, state: vacuuming.State, shown: Listing[dict[str, Any]]
+) -> dict[str, Any]:
     """Return what the page's template shows."""
     return {
         "workers": state.workers,

@@ -71,7 +71,7 @@ def wraparound(request: PageRequest, name: str) -> HttpResponseBase:
 
 def listing(
     request: PageRequest, target: Target, window: Window, readings: Mapping[str, Reading]
-) -> Listing:
+) -> Listing[Row]:
     """Return the tables that the query asks for, by default the oldest first.
 
     Of ten thousand tables the database chooses the fifty that are shown, where it can.
@@ -107,7 +107,7 @@ def page(
     window: Window,
     readings: Mapping[str, Reading],
     databases: Sequence[Row],
-    shown: Listing,
+    shown: Listing[Row],
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
