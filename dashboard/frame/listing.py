@@ -92,23 +92,25 @@ def listing_from(
     *conditions: Term,
     sort: str,
     orders: Mapping[str, Term],
+    complete: Callable[[list[Row]], list[Shown]],
     then: Sequence[Order] = (),
-) -> Listing[Row]:
+) -> Listing[Shown]:
     """Return the listing that the query asks for, of the objects that meet all conditions.
 
     `orders` are the expressions by what a sort may name; `sort` is one of them (`sort_of`).
-    What is equal in it, or unknown, stands by `then`.
+    What is equal in it, or unknown, stands by `then`. `complete` makes of the objects what is shown.
     For an export all rows are read, for a page only those that it shows.
     """
     total = objects.counts(total=all_of(*conditions))["total"]
     page = page_of(request, total)
     of_all = bool(request.GET.get("format"))
-    rows = objects.rows(
+    read = objects.rows(
         *conditions,
         order=[Order(orders[sort.removeprefix("-")], sort.startswith("-")), *then],
         limit=None if of_all else PAGE_SIZE,
         offset=0 if of_all else (page - 1) * PAGE_SIZE,
     )
+    rows = complete(read)
     return Listing(rows, rows, total, page, sort, sought_in(request))
 
 

@@ -28,6 +28,7 @@ from monitors.models import Database, Target
 from monitors.people import access
 from monitors.rows import replay, tables as table_rows
 from monitors.rows.replay import NotEnough, Replay
+from monitors.rows.tables import TableRow
 from monitors.rules import autovacuum, simulator
 from monitors.rules.autovacuum import CAP_MAJOR
 from monitors.rules.simulator import Candidate, Outcome
@@ -165,7 +166,7 @@ def address_of(request: PageRequest, options: Mapping[str, str]) -> str:
     return f"{request.path}?{urlencode({**kept, **options})}"
 
 
-def proposals(request: PageRequest, table: Row, rows: Sequence[Row]) -> list[Row]:
+def proposals(request: PageRequest, table: TableRow, rows: Sequence[Row]) -> list[Row]:
     """Return the trade-off's rows with where each is replayed and what sets it."""
     return [
         {
@@ -182,7 +183,7 @@ def tried_of(done: Replay, changes: Mapping[str, str]) -> dict[str, str]:
     return {**done.on, **changes} if changes else {}
 
 
-def arguments_of(table: Row, options: Mapping[str, str]) -> Row:
+def arguments_of(table: TableRow, options: Mapping[str, str]) -> dict[str, str]:
     """Return the arguments of the action that sets some parameters; {} for none."""
     if not options:
         return {}
@@ -195,7 +196,7 @@ def why_not(request: PageRequest, target: Target, window: Window) -> str:
     return frame.why_not(target, "set_autovacuum", may, is_live=window.is_live)
 
 
-def by_hand(target: Target, window: Window, table: Row) -> int:
+def by_hand(target: Target, window: Window, table: TableRow) -> int:
     """Return how often the table was vacuumed by hand in a window: the replay leaves that out."""
     key = {"relid": table["relid"]}
     sums = read_sums(
@@ -209,7 +210,7 @@ def workers_of(target: Target) -> int:
     return max(int(target.settings.get("autovacuum_max_workers", 3)), 1)
 
 
-def found(target: Target, window: Window, datid: int, relid: int) -> Row:
+def found(target: Target, window: Window, datid: int, relid: int) -> TableRow:
     """Return the table's row; raises Http404 where no such table was ever read."""
     database = Database.objects.filter(target=target, datid=datid).first()
     key = {"database_id": database.pk, "relid": relid} if database else None
