@@ -269,7 +269,7 @@ def tiles(
     target: Target,
     window: Window,
     facts: Facts,
-    running: Sequence[Row],
+    running: Sequence[Mapping[str, Any]],
     total: Series,
 ) -> list[Tile]:
     """Return the headline figures."""
