@@ -113,7 +113,7 @@ def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
     assert not opened.exists()
     gone_at = Database.objects.get(target=target, datname=fleeting).gone_at
     assert set(mine.values_list("resolved_at", flat=True)) == {gone_at}
-    assert findings.listed().filter(findings.in_state("open", before), pk__in=mine).exists()
+    assert findings.find_opened().filter(findings.in_state("open", before), pk__in=mine).exists()
 
 
 def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):
