@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 UNIONS = (Union, types.UnionType)
 
@@ -29,7 +29,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if get_type_hints(hint) and getattr(hint, "__total__", None) is not None:
+    if is_typeddict(hint):
         return set(value) == set(get_type_hints(hint))
     return isinstance(value, origin or hint) and all_fit(value, parts)
 

@@ -336,7 +336,7 @@ ORDER = {"critical": 0, "warning": 1, "notice": 2, "": 3}
 STANDING = {"down": 0, "failing": 1, "stale": 1, "up": 2, "past": 2, "unread": 3, "disabled": 4}
 
 
-def rank(row: FleetRow) -> tuple[Any, ...]:
+def rank(row: FleetRow) -> tuple[bool, int, int, int, int, float, str]:
     """Return what orders targets worst first."""
     top = row["findings"][0].score if row["findings"] else 0.0
     return (

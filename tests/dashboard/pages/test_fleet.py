@@ -10,6 +10,7 @@ import pytest
 from django.urls import reverse
 
 from dashboard.frame.requests import window_of
+from dashboard.pages.fleet import LineRow
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Grant, ProbeState, Target
 from monitors.rows.fleet import COLUMNS, FleetRow, dead_rows, fleet_of, rank
@@ -134,3 +135,9 @@ def test_rows_are_what_their_type_says(shop, watch, embedded, rf, query):
 
     for row in fleet_of([shop, gone], window_of(rf.get(query))):
         assert_typed(row, FleetRow)
+
+
+def test_lines_are_what_their_type_says(shop, browse):
+    ((_, lines),) = browse("viewer").get(reverse("fleet")).context["groups"]
+
+    assert_typed(lines[0], LineRow)
