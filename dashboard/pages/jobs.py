@@ -48,7 +48,7 @@ class JobRow(TypedDict):
     gates: str  # '' without
     owner: str
     enabled: bool
-    next_at: datetime | None  # None: it rests
+    next_at: datetime | None  # None: never
     last_at: datetime | None
     last_state: str
     last_text: str

@@ -21,7 +21,7 @@ def test_rows_are_what_their_type_says():
     Job.objects.create(name="fresh", owner=owner, weekdays=[0], **usual)
     ran = Job.objects.create(name="nightly", owner=owner, weekdays=[1], **usual)
     now = timezone.now()
-    JobRun.objects.create(job=ran, started_at=now, closes_at=now, state=JobRun.State.ENDED)
+    JobRun.objects.create(job=ran, started_at=now, closes_at=now, state=JobRun.State.DONE)
 
     rows = browser_of(owner).get(f"/targets/{target.name}/jobs/").context["rows"]
 
