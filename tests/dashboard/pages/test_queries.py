@@ -438,7 +438,7 @@ def test_what_howdah_reads_is_left_out_on_a_server(watch, embedded):
 
 @pytest.mark.parametrize("with_texts", [True, False])
 def test_rows_are_what_their_types_say(target, statements, with_texts):
-    statements.add(1, grown(4, 20.0, minute=3), grown(20, 400.0, minute=35), datname=None)
+    statements.add(1, grown(9, 20.0, minute=3), grown(20, 400.0, minute=35), datname=None)
     statements.add(2, grown(1, 70.0, shared_blks_hit=9))
     window = Window.last("1h", timezone.now())
 
