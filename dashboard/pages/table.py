@@ -146,7 +146,7 @@ def page(
         "has_last_scan": indexes.has_last_scan(target),
         "actions": actions_on(target, row),
         "offers": offered(target.major),
-        "autovacuum": autovacuum.explained(target, window, row, toast),
+        "autovacuum": autovacuum.explain(target, window, row, toast),
         "leaves": len(relids_of(row)),
         "toast": toast,
         "may": access.permissions_of(request.user, target),
