@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 UNIONS = (Union, types.UnionType)
 
@@ -29,9 +29,15 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if get_type_hints(hint) and getattr(hint, "__total__", None) is not None:
-        return set(value) == set(get_type_hints(hint))
+    if is_typeddict(hint):
+        return isinstance(value, Mapping) and fits_row(value, hint)
     return isinstance(value, origin or hint) and all_fit(value, parts)
+
+
+def fits_row(row: Mapping[str, Any], kind: type) -> bool:
+    """Tell whether a row within a row has the keys of its type, and their types."""
+    hints = get_type_hints(kind)
+    return set(row) == set(hints) and all(fits(row[name], hints[name]) for name in hints)
 
 
 def all_fit(value: Any, parts: tuple[Any, ...]) -> bool:
