@@ -17,14 +17,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -42,8 +35,9 @@ from monitors.history.sparks import draw_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.people import access
-from monitors.rows import bloat as bloat_rows
-from monitors.rows.bloat import BloatRow, GroupRow, SchemaRow
+from monitors.rows import bloat as bloat_rows, bloat_groups
+from monitors.rows.bloat import BloatRow
+from monitors.rows.bloat_groups import GroupRow, SchemaRow
 from monitors.rows.tables import databases_of, read_at_of
 
 TABS = {
@@ -124,7 +118,7 @@ class Facts:
 
 def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Facts:
     """Return what the page says of all objects together."""
-    groups = bloat_rows.groups_of(target, window)
+    groups = bloat_groups.groups_of(target, window)
     grown = bloat_rows.growth_of(target, window)
     rows = read_worst(target, window, [group["database_id"] for group in groups])
     measured = bloat_rows.measured_in(groups)
@@ -204,7 +198,7 @@ def by_schema(request: PageRequest, groups: Sequence[GroupRow]) -> Listing[Schem
     """Return the schemas that the query asks for, what wastes most first."""
     return listing_of(
         request,
-        bloat_rows.by_schema(
+        bloat_groups.by_schema(
             group
             for group in groups
             if request.GET.get("database") in {None, "", group["database"]}
@@ -233,7 +227,7 @@ def page(
     context: dict[str, Any] = {
         "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "bloat"],
         "verdict": verdict(target, window, facts),
-        "objects_count": bloat_rows.count_objects(groups),
+        "objects_count": bloat_groups.count_objects(groups),
         "known": known,
         "listing": shown,
         "sort": shown.sort,
@@ -267,7 +261,7 @@ def count_of(facts: Facts, tab: str) -> int:
         return len({(group["database"], group["schemaname"]) for group in facts.groups})
     if tab == "growers":
         return len(grew(facts.grown))
-    return bloat_rows.count_objects(groups_of_tab(facts.groups, tab))
+    return bloat_groups.count_objects(groups_of_tab(facts.groups, tab))
 
 
 def blind_in(facts: Facts) -> list[BlindRow]:
@@ -282,7 +276,7 @@ def blind_in(facts: Facts) -> list[BlindRow]:
 
 def not_judged(facts: Facts) -> str:
     """Return that of some objects nothing is known; '' where all are judged."""
-    unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
+    unknown = dict(bloat_groups.methods_of(facts.groups)).get("not known", 0)
     return f"Of {words.count(unknown, 'object')} nothing is known." if unknown else ""
 
 
@@ -300,7 +294,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     if not any(group["method"] for group in facts.groups):
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
         return replace(judged, level="unknown", text=text)
-    waste = bloat_rows.sum_waste(facts.groups) or 0
+    waste = bloat_groups.sum_waste(facts.groups) or 0
     text = judged.text
     if waste >= LARGE_BYTES:
         largest = facts.worst[0]
@@ -335,7 +329,7 @@ def lines_of(
     if tab == "schemas":
         schemas = [
             one
-            for one in bloat_rows.by_schema(facts.groups)
+            for one in bloat_groups.by_schema(facts.groups)
             if chosen_one in {"", one["database"]} and (one["bloat_bytes"] or 0) >= LARGE_BYTES
         ][:TOP]
         several = len({one["database"] for one in schemas}) > 1
@@ -413,12 +407,12 @@ def tiles(target: Target, window: Window, facts: Facts, total: Series | None) ->
     """Return the headline figures."""
     groups = facts.groups
     tables, indexes = groups_of_tab(groups, "tables"), groups_of_tab(groups, "indexes")
-    methods = bloat_rows.methods_of(groups)
-    count, unknown = bloat_rows.count_objects(groups), dict(methods).get("not known", 0)
+    methods = bloat_groups.methods_of(groups)
+    count, unknown = bloat_groups.count_objects(groups), dict(methods).get("not known", 0)
     grown = grown_most(target, window, facts)
     growth = grown["growth_bytes"] if grown else None
     size = sum(group["size_bytes"] or 0 for group in groups if group["method"])
-    waste = bloat_rows.sum_waste(groups)
+    waste = bloat_groups.sum_waste(groups)
     largest = facts.worst[0] if facts.worst else None
     most = largest["bloat_bytes"] if largest else None
     return [
@@ -431,15 +425,15 @@ def tiles(target: Target, window: Window, facts: Facts, total: Series | None) ->
         ),
         Tile(
             title="By tables",
-            value=bloat_rows.sum_waste(tables),
+            value=bloat_groups.sum_waste(tables),
             write=figures.bytes_,
             note="with TOAST",
         ),
         Tile(
             title="By indexes",
-            value=bloat_rows.sum_waste(indexes),
+            value=bloat_groups.sum_waste(indexes),
             write=figures.bytes_,
-            note=f"of {words.count(bloat_rows.count_objects(indexes), 'btree index')}".replace(
+            note=f"of {words.count(bloat_groups.count_objects(indexes), 'btree index')}".replace(
                 "indexs", "indexes"
             ),
         ),

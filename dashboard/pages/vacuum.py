@@ -13,14 +13,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts
 from dashboard.frame import frame
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -102,10 +95,8 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
     by_age = objects.Order(orders["xid_age"], greatest_first=True)
     oldest = known.rows(kinds, order=[by_age], limit=1)
 
-    read = {tables.key_of(row): row for row in [*need, *optioned, *oldest]}
-    shown = {
-        tables.key_of(row): row for row in tables.complete(target, window, read.values(), findings)
-    }
+    rows = tables.complete(target, window, [*need, *optioned, *oldest], findings)
+    shown = {tables.key_of(row): row for row in rows}
 
     def among(rows: Sequence[Mapping[str, Any]]) -> list[TableRow]:
         return [shown[key] for row in rows if (key := tables.key_of(row)) in shown]
@@ -185,7 +176,7 @@ def page(
     state = vacuuming.state_of(target, at)
     counts = counts_of(target, facts)
     context: dict[str, Any] = {
-        "findings": findings_here(facts.findings),
+        "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "vacuum"],
         "verdict": tell_verdict(target, facts.findings, page="vacuum", at=at),
         "tables_count": facts.count,
         "listing": shown,
@@ -232,11 +223,6 @@ def counts_of(target: Target, facts: Facts) -> dict[str, int | None]:
     }
 
 
-def findings_here(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings of this page's subject."""
-    return [one for one in findings if SUBJECTS.get(one.advisor) == "vacuum"]
-
-
 def with_sparks(target: Target, window: Window, rows: list[TableRow]) -> list[DrawnTableRow]:
     """Return the rows of one page of the table with the course of their dead rows."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
@@ -254,14 +240,8 @@ def dead_chart(
     lines = [("All tables", total, "n_dead_tup")]
     worst = tables.worst_of(target, window, TOP)
     for row in worst:
-        line = read_gauges(
-            "tables",
-            target.pk,
-            window,
-            ["n_dead_tup"],
-            database_id=row["database_id"],
-            key={"relid": row["relid"]},
-        )
+        place, key = row["database_id"], {"relid": row["relid"]}
+        line = read_gauges("tables", target.pk, window, ["n_dead_tup"], database_id=place, key=key)
         lines.append((label_of(row, worst), line, "n_dead_tup"))
     names = [name for name, _line, _field in lines]
     colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))

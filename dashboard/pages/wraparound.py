@@ -11,14 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures

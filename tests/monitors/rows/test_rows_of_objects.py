@@ -17,6 +17,7 @@ from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
 from monitors.rows import (
     bloat,
+    bloat_groups,
     horizon,
     indexes,
     mentions,
@@ -123,7 +124,7 @@ def test_indexes_are_typed(target, window, name):
 
 def test_what_is_wasted_is_typed(target, window, name):
     rows = bloat.bloat_of(target, window, {})
-    groups = bloat.groups_of(target, window)
+    groups = bloat_groups.groups_of(target, window)
     mine = next(row for row in rows if row["relname"] == name and row["kind"] == "table")
     database = Database.objects.get(pk=mine["database_id"])
 
@@ -133,9 +134,9 @@ def test_what_is_wasted_is_typed(target, window, name):
     for row in rows:
         assert_typed(row, bloat.BloatRow)
     for group in groups:
-        assert_typed(group, bloat.GroupRow)
-    for schema in bloat.by_schema(groups):
-        assert_typed(schema, bloat.SchemaRow)
+        assert_typed(group, bloat_groups.GroupRow)
+    for schema in bloat_groups.by_schema(groups):
+        assert_typed(schema, bloat_groups.SchemaRow)
     assert last is not None
     assert_typed(last, bloat.BloatRow)
 
