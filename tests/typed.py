@@ -13,9 +13,10 @@ def assert_typed(row: Mapping[str, Any], kind: type) -> None:
     """Fail where a row has other keys than its type, or a value of another type."""
     hints = get_type_hints(kind)
 
-    assert set(row) == set(hints)
+    differing = sorted(set(row) ^ set(hints))
+    assert not differing, f"{kind.__name__} or its row lacks {', '.join(differing)}"
     wrong = {name: row[name] for name, hint in hints.items() if not fits(row[name], hint)}
-    assert wrong == {}, f"{kind.__name__} says otherwise"
+    assert not wrong, f"{kind.__name__} says otherwise of {wrong}"
 
 
 def fits(value: Any, hint: Any) -> bool:
