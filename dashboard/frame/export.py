@@ -14,7 +14,8 @@ from django.http import StreamingHttpResponse
 
 from monitors.plain import harmless
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
+"""Of any subject, by column."""
 
 ID_KEYS = frozenset(
     {"queryid", "query_id", "backend_xid", "backend_xmin", "xmin", "system_identifier"}

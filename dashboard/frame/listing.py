@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
@@ -18,17 +18,20 @@ from monitors.history.objects import Objects, Order, Term, all_of
 PAGE_SIZE = 50
 
 Row = dict[str, Any]
+"""As our own database returns it, by the columns of a probe."""
+Shown = TypeVar("Shown", bound=Mapping[str, Any])
+"""What a table has a line for: the row of a subject."""
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Generic[Shown]):
     """All rows that match, in order, and the one page of them that is shown.
 
     Where the database paged, `matching` is what is shown, of an export all; `total` counts all.
     """
 
-    matching: list[Row]
-    rows: list[Row]
+    matching: list[Shown]
+    rows: list[Shown]
     total: int
     page: int
     sort: str
@@ -62,12 +65,12 @@ class Listing:
 
 def listing_of(
     request: HttpRequest,
-    rows: Iterable[Row],
+    rows: Iterable[Shown],
     *,
     columns: Sequence[str],
     default: str,
-    searched: Callable[[Row], str],
-) -> Listing:
+    searched: Callable[[Shown], str],
+) -> Listing[Shown]:
     """Return the listing that `sort`, `q` and `page` of the query ask for.
 
     `columns` may be sorted by, with a hyphen before the name for the greatest
@@ -89,23 +92,25 @@ def listing_from(
     *conditions: Term,
     sort: str,
     orders: Mapping[str, Term],
+    complete: Callable[[list[Row]], list[Shown]],
     then: Sequence[Order] = (),
-) -> Listing:
+) -> Listing[Shown]:
     """Return the listing that the query asks for, of the objects that meet all conditions.
 
     `orders` are the expressions by what a sort may name; `sort` is one of them (`sort_of`).
-    What is equal in it, or unknown, stands by `then`.
+    What is equal in it, or unknown, stands by `then`. `complete` makes of the objects what is shown.
     For an export all rows are read, for a page only those that it shows.
     """
     total = objects.counts(total=all_of(*conditions))["total"]
     page = page_of(request, total)
     of_all = bool(request.GET.get("format"))
-    rows = objects.rows(
+    read = objects.rows(
         *conditions,
         order=[Order(orders[sort.removeprefix("-")], sort.startswith("-")), *then],
         limit=None if of_all else PAGE_SIZE,
         offset=0 if of_all else (page - 1) * PAGE_SIZE,
     )
+    rows = complete(read)
     return Listing(rows, rows, total, page, sort, sought_in(request))
 
 
@@ -123,7 +128,7 @@ def sought_in(request: HttpRequest) -> str:
     return request.GET.get("q", "").strip()
 
 
-def ordered(rows: Sequence[Row], sort: str) -> list[Row]:
+def ordered(rows: Sequence[Shown], sort: str) -> list[Shown]:
     """Return rows by one column, stable, those without a value last."""
     key = sort.removeprefix("-")
     known = [row for row in rows if row.get(key) is not None]

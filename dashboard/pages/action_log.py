@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
 
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
@@ -17,8 +19,7 @@ from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, AuditEntry, Target
 from monitors.people import access
-from monitors.rows import effects
-from monitors.rows.audit import COLUMNS as AUDIT_COLUMNS
+from monitors.rows import audit, effects
 from monitors.rows.effects import statement_of
 
 DEFAULT_WINDOW = "7d"
@@ -42,6 +43,36 @@ ACTION_COLUMNS = (
     "finished_at",
     "seconds",
 )
+
+
+class ActionRow(TypedDict):
+    """One action as the export has it; None where it has not come so far, '' where nothing is said."""
+
+    id: UUID
+    action: str
+    target: str
+    object: str
+    sql: str
+    asked_by: str
+    asked_from: str
+    approved_by: str | None
+    reason: str
+    state: str
+    outcome: str
+    effect: str
+    verdict: str
+    verdict_text: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None  # that the statement ran
+
+
+class LineRow(TypedDict):
+    """A row of the log with the short form of its statement."""
+
+    row: Action | AuditEntry
+    statement: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +107,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
     rows: QuerySet[Any]
     if shows_audit:
         rows = matching_entries(entries, filters, window)
-        exported = table_response(request, "howdah-audit", AUDIT_COLUMNS, entry_lines(rows))
+        exported = table_response(request, "howdah-audit", audit.COLUMNS, audit.read_all(rows))
     else:
         rows = matching_actions(request, filters, window)
         exported = table_response(request, "howdah-actions", ACTION_COLUMNS, action_lines(rows))
@@ -98,7 +129,7 @@ def log(request: PageRequest, target: Target | None) -> HttpResponseBase:
     return render_page(request, "action_log.html", context, page=page, target=target, window=window)
 
 
-def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing:
+def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing[LineRow]:
     """Return the page of the log that the query asks for."""
     count = rows.count()
     page = page_of(request, count)
@@ -107,7 +138,7 @@ def log_page(request: HttpRequest, rows: QuerySet[Any]) -> Listing:
     return Listing(matching=[], rows=shown, page=page, sort="", q=q, total=count)
 
 
-def line_of(row: Action | AuditEntry) -> dict[str, Any]:
+def line_of(row: Action | AuditEntry) -> LineRow:
     """Return a row of the log with the short form of its statement."""
     if isinstance(row, Action):
         return {"row": row, "statement": statement_of(row)}
@@ -207,7 +238,7 @@ def seconds_of(action: Action) -> float | None:
     return None
 
 
-def action_lines(rows: QuerySet[Action]) -> Iterator[dict[str, Any]]:
+def action_lines(rows: QuerySet[Action]) -> Iterator[ActionRow]:
     """Yield the export's line of each action."""
     for row in rows.select_related("approved_by").iterator(chunk_size=500):
         yield {
@@ -230,8 +261,3 @@ def action_lines(rows: QuerySet[Action]) -> Iterator[dict[str, Any]]:
             "finished_at": row.finished_at,
             "seconds": seconds_of(row),
         }
-
-
-def entry_lines(rows: QuerySet[AuditEntry]) -> Iterator[dict[str, Any]]:
-    """Yield the export's line of each audit entry."""
-    yield from rows.values(*AUDIT_COLUMNS).iterator(chunk_size=500)

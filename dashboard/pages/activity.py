@@ -29,7 +29,14 @@ from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Action, Target
 from monitors.people import access
-from monitors.rows.backends import COLUMNS, Backend, LockTree, backends_of, idle_summary, lock_tree
+from monitors.rows.backends import (
+    COLUMNS,
+    Backend,
+    BackendRow,
+    backends_of,
+    sum_up_idle,
+)
+from monitors.rows.locks import LockTree, build_lock_tree
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
@@ -51,6 +58,13 @@ class Now:
     tree: LockTree
     is_live: bool
     """Whether they were read for those who look, a second ago or two."""
+
+
+class LineRow(BackendRow):
+    """A backend as a line of the page."""
+
+    wait: str  # '' where it waits for nothing
+    backend: Backend
 
 
 @require_safe
@@ -76,7 +90,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "chart": load_chart(target, window),
         "listing": listing,
         "sort": listing.sort,
-        "idle": idle_summary(seen.backends),
+        "idle": sum_up_idle(seen.backends),
         "is_all": request.GET.get("filter") == "all",
         "may": may,
         "shows_text": "view_query_text" in may and window.is_live,
@@ -130,7 +144,7 @@ def seen_at(
     backends = backends_of(marked(rows, target.logins), moment, texts)
     answer(target, backends)
     note_superusers(target, backends)
-    return Now(backends, lock_tree(backends, moment), is_live)
+    return Now(backends, build_lock_tree(backends, moment), is_live)
 
 
 def answer(target: Target, backends: list[Backend]) -> None:
@@ -157,13 +171,14 @@ def read_at(target: Target, at: datetime | None = None) -> datetime | None:
     return read[1] if read else None
 
 
-def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing:
+def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing[LineRow]:
     """Return the backends that the query picks; without `filter=all` what is not idle."""
     if chosen(request, "filter", FILTERS, "") != "all":
         backends = [one for one in backends if not one.is_idle]
+    lines: list[LineRow] = [{**one.export(), "wait": one.wait, "backend": one} for one in backends]
     return listing_of(
         request,
-        [{**one.export(), "wait": one.wait, "backend": one} for one in backends],
+        lines,
         columns=SORTED,
         default="-query_seconds",
         searched=lambda row: haystack(row["backend"]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -14,9 +12,17 @@ from dashboard.frame.requests import PageRequest, get_target, render_page, table
 from monitors.actions import ACTIONS
 from monitors.models import Batch
 from monitors.rows import batches as batch_rows
+from monitors.rows.batches import BatchRow
 
 DEFAULT_WINDOW = "30d"
 FILTERS = {"all": "All", "open": "Under way", "failed": "With failures"}
+
+
+class LineRow(BatchRow):
+    """A batch as a line of the page."""
+
+    verb: str
+    level: str  # how well it went so far
 
 
 @require_safe
@@ -28,7 +34,7 @@ def batches(request: PageRequest, name: str) -> HttpResponseBase:
     )  # fmt: skip
     matching = narrowed(every, chosen(request, "filter", FILTERS, "all"))
     exported = table_response(
-        request, "batches", batch_rows.COLUMNS, batch_rows.lines(matching)
+        request, "batches", batch_rows.COLUMNS, batch_rows.read_all(matching)
     )  # fmt: skip
     if exported:
         return exported
@@ -49,12 +55,12 @@ def narrowed(found: QuerySet[Batch], word: str) -> QuerySet[Batch]:
     return batch_rows.with_failures(found) if word == "failed" else found
 
 
-def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing:
+def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing[LineRow]:
     """Return the page of the list that the query asks for."""
     count = matching.count()
     page = page_of(request, count)
     rows = batch_rows.rows_of(matching[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
-    shown: list[dict[str, Any]] = [
+    shown: list[LineRow] = [
         {**row, "verb": verb_of(row["action"]), "level": level_of(row)} for row in rows
     ]
     return Listing(matching=[], rows=shown, total=count, page=page, sort="", q="")
@@ -65,7 +71,7 @@ def verb_of(name: str) -> str:
     return ACTIONS[name].verb if name in ACTIONS else name
 
 
-def level_of(row: dict[str, Any]) -> str:
+def level_of(row: BatchRow) -> str:
     """Return how well a batch went so far."""
     if row["failed"]:
         return "critical"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -17,15 +17,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    Row,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -43,7 +35,9 @@ from monitors.history.sparks import draw_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.people import access
-from monitors.rows import bloat as bloat_rows
+from monitors.rows import bloat as bloat_rows, bloat_groups
+from monitors.rows.bloat import BloatRow
+from monitors.rows.bloat_groups import GroupRow, SchemaRow
 from monitors.rows.tables import databases_of, read_at_of
 
 TABS = {
@@ -64,7 +58,7 @@ SCHEMA_COLUMNS = (
     "bloat_bytes",
 )
 SORTED = ("name", *bloat_rows.COLUMNS)
-KINDS = {"tables": "rmt", "indexes": "i"}
+KINDS = {"tables": ("r", "m", "t"), "indexes": ("i",)}
 """relkind of what a tab shows, of others all."""
 WINDOW = "24h"
 """Shown by default: bloat is read each hour."""
@@ -72,6 +66,21 @@ TOP = 4
 """Objects with a line of their own in the chart."""
 LARGE_BYTES = 1024**2
 """Wasted by less, nobody's line in the chart."""
+Lines = Listing[BloatRow] | Listing[SchemaRow]
+"""What a tab lists."""
+
+
+class DrawnBloatRow(BloatRow):
+    """An object as a line of the page."""
+
+    spark: list[float | None]  # the course of its wasted bytes
+
+
+class BlindRow(TypedDict):
+    """A database of which nothing is known."""
+
+    database: str
+    objects: int  # that are hidden
 
 
 @require_safe
@@ -82,21 +91,23 @@ def bloat(request: PageRequest, name: str) -> HttpResponseBase:
     tab = chosen(request, "tab", TABS, "all")
     facts = facts_of(target, window, findings)
     if tab == "schemas":
-        shown = by_schema(request, facts.groups)
-    else:
-        shown = listing(request, target, window, facts, tab)
-    columns: Sequence[str] = SCHEMA_COLUMNS if tab == "schemas" else bloat_rows.COLUMNS
-    exported = table_response(request, "bloat", columns, shown.matching)
-    return exported or page(request, target, window, facts, shown)
+        schemas = by_schema(request, facts.groups)
+        exported = table_response(request, "bloat", SCHEMA_COLUMNS, schemas.matching)
+        return exported or page(request, target, window, facts, schemas, schemas.rows)
+    shown = listing(request, target, window, facts, tab)
+    exported = table_response(request, "bloat", bloat_rows.COLUMNS, shown.matching)
+    return exported or page(
+        request, target, window, facts, shown, with_sparks(target, window, shown.rows)
+    )
 
 
 @dataclass(frozen=True)
 class Facts:
     """What the page says of all objects together."""
 
-    groups: list[Row]  # `bloat_rows.groups_of`
+    groups: list[GroupRow]
     grown: bloat_rows.Grown
-    worst: list[Row]  # what wastes most, most first
+    worst: list[BloatRow]  # what wastes most, most first
     findings: Sequence[Finding]
 
     @property
@@ -107,22 +118,22 @@ class Facts:
 
 def facts_of(target: Target, window: Window, findings: Sequence[Finding]) -> Facts:
     """Return what the page says of all objects together."""
-    groups = bloat_rows.groups_of(target, window)
+    groups = bloat_groups.groups_of(target, window)
     grown = bloat_rows.growth_of(target, window)
-    rows = worst_of(target, window, [group["database_id"] for group in groups])
+    rows = read_worst(target, window, [group["database_id"] for group in groups])
     measured = bloat_rows.measured_in(groups)
-    worst = bloat_rows.completed(target, window, rows, grown, findings, measured=measured)
+    worst = bloat_rows.complete(target, window, rows, grown, findings, measured=measured)
     return Facts(groups, grown, worst, findings)
 
 
-def worst_of(target: Target, window: Window, database_ids: Iterable[int]) -> list[Row]:
-    """Return the objects of some databases that waste most, most first."""
+def read_worst(target: Target, window: Window, database_ids: Iterable[int]) -> list[dict[str, Any]]:
+    """Return the objects of some databases that waste most, most first, as last read."""
     most = objects.Order(objects.column("bloat_bytes"), greatest_first=True)
     mine = objects.among("database_id", sorted(set(database_ids)))
     return bloat_rows.objects_of(target, window).rows(mine, order=[most], limit=TOP)
 
 
-def groups_of_tab(groups: Sequence[Row], tab: str) -> list[Row]:
+def groups_of_tab(groups: Sequence[GroupRow], tab: str) -> list[GroupRow]:
     """Return the groups of one of `TABS`."""
     kinds = KINDS.get(tab)
     return [group for group in groups if kinds is None or group["relkind"] in kinds]
@@ -135,7 +146,7 @@ def grew(grown: bloat_rows.Grown) -> list[tuple[int, int]]:
 
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, tab: str
-) -> Listing:
+) -> Listing[BloatRow]:
     """Return the objects that the query asks for; by default what wastes or grew most first."""
     databases = {pk: one.datname for pk, one in databases_of(target, window).items()}
     read_at = read_at_of(target, window, "bloat")
@@ -158,7 +169,7 @@ def listing(
         )
     by_name = sorted(databases, key=lambda pk: databases[pk].casefold())
     growth = {key: round(change.grown) for key, change in facts.grown.items()}
-    shown = listing_from(
+    return listing_from(
         request,
         bloat_rows.objects_of(target, window),
         *conditions,
@@ -169,19 +180,25 @@ def listing(
             "read_at": objects.place_in("database_id", sorted(read_at, key=lambda pk: read_at[pk])),
             "growth_bytes": objects.value_of(growth),
         },
+        complete=lambda rows: complete(target, window, facts, rows),
         then=[objects.Order(objects.column("size_bytes"), greatest_first=True)],
     )
-    rows = bloat_rows.completed(
-        target, window, shown.rows, facts.grown, facts.findings, measured=facts.measured
+
+
+def complete(
+    target: Target, window: Window, facts: Facts, rows: Sequence[Mapping[str, Any]]
+) -> list[BloatRow]:
+    """Return objects as read as the page shows them."""
+    return bloat_rows.complete(
+        target, window, rows, facts.grown, facts.findings, measured=facts.measured
     )
-    return replace(shown, matching=rows, rows=rows)
 
 
-def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing:
+def by_schema(request: PageRequest, groups: Sequence[GroupRow]) -> Listing[SchemaRow]:
     """Return the schemas that the query asks for, what wastes most first."""
     return listing_of(
         request,
-        bloat_rows.by_schema(
+        bloat_groups.by_schema(
             group
             for group in groups
             if request.GET.get("database") in {None, "", group["database"]}
@@ -193,9 +210,14 @@ def by_schema(request: PageRequest, groups: Sequence[Row]) -> Listing:
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
+    request: PageRequest,
+    target: Target,
+    window: Window,
+    facts: Facts,
+    shown: Lines,
+    rows: Sequence[DrawnBloatRow] | Sequence[SchemaRow],
 ) -> HttpResponse:
-    """Render the page around a listing."""
+    """Render the page around a listing and the rows of it that are shown."""
     tab = request.GET.get("tab") or "all"
     groups = facts.groups
     known = any(group["method"] for group in groups)
@@ -205,7 +227,7 @@ def page(
     context: dict[str, Any] = {
         "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "bloat"],
         "verdict": verdict(target, window, facts),
-        "objects_count": bloat_rows.counted_in(groups),
+        "objects_count": bloat_groups.count_objects(groups),
         "known": known,
         "listing": shown,
         "sort": shown.sort,
@@ -217,7 +239,7 @@ def page(
         "not_judged": not_judged(facts),
         "tiles": tiles(target, window, facts, total),
         "chart": chart_of(target, window, charted) if known else None,
-        "rows": shown.rows if tab == "schemas" else sparked(target, window, shown.rows),
+        "rows": rows,
         "offers": offered(target.major),
         "may": access.permissions_of(request.user, target),
     }
@@ -239,11 +261,11 @@ def count_of(facts: Facts, tab: str) -> int:
         return len({(group["database"], group["schemaname"]) for group in facts.groups})
     if tab == "growers":
         return len(grew(facts.grown))
-    return bloat_rows.counted_in(groups_of_tab(facts.groups, tab))
+    return bloat_groups.count_objects(groups_of_tab(facts.groups, tab))
 
 
-def blind_in(facts: Facts) -> list[Mapping[str, Any]]:
-    """Return the databases of which nothing is known: database, and how many objects are hidden."""
+def blind_in(facts: Facts) -> list[BlindRow]:
+    """Return the databases of which nothing is known."""
     hidden: dict[str, int] = {}
     for group in facts.groups:
         unread = group["not_estimated"] == "unreadable" and group["method"] is None
@@ -254,7 +276,7 @@ def blind_in(facts: Facts) -> list[Mapping[str, Any]]:
 
 def not_judged(facts: Facts) -> str:
     """Return that of some objects nothing is known; '' where all are judged."""
-    unknown = dict(bloat_rows.methods_of(facts.groups)).get("not known", 0)
+    unknown = dict(bloat_groups.methods_of(facts.groups)).get("not known", 0)
     return f"Of {words.count(unknown, 'object')} nothing is known." if unknown else ""
 
 
@@ -272,7 +294,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     if not any(group["method"] for group in facts.groups):
         text = "How much is wasted is not known: there are no statistics that may be read, and nothing is measured."
         return replace(judged, level="unknown", text=text)
-    waste = bloat_rows.wasted(facts.groups) or 0
+    waste = bloat_groups.sum_waste(facts.groups) or 0
     text = judged.text
     if waste >= LARGE_BYTES:
         largest = facts.worst[0]
@@ -286,7 +308,7 @@ def verdict(target: Target, window: Window, facts: Facts) -> Verdict:
     return replace(judged, level="unknown", text=f"{text} {missing}")
 
 
-def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
+def with_sparks(target: Target, window: Window, rows: list[BloatRow]) -> list[DrawnBloatRow]:
     """Return the rows of one page of the table with the course of their wasted bytes."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
     lines = draw_sparks("bloat", target.pk, window, "bloat_bytes", keys)
@@ -306,30 +328,28 @@ def lines_of(
     lines = [(chosen_one or "All", line(database_id=ids.get(chosen_one)))]
     if tab == "schemas":
         schemas = [
-            row
-            for row in bloat_rows.by_schema(facts.groups)
-            if chosen_one in {"", row["database"]} and (row["bloat_bytes"] or 0) >= LARGE_BYTES
+            one
+            for one in bloat_groups.by_schema(facts.groups)
+            if chosen_one in {"", one["database"]} and (one["bloat_bytes"] or 0) >= LARGE_BYTES
         ][:TOP]
-        several = len({row["database"] for row in schemas}) > 1
-        for row in schemas:
-            where = {"database_id": ids[row["database"]], "key": in_schema(target, ids, row)}
-            label = f"{row['database']}.{row['schemaname']}" if several else row["schemaname"]
-            lines.append((label, line(**where)))
+        several = len({one["database"] for one in schemas}) > 1
+        for one in schemas:
+            label = f"{one['database']}.{one['schemaname']}" if several else one["schemaname"]
+            key = in_schema(target, ids, one)
+            lines.append((label, line(database_id=ids[one["database"]], key=key)))
         return lines
     worst = facts.worst
     if chosen_one in ids:
-        rows = worst_of(target, window, [ids[chosen_one]])
-        worst = bloat_rows.completed(
-            target, window, rows, facts.grown, facts.findings, measured=facts.measured
-        )
+        rows = read_worst(target, window, [ids[chosen_one]])
+        worst = complete(target, window, facts, rows)
     for row in worst:
         if (row["bloat_bytes"] or 0) >= LARGE_BYTES:
-            where = {"database_id": row["database_id"], "key": {"relid": row["relid"]}}
-            lines.append((label_of(row, worst), line(**where)))
+            drawn = line(database_id=row["database_id"], key={"relid": row["relid"]})
+            lines.append((label_of(row, worst), drawn))
     return lines
 
 
-def in_schema(target: Target, ids: Mapping[str, int], row: Row) -> Key:
+def in_schema(target: Target, ids: Mapping[str, int], row: SchemaRow) -> Key:
     """Return the key of a schema's objects, also of those that are gone."""
     found = read_latest(
         "bloat",
@@ -360,21 +380,19 @@ def chart_of(target: Target, window: Window, drawn: Sequence[tuple[str, Series]]
     )
 
 
-def label_of(row: Row, others: Sequence[Row]) -> str:
+def label_of(row: BloatRow, others: Sequence[BloatRow]) -> str:
     """Return an object's label, with the database where two would be alike."""
     alike = [one for one in others if one["label"] == row["label"]]
-    return str(row["label"]) if len(alike) == 1 else f"{row['database']}: {row['label']}"
+    return row["label"] if len(alike) == 1 else f"{row['database']}: {row['label']}"
 
 
-def grown_most(target: Target, window: Window, facts: Facts) -> Row | None:
+def grown_most(target: Target, window: Window, facts: Facts) -> BloatRow | None:
     """Return the object that grew most in the window, None where none grew."""
     grew_most = max(grew(facts.grown), key=lambda key: facts.grown[key].grown, default=None)
     if grew_most is None:
         return None
     rows = bloat_rows.objects_of(target, window).rows(objects.among_keys([grew_most]))
-    found = bloat_rows.completed(
-        target, window, rows, facts.grown, facts.findings, measured=facts.measured
-    )
+    found = complete(target, window, facts, rows)
     return found[0] if found else None
 
 
@@ -389,12 +407,12 @@ def tiles(target: Target, window: Window, facts: Facts, total: Series | None) ->
     """Return the headline figures."""
     groups = facts.groups
     tables, indexes = groups_of_tab(groups, "tables"), groups_of_tab(groups, "indexes")
-    methods = bloat_rows.methods_of(groups)
-    count, unknown = bloat_rows.counted_in(groups), dict(methods).get("not known", 0)
+    methods = bloat_groups.methods_of(groups)
+    count, unknown = bloat_groups.count_objects(groups), dict(methods).get("not known", 0)
     grown = grown_most(target, window, facts)
     growth = grown["growth_bytes"] if grown else None
     size = sum(group["size_bytes"] or 0 for group in groups if group["method"])
-    waste = bloat_rows.wasted(groups)
+    waste = bloat_groups.sum_waste(groups)
     largest = facts.worst[0] if facts.worst else None
     most = largest["bloat_bytes"] if largest else None
     return [
@@ -407,15 +425,15 @@ def tiles(target: Target, window: Window, facts: Facts, total: Series | None) ->
         ),
         Tile(
             title="By tables",
-            value=bloat_rows.wasted(tables),
+            value=bloat_groups.sum_waste(tables),
             write=figures.bytes_,
             note="with TOAST",
         ),
         Tile(
             title="By indexes",
-            value=bloat_rows.wasted(indexes),
+            value=bloat_groups.sum_waste(indexes),
             write=figures.bytes_,
-            note=f"of {words.count(bloat_rows.counted_in(indexes), 'btree index')}".replace(
+            note=f"of {words.count(bloat_groups.count_objects(indexes), 'btree index')}".replace(
                 "indexs", "indexes"
             ),
         ),

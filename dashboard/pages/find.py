@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
@@ -22,7 +22,23 @@ MOST = 8
 SHORTEST = 2
 """Letters: fewer would match nearly everything."""
 
-Row = dict[str, Any]
+
+class FoundTable(TypedDict):
+    """A table whose name fits."""
+
+    name: str
+    target: Target
+    database: Database
+    relid: int
+
+
+class FoundStatement(TypedDict):
+    """A statement whose text fits."""
+
+    pk: int
+    text: str  # its beginning
+    target: Target
+    usename: str | None  # None: not read yet
 
 
 @require_safe
@@ -41,8 +57,8 @@ def find(request: PageRequest) -> HttpResponse:
     return render(request, "find.html", context)
 
 
-def tables(words: list[str], targets: dict[int, Target]) -> list[Row]:
-    """Return tables whose schema and name hold every word: name, target, datid, relid."""
+def tables(words: list[str], targets: dict[int, Target]) -> list[FoundTable]:
+    """Return tables whose schema and name hold every word."""
     rows = holding("tables", words, targets, ("schemaname", "relname"))
     found = rows.filter(relkind__in=["r", "m"]).order_by("relname", "schemaname")[:MOST]
     databases = Database.objects.in_bulk({row.database_id for row in found})
@@ -58,12 +74,16 @@ def tables(words: list[str], targets: dict[int, Target]) -> list[Row]:
     ]
 
 
-def statements(words: list[str], targets: dict[int, Target]) -> list[Row]:
-    """Return statements whose text holds every word: id, text, target, usename."""
+def statements(words: list[str], targets: dict[int, Target]) -> list[FoundStatement]:
+    """Return statements whose text holds every word."""
     rows = holding("statements", words, targets, ("query",)).order_by("-total_exec_time")
     found = rows.annotate(text=Left("query", statement_rows.PREVIEW))
-    names = ("pk", "text", "target_id", "usename")
-    return [{**row, "target": targets[row["target_id"]]} for row in found.values(*names)[:MOST]]
+    return [
+        {"pk": pk, "text": text, "target": targets[target_id], "usename": usename}
+        for pk, text, target_id, usename in found.values_list("pk", "text", "target_id", "usename")[
+            :MOST
+        ]
+    ]
 
 
 def holding(

@@ -30,6 +30,7 @@ from monitors.history.window import WINDOWS, Window
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
 from monitors.rows import findings as lists
+from monitors.rows.findings import FindingRow
 
 DEFAULT_WINDOW = "7d"
 TITLES = {
@@ -50,6 +51,13 @@ class Filters:
     environment: str
     advisor: str
     text: str
+
+
+class LineRow(FindingRow):
+    """A finding as a line of the page."""
+
+    row: FindingRecord
+    finding: Finding
 
 
 @require_safe
@@ -76,7 +84,7 @@ def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:
     else:
         then = [row for row in kept.as_then(rows, window.end) if has_words(row, filters.text)]
         shown, states = in_the_past(then, state, window)
-    lines = (lists.described(row, window.end) for row in read_on(shown))
+    lines = (lists.describe(row, window.end) for row in read_on(shown))
     if exported := table_response(request, "howdah-findings", lists.COLUMNS, lines):
         return exported
     found = judge.find(target, None if window.is_live else window.end) if target else None
@@ -136,7 +144,7 @@ def choices(request: PageRequest) -> dict[str, Any]:
 
 def matching(request: PageRequest, filters: Filters, window: Window) -> QuerySet[FindingRecord]:
     """Return the findings that fit the filters and had opened when the window ends."""
-    rows = lists.visible(request.user).filter(opened_at__lte=window.end)
+    rows = lists.find_visible(request.user).filter(opened_at__lte=window.end)
     exact = {
         "target__name": filters.target,
         "target__environment__name": filters.environment,
@@ -201,12 +209,12 @@ def counted(rows: QuerySet[FindingRecord], window: Window) -> list[tuple[str, st
 
 def page_here(
     request: HttpRequest, rows: Sequence[FindingRecord] | QuerySet[FindingRecord], window: Window
-) -> Listing:
+) -> Listing[LineRow]:
     """Return the page of the list that the query asks for."""
     count = rows.count() if isinstance(rows, QuerySet) else len(rows)
     page = page_of(request, count)
-    shown = [
-        {"row": row, "finding": seen(row, window), **lists.described(row, window.end)}
+    shown: list[LineRow] = [
+        {"row": row, "finding": seen(row, window), **lists.describe(row, window.end)}
         for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     ]
     q = request.GET.get("q", "").strip()
@@ -237,10 +245,10 @@ def show(
     context = {
         "row": row,
         "finding": seen(row, window),
-        "line": lists.described(row, window.end),
+        "line": lists.describe(row, window.end),
         "sources": advisor.reads if advisor else (),
         "thresholds": [one for one in thresholds.in_force(target) if one.advisor == row.advisor],
-        "earlier": [lists.described(one, window.end) for one in lists.earlier(row)[:EARLIER]],
+        "earlier": [lists.describe(one, window.end) for one in lists.find_earlier(row)[:EARLIER]],
         "later": FindingRecord.objects.filter(previous=row).first(),
         "may": may,
         "may_put_aside": "acknowledge" in may,
@@ -324,7 +332,7 @@ def get_finding(request: PageRequest, finding_id: int, permission: str = "view")
 
     Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
     """
-    row = lists.visible(request.user).filter(pk=finding_id).first()
+    row = lists.find_visible(request.user).filter(pk=finding_id).first()
     if row is None:
         raise Http404
     if permission != "view":

@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from dashboard.frame.listing import Listing, Row, chosen, listing_of
+from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -18,9 +18,22 @@ from monitors.history.gauges import read_gauges
 from monitors.history.window import Window
 from monitors.people import access
 from monitors.rows import fleet as fleet_rows
+from monitors.rows.fleet import FleetRow
 
 GROUPS = {"": "Worst first", "environment": "By environment", "tag": "By tag"}
 SORTED = ("position", *fleet_rows.COLUMNS)
+
+
+class PlacedRow(FleetRow):
+    """A target with its place, worst first."""
+
+    position: int
+
+
+class LineRow(PlacedRow):
+    """A target as a line of the page."""
+
+    spark: list[float | None]  # the course of its connections
 
 
 @require_safe
@@ -34,9 +47,9 @@ def fleet(request: PageRequest) -> HttpResponseBase:
     return exported or page(request, window, rows, shown)
 
 
-def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, rows: Sequence[FleetRow]) -> Listing[PlacedRow]:
     """Return the targets that the query asks for; `position` is their place, worst first."""
-    placed = [{**row, "position": place} for place, row in enumerate(rows)]
+    placed: list[PlacedRow] = [{**row, "position": place} for place, row in enumerate(rows)]
     environment = request.GET.get("environment", "")
     kept = [row for row in placed if not environment or row["environment"] == environment]
     return listing_of(
@@ -50,16 +63,18 @@ def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
     )
 
 
-def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) -> HttpResponse:
+def page(
+    request: PageRequest, window: Window, rows: list[FleetRow], shown: Listing[PlacedRow]
+) -> HttpResponse:
     """Render the page around a listing."""
     by = chosen(request, "group", GROUPS, "")
-    lined = [{**row, "spark": spark(row, window)} for row in shown.rows]
+    lined: list[LineRow] = [{**row, "spark": spark(row, window)} for row in shown.rows]
     environments = sorted({row["environment"]: row["target"].environment for row in rows}.items())
     context: dict[str, Any] = {
         "rows": rows,
         "listing": shown,
         "sort": shown.sort,
-        "groups": grouped(lined, by),
+        "groups": group_by(lined, by),
         "group": by,
         "group_choices": list(GROUPS.items()),
         "environments": [
@@ -72,17 +87,17 @@ def page(request: PageRequest, window: Window, rows: list[Row], shown: Listing) 
     return render_page(request, "fleet.html", context, page="fleet", window=window)
 
 
-def spark(row: Row, window: Window) -> list[float | None]:
+def spark(row: FleetRow, window: Window) -> list[float | None]:
     """Return the course of a target's connections."""
     line = read_gauges("sessions", row["target"].pk, window, ["backends"], points=30)
     return line.values["backends"]
 
 
-def grouped(rows: Sequence[Row], by: str) -> list[tuple[str, list[Row]]]:
+def group_by(rows: Sequence[LineRow], by: str) -> list[tuple[str, list[LineRow]]]:
     """Return (heading, rows); a target with several tags stands under each."""
     if not by:
         return [("", list(rows))]
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[LineRow]] = {}
     for row in rows:
         names = [row["environment"]] if by == "environment" else row["target"].tags or ["no tag"]
         for name in names:
@@ -90,7 +105,7 @@ def grouped(rows: Sequence[Row], by: str) -> list[tuple[str, list[Row]]]:
     return sorted(groups.items())
 
 
-def verdict(rows: Sequence[Row]) -> Row:
+def verdict(rows: Sequence[FleetRow]) -> dict[str, Any]:
     """Return what needs somebody now, in one or two sentences."""
     bad = [row for row in rows if row["level"] == "critical"]
     watched = [row for row in rows if row["level"] == "warning"]
@@ -116,12 +131,12 @@ def verdict(rows: Sequence[Row]) -> Row:
     }
 
 
-def is_calm(row: Row) -> bool:
+def is_calm(row: FleetRow) -> bool:
     """Tell whether a target was read, is known whole and has nothing to report."""
     return not row["level"] and not row["unknown"] and row["state"] in {"up", "past"}
 
 
-def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str:
+def text(bad: Sequence[FleetRow], watched: Sequence[FleetRow], rows: Sequence[FleetRow]) -> str:
     """Return the verdict's first sentence."""
     if bad:
         needs = "needs" if len(bad) == 1 else "need"
@@ -136,7 +151,7 @@ def text(bad: Sequence[Row], watched: Sequence[Row], rows: Sequence[Row]) -> str
     return "Nothing needs you. All targets that were read are healthy."
 
 
-def tiles(rows: Sequence[Row]) -> list[Tile]:
+def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
     """Return the headline figures of the whole fleet."""
     up = sum(1 for row in rows if row["state"] in {"up", "past"})
     down = sum(1 for row in rows if row["state"] == "down")

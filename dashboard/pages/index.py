@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from django.http import Http404, HttpResponse
@@ -24,8 +25,8 @@ from monitors.history.window import Window
 from monitors.models import HISTORY, Action, Database, Target
 from monitors.people import access
 from monitors.rows import bloat as bloat_rows, indexes, tables as table_rows
-
-Row = dict[str, Any]
+from monitors.rows.bloat import BloatRow
+from monitors.rows.indexes import IndexRow
 
 COLUMNS = (
     "database",
@@ -49,6 +50,23 @@ COLUMNS = (
 WINDOW = "24h"
 
 
+class JudgedRow(IndexRow):
+    """One index with its waste, as its page shows it; of one that is not judged that is None."""
+
+    database: str
+    datid: int
+    schemaname: str | None
+    relname: str | None
+    table: str  # quoted, its oid where the name is not known
+    name: str | None  # quoted; without its schema where it is not judged
+    judged: BloatRow | None
+    bloat_bytes: int | None
+    bloat_pct: float | None
+    shown_pct: float | None
+    method: str | None
+    measured_at: datetime | None
+
+
 @require_safe
 def index(request: PageRequest, name: str, datid: int, indexrelid: int) -> HttpResponseBase:
     """Show one index."""
@@ -59,7 +77,7 @@ def index(request: PageRequest, name: str, datid: int, indexrelid: int) -> HttpR
     return exported or page(request, target, window, row)
 
 
-def found(target: Target, window: Window, database: Database | None, indexrelid: int) -> Row:
+def found(target: Target, window: Window, database: Database | None, indexrelid: int) -> JudgedRow:
     """Return the index's row: that of its use with that of its waste. Raises Http404."""
     latest = HISTORY["indexes"].latest._default_manager
     kept = (
@@ -76,26 +94,28 @@ def found(target: Target, window: Window, database: Database | None, indexrelid:
     bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
     tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
     table = tables[0] if tables else None
-    grown = indexes.grown_in(target, window, [kept])
+    grown = indexes.read_growth(target, window, [kept])
     row = indexes.index_row(kept, grown[0] if grown else None)
-    size = row["size_bytes"] if bloat is None else bloat["size_bytes"]
-    blank = dict.fromkeys(("bloat_bytes", "bloat_pct", "shown_pct", "method", "measured_at"))
+    main = table or bloat or {"schemaname": None, "relname": None}
     return {
-        **blank,
-        **(bloat or {}),
         **row,
-        "size_bytes": size,
+        "size_bytes": bloat["size_bytes"] if bloat else row["size_bytes"],
         "database": database.datname,
         "datid": database.datid,
         "judged": bloat,
-        "schemaname": table["schemaname"] if table else (bloat or {}).get("schemaname"),
-        "relname": table["relname"] if table else (bloat or {}).get("relname"),
+        "schemaname": main["schemaname"],
+        "relname": main["relname"],
         "table": table_name(table) if table and table["relname"] else str(kept["relid"]),
-        "name": bloat["name"] if bloat else kept["indexrelname"],
+        "name": bloat["name"] if bloat else row["indexrelname"],
+        "bloat_bytes": bloat["bloat_bytes"] if bloat else None,
+        "bloat_pct": bloat["bloat_pct"] if bloat else None,
+        "shown_pct": bloat["shown_pct"] if bloat else None,
+        "method": bloat["method"] if bloat else None,
+        "measured_at": bloat["measured_at"] if bloat else None,
     }
 
 
-def page(request: PageRequest, target: Target, window: Window, row: Row) -> HttpResponse:
+def page(request: PageRequest, target: Target, window: Window, row: JudgedRow) -> HttpResponse:
     """Render the page of one index."""
     at = None if window.is_live else window.end
     findings = judge.find(target, at)
@@ -109,7 +129,7 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
         "tiles": tiles(row),
         "charts": charts_of(target, window, row),
         "has_last_scan": indexes.has_last_scan(target),
-        "since": indexes.counted_since(target, row),
+        "since": indexes.counted_since(target, row["database_id"]),
         "actions": actions_on(target, row),
         "offers": frozenset(ACTIONS),
         "may": access.permissions_of(request.user, target),
@@ -127,7 +147,7 @@ def page(request: PageRequest, target: Target, window: Window, row: Row) -> Http
     )
 
 
-def findings_of(findings: Sequence[Finding], row: Row) -> list[Finding]:
+def findings_of(findings: Sequence[Finding], row: JudgedRow) -> list[Finding]:
     """Return the findings that name the index."""
     return [
         one
@@ -136,9 +156,10 @@ def findings_of(findings: Sequence[Finding], row: Row) -> list[Finding]:
     ]
 
 
-def tiles(row: Row) -> list[Tile]:
+def tiles(row: JudgedRow) -> list[Tile]:
     """Return the headline figures."""
-    judged = row["judged"] or {}
+    judged = row["judged"]
+    entries = judged["reltuples"] if judged else None
     share = f"{row['shown_pct']:.0f} % of it, " if row["shown_pct"] is not None else ""
     return [
         Tile(title="Size", value=row["size_bytes"], write=figures.bytes_, note="its pages"),
@@ -146,7 +167,7 @@ def tiles(row: Row) -> list[Tile]:
             title="Wasted",
             value=row["bloat_bytes"],
             write=figures.bytes_,
-            note=f"{share}{judged['word']}" if row["method"] else "not known",
+            note=f"{share}{judged['word']}" if judged and row["method"] else "not known",
         ),
         Tile(
             title="Scans",
@@ -157,14 +178,14 @@ def tiles(row: Row) -> list[Tile]:
         Tile(title="All scans", value=row["idx_scan"], write=figures.short, note="idx_scan"),
         Tile(
             title="Entries",
-            value=judged.get("reltuples") if (judged.get("reltuples") or -1) >= 0 else None,
+            value=entries if (entries or -1) >= 0 else None,
             write=figures.short,
             note="reltuples",
         ),
     ]
 
 
-def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
+def charts_of(target: Target, window: Window, row: JudgedRow) -> list[dict[str, Any]]:
     """Return the charts: size with waste, and scans."""
     place = {"database_id": row["database_id"]}
     mine = {**place, "relid": row["indexrelid"]}
@@ -204,7 +225,7 @@ def charts_of(target: Target, window: Window, row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def actions_on(target: Target, row: Row) -> list[Action]:
+def actions_on(target: Target, row: JudgedRow) -> list[Action]:
     """Return what was done to the index from here, newest first."""
     wanted = {"database": row["database"], "index": row["name"]}
     done = Action.objects.filter(target=target, arguments__contains=wanted)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import TypedDict
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -33,6 +34,24 @@ COLUMNS = (
     "last_text",
 )
 SHOWN_RUNS = 50
+
+
+class JobRow(TypedDict):
+    """One job, with how it ran last; None and '' where it never did."""
+
+    job: Job
+    last: JobRun | None
+    name: str
+    action: str
+    tables: str
+    hours: str
+    gates: str  # '' without
+    owner: str
+    enabled: bool
+    next_at: datetime | None  # None: never
+    last_at: datetime | None
+    last_state: str
+    last_text: str
 
 
 @require_safe
@@ -130,7 +149,7 @@ def edited(request: PageRequest, target: Target, job: Job | None) -> HttpRespons
     return render_page(request, "job_form.html", context, page="jobs", target=target, status=status)
 
 
-def row_of(job: Job) -> dict[str, Any]:
+def row_of(job: Job) -> JobRow:
     """Return a job as the list and its export show it."""
     last = next(iter(job.runs.all()), None)
     return {

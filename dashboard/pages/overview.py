@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -41,9 +41,24 @@ COLUMNS = (
 )
 """Keys of the export: what is known of each database, counters over the window."""
 
-COUNTERS = ("xact_commit", "xact_rollback", "deadlocks", "temp_bytes")
+Reading = Mapping[str, Any]
 
-Row = dict[str, Any]
+
+class DatabaseRow(TypedDict):
+    """One database; counters are of the window, None where they began anew in it."""
+
+    datname: str
+    datid: int
+    watched: bool
+    numbackends: int | None
+    xact_per_second: float | None
+    cache_hit_pct: float | None  # None: no blocks were asked for
+    xact_commit: int | None
+    xact_rollback: int | None
+    deadlocks: int | None
+    temp_bytes: int | None
+    xid_age: int | None
+    mxid_age: int | None
 
 
 @require_safe
@@ -55,7 +70,7 @@ def overview(request: PageRequest, name: str) -> HttpResponseBase:
     return exported or page(request, target, window, databases)
 
 
-def databases_of(target: Target, window: Window) -> list[Row]:
+def databases_of(target: Target, window: Window) -> list[DatabaseRow]:
     """Return the target's databases with what their counters grew by in the window."""
     grown = {row["datid"]: row for row in read_totals("databases", target.pk, window)}
     watched = {one.datid for one in target.databases_by_id.values() if one.included}
@@ -67,34 +82,44 @@ def databases_of(target: Target, window: Window) -> list[Row]:
     ]
 
 
-def database_row(row: Row, grown: Mapping[str, Any], window: Window, *, watched: bool) -> Row:
+def database_row(row: Reading, grown: Reading, window: Window, *, watched: bool) -> DatabaseRow:
     """Return one database; figures of the window are None where counters began anew in it."""
     complete = grown.get("complete", True)
-    counted = {name: grown.get(name, 0) if complete else None for name in COUNTERS}
     ended = (grown.get("xact_commit") or 0) + (grown.get("xact_rollback") or 0)
+
+    def counted(name: str) -> int | None:
+        return grown.get(name, 0) if complete else None
+
     return {
-        **row,
-        **counted,
+        "datname": row["datname"],
+        "datid": row["datid"],
         "watched": watched,
-        "cache_hit_pct": hit_pct(grown),
+        "numbackends": row["numbackends"],
         "xact_per_second": ended / seconds_of(row, window) if complete else None,
+        "cache_hit_pct": hit_pct(grown),
+        "xact_commit": counted("xact_commit"),
+        "xact_rollback": counted("xact_rollback"),
+        "deadlocks": counted("deadlocks"),
+        "temp_bytes": counted("temp_bytes"),
+        "xid_age": row["xid_age"],
+        "mxid_age": row["mxid_age"],
     }
 
 
-def seconds_of(row: Row, window: Window) -> float:
+def seconds_of(row: Reading, window: Window) -> float:
     """Return how long a database was watched within the window."""
     start = max(window.start, row["since_at"])
     return float(max(1.0, (window.end - start).total_seconds()))
 
 
-def hit_pct(grown: Mapping[str, Any]) -> float | None:
+def hit_pct(grown: Reading) -> float | None:
     """Return the share of blocks found in the cache, None where none were asked for."""
     hit, read = grown.get("blks_hit") or 0, grown.get("blks_read") or 0
     return 100 * hit / (hit + read) if hit + read else None
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, databases: list[Row]
+    request: PageRequest, target: Target, window: Window, databases: list[DatabaseRow]
 ) -> HttpResponse:
     """Render the page."""
     at = None if window.is_live else window.end
@@ -153,7 +178,7 @@ def dead_note(unknown: Mapping[str, str]) -> str:
 
 
 def tiles(
-    summary: Row,
+    summary: fleet.FleetRow,
     sessions: Series,
     rates: Series,
     dead: Series,
@@ -214,7 +239,7 @@ def charts_of(
     rates: Series,
     dead: Series,
     marks: Sequence[Mapping[str, Any]],
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Return the charts, top to bottom."""
     names = {state: state or "unknown" for state in states.values}
     found = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from django.http import HttpResponse
@@ -11,7 +10,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.frame.listing import Listing, Row, listing_of
+from dashboard.frame.listing import Listing, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.statement_states import state_of
 from dashboard.frame.tiles import Tile
@@ -27,6 +26,7 @@ from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
 from monitors.rows import statements as statement_rows
+from monitors.rows.statements import StatementRow
 from monitors.rows.watching import Watching, watching_of
 
 SORTED = (*statement_rows.COLUMNS, "total_exec_time", "mean_exec_time", "hit_pct")
@@ -52,18 +52,20 @@ def wants_texts(request: PageRequest) -> bool:
     return bool(query.get("format") or query.get("q") or query.get("sort", "").endswith("query"))
 
 
-def listing(request: PageRequest, statements: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, statements: Sequence[StatementRow]) -> Listing[StatementRow]:
     """Return the statements that the query asks for, by default the greatest total first."""
-    for word, column in (("database", "database"), ("user", "usename")):
-        wanted = request.GET.get(word, "")
-        statements = [row for row in statements if not wanted or row[column] == wanted]
+    database, user = request.GET.get("database", ""), request.GET.get("user", "")
+    if database:
+        statements = [row for row in statements if row["database"] == database]
+    if user:
+        statements = [row for row in statements if row["usename"] == user]
     return listing_of(
         request,
         statements,
         columns=SORTED,
         default="-total_exec_time",
         searched=lambda row: (
-            f"{row.get('query') or ''} {row['usename'] or ''} {row['database'] or ''} {row['queryid']}"
+            f"{row['query'] or ''} {row['usename'] or ''} {row['database'] or ''} {row['queryid']}"
         ),
     )
 
@@ -73,7 +75,7 @@ def page(
     target: Target,
     window: Window,
     watched: Watching,
-    shown: Listing,
+    shown: Listing[StatementRow],
 ) -> HttpResponse:
     """Render the page around a listing."""
     statements = watched.rows
@@ -118,8 +120,8 @@ def verdict(
     marks: Sequence[Mapping[str, Any]],
 ) -> Verdict:
     """Return what the window's statements come to in words."""
-    standing = statement_rows.standing(target, window)
-    level, text = judged(watched.rows, watched.whole)
+    standing = statement_rows.find_standing(target, window)
+    level, text = assess(watched.rows, watched.whole)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
     foot = [words.count(len(watched.rows), "statement") + " ran in this window.", watched.sentence]
@@ -130,7 +132,7 @@ def verdict(
     return Verdict(level, text, " ".join(filter(None, foot)), None)
 
 
-def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
+def assess(statements: Sequence[StatementRow], whole: str) -> tuple[str, str]:
     """Return a level and what is to be said first: what became slower, else what costs most.
 
     Shares are of `whole`.
@@ -145,12 +147,12 @@ def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
     share = (
         f"takes {top['share_pct'] or 0:.0f} % of {whole}: "
         f"{words.milliseconds(top['total_exec_time'])} in {words.count(top['calls'], 'call')}, "
-        f"{words.milliseconds(top['mean_exec_time'])} each."
+        f"{words.milliseconds(top['total_exec_time'] / top['calls'])} each."
     )
     slower = [row for row in statements if row["slower"]]
     worst = max(slower, key=statement_rows.lost_ms, default=top)
-    dearest, slowed = (quoted(row) for row in statement_rows.with_previews([top, worst]))
-    if not slower:
+    dearest, slowed = (quote(row) for row in statement_rows.with_previews([top, worst]))
+    if worst["slower"] is None:
         return "good", f"{dearest} {share}"
     before, after = worst["slower"]
     many = f"{len(slower)} statements became slower. Most of all" if len(slower) > 1 else ""
@@ -160,7 +162,7 @@ def judged(statements: Sequence[Row], whole: str) -> tuple[str, str]:
     return "warning", f"{said} in the first half of this window. {subject} {share}"
 
 
-def quoted(row: Row) -> str:
+def quote(row: StatementRow) -> str:
     """Return the beginning of a statement on one line."""
     text = " ".join((row["query"] or f"Statement {row['queryid']}").split())
     if len(text) <= SHOWN:
@@ -177,13 +179,14 @@ def times(count: int) -> str:
 def tiles(watched: Watching, load: Series) -> list[Tile]:
     """Return the headline figures; nested statements are part of those that called them."""
     top = [row for row in watched.rows if row["toplevel"]]
-    sums = {name: sum(map(itemgetter(name), top)) for name in statement_rows.COUNTERS}
-    calls = sums["calls"]
-    blocks = sums["shared_blks_hit"] + sums["shared_blks_read"]
+    spent = sum(row["total_exec_time"] for row in top)
+    calls = sum(row["calls"] for row in top)
+    hit = sum(row["shared_blks_hit"] for row in top)
+    blocks = hit + sum(row["shared_blks_read"] for row in top)
     return [
         Tile(
             title="Execution time",
-            value=sums["total_exec_time"] / 1000 if top else None,
+            value=spent / 1000 if top else None,
             write=figures.duration,
             note="at top level" + ("" if watched.is_shown else ", without Howdah's own"),
         ),
@@ -196,25 +199,25 @@ def tiles(watched: Watching, load: Series) -> list[Tile]:
         ),
         Tile(
             title="Mean",
-            value=sums["total_exec_time"] / calls if calls else None,
+            value=spent / calls if calls else None,
             write=figures.ms,
             note="a call",
         ),
         Tile(
             title="Cache hit",
-            value=100 * sums["shared_blks_hit"] / blocks if blocks else None,
+            value=100 * hit / blocks if blocks else None,
             write=figures.pct,
             note="of blocks in shared buffers",
         ),
         Tile(
             title="Temporary files",
-            value=sum(map(itemgetter("temp_bytes"), top)) if top else None,
+            value=sum(row["temp_bytes"] for row in top) if top else None,
             write=figures.bytes_,
             note="written by sorts and hashes",
         ),
         Tile(
             title="WAL",
-            value=sums["wal_bytes"] if top else None,
+            value=sum(row["wal_bytes"] for row in top) if top else None,
             write=figures.bytes_,
             note="written",
         ),

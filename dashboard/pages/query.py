@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.http import Http404, HttpResponse
@@ -22,13 +23,22 @@ from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
+from monitors.rows.statements import StatementRow
 from monitors.rows.watching import OTHERS, WHOLE, own_userids
 
-Row = dict[str, Any]
+Reading = Mapping[str, Any]
 
 LABELS = (*statements.KEY, *statements.NAMES, "query", "since_at", "gone_at")
 
 FASTER_TIMES = 1 / statements.SLOWER_TIMES
+
+
+class QueryRow(StatementRow):
+    """A statement as its own page shows it."""
+
+    since_at: datetime  # when it was first read
+    gone_at: datetime | None  # None: it is still counted
+    share_of: str  # of what its share is, in words
 
 
 @require_safe
@@ -45,7 +55,7 @@ def query(request: PageRequest, name: str, query_id: int) -> HttpResponseBase:
     return exported or page(request, target, window, row, same)
 
 
-def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
+def same_text(target: Target, window: Window, labels: Reading) -> list[QueryRow]:
     """Return every row of a statement's queryid: of other roles, databases, and nested."""
     latest = HISTORY["statements"].latest._default_manager.filter(
         target_id=target.pk, queryid=labels["queryid"]
@@ -59,48 +69,76 @@ def same_text(target: Target, window: Window, labels: Row) -> list[Row]:
         halves=statements.HALVES,
         key={"queryid": labels["queryid"]},
     )
-    rows = [
-        statements.statement_row(one, named[statements.key_of(one)])
+    called = [
+        (statements.statement_row(one, named[key]), named[key])
         for one in sums
-        if one["calls"] > 0 and statements.key_of(one) in named
+        if one["calls"] > 0 and (key := statements.key_of(one)) in named
     ]
     own = own_userids(target, window)
     every = read_sums("statements", target.pk, window, ["total_exec_time"], key={"toplevel": True})
     whole, others = total_ms(every, ()), total_ms(every, own)
-    for row in rows:
+    rows: list[QueryRow] = []
+    for row, known in called:
         of_all = row["userid"] in own or not own
-        share_of = whole if of_all else others
-        row["share_pct"] = 100 * row["total_exec_time"] / share_of if share_of else None
-        row["share_of"] = WHOLE if of_all else OTHERS
+        total = whole if of_all else others
+        rows.append(
+            {
+                **row,
+                "share_pct": 100 * row["total_exec_time"] / total if total else None,
+                "share_of": WHOLE if of_all else OTHERS,
+                "since_at": known["since_at"],
+                "gone_at": known["gone_at"],
+            }
+        )
     return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
 
 
-def total_ms(sums: Sequence[Row], without: Collection[int]) -> float:
+def total_ms(sums: Sequence[Reading], without: Collection[int]) -> float:
     """Return the execution time of statements at top level, in ms, without those of some roles."""
     return float(sum(row["total_exec_time"] for row in sums if row["userid"] not in without))
 
 
-def never_called(labels: Row) -> Row:
+def never_called(labels: Reading) -> QueryRow:
     """Return the row of a statement that was not called in the window."""
-    zero = dict.fromkeys(statements.COUNTERS, 0)
-    unknown = dict.fromkeys(("mean_exec_time_ms", "rows_per_call", "share_pct", "hit_pct"))
     return {
-        **labels,
-        **zero,
-        **unknown,
+        "id": labels["id"],
+        "queryid": labels["queryid"],
+        "userid": labels["userid"],
+        "dbid": labels["dbid"],
+        "toplevel": labels["toplevel"],
+        "usename": labels["usename"],
+        "datname": labels["datname"],
         "database": labels["datname"],
+        "query": labels["query"],
+        "calls": 0,
+        "calls_late": 0,
+        "total_exec_time": 0,
+        "total_exec_time_late": 0,
         "total_exec_time_ms": 0,
-        "share_of": WHOLE,
+        "mean_exec_time": None,
+        "mean_exec_time_ms": None,
+        "rows": 0,
+        "rows_per_call": None,
+        "shared_blks_hit": 0,
+        "shared_blks_read": 0,
+        "temp_blks_written": 0,
+        "temp_bytes": 0,
+        "wal_bytes": 0,
+        "hit_pct": None,
+        "share_pct": None,
         "complete": True,
         "slower": None,
+        "share_of": WHOLE,
+        "since_at": labels["since_at"],
+        "gone_at": labels["gone_at"],
     }
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, row: Row, same: Sequence[Row]
+    request: PageRequest, target: Target, window: Window, row: QueryRow, same: Sequence[QueryRow]
 ) -> HttpResponse:
     """Render the page of one statement."""
-    key = {name: row[name] for name in statements.KEY}
+    key = statements.named_key_of(row)
     rates = read_rates("statements", target.pk, window, statements.COUNTERS, key=key)
     means = quotients(rates)
     marks = read_marks(target.pk, window)
@@ -124,7 +162,7 @@ def page(
     )
 
 
-def is_baseline(target: Target, row: Row) -> bool:
+def is_baseline(target: Target, row: QueryRow) -> bool:
     """Return whether a statement was already there when the target was first read."""
     earliest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
     first = earliest.order_by("since_at").values_list("since_at", flat=True).first()
@@ -152,17 +190,17 @@ def divided(amounts: Sequence[float | None], calls: Sequence[float | None]) -> l
     ]
 
 
-def verdict(target: Target, window: Window, row: Row) -> Verdict:
+def verdict(target: Target, window: Window, row: QueryRow) -> Verdict:
     """Return how a statement fares in the window: what it cost, and whether it became slower."""
-    standing = statements.standing(target, window)
-    level, text = judged(row)
+    standing = statements.find_standing(target, window)
+    level, text = assess(row)
     if standing.text:
         level, text = standing.level, f"{standing.text} {text}"
     foot = "" if row["complete"] else "Its counters began anew in this window: a part is missing."
     return Verdict(level, text, foot, None)
 
 
-def judged(row: Row) -> tuple[str, str]:
+def assess(row: QueryRow) -> tuple[str, str]:
     """Return a level and sentences with figures."""
     calls = row["calls"]
     if not calls:
@@ -189,7 +227,7 @@ def judged(row: Row) -> tuple[str, str]:
     return "good", f"{cost}. Its time a call is steady: {figures}."
 
 
-def tiles(row: Row, rates: Series, means: Series) -> list[Tile]:
+def tiles(row: QueryRow, rates: Series, means: Series) -> list[Tile]:
     """Return the headline figures."""
     return [
         Tile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.frame.frame import SUBJECTS, visible
-from dashboard.frame.listing import Listing, Row, chosen, listing_of
+from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import (
     PageRequest,
     get_target,
@@ -28,7 +28,8 @@ from monitors.findings.verdict import tell_verdict
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import configuration, settings as setting_rows
-from monitors.rows.settings import FILTERS, Other
+from monitors.rows.configuration import ChangeRow
+from monitors.rows.settings import FILTERS, Other, SettingRow
 from monitors.rules import settings_advice
 from monitors.rules.settings_advice import Advice
 
@@ -72,9 +73,9 @@ def with_words(request: HttpRequest) -> list[tuple[str, str]]:
     return [(word, request.GET[word]) for word in kept if request.GET.get(word)]
 
 
-def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def listing(request: PageRequest, rows: Sequence[SettingRow]) -> Listing[SettingRow]:
     """Return the settings that the query asks for; by default those that were changed."""
-    kept = setting_rows.filtered(rows, chosen(request, "filter", FILTERS, "changed"))
+    kept = setting_rows.pick(rows, chosen(request, "filter", FILTERS, "changed"))
     return listing_of(
         request,
         kept,
@@ -84,7 +85,7 @@ def listing(request: PageRequest, rows: Sequence[Row]) -> Listing:
     )
 
 
-def advice_of(target: Target, window: Window, rows: Sequence[Row]) -> list[Advice]:
+def advice_of(target: Target, window: Window, rows: Sequence[SettingRow]) -> list[Advice]:
     """Return what is to be said of the settings of now; nothing of the past."""
     if not window.is_live or not rows:
         return []
@@ -93,11 +94,14 @@ def advice_of(target: Target, window: Window, rows: Sequence[Row]) -> list[Advic
 
 
 def export(
-    request: PageRequest, shown: Listing, changes: list[dict[str, Any]], advice: list[Advice]
+    request: PageRequest,
+    shown: Listing[SettingRow],
+    changes: list[ChangeRow],
+    advice: list[Advice],
 ) -> HttpResponseBase | None:
     """Answer `format` with the table that `table` names; None where no format is asked for."""
     table = chosen(request, "table", TABLES, "settings")
-    tables: dict[str, tuple[Sequence[str], Sequence[Row]]] = {
+    tables: dict[str, tuple[Sequence[str], Sequence[Mapping[str, Any]]]] = {
         "settings": (setting_rows.COLUMNS, shown.matching),
         "changes": (configuration.CHANGE, changes),
         "advice": (settings_advice.EXPORTED, [one.row() for one in advice]),
@@ -110,9 +114,9 @@ def page(  # noqa: PLR0913, PLR0917 - what was read, once
     request: PageRequest,
     target: Target,
     window: Window,
-    rows: Sequence[Row],
-    shown: Listing,
-    changes: list[dict[str, Any]],
+    rows: Sequence[SettingRow],
+    shown: Listing[SettingRow],
+    changes: list[ChangeRow],
     advice: list[Advice],
 ) -> HttpResponse:
     """Render the page around a listing."""
@@ -128,7 +132,7 @@ def page(  # noqa: PLR0913, PLR0917 - what was read, once
         "rows": shown.rows,
         "sort": shown.sort,
         "filter": request.GET.get("filter") or "changed",
-        "filters": [(k, text, len(setting_rows.filtered(rows, k))) for k, text in FILTERS.items()],
+        "filters": [(k, text, len(setting_rows.pick(rows, k))) for k, text in FILTERS.items()],
         "tiles": tiles(rows, changes, advice, window),
         "changes": changes[:CHANGES],
         "changes_total": len(changes),
@@ -160,7 +164,7 @@ def choices(request: PageRequest, target: Target, other: Other | None) -> dict[s
 
 
 def difference(
-    request: PageRequest, target: Target, window: Window, rows: Sequence[Row], other: Other
+    request: PageRequest, target: Target, window: Window, rows: Sequence[SettingRow], other: Other
 ) -> HttpResponseBase:
     """Show only what differs, with both values and both sources."""
     theirs = setting_rows.settings_at(other.target, other.window)
@@ -196,7 +200,10 @@ def difference(
 
 
 def tiles(
-    rows: Sequence[Row], changes: Sequence[Row], advice: Sequence[Advice], window: Window
+    rows: Sequence[SettingRow],
+    changes: Sequence[ChangeRow],
+    advice: Sequence[Advice],
+    window: Window,
 ) -> list[Tile]:
     """Return the headline figures."""
     pending = [row for row in rows if row["awaits_restart"]]

@@ -36,8 +36,9 @@ from monitors.rows import (
     runs as run_rows,
     tables as table_rows,
 )
-
-Row = dict[str, Any]
+from monitors.rows.bloat import BloatRow
+from monitors.rows.partitions import WholeRow
+from monitors.rows.tables import TableRow
 
 GAUGES = ("n_live_tup", "n_dead_tup", "size_bytes", "n_mod_since_analyze")
 SCANS = ("seq_scan",)
@@ -69,14 +70,14 @@ def found(
     database: Database | None,
     relid: int,
     findings: Sequence[Finding],
-) -> Row:
+) -> WholeRow:
     """Return the table's row; one that was dropped as it last was. Raises Http404."""
     if database is None:
         raise Http404
     key = {"database_id": database.pk, "relid": relid}
     tables = table_rows.tables_of(target, window, findings, key)
     if tables:
-        return whole(target, window, tables[0])
+        return with_partitions(target, window, tables[0])
     last = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk, database_id=database.pk, relid=relid
     )
@@ -84,27 +85,28 @@ def found(
     if kept is None:
         raise Http404
     row = table_rows.table_row(kept, database, target, {}, None)
-    table_rows.add_limits(target, [row])
-    row["level"] = table_rows.level_of(row["threshold_pct"], row["n_dead_tup"])
-    return whole(target, window, row)
+    return with_partitions(target, window, row)
 
 
-def whole(target: Target, window: Window, row: Row) -> Row:
-    """Return a table's row; of a partitioned one with the sums and the list of its `partitions`."""
+def with_partitions(target: Target, window: Window, row: TableRow) -> WholeRow:
+    """Return a table's row with its partitions, if it is a partitioned one, and their sums."""
     if row["relkind"] != table_rows.PARTITIONED:
-        return row
-    partitions = partition_rows.partitions_of(target, window, row)
-    return {**partition_rows.summed(row, partitions), "partitions": partitions}
+        return {**row, "partitions": []}
+    return partition_rows.sum_up(row, partition_rows.partitions_of(target, window, row))
 
 
-def relids_of(row: Row) -> list[int]:
+def relids_of(row: WholeRow) -> list[int]:
     """Return the tables that hold a table's rows: itself, or its partitions."""
-    leaves = partition_rows.leaves_of(row.get("partitions", ()))
+    leaves = partition_rows.leaves_of(row["partitions"])
     return [one["relid"] for one in leaves] or [row["relid"]]
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, row: Row, findings: Sequence[Finding]
+    request: PageRequest,
+    target: Target,
+    window: Window,
+    row: WholeRow,
+    findings: Sequence[Finding],
 ) -> HttpResponse:
     """Render the page of one table."""
     at = None if window.is_live else window.end
@@ -114,9 +116,10 @@ def page(
         if (one.database_id, one.relid) == (row["database_id"], row["relid"])
     ]
     key = {"relid": row["relid"]}
-    where = {"database_id": row["database_id"], "key": {"relid": relids_of(row)}}
-    gauges = read_gauges("tables", target.pk, window, GAUGES, **where)
-    rates = read_rates("tables", target.pk, window, (*SCANS, *WRITES, "n_tup_hot_upd"), **where)
+    place, relids = row["database_id"], {"relid": relids_of(row)}
+    gauges = read_gauges("tables", target.pk, window, GAUGES, database_id=place, key=relids)
+    drawn = (*SCANS, *WRITES, "n_tup_hot_upd")
+    rates = read_rates("tables", target.pk, window, drawn, database_id=place, key=relids)
     runs = run_rows.runs_of_table(target, window, row)
     bloat = bloat_rows.of_table(target, window, row)
     own = {"database_id": row["database_id"], **key}
@@ -136,14 +139,14 @@ def page(
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
         "indexes": indexes.indexes_of(target, window, row),
-        "indexes_read": indexes.are_read(target, row),
-        "indexes_since": indexes.counted_since(target, row),
+        "indexes_read": indexes.are_read(target, row["database_id"]),
+        "indexes_since": indexes.counted_since(target, row["database_id"]),
         "named": mentions.statements_naming(target, window, row),
         "statements_problem": state_of(target) if window.is_live else None,
         "has_last_scan": indexes.has_last_scan(target),
         "actions": actions_on(target, row),
         "offers": offered(target.major),
-        "autovacuum": autovacuum.explained(target, window, row, toast),
+        "autovacuum": autovacuum.explain(target, window, row, toast),
         "leaves": len(relids_of(row)),
         "toast": toast,
         "may": access.permissions_of(request.user, target),
@@ -161,7 +164,7 @@ def page(
     )
 
 
-def tiles(row: Row, gauges: Series, bloat: Row | None) -> list[Tile]:
+def tiles(row: TableRow, gauges: Series, bloat: BloatRow | None) -> list[Tile]:
     """Return the headline figures."""
     values = gauges.values
     past = row["threshold_pct"]
@@ -200,9 +203,9 @@ def tiles(row: Row, gauges: Series, bloat: Row | None) -> list[Tile]:
     ]
 
 
-def waste_note(bloat: Row | None) -> str:
+def waste_note(bloat: BloatRow | None) -> str:
     """Return what the table wastes of its size and how that is known, else what the size is of."""
-    if bloat is None or bloat["method"] is None:
+    if bloat is None or bloat["bloat_bytes"] is None:
         return "indexes and TOAST too"
     return f"{' '.join(words.size_parts(bloat['bloat_bytes']))} wasted: {bloat['word']}"
 
@@ -218,7 +221,7 @@ def times_words(past: float) -> str:
 def charts_of(
     target: Target,
     window: Window,
-    row: Row,
+    row: TableRow,
     gauges: Series,
     rates: Series,
     marks: Sequence[Mapping[str, Any]],
@@ -280,7 +283,7 @@ def charts_of(
     ]
 
 
-def sizes_of(target: Target, window: Window, row: Row, gauges: Series) -> Series:
+def sizes_of(target: Target, window: Window, row: TableRow, gauges: Series) -> Series:
     """Return size and wasted bytes as columns over common times; the waste is read more rarely."""
     waste = read_gauges(
         "bloat",
@@ -297,14 +300,14 @@ def sizes_of(target: Target, window: Window, row: Row, gauges: Series) -> Series
     return charts.joined(lines, within=within)
 
 
-def actions_on(target: Target, row: Row) -> list[Action]:
+def actions_on(target: Target, row: TableRow) -> list[Action]:
     """Return what was done to the table from here, newest first."""
     wanted = {"database": row["database"], "table": row["table"]}
     done = Action.objects.filter(target=target, arguments__contains=wanted)
     return list(done.exclude(state=Action.State.DRAFT).order_by("-created_at")[:20])
 
 
-def toast_of(target: Target, window: Window, row: Row) -> Row | None:
+def toast_of(target: Target, window: Window, row: TableRow) -> dict[str, Any] | None:
     """Return the row of the table's TOAST table, None where it has none."""
     if not row["toastrelid"]:
         return None

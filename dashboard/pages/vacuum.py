@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpResponse
@@ -13,15 +13,7 @@ from django.views.decorators.http import require_safe
 from dashboard import charts
 from dashboard.frame import frame
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    Row,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -39,6 +31,7 @@ from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
 from monitors.rows import fleet, horizon, runs, tables, vacuuming
+from monitors.rows.tables import DeadRow, TableRow
 from monitors.rules import autovacuum
 
 FILTERS = {"need": "Need vacuum", "due": "Due now", "off": "Autovacuum off", "all": "All"}
@@ -51,20 +44,26 @@ RAN = 8
 """The last vacuums that ran, of which the page shows a glimpse."""
 
 
+class DrawnTableRow(TableRow):
+    """A table as a line of the page."""
+
+    spark: list[float | None]  # the course of its dead rows
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the page says of all tables together."""
 
     count: int
     with_dead: int  # tables that have a dead row at all
-    need: list[Row]  # tables with more than 1,000 dead rows
-    off: list[Row]  # tables of which autovacuum is off by an option of theirs
+    need: list[TableRow]  # tables with more than 1,000 dead rows
+    off: list[TableRow]  # tables of which autovacuum is off by an option of theirs
     all_off: bool  # autovacuum is off for the whole server
-    oldest: Row | None
+    oldest: TableRow | None
     findings: Sequence[Finding]
 
     @property
-    def due(self) -> list[Row]:
+    def due(self) -> list[TableRow]:
         """The tables that have passed autovacuum's threshold."""
         return [row for row in self.need if tables.is_due(row)]
 
@@ -96,21 +95,26 @@ def facts_of(target: Target, window: Window, findings: Sequence[Finding], orders
     by_age = objects.Order(orders["xid_age"], greatest_first=True)
     oldest = known.rows(kinds, order=[by_age], limit=1)
 
-    tables.completed(target, window, [*need, *optioned, *oldest], findings)  # in place
+    rows = tables.complete(target, window, [*need, *optioned, *oldest], findings)
+    shown = {tables.key_of(row): row for row in rows}
+
+    def among(rows: Sequence[Mapping[str, Any]]) -> list[TableRow]:
+        return [shown[key] for row in rows if (key := tables.key_of(row)) in shown]
+
     return Facts(
         count=counts["count"],
         with_dead=counts["with_dead"],
-        need=need,
-        off=[row for row in optioned if row["autovacuum_enabled"] is False],
+        need=among(need),
+        off=[row for row in among(optioned) if row["autovacuum_enabled"] is False],
         all_off=not (target.in_recovery or autovacuum.server_enabled(target.settings)),
-        oldest=next(iter(oldest), None),
+        oldest=next(iter(among(oldest)), None),
         findings=findings,
     )
 
 
 def listing(
     request: PageRequest, target: Target, window: Window, facts: Facts, orders: Orders
-) -> Listing:
+) -> Listing[TableRow]:
     """Return the tables that the query asks for; by default n_dead_tup > 1000, worst share first.
 
     On a standby all, whether they need vacuum or not: that is not known there.
@@ -124,7 +128,7 @@ def listing(
         return of_rows(request, few[wanted])
     known, kinds = tables.objects_of(target, window), tables.of_kind(target, window)
     if sort.removeprefix("-") in tables.LIMITS:
-        rows = tables.completed(target, window, known.rows(kinds), facts.findings)
+        rows = tables.complete(target, window, known.rows(kinds), facts.findings)
         return of_rows(request, rows)
     databases = {pk: one.datname for pk, one in tables.databases_of(target, window).items()}
     conditions = [kinds]
@@ -139,12 +143,17 @@ def listing(
                 objects.among("database_id", named),
             )
         )
-    shown = listing_from(request, known, *conditions, sort=sort, orders=orders)
-    rows = tables.completed(target, window, shown.rows, facts.findings)
-    return replace(shown, matching=rows, rows=rows)
+    return listing_from(
+        request,
+        known,
+        *conditions,
+        sort=sort,
+        orders=orders,
+        complete=lambda rows: tables.complete(target, window, rows, facts.findings),
+    )
 
 
-def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing:
+def of_rows(request: PageRequest, rows: Sequence[TableRow]) -> Listing[TableRow]:
     """Return the listing of tables that are in memory."""
     database = request.GET.get("database", "")
     return listing_of(
@@ -157,7 +166,7 @@ def of_rows(request: PageRequest, rows: Sequence[Row]) -> Listing:
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing
+    request: PageRequest, target: Target, window: Window, facts: Facts, shown: Listing[TableRow]
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
@@ -167,7 +176,7 @@ def page(
     state = vacuuming.state_of(target, at)
     counts = counts_of(target, facts)
     context: dict[str, Any] = {
-        "findings": findings_here(facts.findings),
+        "findings": [one for one in facts.findings if SUBJECTS.get(one.advisor) == "vacuum"],
         "verdict": tell_verdict(target, facts.findings, page="vacuum", at=at),
         "tables_count": facts.count,
         "listing": shown,
@@ -185,7 +194,7 @@ def page(
         "ran": runs.rows_of(target, runs.runs_in(target, window)[:RAN]),
         "tiles": tiles(target, window, facts, state.running, total),
         "chart": dead_chart(target, window, total, marks),
-        "rows": sparked(target, window, shown.rows),
+        "rows": with_sparks(target, window, shown.rows),
         "may": may,
         "may_pick": not frame.why_not(target, "vacuum", may, is_live=window.is_live),
         "due_count": counts["due"],
@@ -214,12 +223,7 @@ def counts_of(target: Target, facts: Facts) -> dict[str, int | None]:
     }
 
 
-def findings_here(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings of this page's subject."""
-    return [one for one in findings if SUBJECTS.get(one.advisor) == "vacuum"]
-
-
-def sparked(target: Target, window: Window, rows: list[Row]) -> list[Row]:
+def with_sparks(target: Target, window: Window, rows: list[TableRow]) -> list[DrawnTableRow]:
     """Return the rows of one page of the table with the course of their dead rows."""
     keys = [{"database_id": row["database_id"], "relid": row["relid"]} for row in rows]
     lines = draw_sparks("tables", target.pk, window, "n_dead_tup", keys)
@@ -236,14 +240,8 @@ def dead_chart(
     lines = [("All tables", total, "n_dead_tup")]
     worst = tables.worst_of(target, window, TOP)
     for row in worst:
-        line = read_gauges(
-            "tables",
-            target.pk,
-            window,
-            ["n_dead_tup"],
-            database_id=row["database_id"],
-            key={"relid": row["relid"]},
-        )
+        place, key = row["database_id"], {"relid": row["relid"]}
+        line = read_gauges("tables", target.pk, window, ["n_dead_tup"], database_id=place, key=key)
         lines.append((label_of(row, worst), line, "n_dead_tup"))
     names = [name for name, _line, _field in lines]
     colours = dict(zip(names, ("text", "lock", "io", "cpu", "ipc"), strict=False))
@@ -259,17 +257,17 @@ def dead_chart(
     )
 
 
-def label_of(row: Row, others: Sequence[Row]) -> str:
+def label_of(row: DeadRow, others: Sequence[DeadRow]) -> str:
     """Return a table's name, with its database where another of that name is shown."""
     alike = [one for one in others if one["table"] == row["table"]]
-    return str(row["table"]) if len(alike) == 1 else f"{row['database']}: {row['table']}"
+    return row["table"] if len(alike) == 1 else f"{row['database']}: {row['table']}"
 
 
 def tiles(
     target: Target,
     window: Window,
     facts: Facts,
-    running: Sequence[Row],
+    running: Sequence[Mapping[str, Any]],
     total: Series,
 ) -> list[Tile]:
     """Return the headline figures."""
@@ -336,7 +334,7 @@ def without(tiles: list[Tile], titles: Collection[str], note: str) -> list[Tile]
     ]
 
 
-def due_note(due: Sequence[Row]) -> str:
+def due_note(due: Sequence[TableRow]) -> str:
     """Return what tables that are due have passed, and for how many nothing comes."""
     off = sum(row["autovacuum_enabled"] is False for row in due)
     return f"past the threshold, {off:,} with autovacuum off" if off else "past the threshold"

@@ -20,9 +20,9 @@ from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import vacuuming
-from monitors.rows.queue import QUEUE_COLUMNS
+from monitors.rows.queue import QUEUE_COLUMNS, QueueRow
 from monitors.rows.running import RUNNING_COLUMNS
-from monitors.rows.vacuum_parts import Line, Workers
+from monitors.rows.vacuum_parts import Workers
 
 VIEWS = {"queue": "Queue", "running": "Running"}
 SORTED = ("table", "does", *QUEUE_COLUMNS)
@@ -63,7 +63,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
     )
 
 
-def context_of(target: Target, state: vacuuming.State, shown: Listing) -> dict[str, Any]:
+def context_of(target: Target, state: vacuuming.State, shown: Listing[QueueRow]) -> dict[str, Any]:
     """Return what the page's template shows."""
     return {
         "workers": state.workers,
@@ -94,7 +94,7 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
     )
 
 
-def tiles(workers: Workers, queue: list[Line], left: int | None) -> list[Tile]:
+def tiles(workers: Workers, queue: list[QueueRow], left: int | None) -> list[Tile]:
     """Return the headline figures; `left` tables are past a threshold and autovacuum is off."""
     forced = sum(line["for_wraparound"] for line in queue)
     lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]

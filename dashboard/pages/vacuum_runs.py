@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
@@ -50,7 +49,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
     target, window = get_target(request, name), runs_window(request)
     sort = chosen_sort(request)
     runs = matching(request, target, window, sort)
-    exported = table_response(request, "vacuum-runs", run_rows.COLUMNS, lines(target, runs))
+    exported = table_response(request, "vacuum-runs", run_rows.COLUMNS, read_all(target, runs))
     if exported:
         return exported
     every = run_rows.runs_in(target, window)
@@ -114,7 +113,7 @@ def matching(
     return runs.order_by(order(nulls_last=True), "-ended_at", "-pk")
 
 
-def lines(target: Target, runs: QuerySet[VacuumRun]) -> Iterator[dict[str, Any]]:
+def read_all(target: Target, runs: QuerySet[VacuumRun]) -> Iterator[run_rows.RunRow]:
     """Yield all runs as rows of the export, some thousand at a time."""
     for start in range(0, runs.count(), CHUNK):
         yield from run_rows.rows_of(target, runs[start : start + CHUNK])

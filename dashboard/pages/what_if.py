@@ -6,7 +6,7 @@ Long, since one page with its form, its proof, its trade-off and its chart.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlencode
 
 from django.http import Http404, HttpResponse
@@ -28,11 +28,10 @@ from monitors.models import Database, Target
 from monitors.people import access
 from monitors.rows import replay, tables as table_rows
 from monitors.rows.replay import NotEnough, Replay
+from monitors.rows.tables import TableRow
 from monitors.rules import autovacuum, simulator
 from monitors.rules.autovacuum import CAP_MAJOR
 from monitors.rules.simulator import Candidate, Outcome
-
-Row = dict[str, Any]
 
 COLUMNS = (
     "parameters",
@@ -68,6 +67,48 @@ FORM = (
 )
 
 
+class OutcomeRow(TypedDict):
+    """What autovacuum does to a table under some parameters."""
+
+    options: dict[str, str]
+    parameters: str  # the same in words
+    vacuums_a_day: float
+    usual_dead_tup: float
+    peak_dead_tup: float
+    extra_pages: float  # that the table grows by for want of room
+    extra_bytes: float
+    io_bytes_a_day: float
+    work_bytes_a_day: float
+    dead_bytes_a_day: float
+    total_bytes_a_day: float
+    is_pressed: bool  # it comes at nearly every visit of a worker
+    busy_pct: float  # of one worker's time
+    is_balanced: bool  # the one of the trade-off that is proposed
+    kind: str  # now, tried, or '' of the trade-off
+
+
+class ExportRow(OutcomeRow):
+    """The same, as an export has it."""
+
+    workers_pct: float  # of all workers' time
+
+
+class ProposalRow(ExportRow):
+    """One on the trade-off as a line of the page."""
+
+    url: str  # where it is replayed
+    arguments: dict[str, str]  # of the action that sets it
+
+
+class FieldRow(TypedDict):
+    """A field of the form."""
+
+    name: str
+    value: str  # as typed
+    in_force: str
+    source: str  # whose that is: table or server
+
+
 @require_safe
 def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResponseBase:
     """Replay a table's window under the parameters in force and those that the query names."""
@@ -75,7 +116,7 @@ def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResp
     row = found(target, window, datid, relid)
     error, changes = "", {}
     try:
-        changes = replay.parsed(request.GET)
+        changes = replay.parse(request.GET)
     except ValueError as wrong:
         error = str(wrong)
     done, reason = None, ""
@@ -105,7 +146,7 @@ def what_if(request: PageRequest, name: str, datid: int, relid: int) -> HttpResp
 
 
 def page(
-    request: PageRequest, target: Target, window: Window, context: Row, *, status: int
+    request: PageRequest, target: Target, window: Window, context: dict[str, Any], *, status: int
 ) -> HttpResponse:
     """Render the page around a replay, or around the reason why there is none."""
     done: Replay | None = context["replay"]
@@ -145,7 +186,7 @@ def nothing_better(target: Target, done: Replay) -> str:
     return replay.NOTHING_BETTER
 
 
-def drawing_of(rows: Sequence[Row]) -> SafeString:
+def drawing_of(rows: Sequence[ExportRow]) -> SafeString:
     """Return the trade-off drawn: work across, dead rows up, with what is in force and tried."""
     points = []
     for row in rows:
@@ -165,7 +206,9 @@ def address_of(request: PageRequest, options: Mapping[str, str]) -> str:
     return f"{request.path}?{urlencode({**kept, **options})}"
 
 
-def proposals(request: PageRequest, table: Row, rows: Sequence[Row]) -> list[Row]:
+def proposals(
+    request: PageRequest, table: TableRow, rows: Sequence[ExportRow]
+) -> list[ProposalRow]:
     """Return the trade-off's rows with where each is replayed and what sets it."""
     return [
         {
@@ -182,7 +225,7 @@ def tried_of(done: Replay, changes: Mapping[str, str]) -> dict[str, str]:
     return {**done.on, **changes} if changes else {}
 
 
-def arguments_of(table: Row, options: Mapping[str, str]) -> Row:
+def arguments_of(table: TableRow, options: Mapping[str, str]) -> dict[str, str]:
     """Return the arguments of the action that sets some parameters; {} for none."""
     if not options:
         return {}
@@ -195,7 +238,7 @@ def why_not(request: PageRequest, target: Target, window: Window) -> str:
     return frame.why_not(target, "set_autovacuum", may, is_live=window.is_live)
 
 
-def by_hand(target: Target, window: Window, table: Row) -> int:
+def by_hand(target: Target, window: Window, table: TableRow) -> int:
     """Return how often the table was vacuumed by hand in a window: the replay leaves that out."""
     key = {"relid": table["relid"]}
     sums = read_sums(
@@ -209,7 +252,7 @@ def workers_of(target: Target) -> int:
     return max(int(target.settings.get("autovacuum_max_workers", 3)), 1)
 
 
-def found(target: Target, window: Window, datid: int, relid: int) -> Row:
+def found(target: Target, window: Window, datid: int, relid: int) -> TableRow:
     """Return the table's row; raises Http404 where no such table was ever read."""
     database = Database.objects.filter(target=target, datid=datid).first()
     key = {"database_id": database.pk, "relid": relid} if database else None
@@ -219,10 +262,10 @@ def found(target: Target, window: Window, datid: int, relid: int) -> Row:
     return tables[0]
 
 
-def rows_of(done: Replay, candidates: Sequence[Candidate], workers: int) -> list[Row]:
+def rows_of(done: Replay, candidates: Sequence[Candidate], workers: int) -> list[ExportRow]:
     """Return what is in force, what is tried, and the trade-off, as rows of the export."""
     knee = simulator.balanced(candidates)
-    rows = [{**row_of(done.as_is, done.options, {}), "kind": "now"}]
+    rows: list[OutcomeRow] = [{**row_of(done.as_is, done.options, {}), "kind": "now"}]
     if done.tried is not None:
         rows.append({**row_of(done.tried, done.chosen, done.options), "kind": "tried"})
     for one in candidates:
@@ -230,12 +273,12 @@ def rows_of(done: Replay, candidates: Sequence[Candidate], workers: int) -> list
     return [{**row, "workers_pct": row["busy_pct"] / workers} for row in rows]
 
 
-def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str]) -> Row:
+def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str]) -> OutcomeRow:
     """Return one outcome; `parameters` are those of `options` that `known` has not."""
     chosen = {name: value for name, value in options.items() if known.get(name) != value}
     return {
         "options": chosen,
-        "parameters": ", ".join(replay.spelled(chosen)),
+        "parameters": ", ".join(replay.spell(chosen)),
         "vacuums_a_day": outcome.vacuums_a_day,
         "usual_dead_tup": outcome.usual_dead,
         "peak_dead_tup": outcome.peak_dead,
@@ -252,7 +295,7 @@ def row_of(outcome: Outcome, options: Mapping[str, str], known: Mapping[str, str
     }
 
 
-def fields_of(request: PageRequest, target: Target, done: Replay | None) -> list[Row]:
+def fields_of(request: PageRequest, target: Target, done: Replay | None) -> list[FieldRow]:
     """Return the form's fields: what was typed, what is in force, and whose it is."""
     own = done.options if done else {}
     return [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -12,15 +11,7 @@ from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.frame.frame import SUBJECTS
-from dashboard.frame.listing import (
-    Listing,
-    Row,
-    chosen,
-    listing_from,
-    listing_of,
-    sort_of,
-    sought_in,
-)
+from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -36,11 +27,15 @@ from monitors.history.source import POINTS
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
-from monitors.rows import tables as table_rows, wraparound as wraparound_rows
-from monitors.rows.wraparound import Reading
+from monitors.rows import table_ages, tables as table_rows, wraparound as wraparound_rows
+from monitors.rows.table_ages import AgedRow
+from monitors.rows.wraparound import DatabaseRow, Kind, Reading
 from monitors.rules import wraparound as rules
+from monitors.rules.wraparound import Burn, Freezing
 
-SORTED = ("label", *wraparound_rows.TABLE_COLUMNS)
+Dated = Literal["xid_forced", "mxid_forced", "xid_stop", "mxid_stop"]
+
+SORTED = ("label", *table_ages.COLUMNS)
 DATED = ("_at", "_earliest", "_latest", "_why")
 """Ends of the columns that `add_dates` adds."""
 EXPORTS = {"tables": "Tables", "databases": "Databases"}
@@ -50,7 +45,14 @@ TOLD = 3
 """Databases of which it is told whether freezing keeps up."""
 LINE_FROM = 0.4
 """A limit stands in the chart where an age has come so near to it; else it would flatten all."""
-TITLES = {"xid": "Transaction id age", "mxid": "MultiXact age"}
+TITLES: Mapping[Kind, str] = {"xid": "Transaction id age", "mxid": "MultiXact age"}
+USED: Mapping[Kind, str] = {"xid": "Transaction ids used", "mxid": "MultiXact ids used"}
+BURNS: Mapping[Kind, str] = {"xid": "Used up an hour", "mxid": "MultiXacts an hour"}
+DATES: Mapping[str, tuple[Dated, Dated]] = {
+    "Next forced vacuum": ("xid_forced", "mxid_forced"),
+    "Stop, if nothing freezes": ("xid_stop", "mxid_stop"),
+}
+"""Titles of the tiles."""
 
 
 @require_safe
@@ -65,23 +67,23 @@ def wraparound(request: PageRequest, name: str) -> HttpResponseBase:
         if exported:
             return exported
     shown = listing(request, target, window, readings)
-    exported = table_response(request, "wraparound", wraparound_rows.TABLE_COLUMNS, shown.matching)
+    exported = table_response(request, "wraparound", table_ages.COLUMNS, shown.matching)
     return exported or page(request, target, window, readings, databases, shown)
 
 
 def listing(
-    request: PageRequest, target: Target, window: Window, readings: Mapping[str, Reading]
-) -> Listing:
+    request: PageRequest, target: Target, window: Window, readings: Mapping[Kind, Reading]
+) -> Listing[AgedRow]:
     """Return the tables that the query asks for, by default the oldest first.
 
     Of ten thousand tables the database chooses the fifty that are shown, where it can.
     """
-    sort, orders = sort_of(request, SORTED, "-xid_age"), wraparound_rows.orders_of(target, window)
+    sort, orders = sort_of(request, SORTED, "-xid_age"), table_ages.orders_of(target, window)
     of_all = bool(request.GET.get("format")) or sort.endswith(DATED)
     if of_all or sought_in(request) or sort.removeprefix("-") not in orders:
-        tables = wraparound_rows.tables_of(target, window)
+        tables = table_ages.tables_of(target, window)
         if of_all:
-            wraparound_rows.add_dates(tables, window, readings)
+            table_ages.add_dates(tables, window, readings)
         shown = listing_of(
             request,
             tables,
@@ -90,14 +92,16 @@ def listing(
             searched=lambda row: f"{row['database']} {row['label']}",
         )
     else:
-        known = table_rows.objects_of(target, window)
         shown = listing_from(
-            request, known, wraparound_rows.is_shown(target, window), sort=sort, orders=orders
+            request,
+            table_rows.objects_of(target, window),
+            table_ages.is_shown(target, window),
+            sort=sort,
+            orders=orders,
+            complete=lambda rows: table_ages.complete(target, window, rows),
         )
-        rows = wraparound_rows.completed(target, window, shown.rows)
-        shown = replace(shown, matching=rows, rows=rows)
     if not of_all:
-        wraparound_rows.add_dates(shown.rows, window, readings)
+        table_ages.add_dates(shown.rows, window, readings)
     return shown
 
 
@@ -105,9 +109,9 @@ def page(
     request: PageRequest,
     target: Target,
     window: Window,
-    readings: Mapping[str, Reading],
-    databases: Sequence[Row],
-    shown: Listing,
+    readings: Mapping[Kind, Reading],
+    databases: Sequence[DatabaseRow],
+    shown: Listing[AgedRow],
 ) -> HttpResponse:
     """Render the page around a listing."""
     at = None if window.is_live else window.end
@@ -119,7 +123,7 @@ def page(
         "databases": databases,
         "listing": shown,
         "sort": shown.sort,
-        "rows": [wraparound_rows.worded(row, ["xid_forced"], window.end) for row in shown.rows],
+        "rows": [table_ages.with_words(row, window.end) for row in shown.rows],
         "tiles": tiles(databases, readings),
         "xid_chart": age_chart(target, window, databases, "xid", marks),
         "mxid_chart": age_chart(target, window, databases, "mxid", ()),
@@ -141,18 +145,21 @@ def page(
     )
 
 
-def oldest(target: Target, window: Window) -> Row | None:
+def oldest(target: Target, window: Window) -> AgedRow | None:
     """Return the oldest table of all, None without any."""
-    orders = wraparound_rows.orders_of(target, window)
+    orders = table_ages.orders_of(target, window)
     by_age = objects.Order(orders["xid_age"], greatest_first=True)
     known = table_rows.objects_of(target, window)
-    rows = known.rows(wraparound_rows.is_shown(target, window), order=[by_age], limit=1)
-    return next(iter(wraparound_rows.completed(target, window, rows)), None)
+    rows = known.rows(table_ages.is_shown(target, window), order=[by_age], limit=1)
+    return next(iter(table_ages.complete(target, window, rows)), None)
 
 
 def freezing(
-    target: Target, window: Window, databases: Sequence[Row], readings: Mapping[str, Reading]
-) -> list[tuple[str, Any]]:
+    target: Target,
+    window: Window,
+    databases: Sequence[DatabaseRow],
+    readings: Mapping[Kind, Reading],
+) -> list[tuple[str | None, Freezing]]:
     """Return (database, whether freezing keeps up) of those that have used most ids."""
     return [
         (row["database"], wraparound_rows.freezing_of(target, window, row, "xid", readings))
@@ -163,17 +170,17 @@ def freezing(
 def age_chart(
     target: Target,
     window: Window,
-    databases: Sequence[Row],
-    kind: str,
+    databases: Sequence[DatabaseRow],
+    kind: Kind,
     marks: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the chart of the age of the databases that have used most ids."""
-    field = f"{kind}_age"
+    field = wraparound_rows.AGE[kind]
     valid = [row for row in databases if not row["invalid"]]
     ranked = sorted(valid, key=lambda row: -(row[field] or 0))[:TOP]
     lines = [
         (
-            row["database"],
+            row["database"] or str(row["datid"]),
             read_gauges("databases", target.pk, window, [field], key={"datid": row["datid"]}),
             field,
         )
@@ -199,44 +206,38 @@ def age_chart(
     )
 
 
-def tiles(databases: Sequence[Row], readings: Mapping[str, Reading]) -> list[Tile]:
+def tiles(databases: Sequence[DatabaseRow], readings: Mapping[Kind, Reading]) -> list[Tile]:
     """Return the headline figures."""
-    found = []
-    for kind, title in (("xid", "Transaction ids used"), ("mxid", "MultiXact ids used")):
-        worst = max(databases, key=lambda row: row[f"{kind}_pct"] or 0, default=None)
-        share = worst[f"{kind}_pct"] if worst else None
-        found.append(
-            Tile(
-                title=title,
-                value=share,
-                write=figures.pct,
-                level=level_of(share),
-                note=f"{worst['database']}, age {words.short(worst[f'{kind}_age'] or 0)}"
-                if worst
-                else "not read yet",
-            )
-        )
-    for kind, title in (("xid", "Used up an hour"), ("mxid", "MultiXacts an hour")):
-        burn = readings[kind].burn
-        busiest = burn.busiest
-        found.append(
-            Tile(
-                title=title,
-                value=None if burn.mean is None else round(burn.mean * rules.HOUR),
-                write=figures.short,
-                note=f"{words.short(busiest * rules.HOUR)} in the busiest hour"
-                if busiest is not None
-                else burn.why or f"over {burn.seconds / 60:.0f} min",
-            )
-        )
-    for event, title in (("forced", "Next forced vacuum"), ("stop", "Stop, if nothing freezes")):
-        found.append(date_tile(databases, event, title))
-    return found
+    return [
+        *(used_tile(databases, kind) for kind in wraparound_rows.KINDS),
+        *(burn_tile(readings[kind].burn, BURNS[kind]) for kind in wraparound_rows.KINDS),
+        *(date_tile(databases, names, title) for title, names in DATES.items()),
+    ]
 
 
-def date_tile(databases: Sequence[Row], event: str, title: str) -> Tile:
+def used_tile(databases: Sequence[DatabaseRow], kind: Kind) -> Tile:
+    """Return the greatest share of a kind of id that a database has used."""
+    age, pct = wraparound_rows.AGE[kind], wraparound_rows.PCT[kind]
+    worst = max(databases, key=lambda row: row[pct] or 0, default=None)
+    share = worst[pct] if worst else None
+    note = f"{worst['database']}, age {words.short(worst[age] or 0)}" if worst else "not read yet"
+    return Tile(title=USED[kind], value=share, write=figures.pct, level=level_of(share), note=note)
+
+
+def burn_tile(burn: Burn, title: str) -> Tile:
+    """Return how many ids of a kind are used up an hour."""
+    return Tile(
+        title=title,
+        value=None if burn.mean is None else round(burn.mean * rules.HOUR),
+        write=figures.short,
+        note=f"{words.short(burn.busiest * rules.HOUR)} in the busiest hour"
+        if burn.busiest is not None
+        else burn.why or f"over {burn.seconds / 60:.0f} min",
+    )
+
+
+def date_tile(databases: Sequence[DatabaseRow], names: tuple[Dated, Dated], title: str) -> Tile:
     """Return the earliest date of an event over all databases and kinds of id, or why there is none."""
-    names = [f"{kind}_{event}" for kind in wraparound_rows.KINDS]
     passed = [row for row in databases if any(row[name]["passed"] for name in names)]
     if passed:
         return Tile(
@@ -247,13 +248,13 @@ def date_tile(databases: Sequence[Row], event: str, title: str) -> Tile:
             note=f"{passed[0]['database']} has passed the limit",
         )
     dated = [
-        (row[f"{name}_at"], row, name)
+        (at, row, name)
         for row in databases
         for name in names
-        if row[f"{name}_at"] is not None
+        if (at := row[name]["at"]) is not None
     ]
     if not dated:
-        whys = [row[f"{names[0]}_why"] for row in databases]
+        whys = [row[names[0]]["why"] for row in databases]
         return Tile(title=title, value=None, note=whys[0] if whys else "not read yet")
     _at, row, name = min(dated, key=lambda one: one[0])
     day, hour = split_words(row[name]["words"])

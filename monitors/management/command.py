@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -92,6 +93,11 @@ class Command(BaseCommand):
     def print_json(self, value: Any) -> None:
         """Print one line of JSON."""
         self.stdout.write(json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False))
+
+
+def pick(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows with some keys alone, in their order."""
+    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def is_text(options: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from monitors.history.window import Window
 from monitors.models import Target
@@ -29,13 +29,48 @@ ON_STANDBY = (
     "goes by those of the primary and by its counts."
 )
 
-Row = dict[str, Any]
+Reading = Mapping[str, Any]
+"""A row of the probe `tables`."""
 
 
-def explained(
-    target: Target, window: Window, row: Mapping[str, Any], toast: Mapping[str, Any] | None
-) -> Row:
-    """Return the panel of a table: `parts` (the table and its TOAST table), `options`, `words`."""
+class TriggerRow(TypedDict):
+    """One count of a table, and the limit past which autovacuum starts."""
+
+    starts: str
+    what: str  # is counted
+    count: float | None  # None: not known
+    limit: float | None  # None: it never starts for that
+    pct: float | None  # of the limit
+    left: float | None  # what is still missing until it starts, None if it has
+    is_past: bool
+    score: float | None
+
+
+class PartRow(TypedDict):
+    """A table, or its TOAST table, with what autovacuum would do now."""
+
+    name: str  # TOAST, or ''
+    triggers: list[TriggerRow]
+    enabled: bool  # else only a vacuum to prevent wraparound comes
+    score: float | None  # None: not known
+    reason: str
+    do_vacuum: bool
+    do_analyze: bool
+    for_wraparound: bool
+
+
+class Explanation(TypedDict):
+    """The panel of a table."""
+
+    parts: list[PartRow]
+    options: list[autovacuum_queue.InForce]
+    toast_options: list[str]
+    words: str
+    by_score: bool  # autovacuum takes tables in the order of their scores
+
+
+def explain(target: Target, window: Window, row: Reading, toast: Reading | None) -> Explanation:
+    """Return the panel of a table and its TOAST table."""
     sources = {one["name"]: one for one in rows_at("settings", target, window)}
     settings = vacuuming.settings_of(target, sources)
     ages = rows_at("databases", target, window)
@@ -47,7 +82,7 @@ def explained(
     if toast is not None:
         parts.append(part_of("TOAST", toast, row, target, settings, following))
     options = autovacuum_queue.in_force(row, None, settings, sources, target.server_version)
-    own = toast is not None and toast["reloptions"]
+    own = toast["reloptions"] if toast is not None else None
     return {
         "parts": parts,
         "options": options if target.settings or sources else [],
@@ -61,25 +96,25 @@ def explained(
 
 def part_of(
     name: str,
-    row: Mapping[str, Any],
-    main: Mapping[str, Any] | None,
+    row: Reading,
+    main: Reading | None,
     target: Target,
     settings: Mapping[str, str],
     following: Mapping[str, int | None],
-) -> Row:
-    """Return one table's triggers: name, score, reason, do_vacuum, do_analyze, triggers, enabled."""
+) -> PartRow:
+    """Return one table's triggers, and what they come to."""
     limits = autovacuum_queue.limits_of(row, main, settings, target.server_version)
     scores = autovacuum_queue.scores_of(row, limits, settings, **following)
     triggers = [
-        trigger(starts, what, row[count], getattr(limits, limit), getattr(scores, score))
+        trigger_of(starts, what, row[count], getattr(limits, limit), getattr(scores, score))
         for score, starts, what, count, limit in TRIGGERS
         if not (name and starts == "analyze")
     ]
     xid_age = autovacuum.xid_age(following["next_xid"], row["relfrozenxid"])
     mxid_age = autovacuum_queue.mxid_age(following["next_mxid"], row["relminmxid"])
     triggers += [
-        trigger("forced vacuum", "age of relfrozenxid", xid_age, limits.xid, scores.xid),
-        trigger("forced vacuum", "age of relminmxid", mxid_age, limits.mxid, scores.mxid),
+        trigger_of("forced vacuum", "age of relfrozenxid", xid_age, limits.xid, scores.xid),
+        trigger_of("forced vacuum", "age of relminmxid", mxid_age, limits.mxid, scores.mxid),
     ]
     return {
         "name": name,
@@ -93,10 +128,10 @@ def part_of(
     }
 
 
-def trigger(
+def trigger_of(
     starts: str, what: str, count: float | None, limit: float | None, score: float | None
-) -> Row:
-    """Return one line of the panel; `left` is what is still missing until it starts, None if it has."""
+) -> TriggerRow:
+    """Return one line of the panel."""
     past = None if count is None or not limit else 100 * count / max(limit, 1)
     left = None if count is None or limit is None or count > limit else int(limit) - count + 1
     return {
@@ -111,14 +146,15 @@ def trigger(
     }
 
 
-def words_of(part: Mapping[str, Any], *, enabled: bool) -> str:
+def words_of(part: PartRow, *, enabled: bool) -> str:
     """Return in a sentence what autovacuum would do now."""
     subject = "Its TOAST table" if part["name"] else "This table"
     if part["for_wraparound"]:
         return f"{subject} is due for a vacuum to prevent wraparound, which nothing turns off."
     if not enabled:
         return "" if part["name"] else "Autovacuum is off here: only wraparound would bring it."
-    doing = [word for word in ("vacuum", "analyze") if part[f"do_{word}"]]
+    would = (("vacuum", part["do_vacuum"]), ("analyze", part["do_analyze"]))
+    doing = [word for word, is_due in would if is_due]
     if doing:
         return f"{subject} is due for {' and '.join(doing)}: {part['reason']}."
     return "" if part["name"] else "This table is not due."

@@ -1,4 +1,4 @@
-"""Pure: rows of the activity probe -> backends with ages, and who waits for whom."""
+"""Pure: rows of the activity probe -> backends with ages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from monitors.advisor import DISABLED, RUNNING
 
-Row = Mapping[str, Any]
+Reading = Mapping[str, Any]
+"""A row of the probe `activity`."""
 
 LONG_SECONDS = 5
 """An active statement that runs longer is marked."""
@@ -48,11 +49,50 @@ COLUMNS = (
 """Keys of the export: pg_stat_activity's columns, then the computed ones."""
 
 
+class BackendRow(TypedDict):
+    """One backend as pg_stat_activity has it; None where it does not say."""
+
+    datid: int | None
+    datname: str | None
+    pid: int
+    leader_pid: int | None
+    usename: str | None
+    application_name: str | None
+    client_addr: str | None
+    client_port: int | None
+    backend_start: datetime
+    xact_start: datetime | None
+    query_start: datetime | None
+    state_change: datetime | None
+    wait_event_type: str | None
+    wait_event: str | None
+    state: str | None
+    backend_xid: int | None
+    backend_xmin: int | None
+    query_id: int | None
+    query: str  # literals replaced, unless the reader may see them
+    backend_type: str | None
+    blocked_by: list[int]  # pids; 0 is a prepared transaction
+    blocking: int  # how many wait for it, directly or behind somebody who does
+    query_seconds: float | None  # since the statement began
+    xact_seconds: float | None  # since the transaction began
+
+
+class IdleRow(TypedDict):
+    """Idle backends of one application and user in one database."""
+
+    application_name: str
+    usename: str
+    datname: str
+    backends: int
+    idle_seconds: float  # of the one that is idle longest
+
+
 @dataclass
 class Backend:
     """One server process at the moment of its snapshot; ages are by the target's clock."""
 
-    row: Row
+    row: Reading
     query: str
     """Literals replaced, unless the reader may see them and they are still at hand."""
     now: datetime
@@ -180,27 +220,35 @@ class Backend:
         spelled = {name: moment_text(at) for name, at in times.items() if at}
         return {"pid": str(self.pid), **spelled}
 
-    def export(self) -> dict[str, Any]:
-        """Return the keys of COLUMNS."""
-        computed = {
+    def export(self) -> BackendRow:
+        """Return it as a row."""
+        column = self.row.get
+        return {
+            "datid": column("datid"),
+            "datname": column("datname"),
+            "pid": self.row["pid"],
+            "leader_pid": column("leader_pid"),
+            "usename": column("usename"),
+            "application_name": column("application_name"),
+            "client_addr": column("client_addr"),
+            "client_port": column("client_port"),
+            "backend_start": self.row["backend_start"],
+            "xact_start": column("xact_start"),
+            "query_start": column("query_start"),
+            "state_change": column("state_change"),
+            "wait_event_type": column("wait_event_type"),
+            "wait_event": column("wait_event"),
+            "state": column("state"),
+            "backend_xid": column("backend_xid"),
+            "backend_xmin": column("backend_xmin"),
+            "query_id": column("query_id"),
             "query": self.query,
+            "backend_type": column("backend_type"),
             "blocked_by": self.blocked_by,
             "blocking": self.blocking,
             "query_seconds": self.query_seconds,
             "xact_seconds": self.xact_seconds,
         }
-        return {name: self.row.get(name) for name in COLUMNS} | computed
-
-
-@dataclass(frozen=True)
-class LockTree:
-    """Who waits for whom; each waiter stands once, under the last in line before it."""
-
-    roots: list[Backend]
-    """Worst first; one of pid 0 stands for prepared transactions."""
-    blocked: int
-    longest_seconds: float | None
-    """None where of no waiter it is known."""
 
 
 def moment_text(moment: datetime) -> str:
@@ -208,7 +256,7 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(" ", "microseconds")
 
 
-def backends_of(rows: Iterable[Row], now: datetime, texts: Mapping[str, str]) -> list[Backend]:
+def backends_of(rows: Iterable[Reading], now: datetime, texts: Mapping[str, str]) -> list[Backend]:
     """Return all backends, longest statement first; `texts` are live ones by `pid:backend_start`."""
     backends = [Backend(row, row.get("query") or "", now) for row in rows]
     texts = {in_utc(key): text for key, text in texts.items()}
@@ -224,72 +272,8 @@ def in_utc(key: str) -> str:
     return f"{pid}:{datetime.fromisoformat(start).astimezone(UTC).isoformat()}"
 
 
-def prepared(now: datetime) -> Backend:
-    """Return what stands for prepared transactions: they have no backend."""
-    row = {"pid": 0, "backend_start": now, "state": "prepared transaction"}
-    return Backend(row, "", now)
-
-
-def lock_tree(backends: list[Backend], now: datetime) -> LockTree:
-    """Hang each waiter under one blocker, fill `blocking` and `waiters`."""
-    by_pid = {backend.pid: backend for backend in backends}
-    waiting = [backend for backend in backends if backend.blocked_by]
-    if any(0 in backend.blocked_by for backend in waiting):
-        by_pid[0] = prepared(now)
-    graph = {
-        backend.pid: [pid for pid in backend.blocked_by if pid in by_pid] for backend in waiting
-    }
-    parents = parents_of(graph)
-    for victim in waiting:
-        if victim.pid in parents:
-            by_pid[parents[victim.pid]].waiters.append(victim)
-        for pid in blockers_of(victim.pid, graph):
-            by_pid[pid].blocking += 1
-    waits = (waiter.waited_seconds for waiter in waiting)
-    roots = [by_pid[pid] for pid in {root_of(pid, parents) for pid in graph}]
-    for backend in by_pid.values():
-        backend.waiters.sort(key=lambda waiter: -(waiter.waited_seconds or 0))
-    return LockTree(
-        roots=sorted(roots, key=lambda root: (-root.blocking, root.pid)),
-        blocked=len(waiting),
-        longest_seconds=max((one for one in waits if one is not None), default=None),
-    )
-
-
-def blockers_of(pid: int, graph: Mapping[int, list[int]]) -> set[int]:
-    """Return every pid that pid waits for, directly or through others, without itself."""
-    found: set[int] = set()
-    ahead = list(graph.get(pid, ()))
-    while ahead:
-        blocker = ahead.pop()
-        if blocker not in found:
-            found.add(blocker)
-            ahead.extend(graph.get(blocker, ()))
-    return found - {pid}
-
-
-def parents_of(graph: Mapping[int, list[int]]) -> dict[int, int]:
-    """Return {waiter: the blocker that has most ahead of it}; a deadlock is cut once."""
-    depth = {pid: len(blockers_of(pid, graph)) for pid in graph}
-    parents: dict[int, int] = {}
-    for pid in sorted(graph, key=lambda pid: (depth[pid], pid)):
-        blockers = sorted(graph[pid], key=lambda blocker: (-depth.get(blocker, 0), blocker))
-        for blocker in blockers:
-            if blocker != pid and root_of(blocker, parents) != pid:
-                parents[pid] = blocker
-                break
-    return parents
-
-
-def root_of(pid: int, parents: Mapping[int, int]) -> int:
-    """Return who stands at the top above pid; `parents` has no circle."""
-    while pid in parents:
-        pid = parents[pid]
-    return pid
-
-
-def idle_summary(backends: Iterable[Backend]) -> list[dict[str, Any]]:
-    """Return what is idle by application and user: dicts, most backends first."""
+def sum_up_idle(backends: Iterable[Backend]) -> list[IdleRow]:
+    """Return what is idle by application and user, most backends first."""
     counts: Counter[tuple[str, str, str]] = Counter()
     oldest: dict[tuple[str, str, str], float] = {}
     for backend in backends:
@@ -297,8 +281,13 @@ def idle_summary(backends: Iterable[Backend]) -> list[dict[str, Any]]:
             group = (backend.application_name or "", backend.usename or "", backend.datname or "")
             counts[group] += 1
             oldest[group] = max(oldest.get(group, 0.0), backend.state_seconds or 0.0)
-    names = ("application_name", "usename", "datname")
     return [
-        dict(zip(names, group, strict=True), backends=count, idle_seconds=oldest[group])
-        for group, count in counts.most_common()
+        {
+            "application_name": application_name,
+            "usename": usename,
+            "datname": datname,
+            "backends": count,
+            "idle_seconds": oldest[application_name, usename, datname],
+        }
+        for (application_name, usename, datname), count in counts.most_common()
     ]

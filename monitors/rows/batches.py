@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from datetime import datetime
+from typing import TypedDict
+from uuid import UUID
 
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
@@ -28,7 +30,7 @@ COLUMNS = (
     "finished_at",
     "seconds",
 )
-"""Keys of a row, in order; `failed` are lost and expired ones too, `skipped` also refused ones."""
+"""Keys of a row, in order."""
 
 State = Action.State
 FAILED = (State.FAILED, State.LOST, State.EXPIRED)
@@ -36,7 +38,27 @@ SKIPPED = (State.SKIPPED, State.REFUSED)
 OPEN = (State.DRAFT, State.WAITING, State.QUEUED, State.RUNNING)
 CHUNK = 500
 
-Row = dict[str, Any]
+
+class BatchRow(TypedDict):
+    """One batch, with how many of its tables came to what."""
+
+    id: UUID
+    action: str
+    asked_by: str
+    job: str  # '' where a person asked
+    reason: str
+    due: bool  # made of the tables that were due, not of chosen ones
+    tables: int
+    succeeded: int
+    failed: int  # lost and expired ones too
+    skipped: int  # refused ones too
+    cancelled: int
+    open: int
+    state: str  # running, held, stopping, stopped or ended
+    held: str  # by what, '' where by nothing
+    asked_at: datetime | None  # None: a preview
+    finished_at: datetime | None  # None, as its seconds: it runs
+    seconds: float | None
 
 
 def asked_of(target: Target) -> QuerySet[Batch]:
@@ -51,16 +73,16 @@ def with_failures(batches: QuerySet[Batch]) -> QuerySet[Batch]:
     return batches.filter(Exists(bad))
 
 
-def lines(batches: QuerySet[Batch]) -> Iterator[Row]:
+def read_all(batches: QuerySet[Batch]) -> Iterator[BatchRow]:
     """Yield the row of each batch, some hundred at a time."""
     for start in range(0, batches.count(), CHUNK):
         yield from rows_of(batches[start : start + CHUNK])
 
 
-def rows_of(batches: Iterable[Batch]) -> list[Row]:
-    """Return the rows of some batches in their order; `seconds` are None while one runs."""
+def rows_of(batches: Iterable[Batch]) -> list[BatchRow]:
+    """Return the rows of some batches in their order."""
     found = list(batches)
-    counts: dict[Any, dict[str, int]] = {batch.pk: {} for batch in found}
+    counts: dict[UUID, dict[str, int]] = {batch.pk: {} for batch in found}
     for pk, state, count in (
         Action.objects.filter(batch__in=counts).order_by()
         .values_list("batch", "state").annotate(count=Count("pk"))
@@ -72,7 +94,7 @@ def rows_of(batches: Iterable[Batch]) -> list[Row]:
     return [row_of(batch, counts[batch.pk], runs.get(batch.pk)) for batch in found]
 
 
-def row_of(batch: Batch, counts: dict[str, int], run: JobRun | None) -> Row:
+def row_of(batch: Batch, counts: dict[str, int], run: JobRun | None) -> BatchRow:
     """Return one batch as a row."""
     ended, began = batch.finished_at, batch.asked_at
     is_held = ended is None and run is not None and run.state == JobRun.State.HELD

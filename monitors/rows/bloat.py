@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict, cast
 
 from django.db.models import Q
 
@@ -15,7 +16,7 @@ from monitors.history.objects import Objects
 from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Target
-from monitors.rows.tables import databases_of, read_at_of, rows_at
+from monitors.rows.tables import TableRow, databases_of, read_at_of, rows_at
 from monitors.rules.bloat import MEASURED, is_doubtful
 
 COLUMNS = (
@@ -81,8 +82,6 @@ NOT_MEASURED = (
 )
 
 KINDS = {"i": "index", "t": "TOAST", "m": "materialized view"}
-COUNTED_BY = ("database_id", "schemaname", "relkind", "method", "not_estimated")
-"""What `groups_of` tells apart: enough for every count and sum of the page."""
 ORDERS = {
     **{
         name: objects.text_of(name)
@@ -107,8 +106,54 @@ ORDERS = {
     "name": objects.name_of("schemaname", "indexrelname", "relname"),
 }
 """What our database can order objects by."""
-Row = dict[str, Any]
 Grown = Mapping[tuple[int, int], Growth]
+
+
+class BloatReading(TypedDict):
+    """What is taken over of an object as last read; None: the server did not say, or it was not read."""
+
+    database_id: int  # our own id
+    relid: int  # of the object itself
+    schemaname: str | None
+    relname: str | None  # the table, also of an index or TOAST table
+    indexrelname: str | None  # None: no index
+    relkind: str | None
+    tablerelid: int | None  # the table, also of an index or TOAST table
+    relfilenode: int | None
+    fillfactor: int | None  # pct
+    reltuples: float | None  # -1: never vacuumed or analyzed
+    size_bytes: int | None
+    bloat_bytes: int | None  # wasted beyond what fillfactor reserves
+    bloat_pct: float | None  # of size_bytes
+    method: str | None  # of `METHODS`; None: how much is wasted is not known
+    measured_at: datetime | None  # when the figure was first known
+    estimate_bytes: int | None  # wasted by statistics
+    not_estimated: str | None  # of `WHY_NOT`
+    stats_at: datetime | None  # last analyze of the table
+    vacuumed_at: datetime | None  # last vacuum of the table
+    fresh_at: datetime | None  # when it was last rewritten, as far as was seen
+
+
+class BloatRow(BloatReading):
+    """One object as its page and exports show it."""
+
+    database: str
+    datid: int
+    name: str  # quoted, of a TOAST table its table's; its oid where no name is known
+    label: str  # the same with TOAST said
+    kind: str  # table, materialized view, TOAST or index
+    shown_pct: float | None  # None below 10 MB
+    word: str  # of the method, '' where nothing is known
+    means: str  # the method in a sentence
+    unknown_word: str  # why nothing is known, in short
+    why_not: str  # the same in a sentence; '' where something is known
+    growth: Growth | None  # None: unchanged in the window, or not known
+    growth_bytes: int | None
+    read_at: datetime | None
+    level: str  # of its worst finding, '' without one
+
+
+READ = tuple(BloatReading.__annotations__)
 
 
 def objects_of(target: Target, window: Window) -> Objects:
@@ -121,10 +166,10 @@ def growth_of(target: Target, window: Window) -> Grown:
     return growth("bloat", target.pk, window, "bloat_bytes", by="method")
 
 
-def bloat_of(target: Target, window: Window, key: Key) -> list[Row]:
-    """Return the objects of the window's end that fit a key, without growth and level; see `completed`."""
+def bloat_of(target: Target, window: Window, key: Key) -> list[BloatRow]:
+    """Return the objects of the window's end that fit a key, without growth and level."""
     rows = rows_at("bloat", target, window, key)
-    return completed(target, window, rows, {}, (), measured=measured_in(rows))
+    return complete(target, window, rows, {}, (), measured=measured_in(rows))
 
 
 def measured_in(rows: Iterable[Mapping[str, Any]]) -> set[int]:
@@ -132,21 +177,18 @@ def measured_in(rows: Iterable[Mapping[str, Any]]) -> set[int]:
     return {row["database_id"] for row in rows if row["method"] in MEASURED}
 
 
-def completed(
+def complete(
     target: Target,
     window: Window,
-    rows: Iterable[Row],
+    rows: Iterable[Mapping[str, Any]],
     grown: Grown,
     findings: Sequence[Finding],
     *,
     measured: Collection[int],
-) -> list[Row]:
-    """Add to objects what pages and exports say of them; leaves out those of unknown databases.
+) -> list[BloatRow]:
+    """Return objects as read as pages and exports show them; leaves out those of unknown databases.
 
-    Keys: `COLUMNS`, every column of the probe, and for the page `datid`, `name` (quoted, of a
-    TOAST table its table's), `label` (with TOAST said), `kind`, `shown_pct` (None below 10 MB),
-    `word` and `means` of the method, `why_not`, `growth` (None: unchanged in the window, or
-    not known) and `level`. `measured` are the databases where pgstattuple works.
+    `measured` are the databases where pgstattuple works.
     """
     databases = databases_of(target, window)
     read_at = read_at_of(target, window, "bloat")
@@ -163,21 +205,6 @@ def completed(
     return found
 
 
-def groups_of(target: Target, window: Window) -> list[Row]:
-    """Return how many objects there are of each kind, and what they waste, for counts and sums.
-
-    Keys: those of `COUNTED_BY`, `database`, `objects`, `size_bytes`, `bloat_bytes` (sums, None:
-    of none), `bloat_bytes_known` (of how many).
-    """
-    databases = databases_of(target, window)
-    groups = objects_of(target, window).groups(COUNTED_BY, ("size_bytes", "bloat_bytes"))
-    return [
-        {**group, "database": databases[group["database_id"]].datname}
-        for group in groups
-        if group["database_id"] in databases
-    ]
-
-
 def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
     """Return {(database id, label): level} of what findings name."""
     return {
@@ -188,32 +215,43 @@ def levels_of(findings: Sequence[Finding]) -> dict[tuple[int | None, str], str]:
 
 
 def bloat_row(
-    row: Row,
+    row: Mapping[str, Any],
     database: Database,
     grown: Grown,
-    read_at: Mapping[int, Any],
-) -> Row:
-    """Add to an object's row what its page says of it; returns the same row."""
+    read_at: Mapping[int, datetime],
+) -> BloatRow:
+    """Return an object as read with what its page says of it, without findings."""
     change = grown.get((row["database_id"], row["relid"]))
+    word, means = words_of(row)
+    large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
+    name = name_of(row)
+    return {
+        **cast(BloatReading, {column: row[column] for column in READ}),
+        "database": database.datname,
+        "datid": database.datid,
+        "name": name,
+        "label": f"TOAST of {name}" if row["relkind"] == "t" else name,
+        "kind": kind_of(row),
+        "shown_pct": row["bloat_pct"] if large else None,
+        "word": word,
+        "means": means,
+        "unknown_word": (row["not_estimated"] or "").replace("_", " "),
+        "why_not": WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else "",
+        "growth": change,
+        "growth_bytes": round(change.grown) if change else None,
+        "read_at": read_at.get(row["database_id"]),
+        "level": "",
+    }
+
+
+def words_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how an object's figure is known, as a word and a sentence; '' where none is."""
+    if is_doubtful(row):
+        return DOUBTFUL
     word, means = METHODS.get(row["method"] or "", ("", ""))
     if row["relkind"] == "i" and row["method"] == "approx":
         means = "By pgstatindex, which read every page."
-    if is_doubtful(row):
-        word, means = DOUBTFUL
-    large = (row["size_bytes"] or 0) >= SHOWN_PCT_BYTES
-    row["database"] = database.datname
-    row["datid"] = database.datid
-    row["name"] = name = name_of(row)
-    row["label"] = f"TOAST of {name}" if row["relkind"] == "t" else name
-    row["kind"] = kind_of(row)
-    row["shown_pct"] = row["bloat_pct"] if large else None
-    row["word"], row["means"] = word, means
-    row["unknown_word"] = (row["not_estimated"] or "").replace("_", " ")
-    row["why_not"] = WHY_NOT.get(row["not_estimated"] or "", "") if row["method"] is None else ""
-    row["growth"] = change
-    row["growth_bytes"] = round(change.grown) if change else None
-    row["read_at"] = read_at.get(row["database_id"])
-    return row
+    return word, means
 
 
 def kind_of(row: Mapping[str, Any]) -> str:
@@ -227,66 +265,16 @@ def name_of(row: Mapping[str, Any]) -> str:
     return f"{words.quoted(row['schemaname'])}.{words.quoted(name)}" if name else str(row["relid"])
 
 
-def is_index(row: Mapping[str, Any]) -> bool:
-    """Whether a row is an index."""
-    return bool(row["relkind"] == "i")
-
-
-def wasted(rows: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return the wasted bytes of the objects, or groups, of which something is known; None: of none."""
-    known = [row["bloat_bytes"] for row in rows if row["bloat_bytes"] is not None]
-    return sum(known) if known else None
-
-
-def counted_in(groups: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many objects some groups hold."""
-    return sum(group["objects"] for group in groups)
-
-
-def by_schema(groups: Iterable[Row]) -> list[Row]:
-    """Return the schemas with what their tables and indexes waste, most first.
-
-    Keys: database, schemaname, objects, unknown, size_bytes, table_bytes, index_bytes, bloat_bytes.
-    """
-    schemas: dict[tuple[str, str], list[Row]] = {}
-    for group in groups:
-        schemas.setdefault((group["database"], group["schemaname"] or ""), []).append(group)
-    found = [
-        {
-            "database": database,
-            "schemaname": schema,
-            "objects": counted_in(mine),
-            "unknown": counted_in(mine) - sum(group["bloat_bytes_known"] for group in mine),
-            "size_bytes": sum(group["size_bytes"] or 0 for group in mine),
-            "table_bytes": wasted(group for group in mine if not is_index(group)),
-            "index_bytes": wasted(group for group in mine if is_index(group)),
-            "bloat_bytes": wasted(mine),
-        }
-        for (database, schema), mine in schemas.items()
-    ]
-    return sorted(found, key=lambda row: -(row["bloat_bytes"] or 0))
-
-
-def methods_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """Return (word, how many objects are known by it), the most reliable first, unknown last."""
-    counts: dict[str, int] = {}
-    for group in groups:
-        name = group["method"] or ""
-        counts[name] = counts.get(name, 0) + group["objects"]
-    named = [(word, counts[name]) for name, (word, _) in METHODS.items() if name in counts]
-    return [*named, ("not known", counts[""])] if "" in counts else named
-
-
-def of_table(target: Target, window: Window, table: Mapping[str, Any]) -> Row | None:
+def of_table(target: Target, window: Window, table: TableRow) -> BloatRow | None:
     """Return a table's own row, None where it is not read yet."""
     key = {"database_id": table["database_id"], "relid": table["relid"]}
     return next(iter(bloat_of(target, window, key)), None)
 
 
-def last_known(target: Target, database: Database, relid: int) -> Row | None:
+def last_known(target: Target, database: Database, relid: int) -> BloatRow | None:
     """Return an object's row also after it is gone, None where it was never read."""
     rows = HISTORY["bloat"].latest._default_manager.filter(
         Q(target_id=target.pk, database_id=database.pk, relid=relid)
     )
     kept = rows.values().first()
-    return {**bloat_row(kept, database, {}, {}), "level": ""} if kept else None
+    return bloat_row(kept, database, {}, {}) if kept else None

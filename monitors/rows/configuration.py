@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db.models import Sum
 
@@ -18,8 +18,48 @@ from monitors.probes.settings import SettingsSample
 from monitors.rules import autovacuum, setting
 from monitors.rules.settings_advice import Facts
 
-Settings = list[dict[str, Any]]
-"""Rows of the probe `settings`, by name."""
+Reading = Mapping[str, Any]
+"""What was read of a setting, by the columns of the probe `settings`."""
+Settings = list[Reading]
+"""Of one target, by name."""
+
+
+class ChangeRow(TypedDict):
+    """A setting that changed between two snapshots; None where the server had no such setting."""
+
+    at: datetime
+    before_at: datetime
+    name: str
+    kind: str  # `setting.what_changed`
+    setting_before: str | None
+    setting: str | None
+    unit: str | None
+    source_before: str | None
+    source: str | None
+    sourcefile: str | None
+    file: str  # its name alone, '' where no file sets it
+    pending_restart: bool | None
+    context: str | None
+    was: str  # in words
+    value: str
+    words: str  # of the change
+
+
+class DifferenceRow(TypedDict):
+    """A setting that has another value in another set (`with_…`); None where one set has it not."""
+
+    name: str
+    setting: str | None
+    unit: str | None
+    source: str | None
+    with_setting: str | None
+    with_unit: str | None
+    with_source: str | None
+    difference: str  # value, only here or only there
+    short_desc: str | None
+    value: str | None  # in words
+    with_value: str | None
+
 
 NAMED = 3  # changes that a mark names; more are counted
 KEPT = (*SettingsSample.facts, *SettingsSample.labels)
@@ -79,7 +119,7 @@ def kept_of(row: Row | None) -> dict[str, Any] | None:
     return {name: named[name] for name in KEPT}
 
 
-Change = tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]
+Change = tuple[str, Reading | None, Reading | None]
 """Name, before, after; None where the server had no such setting."""
 
 
@@ -129,27 +169,23 @@ def settings_of(target: Target, at: datetime | None = None) -> Settings:
     return [present[name] for name in sorted(present)]
 
 
-def changes_of(target: Target, window: Window) -> list[dict[str, Any]]:
-    """Return what changed in a window, newest first; without what only Howdah's session changed.
-
-    Keys: at and before_at (the snapshots between which it happened), name, kind
-    (`setting.what_changed`), the words, and setting, unit and source of both sides.
-    """
+def changes_of(target: Target, window: Window) -> list[ChangeRow]:
+    """Return what changed in a window, newest first; without what only Howdah's session changed."""
     rows = SettingChange.objects.filter(
         target=target, at__gte=window.start, at__lt=window.end
     ).order_by("-at", "name")
-    return [described(row) for row in rows if setting.what_changed(row.before, row.after)]
+    return [describe(row) for row in rows if setting.what_changed(row.before, row.after)]
 
 
-def last_change(target: Target, before: datetime) -> dict[str, Any] | None:
+def last_change(target: Target, before: datetime) -> ChangeRow | None:
     """Return the newest change before a moment, None where there is none."""
     rows = SettingChange.objects.filter(target=target, at__lt=before).order_by("-at", "name")
     return next(
-        (described(row) for row in rows[:50] if setting.what_changed(row.before, row.after)), None
+        (describe(row) for row in rows[:50] if setting.what_changed(row.before, row.after)), None
     )
 
 
-def described(change: SettingChange) -> dict[str, Any]:
+def describe(change: SettingChange) -> ChangeRow:
     """Return a change as a row of the list and of exports."""
     before, after = change.before or {}, change.after or {}
     return {
@@ -187,32 +223,31 @@ CHANGE = (
 """Keys of a change, in the order of an export."""
 
 
-def difference_of(
-    here: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]
-) -> Settings:
-    """Return the settings whose values differ between two sets, by name, with keys of DIFFERENCE.
+def difference_of(here: Sequence[Reading], there: Sequence[Reading]) -> list[DifferenceRow]:
+    """Return the settings whose values differ between two sets, by name.
 
-    `difference` is value, `only here` or `only there`. What is not known on one side,
-    because Howdah's own session sets it there, is left out.
+    What is not known on one side, because Howdah's own session sets it there, is left out.
     """
     left = {row["name"]: row for row in here}
     right = {row["name"]: row for row in there}
-    found = []
+    found: list[DifferenceRow] = []
     for name in sorted(left.keys() | right.keys()):
         one, other = left.get(name), right.get(name)
         kind = setting.what_changed(one, other)
         if kind not in {"value", "appeared", "gone"}:
             continue
+        mine, theirs = one or {}, other or {}
         found.append(
             {
                 "name": name,
-                **{f"{part}": (one or {}).get(part) for part in ("setting", "unit", "source")},
-                **{
-                    f"with_{part}": (other or {}).get(part)
-                    for part in ("setting", "unit", "source")
-                },
+                "setting": mine.get("setting"),
+                "unit": mine.get("unit"),
+                "source": mine.get("source"),
+                "with_setting": theirs.get("setting"),
+                "with_unit": theirs.get("unit"),
+                "with_source": theirs.get("source"),
                 "difference": {"appeared": "only there", "gone": "only here"}.get(kind, kind),
-                "short_desc": (one or other or {}).get("short_desc"),
+                "short_desc": (one or theirs).get("short_desc"),
                 "value": words_or_none(one),
                 "with_value": words_or_none(other),
             }
@@ -220,7 +255,7 @@ def difference_of(
     return found
 
 
-def words_or_none(row: Mapping[str, Any] | None) -> str | None:
+def words_or_none(row: Reading | None) -> str | None:
     """Return a setting's value in words; None where the server has no such setting."""
     return None if row is None else setting.words_of(row["setting"], row["unit"])
 
@@ -241,13 +276,13 @@ def facts_of(target: Target, window: Window) -> Facts:
     )
     size = tables.exclude(relkind="t").aggregate(size=Sum("size_bytes"))["size"]
     seconds = max((window.end - max(window.start, target.created_at)).total_seconds(), 1)
-    wal = grown("statements", "wal_bytes", target, window)
+    wal = growth_of("statements", "wal_bytes", target, window)
     return Facts(
         server_version=target.server_version,
         tables_due=sum(1 for row in dead if is_due(row, target)) if counted else None,
         most_dead=max((row["n_dead_tup"] for row in dead), default=0) if counted else None,
         tables_bytes=size,
-        temp_bytes=grown("databases", "temp_bytes", target, window),
+        temp_bytes=growth_of("databases", "temp_bytes", target, window),
         wal_bytes_per_second=None if wal is None else wal / seconds,
     )
 
@@ -258,13 +293,13 @@ def included(target: Target) -> list[int]:
     return list(rows.values_list("pk", flat=True))
 
 
-def is_due(row: Mapping[str, Any], target: Target) -> bool:
+def is_due(row: Reading, target: Target) -> bool:
     """Tell whether a table has more dead rows than autovacuum waits for."""
     limits = autovacuum.threshold_of(row, target.settings, target.server_version)
     return limits.enabled and row["n_dead_tup"] > limits.vacuum
 
 
-def grown(probe_name: str, counter: str, target: Target, window: Window) -> float | None:
+def growth_of(probe_name: str, counter: str, target: Target, window: Window) -> float | None:
     """Return what a counter grew by in a window, over all objects; None where nothing was read."""
     rows = read_sums(probe_name, target.pk, window, [counter])
     return float(sum(row[counter] for row in rows)) if rows else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from django.db.models import F, Q, QuerySet
 
@@ -47,12 +47,46 @@ COLUMNS = (
 """Keys of the export and of `manage.py finding list --json`, in order."""
 
 
-def visible(user: access.Person) -> QuerySet[FindingRecord]:
+class FindingRow(TypedDict):
+    """One finding with what became of it; '' where nobody put it aside, or nothing is said."""
+
+    id: int
+    target: str
+    environment: str
+    advisor: str
+    state: str  # one of STATES
+    severity: str
+    worst: str  # severity that it ever had
+    object: str
+    database: str  # '': of the whole server
+    title: str
+    why: str
+    evidence: list[list[object]]  # [label, value, unit]
+    action: str  # that helps
+    arguments: dict[str, str]  # of that
+    hurts_at: datetime | None  # of what hurts already: since when
+    hurts_already: bool
+    hurts: str  # what happens then, or why there is no date
+    opened_at: datetime | None  # None: it hasn't lasted long enough so far
+    seen_at: datetime
+    resolved_at: datetime | None
+    open_seconds: float  # that it lasted, or lasts
+    acknowledged_by: str
+    acknowledged_at: datetime | None
+    acknowledged_reason: str
+    snoozed_by: str
+    snoozed_at: datetime | None
+    snoozed_until: datetime | None
+    snoozed_reason: str
+    previous_id: int | None  # the same of the same object, before
+
+
+def find_visible(user: access.Person) -> QuerySet[FindingRecord]:
     """Return the findings that opened on targets whose pages a person may see."""
-    return listed().filter(target__in=access.visible_targets(user))
+    return find_opened().filter(target__in=access.visible_targets(user))
 
 
-def listed() -> QuerySet[FindingRecord]:
+def find_opened() -> QuerySet[FindingRecord]:
     """Return every finding that opened, the worst of the open ones first, then the newest."""
     rows = FindingRecord.objects.filter(opened_at__isnull=False, target__deleting_at=None)
     return rows.select_related("target__environment", "database").order_by(
@@ -90,24 +124,43 @@ def state_of(row: FindingRecord, now: datetime) -> str:
     return quiet.state if quiet else "open"
 
 
-def described(row: FindingRecord, now: datetime) -> dict[str, Any]:
-    """Return a finding by COLUMNS; `open_seconds` is how long it lasted, or lasts."""
+def describe(row: FindingRecord, now: datetime) -> FindingRow:
+    """Return a finding as it is at a moment."""
     opened = row.opened_at or row.first_seen_at
-    same = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name)}
     return {
-        **same,
+        "id": row.pk,
         "target": row.target.name,
         "environment": row.target.environment.name,
+        "advisor": row.advisor,
         "state": state_of(row, now),
         "severity": Severity(row.severity).name.lower(),
         "worst": Severity(row.worst).name.lower(),
         "object": row.object_name,
         "database": row.database.datname if row.database else "",
+        "title": row.title,
+        "why": row.why,
+        "evidence": row.evidence,
+        "action": row.action,
+        "arguments": row.arguments,
+        "hurts_at": row.hurts_at,
+        "hurts_already": row.hurts_already,
+        "hurts": row.hurts,
+        "opened_at": row.opened_at,
+        "seen_at": row.seen_at,
+        "resolved_at": row.resolved_at,
         "open_seconds": ((row.resolved_at or now) - opened).total_seconds(),
+        "acknowledged_by": row.acknowledged_by,
+        "acknowledged_at": row.acknowledged_at,
+        "acknowledged_reason": row.acknowledged_reason,
+        "snoozed_by": row.snoozed_by,
+        "snoozed_at": row.snoozed_at,
+        "snoozed_until": row.snoozed_until,
+        "snoozed_reason": row.snoozed_reason,
+        "previous_id": row.previous_id,
     }
 
 
-def earlier(row: FindingRecord) -> QuerySet[FindingRecord]:
+def find_earlier(row: FindingRecord) -> QuerySet[FindingRecord]:
     """Return when the same was found of the same object before, the newest first."""
     rows = FindingRecord.objects.filter(
         target=row.target_id,

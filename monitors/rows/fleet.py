@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db.models import Sum
 from django.utils import timezone
@@ -43,7 +43,6 @@ COLUMNS = (
 )
 """Keys of the export, in order."""
 
-DOWN = frozenset({Snapshot.State.UNREACHABLE})
 WATCHED = "sessions"
 """The probe whose last attempt says whether a target answers."""
 SHOWN = {WATCHED: HISTORY[WATCHED].sample.facts, "databases": ("datconnlimit",)}
@@ -54,14 +53,67 @@ SAID_BY_FLEET = (unknowns.STATEMENTS, unknowns.COUNTS)
 
 NEAR_PCT, FULL_PCT = 80, 95  # of the usable connections
 
-Row = dict[str, Any]
+Reading = Mapping[str, Any]
+"""A row of a probe."""
 
 
-def rows_of(probe_name: str, targets: Sequence[Target], window: Window) -> dict[int, list[Row]]:
+class Figures(TypedDict):
+    """What is registered and was read of a target; what was not read is None."""
+
+    target: Target
+    name: str
+    environment: str
+    host: str
+    port: int
+    server_version: int | None
+    in_recovery: bool | None
+    connections: int | None
+    usable_connections: int | None
+    used_pct: float | None  # of the usable connections
+    blocked: int | None
+    xid_age: int | None
+    oldest_xact_start: datetime | None  # None too where no transaction is open
+
+
+class Answer(TypedDict):
+    """Whether a target answers."""
+
+    state: str
+    """up, down, failing (it answers, but a right or the read fails), stale (nothing was tried for
+    three intervals), unread, disabled or past."""
+    since: datetime | None
+    reason: str
+    read_at: datetime | None
+
+
+class Counts(TypedDict):
+    """The findings that count, how many of each level, and the worst one's words."""
+
+    critical: int
+    warning: int
+    notice: int
+    findings: list[Finding]
+    finding: Finding | None
+    worst: str
+    worst_level: str
+
+
+class FleetRow(Figures, Answer, Counts):
+    """One target as the fleet shows it."""
+
+    level: str  # of its worst finding, or of how it is read
+    unknown: str  # why it can't be called well without findings; '' where it can
+    longest_xact_seconds: float | None
+    n_dead_tup: int | None
+
+
+def rows_of(
+    probe_name: str, targets: Sequence[Target], window: Window
+) -> Mapping[int, Sequence[Reading]]:
     """Return {target id: rows of a probe}, now or at the end of a window in the past."""
     if not window.is_live:
         return {target.pk: read_as_of(probe_name, target.pk, window.end) for target in targets}
-    found: dict[int, list[Row]] = defaultdict(list)
+    found: dict[int, list[Reading]] = defaultdict(list)
     latest = HISTORY[probe_name].latest._default_manager
     wanted = [target.pk for target in targets]
     names = (*HISTORY[probe_name].sample.key, *HISTORY[probe_name].sample.gauges)
@@ -108,13 +160,8 @@ def findings_of(targets: Sequence[Target], window: Window) -> dict[int, list[Fin
     return {target.pk: judge.find(target, window.end) for target in targets}
 
 
-def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
-    """Return a row for each target, worst first.
-
-    Keys: `COLUMNS`, and for the page `target`, `findings`, `level`, `worst_level`,
-    `used_pct` (of the usable connections), `unknown` (why a target without findings can't be
-    called well; '' where it can). What was not read is None.
-    """
+def fleet_of(targets: Sequence[Target], window: Window) -> list[FleetRow]:
+    """Return a row for each target, worst first."""
     states = {
         state.target_id: as_read(state, window)
         for state in ProbeState.objects.filter(target__in=targets, probe=WATCHED).select_related(
@@ -126,26 +173,28 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[Row]:
     dead = dead_rows(targets, window)
     findings = findings_of(targets, window)
     missing = missing_of(targets, window)
-    rows = [
+    rows: list[FleetRow] = [
         {
-            **figures(target, sessions.get(target.pk, []), databases.get(target.pk, [])),
+            **figures_of(target, sessions.get(target.pk, []), databases.get(target.pk, [])),
+            **answer_of(target, states.get(target.pk), window),
+            **counts_of(findings.get(target.pk, [])),
+            "level": "",
             "unknown": missing[target.pk],
-            **standing(target, states.get(target.pk), window),
-            **judged(findings.get(target.pk, [])),
+            "longest_xact_seconds": None,
             "n_dead_tup": dead.get(target.pk),
         }
         for target in targets
     ]
     for row in rows:
         state = states.get(row["target"].pk)
-        row["longest_xact_seconds"] = longest(row, state, window)
+        row["longest_xact_seconds"] = longest_of(row, state)
         if row["connections"] is None and was_read(row["target"], state, window):
-            row |= {"connections": 0, "blocked": 0}  # nobody is connected: no row
+            row["connections"] = row["blocked"] = 0  # nobody is connected: no row
             row["used_pct"] = 0.0 if row["usable_connections"] else None
         if row["state"] == "past" and row["connections"] is None:
-            row |= {"state": "unread", "read_at": None}  # nothing was read then
+            row["state"], row["read_at"] = "unread", None  # nothing was read then
         row["level"] = level_of(row)
-    return sorted(rows, key=badness)
+    return sorted(rows, key=rank)
 
 
 def missing_of(targets: Sequence[Target], window: Window) -> dict[int, str]:
@@ -179,13 +228,13 @@ def was_read(target: Target, state: ProbeState | None, window: Window) -> bool:
     return read.exists()
 
 
-def level_of(row: Row) -> str:
+def level_of(row: FleetRow) -> str:
     """Return the level of a target: of its worst finding, or of how it is read."""
     if row["state"] == "down":
         return "critical"
     if row["state"] in {"failing", "stale"}:
-        return str(row["worst_level"] if row["critical"] else "warning")
-    return str(row["worst_level"])
+        return row["worst_level"] if row["critical"] else "warning"
+    return row["worst_level"]
 
 
 def as_read(state: ProbeState, window: Window) -> ProbeState:
@@ -196,7 +245,9 @@ def as_read(state: ProbeState, window: Window) -> ProbeState:
     return state
 
 
-def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -> Row:
+def figures_of(
+    target: Target, sessions: Sequence[Reading], databases: Sequence[Reading]
+) -> Figures:
     """Return what is read of one target."""
     usable = usable_connections(target)
     connections = sum(row["backends"] or 0 for row in sessions) if sessions else None
@@ -217,7 +268,10 @@ def figures(target: Target, sessions: Sequence[Row], databases: Sequence[Row]) -
             (row["xid_age"] for row in databases if row["xid_age"] and not is_invalid(row)),
             default=None,
         ),
-        "oldest_xact_start": oldest_start(sessions),
+        "oldest_xact_start": min(
+            (row["longest_xact_start"] for row in sessions if row["longest_xact_start"]),
+            default=None,
+        ),
     }
 
 
@@ -235,13 +289,7 @@ def used_level(used: float | None) -> str:
     return "critical" if used >= FULL_PCT else "warning"
 
 
-def oldest_start(sessions: Iterable[Mapping[str, Any]]) -> datetime | None:
-    """Return when the oldest open transaction of a client began."""
-    starts = [row["longest_xact_start"] for row in sessions if row["longest_xact_start"]]
-    return min(starts, default=None)
-
-
-def longest(row: Row, state: ProbeState | None, window: Window) -> float | None:
+def longest_of(row: FleetRow, state: ProbeState | None) -> float | None:
     """Return the age of the oldest transaction when it was read, by the target's own clock."""
     start = row["oldest_xact_start"]
     if start is None:
@@ -250,12 +298,8 @@ def longest(row: Row, state: ProbeState | None, window: Window) -> float | None:
     return max(0.0, (read_at - start).total_seconds()) if read_at else None
 
 
-def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
-    """Return whether a target answers: state, since, reason, read_at.
-
-    `state` is up, down, failing (it answers, but a right or the read fails), stale (nothing was
-    tried for three intervals), unread, disabled or past.
-    """
+def answer_of(target: Target, state: ProbeState | None, window: Window) -> Answer:
+    """Return whether a target answers."""
     read_at = state.taken_at if state else None
     if not window.is_live:
         return {"state": "past", "since": None, "reason": "", "read_at": read_at}
@@ -268,28 +312,19 @@ def standing(target: Target, state: ProbeState | None, window: Window) -> Row:
         return {"state": "stale", "since": read_at, "reason": reason, "read_at": read_at}
     if state.state == Snapshot.State.OK:
         return {"state": "up", "since": target.started_at, "reason": "", "read_at": read_at}
-    word = "down" if state.state in DOWN else "failing"
-    return {
-        "state": word,
-        "since": state.failing_since,
-        "reason": state.reason,
-        "read_at": read_at,
-    }
+    word = "down" if state.state == Snapshot.State.UNREACHABLE else "failing"
+    return {"state": word, "since": state.failing_since, "reason": state.reason, "read_at": read_at}
 
 
-def judged(findings: Sequence[Finding]) -> Row:
-    """Return the findings that count, how many of each level, and the worst one's words.
-
-    What is acknowledged or snoozed is left out.
-    """
+def counts_of(findings: Sequence[Finding]) -> Counts:
+    """Return what counts of a target's findings; what is acknowledged or snoozed does not."""
     counting = [finding for finding in findings if not finding.quiet]
-    counts = {
-        severity.name.lower(): sum(1 for finding in counting if finding.severity == severity)
-        for severity in Severity
-    }
+    levels = Counter(finding.severity for finding in counting)
     worst = counting[0] if counting else None
     return {
-        **counts,
+        "critical": levels[Severity.CRITICAL],
+        "warning": levels[Severity.WARNING],
+        "notice": levels[Severity.NOTICE],
         "findings": counting,
         "finding": worst,
         "worst": worst.title if worst else "",
@@ -301,7 +336,7 @@ ORDER = {"critical": 0, "warning": 1, "notice": 2, "": 3}
 STANDING = {"down": 0, "failing": 1, "stale": 1, "up": 2, "past": 2, "unread": 3, "disabled": 4}
 
 
-def badness(row: Row) -> tuple[Any, ...]:
+def rank(row: FleetRow) -> tuple[bool, int, int, int, int, float, str]:
     """Return what orders targets worst first."""
     top = row["findings"][0].score if row["findings"] else 0.0
     return (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db.models import QuerySet
 
@@ -13,6 +13,7 @@ from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
+from monitors.rows.tables import TableRow
 from monitors.rules import mentions
 
 COLUMNS = (
@@ -37,43 +38,69 @@ BY_NAME_MAJOR = 18
 """Since which pg_stat_statements counts statements on tables of one name together."""
 SUMS = ("calls", "total_exec_time", "rows")
 
-Row = dict[str, Any]
+
+class Cost(TypedDict):
+    """What a statement cost in a window, before its text was read."""
+
+    id: int  # of its latest row
+    queryid: int
+    toplevel: bool
+    usename: str | None  # None: not read yet
+    calls: int
+    total_exec_time: float  # ms
+    rows: int
+
+
+class MentionRow(TypedDict):
+    """One statement whose text names a table, with what it cost in a window."""
+
+    id: int  # of its latest row
+    queryid: int
+    toplevel: bool
+    usename: str | None  # None: not read yet
+    query: str
+    calls: int
+    total_exec_time_ms: float
+    mean_exec_time_ms: float
+    rows: int
+    names_schema: bool
+    maybe_another: bool  # some or all of it may have been on a table of another schema
 
 
 @dataclass(frozen=True)
 class Named:
     """The most expensive statements that name a table."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MentionRow] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     """Other schemas of the database with a table of that name."""
     is_cut: bool = False
     """Whether cheaper ones were not looked for."""
 
 
-def statements_naming(target: Target, window: Window, table: Mapping[str, Any]) -> Named:
+def statements_naming(target: Target, window: Window, table: TableRow) -> Named:
     """Return the top statements of a window whose text names a table.
 
-    Rows have `COLUMNS` and `id`; `maybe_another` says that some or all of it may have been on
-    a table of one of the `others`: no schema is named, or the server counts them together.
+    Some or all of it may have been on a table of one of the `others`: where no schema is
+    named, or the server counts them together.
     """
     others = schemas_with(target, table)
     costs = costs_of(target, window, table)
-    rows: list[Row] = []
-    for row in found_in(costs[:READ_AT_MOST], target, table, others):
+    rows: list[MentionRow] = []
+    for row in find_in(costs[:READ_AT_MOST], target, table, others):
         if len(rows) == SHOWN:
             return Named(rows, others, is_cut=True)
         rows.append(row)
     return Named(rows, others, is_cut=len(costs) > READ_AT_MOST)
 
 
-def every_statement(target: Target, window: Window, table: Mapping[str, Any]) -> Iterator[Row]:
+def every_statement(target: Target, window: Window, table: TableRow) -> Iterator[MentionRow]:
     """Yield all statements of a window whose text names a table, the most expensive first."""
     costs = costs_of(target, window, table)
-    yield from found_in(costs, target, table, schemas_with(target, table))
+    yield from find_in(costs, target, table, schemas_with(target, table))
 
 
-def schemas_with(target: Target, table: Mapping[str, Any]) -> list[str]:
+def schemas_with(target: Target, table: TableRow) -> list[str]:
     """Return the other schemas of a table's database that have a table of its name."""
     tables = HISTORY["tables"].latest._default_manager.filter(
         target_id=target.pk,
@@ -85,19 +112,21 @@ def schemas_with(target: Target, table: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in names if name)
 
 
-def holding(target: Target, table: Mapping[str, Any]) -> QuerySet[Any]:
+def holding(target: Target, table: TableRow) -> QuerySet[Any]:
     """Return the statements of a table's database whose text holds its name anywhere."""
     latest = HISTORY["statements"].latest._default_manager
+    if table["relname"] is None:
+        return latest.none()
     word = mentions.sought(table["relname"])
     # A name with capitals is only ever written in quotes, just as it is.
     held = "contains" if word != word.lower() else "icontains"
     return latest.filter(target_id=target.pk, dbid=table["datid"], **{f"query__{held}": word})
 
 
-def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[Row]:
-    """Return what those statements cost in a window, with `id` and usename; dearest first."""
+def costs_of(target: Target, window: Window, table: TableRow) -> list[Cost]:
+    """Return what those statements cost in a window, dearest first."""
     held = {
-        tuple(row[:4]): {"id": row[4], "usename": row[5]}
+        tuple(row[:4]): (row[4], row[5])
         for row in holding(target, table).values_list(
             *statements.KEY, "id", "usename"
         )
@@ -106,40 +135,54 @@ def costs_of(target: Target, window: Window, table: Mapping[str, Any]) -> list[R
         return []
     key: Key = {"dbid": table["datid"], "queryid": sorted({one[0] for one in held})}
     sums = read_sums("statements", target.pk, window, SUMS, key=key)
-    called = [
-        {**row, **held[place]}
+    called: list[Cost] = [
+        {
+            "id": held[place][0],
+            "queryid": row["queryid"],
+            "toplevel": row["toplevel"],
+            "usename": held[place][1],
+            "calls": row["calls"],
+            "total_exec_time": row["total_exec_time"],
+            "rows": row["rows"],
+        }
         for row in sums
         if row["calls"] > 0 and (place := statements.key_of(row)) in held
     ]
     return sorted(called, key=lambda row: row["total_exec_time"], reverse=True)
 
 
-def found_in(
-    costs: Sequence[Row], target: Target, table: Mapping[str, Any], others: Sequence[str]
-) -> Iterator[Row]:
+def find_in(
+    costs: Sequence[Cost], target: Target, table: TableRow, others: Sequence[str]
+) -> Iterator[MentionRow]:
     """Yield the rows of those statements that name the table; texts are read some at a time."""
     latest = HISTORY["statements"].latest._default_manager
     merged = bool(others) and (target.major or 0) >= BY_NAME_MAJOR
-    schemas = [table["schemaname"], *(others if merged else [])]
+    own, name = table["schemaname"] or "", table["relname"] or ""
+    schemas = [schema for schema in (own, *(others if merged else [])) if schema]
     for start in range(0, len(costs), READ_AT_ONCE):
         part = costs[start : start + READ_AT_ONCE]
         wanted = latest.filter(pk__in=[row["id"] for row in part])
         texts = dict(wanted.values_list("pk", "query"))
         for row in part:
             text = texts.get(row["id"]) or ""
-            how = mentions.named(text, schemas, table["relname"])
+            how = mentions.named(text, schemas, name)
             if how:
                 sure = not others or (how == mentions.SCHEMA and not merged)
-                yield shown(row, text, how, is_sure=sure)
+                yield mention_row(row, text, how, is_sure=sure)
 
 
-def shown(row: Row, text: str, how: str, *, is_sure: bool) -> Row:
+def mention_row(row: Cost, text: str, how: str, *, is_sure: bool) -> MentionRow:
     """Return one statement as a row."""
     return {
-        **row,
+        "id": row["id"],
+        "queryid": row["queryid"],
+        "toplevel": row["toplevel"],
+        "usename": row["usename"],
         "query": text,
+        "calls": row["calls"],
         "total_exec_time_ms": row["total_exec_time"],
         "mean_exec_time_ms": row["total_exec_time"] / row["calls"],
+        "rows": row["rows"],
         "names_schema": how == mentions.SCHEMA,
         "maybe_another": not is_sure,
     }

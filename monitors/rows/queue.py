@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
-from typing import Any
+from typing import TypedDict
 
 from django.utils import timezone
 
@@ -14,10 +14,10 @@ from monitors.history import objects
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Target, VacuumRun
 from monitors.pg.relations import FIRST_USER_OID
-from monitors.rows.vacuum_parts import Databases, Line, Workers, skew_of
+from monitors.rows.running import RunningRow
+from monitors.rows.vacuum_parts import VACUUM_KINDS, Databases, Reading, Workers, skew_of
 from monitors.rules import autovacuum, autovacuum_queue
 
-Row = Mapping[str, Any]
 QUEUE_COLUMNS = (
     "position",
     "database",
@@ -50,22 +50,64 @@ QUEUE_COLUMNS = (
 )
 RUNS_USED = 5
 """The last runs of a table whose median is its expected duration."""
-VACUUM_KINDS = (VacuumRun.Kind.AUTOVACUUM, VacuumRun.Kind.VACUUM)
 ANALYZE_KINDS = (VacuumRun.Kind.AUTOANALYZE, VacuumRun.Kind.ANALYZE)
 NOT_NEEDED = HISTORY["tables"].sample.counters
+
+
+class DueRow(TypedDict):
+    """A table that is due; a count, age or score is None where it is not known or does not count."""
+
+    database: str
+    database_id: int
+    datid: int
+    schemaname: str | None  # None, as its name: not read yet
+    relname: str | None
+    relid: int
+    table: str
+    toast_of: str | None  # None: of no TOAST table
+    main_relid: int  # of the table that has a page
+    is_catalog: bool  # then it has none
+    state: str  # running or waiting
+    does: str
+    reason: str
+    score: float | None
+    xid_score: float | None
+    mxid_score: float | None
+    vacuum_score: float | None
+    vacuum_insert_score: float | None
+    analyze_score: float | None
+    for_wraparound: bool
+    n_dead_tup: int | None
+    vacuum_threshold: float
+    n_ins_since_vacuum: int | None
+    vacuum_insert_threshold: float | None  # None, as the next: it never comes for that
+    n_mod_since_analyze: int | None
+    analyze_threshold: float | None
+    xid_age: int | None
+    freeze_max_age: int
+    mxid_age: int | None
+    multixact_freeze_max_age: int
+    expected_start_at: datetime | None  # our clock
+    expected_seconds: float | None  # None: it never ran before
+
+
+class QueueRow(DueRow):
+    """A table that is due, at its place in the queue."""
+
+    position: int
 
 
 def queue_of(  # noqa: PLR0913 - what `state_of` has read
     target: Target,
     at: datetime | None,
-    watched: Sequence[Row],
+    watched: Sequence[Reading],
     *,
     settings: Mapping[str, str],
     tables: Objects,
     workers: Workers,
-    running: Sequence[Row],
+    running: Sequence[RunningRow],
     databases: Databases,
-) -> list[Line]:
+) -> list[QueueRow]:
     """Return the tables that are due, in the order that the server would take them."""
     due = autovacuum_queue.due_of(
         watched,
@@ -89,7 +131,7 @@ def queue_of(  # noqa: PLR0913 - what `state_of` has read
         )
         for pk in {one.row["database_id"] for one in due}
     ]
-    lines: list[Line] = []
+    lines: list[DueRow] = []
     for place in autovacuum_queue.visits(places, settings):
         mine = [one for one in due if one.row["database_id"] == place.database_id]
         mine = autovacuum_queue.in_order(mine, by_score=workers.by_score)
@@ -114,14 +156,14 @@ def near_due(
     settings: Mapping[str, str],
     server_version: int | None,
     databases: Databases,
-) -> list[Line]:
+) -> list[Reading]:
     """Return the tables and catalogs that may be due, TOAST tables with their main tables.
 
     Of ten thousand tables most are far from due, and the database leaves them out.
     """
     near = may_be_due(settings, server_version, databases.next_xid, databases.next_mxid)
     rewritten = objects.present("rewritten_dead_tup")
-    found = tables.rows(objects.any_of(near, rewritten), without=NOT_NEEDED)
+    found: list[Reading] = [*tables.rows(objects.any_of(near, rewritten), without=NOT_NEEDED)]
     known = {(row["database_id"], row["relid"]) for row in found}
     # A TOAST table without options of its own has those of its main table.
     toast = [
@@ -197,7 +239,7 @@ def last_seen(tables: Objects, skew: timedelta) -> dict[int, datetime]:
     return {pk: max(moments) + skew for pk, moments in ended.items() if moments}
 
 
-def free_from(now: datetime, workers: Workers, running: Sequence[Row]) -> datetime | None:
+def free_from(now: datetime, workers: Workers, running: Sequence[RunningRow]) -> datetime | None:
     """Return when a worker is free: now, or when the first of all is done; None: not known."""
     if workers.busy is None:
         return None
@@ -233,11 +275,11 @@ def durations(
 
 def line_of(
     one: autovacuum_queue.Due,
-    mains: Mapping[tuple[int, int], Row],
+    mains: Mapping[tuple[int, int], Reading],
     databases: Databases,
-    taken: Mapping[tuple[str, int], Row],
+    taken: Mapping[tuple[str, int | None], RunningRow],
     lengths: Mapping[tuple[int, int, bool], float],
-) -> Line:
+) -> DueRow:
     """Return one line of the queue; its start is filled in by `queue_of`."""
     row, scores, limits = one.row, one.scores, one.limits
     database = databases.ours[row["database_id"]]
@@ -289,7 +331,7 @@ def line_of(
     }
 
 
-def is_catalog(row: Row) -> bool:
+def is_catalog(row: Reading) -> bool:
     """Tell whether a table is the server's own: it has no page."""
     own = row["schemaname"] in {"pg_catalog", "information_schema"}
     return own or row["relid"] < FIRST_USER_OID

@@ -56,7 +56,8 @@ ON_STANDBY = (
     "not replicated. Ask for the table on its primary."
 )
 
-Row = Mapping[str, Any]
+Reading = Mapping[str, Any]
+"""A row of the probe `tables`: as last read, or a sample."""
 
 
 class NotEnough(Exception):
@@ -76,11 +77,11 @@ class Replay:
     tried: simulator.Outcome | None  # None: nothing else is tried
 
 
-def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str]) -> Replay:
+def replay(target: Target, table: Reading, window: Window, changes: Mapping[str, str]) -> Replay:
     """Replay a table's course in a window, as it was and with some parameters changed.
 
     `table` is a row of the probe `tables` with its `database_id`, `changes` are storage
-    parameters as texts (`parsed`). A table whose options switch autovacuum off is tried with
+    parameters as texts (`parse`). A table whose options switch autovacuum off is tried with
     it on. Raises NotEnough where there is too little history, and on a standby.
     """
     if target.in_recovery:
@@ -94,9 +95,9 @@ def replay(target: Target, table: Row, window: Window, changes: Mapping[str, str
         options=options,
         on=on,
         chosen=chosen,
-        proof=simulator.prove(recording, target.settings, spelled(options)),
-        as_is=simulator.simulate(recording, target.settings, spelled(options)),
-        tried=simulator.simulate(recording, target.settings, spelled(chosen)) if changes else None,
+        proof=simulator.prove(recording, target.settings, spell(options)),
+        as_is=simulator.simulate(recording, target.settings, spell(options)),
+        tried=simulator.simulate(recording, target.settings, spell(chosen)) if changes else None,
     )
 
 
@@ -158,14 +159,14 @@ def trade_off(target: Target, done: Replay) -> list[Candidate]:
     """
     if not is_trusted(done.proof):
         return []
-    own = spelled({**done.options, **done.on})
+    own = spell({**done.options, **done.on})
     found = simulator.trade_off(done.recording, target.settings, own)
     if done.on and not found:
         found = [Candidate({}, simulator.simulate(done.recording, target.settings, own))]
     return [replace(one, options={**done.on, **one.options}) for one in found]
 
 
-def parsed(given: Mapping[str, str]) -> dict[str, str]:
+def parse(given: Mapping[str, str]) -> dict[str, str]:
     """Return the storage parameters among some texts; raises ValueError that says what to give."""
     found = {}
     for name, (least, most) in CHANGEABLE.items():
@@ -184,12 +185,12 @@ def parsed(given: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def spelled(options: Mapping[str, str]) -> list[str]:
+def spell(options: Mapping[str, str]) -> list[str]:
     """Return options as `pg_class.reloptions` has them."""
     return [f"{name}={value}" for name, value in options.items()]
 
 
-def recording_of(target: Target, table: Row, window: Window) -> Recording:
+def recording_of(target: Target, table: Reading, window: Window) -> Recording:
     """Return a table's course between the snapshots of a window, at most the last 7 days of it.
 
     Raises NotEnough where fewer than three snapshots of the window saw the table change.
@@ -229,13 +230,13 @@ def recording_of(target: Target, table: Row, window: Window) -> Recording:
     )
 
 
-def is_counted(row: Row) -> bool:
+def is_counted(row: Reading) -> bool:
     """Tell whether a sample has counts: while its server was a standby, it had none."""
     return row["n_dead_tup"] is not None
 
 
 def steps_of(
-    rows: Sequence[Row], *, longest: float, start: datetime, usual: float
+    rows: Sequence[Reading], *, longest: float, start: datetime, usual: float
 ) -> Iterator[Step]:
     """Yield what happened between rows; a stretch in which nothing was stored was quiet.
 
@@ -256,7 +257,7 @@ def steps_of(
         yield blank(step) if gap else step
 
 
-def step_of(before: Row, row: Row, seconds: float) -> Step:
+def step_of(before: Reading, row: Reading, seconds: float) -> Step:
     """Return a stored row as a step of the replay."""
     ran = row["last_autovacuum"]
     is_new = ran is not None and ran != before["last_autovacuum"]
@@ -308,7 +309,7 @@ def blank(step: Step) -> Step:
     return Step(**{**vars(step), "ins": None, "vacuumed": 0, "autovacuums": ()})
 
 
-def last_read(target: Target, table: Row, window: Window) -> float | None:
+def last_read(target: Target, table: Reading, window: Window) -> float | None:
     """Return when the table was last read, by the target's clock; None in the past."""
     if not window.is_live or table.get("gone_at"):
         return None
@@ -325,7 +326,7 @@ def index_pages_of(place: Mapping[str, int]) -> int:
 
 
 def reads_a_day(
-    target: Target, place: Mapping[str, int], rows: Sequence[Row], steps: Sequence[Step]
+    target: Target, place: Mapping[str, int], rows: Sequence[Reading], steps: Sequence[Step]
 ) -> float:
     """Return how often a dead row is read in 24 hours: as often as a live one, and once at least.
 
@@ -337,7 +338,7 @@ def reads_a_day(
     )
     live = max(sum(step.live for step in steps) / len(steps), 1.0)
 
-    def total(counts: Sequence[Row], name: str) -> float:
+    def total(counts: Sequence[Reading], name: str) -> float:
         return float(sum(row[name] or 0 for row in counts))
 
     of_indexes = index_reads(target, place, window)
@@ -346,7 +347,7 @@ def reads_a_day(
     return max(DAY_SECONDS * (table + indexes) / (end - start), FEWEST_READS)
 
 
-def index_reads(target: Target, place: Mapping[str, int], window: Window) -> list[dict[str, Any]]:
+def index_reads(target: Target, place: Mapping[str, int], window: Window) -> Sequence[Reading]:
     """Return how often each index of a table was scanned in a window, and rows fetched by it."""
     latest = HISTORY["indexes"].latest._default_manager.filter(**place)
     key = {"indexrelid": list(latest.values_list("indexrelid", flat=True))}

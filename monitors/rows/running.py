@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from django.utils import timezone
 
 from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.history.latest import read_latest
 from monitors.models import HISTORY, Database, Target, VacuumRun
-from monitors.rows.queue import VACUUM_KINDS
-from monitors.rows.vacuum_parts import Line, rows_at, skew_of
+from monitors.rows.vacuum_parts import VACUUM_KINDS, Reading, rows_at, skew_of
 from monitors.rules import vacuum_progress
 
-Row = Mapping[str, Any]
 RUNNING_COLUMNS = (
     "pid",
     "command",
@@ -48,11 +47,53 @@ HELD_BEFORE = timedelta(seconds=60)
 """A transaction that is so much older than a vacuum keeps it from removing rows."""
 
 
-def running_of(target: Target, at: datetime | None, settings: Mapping[str, str]) -> list[Line]:
-    """Return running maintenance, oldest first, with speed, ETA and why it is slow.
+class RunningRow(TypedDict):
+    """A command that runs; None where the server, of its version or to this login, does not say."""
 
-    Beside the probe's columns: those of RUNNING_COLUMNS, `datid` and `main_relid`.
-    """
+    pid: int
+    command: str
+    datname: str
+    table: str | None  # None, as the next two: its table was not read yet
+    datid: int | None
+    main_relid: int | None  # of the table that has a page
+    relid: int | None
+    autovacuum: bool | None
+    wraparound: bool | None
+    usename: str | None
+    started_at: datetime | None
+    seconds: float
+    phase: str
+    pct: float | None  # of its phase
+    index_vacuum_count: int | None
+    indexes_processed: int | None
+    indexes_total: int | None
+    dead_rows: int | None  # in memory
+    dead_bytes: int | None
+    dead_memory_pct: float | None  # of what it may use
+    delay_pct: float | None  # of its time, slept for the cost limit
+    pages_per_second: float | None  # of the heap
+    eta_seconds: float | None
+    eta_error_pct: float | None  # None: too few predictions to tell
+    eta_tested: int  # predictions that the error is taken from
+    eta_of: str  # run or phase, '' without
+    why_slow: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """The table that a command works on."""
+
+    table: str
+    datid: int
+    database_id: int
+    main_relid: int
+    reloptions: list[str] | None
+
+
+def running_of(
+    target: Target, at: datetime | None, settings: Mapping[str, str]
+) -> list[RunningRow]:
+    """Return running maintenance, oldest first, with speed, ETA and why it is slow."""
     rows = rows_at("progress", target, at)
     if not rows:
         return []
@@ -61,29 +102,40 @@ def running_of(target: Target, at: datetime | None, settings: Mapping[str, str])
     workers = len({row["pid"] for row in rows if row["autovacuum"] and row["command"] == "VACUUM"})
     open_ones = marked(rows_at("activity", target, at), target.logins)
     clock = (at or timezone.now()) - skew_of(target)
-    lines = []
+    lines: list[RunningRow] = []
     for row in rows:
-        named = names.get((row["datname"], row["relid"]), {})
+        named = names.get((row["datname"], row["relid"]))
         mine = samples.get((row["pid"], row["command"], row["started_at"]), [])
         cost = vacuum_progress.cost_of(
-            settings, named.get("reloptions"), autovacuum=bool(row["autovacuum"]), workers=workers
+            settings,
+            named.reloptions if named else None,
+            autovacuum=bool(row["autovacuum"]),
+            workers=workers,
         )
         holder = holder_of(row, open_ones) if row["command"] == "VACUUM" else ""
-        earlier = phases_before(target, named, row, at) if mine else {}
+        earlier = phases_before(target, named, row, at) if named and mine else {}
         eta = vacuum_progress.eta_of(mine, after=earlier)
+        dead = row["num_dead_item_ids"]
         lines.append(
             {
-                **row,
-                "table": None,
-                "datid": None,
-                **named,
+                "pid": row["pid"],
+                "command": row["command"],
+                "datname": row["datname"],
+                "table": named.table if named else None,
+                "datid": named.datid if named else None,
+                "main_relid": named.main_relid if named else None,
+                "relid": row["relid"],
+                "autovacuum": row["autovacuum"],
+                "wraparound": row["wraparound"],
+                "usename": row["usename"],
+                "started_at": row["started_at"],
                 "seconds": vacuum_progress.elapsed(row, clock),
+                "phase": row["phase"],
                 "pct": vacuum_progress.pct_of(row),
-                "dead_rows": (
-                    row["num_dead_item_ids"]
-                    if row["num_dead_item_ids"] is not None
-                    else row["num_dead_tuples"]
-                ),
+                "index_vacuum_count": row["index_vacuum_count"],
+                "indexes_processed": row["indexes_processed"],
+                "indexes_total": row["indexes_total"],
+                "dead_rows": row["num_dead_tuples"] if dead is None else dead,
                 "dead_bytes": vacuum_progress.memory_bytes(row),
                 "dead_memory_pct": vacuum_progress.memory_pct(row),
                 "delay_pct": vacuum_progress.delay_pct(row, clock),
@@ -100,8 +152,8 @@ def running_of(target: Target, at: datetime | None, settings: Mapping[str, str])
 
 
 def samples_of(
-    target: Target, rows: Sequence[Row], at: datetime | None
-) -> dict[tuple[Any, ...], list[Line]]:
+    target: Target, rows: Sequence[Reading], at: datetime | None
+) -> dict[tuple[Any, ...], list[Reading]]:
     """Return the recent samples of each running command, oldest first."""
     end = at or timezone.now()
     samples = HISTORY["progress"].samples._default_manager.filter(
@@ -111,17 +163,17 @@ def samples_of(
         taken_at__gte=end - SPEED_REACH,
         taken_at__lte=end,
     )
-    found: dict[tuple[Any, ...], list[Line]] = {}
+    found: dict[tuple[Any, ...], list[Reading]] = {}
     for row in samples.order_by("taken_at").values():
         found.setdefault((row["pid"], row["command"], row["started_at"]), []).append(row)
     return found
 
 
-def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]:
-    """Return {(datname, relid): table, datid, main_relid, database_id, reloptions} of what is worked on."""
+def names_of(target: Target, rows: Sequence[Reading]) -> dict[tuple[str, int], Named]:
+    """Return {(datname, relid): table} of what is worked on."""
     wanted = sorted({row["relid"] for row in rows if row["relid"]})
     ours = {one.pk: one for one in Database.objects.filter(target=target)}
-    found: dict[tuple[str, int], Line] = {}
+    found: dict[tuple[str, int], Named] = {}
     mains = read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
     toast = read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
     own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
@@ -131,23 +183,25 @@ def names_of(target: Target, rows: Sequence[Row]) -> dict[tuple[str, int], Line]
             continue
         name = table_name(row)
         relid = row[of]
-        found[(database.datname, relid)] = {
-            "table": name if of == "relid" else f"TOAST of {name}",
-            "datid": database.datid,
-            "database_id": database.pk,
-            "main_relid": row["relid"],
-            "reloptions": own.get((database.pk, relid)) or row["reloptions"],
-        }
+        found[(database.datname, relid)] = Named(
+            table=name if of == "relid" else f"TOAST of {name}",
+            datid=database.datid,
+            database_id=database.pk,
+            main_relid=row["relid"],
+            reloptions=own.get((database.pk, relid)) or row["reloptions"],
+        )
     return found
 
 
-def phases_before(target: Target, named: Row, row: Row, at: datetime | None) -> dict[str, float]:
+def phases_before(
+    target: Target, named: Named, row: Reading, at: datetime | None
+) -> dict[str, float]:
     """Return the phases of the table's last run that was watched, {} where there is none."""
-    if row["command"] != "VACUUM" or "database_id" not in named:
+    if row["command"] != "VACUUM":
         return {}
     runs = VacuumRun.objects.filter(
         target_id=target.pk,
-        database_id=named["database_id"],
+        database_id=named.database_id,
         relid=row["relid"],
         kind__in=VACUUM_KINDS,
         seen_at__lte=at or timezone.now(),
@@ -156,7 +210,7 @@ def phases_before(target: Target, named: Row, row: Row, at: datetime | None) -> 
     return dict(phases or {})
 
 
-def holder_of(row: Row, activity: Iterable[Row]) -> str:
+def holder_of(row: Reading, activity: Iterable[Reading]) -> str:
     """Return who keeps a vacuum from removing what died lately, '' where nobody is known."""
     started_at = row["started_at"]
     if started_at is None:

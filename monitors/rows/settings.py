@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from monitors.findings.verdict import LEVELS, Verdict
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.rows import configuration
+from monitors.rows.configuration import Reading
 from monitors.rows.tables import read_at_of
 from monitors.rules import setting
 from monitors.rules.settings_advice import Advice
-
-Row = dict[str, Any]
 
 COLUMNS = (
     "name",
@@ -46,31 +45,66 @@ FILTERS = {
 }
 
 
-def settings_at(target: Target, window: Window) -> list[Row]:
+class SettingRow(TypedDict):
+    """One setting as pg_settings has it, with what is worked out from it."""
+
+    name: str
+    setting: str | None  # in its unit; None: Howdah's own session sets it
+    unit: str | None
+    source: str | None  # None where `setting` is
+    sourcefile: str | None
+    boot_val: str | None
+    is_changed: bool
+    pending_restart: bool
+    context: str
+    vartype: str
+    category: str
+    short_desc: str
+    read_at: datetime | None  # None: nothing was read by then
+    value: str  # in words
+    default: str
+    awaits_restart: bool
+    ours: bool  # Howdah's own session sets it
+    file: str  # the name of its file, '' where none sets it
+    needs: str  # what a change needs
+
+
+def settings_at(target: Target, window: Window) -> list[SettingRow]:
     """Return the settings as of a window's end, with what is worked out from each."""
     rows = configuration.settings_of(target, None if window.is_live else window.end)
     read_at = read_at_of(target, window, "settings").get(0)
     return [row_of(row, read_at) for row in rows]
 
 
-def row_of(row: Mapping[str, Any], read_at: datetime | None) -> Row:
+def row_of(row: Reading, read_at: datetime | None) -> SettingRow:
     """Return one setting with its values in words."""
+    context: str = row["context"]
     return {
-        **row,
+        "name": row["name"],
+        "setting": row["setting"],
+        "unit": row["unit"],
+        "source": row["source"],
+        "sourcefile": row["sourcefile"],
+        "boot_val": row["boot_val"],
+        "is_changed": setting.is_changed(row),
+        "pending_restart": row["pending_restart"],
+        "context": context,
+        "vartype": row["vartype"],
+        "category": row["category"],
+        "short_desc": row["short_desc"],
+        "read_at": read_at,
         "value": setting.words_of(row["setting"], row["unit"]),
         "default": setting.words_of(row["boot_val"], row["unit"]),
-        "is_changed": setting.is_changed(row),
         "awaits_restart": setting.awaits_restart(row),
         "ours": row["setting"] is None,
         "file": (row["sourcefile"] or "").replace("\\", "/").rpartition("/")[2],
-        "needs": setting.CONTEXTS.get(row["context"], row["context"]),
-        "read_at": read_at,
+        "needs": setting.CONTEXTS.get(context, context),
     }
 
 
-def filtered(rows: Sequence[Row], name: str) -> list[Row]:
+def pick(rows: Sequence[SettingRow], name: str) -> list[SettingRow]:
     """Return the settings of one of `FILTERS`."""
-    tests: dict[str, Callable[[Row], bool]] = {
+    tests: dict[str, Callable[[SettingRow], bool]] = {
         "changed": lambda row: row["is_changed"],
         "pending": lambda row: row["awaits_restart"],
         "all": lambda _row: True,

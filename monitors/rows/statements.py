@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypedDict
 
 from django.db.models import Sum
 from django.db.models.functions import Left
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from monitors.findings.standing import Standing, standing_of
 from monitors.history.counters import read_sums
+from monitors.history.source import Key
 from monitors.history.sparks import draw_rate_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
@@ -63,25 +64,63 @@ BLOCK_BYTES = 8192
 
 HUNDRED = 100
 
-Row = dict[str, Any]
+Reading = Mapping[str, Any]
+"""What history has of a statement: sums of a window, or names."""
 
 
-def statements_of(target: Target, window: Window, *, with_texts: bool = False) -> list[Row]:
+class StatementRow(TypedDict):
+    """One statement of one role in one database, with what it cost in a window."""
+
+    id: int  # of its latest row
+    queryid: int
+    userid: int
+    dbid: int
+    toplevel: bool
+    usename: str | None  # None, as that of its database: not read yet
+    datname: str | None
+    database: str | None  # the same
+    query: str | None  # None: not read yet, or not asked for
+    calls: int
+    calls_late: int  # in the window's second half
+    total_exec_time: float  # ms
+    total_exec_time_late: float
+    total_exec_time_ms: float  # the same
+    mean_exec_time: float | None  # ms; None, as what else is a call: it was not called
+    mean_exec_time_ms: float | None  # the same
+    rows: int
+    rows_per_call: float | None
+    shared_blks_hit: int
+    shared_blks_read: int
+    temp_blks_written: int
+    temp_bytes: int
+    wal_bytes: int
+    hit_pct: float | None  # None: no block was touched
+    share_pct: float | None  # of the time at top level; None: there was none
+    complete: bool  # False: its counters began anew inside the window
+    slower: tuple[float, float] | None  # see `slower_of`
+
+
+class DrawnStatementRow(StatementRow):
+    """A statement as a line of the page."""
+
+    spark: list[float | None]  # the course of its execution time
+
+
+def statements_of(
+    target: Target, window: Window, *, with_texts: bool = False
+) -> list[StatementRow]:
     """Return every statement that was called in a window, with what it cost there.
 
-    Keys: `COLUMNS`, the probe's key, `id` (of its latest row), `hit_pct` (None: no
-    block was touched), `complete` (False: its counters began anew inside), `slower`
-    (see `slower_of`), and total_exec_time and mean_exec_time in ms. Without
-    `with_texts` there is no `query`: `with_previews` adds it to some.
+    Without `with_texts` their `query` is None: `with_previews` adds it to some.
     """
     sums = read_sums("statements", target.pk, window, COUNTERS, halves=HALVES)
     called = [row for row in sums if row["calls"] > 0]
     labels = labels_of(target, with_texts=with_texts)
     known = [(row, labels[key]) for row in called if (key := key_of(row)) in labels]
-    return shared_anew([statement_row(row, names) for row, names in known])
+    return share_anew([statement_row(row, names) for row, names in known])
 
 
-def shared_anew(rows: Sequence[Row]) -> list[Row]:
+def share_anew(rows: Sequence[StatementRow]) -> list[StatementRow]:
     """Return rows with `share_pct` of the execution time of those at top level among them."""
     total = sum(row["total_exec_time"] for row in rows if row["toplevel"])
     return [
@@ -94,7 +133,12 @@ key_of = itemgetter(*KEY)
 """Returns what names a statement within its target."""
 
 
-def labels_of(target: Target, *, with_texts: bool) -> dict[tuple[Any, ...], Row]:
+def named_key_of(row: Reading) -> Key:
+    """Return the same by column."""
+    return dict(zip(KEY, key_of(row), strict=True))
+
+
+def labels_of(target: Target, *, with_texts: bool) -> dict[tuple[Any, ...], Reading]:
     """Return the names, and texts, of every statement that history knows, by key."""
     latest = HISTORY["statements"].latest._default_manager.filter(target_id=target.pk)
     names = (*NAMES, "query") if with_texts else NAMES
@@ -103,7 +147,7 @@ def labels_of(target: Target, *, with_texts: bool) -> dict[tuple[Any, ...], Row]
     return {row[:end]: dict(zip(names, row[end:], strict=True)) for row in rows}
 
 
-def with_previews(rows: Iterable[Row]) -> list[Row]:
+def with_previews(rows: Iterable[StatementRow]) -> list[StatementRow]:
     """Return rows with the beginning of their text as `query`; None was not read yet."""
     found = list(rows)
     latest = HISTORY["statements"].latest._default_manager
@@ -112,25 +156,42 @@ def with_previews(rows: Iterable[Row]) -> list[Row]:
     return [{**row, "query": texts.get(row["id"])} for row in found]
 
 
-def statement_row(row: Mapping[str, Any], labels: Mapping[str, Any]) -> Row:
-    """Return one statement with what is computed from its sums."""
+def statement_row(row: Reading, labels: Reading) -> StatementRow:
+    """Return one statement with what is computed from its sums; its share is not known yet."""
     calls, spent = row["calls"], row["total_exec_time"]
     blocks = row["shared_blks_hit"] + row["shared_blks_read"]
     return {
-        **row,
-        **labels,
+        "id": labels["id"],
+        "queryid": row["queryid"],
+        "userid": row["userid"],
+        "dbid": row["dbid"],
+        "toplevel": row["toplevel"],
+        "usename": labels["usename"],
+        "datname": labels["datname"],
         "database": labels["datname"],
+        "query": labels.get("query"),
+        "calls": calls,
+        "calls_late": row["calls_late"],
+        "total_exec_time": spent,
+        "total_exec_time_late": row["total_exec_time_late"],
         "total_exec_time_ms": spent,
         "mean_exec_time": spent / calls,
         "mean_exec_time_ms": spent / calls,
+        "rows": row["rows"],
         "rows_per_call": row["rows"] / calls,
-        "hit_pct": HUNDRED * row["shared_blks_hit"] / blocks if blocks else None,
+        "shared_blks_hit": row["shared_blks_hit"],
+        "shared_blks_read": row["shared_blks_read"],
+        "temp_blks_written": row["temp_blks_written"],
         "temp_bytes": row["temp_blks_written"] * BLOCK_BYTES,
+        "wal_bytes": row["wal_bytes"],
+        "hit_pct": HUNDRED * row["shared_blks_hit"] / blocks if blocks else None,
+        "share_pct": None,
+        "complete": row["complete"],
         "slower": slower_of(row),
     }
 
 
-def slower_of(row: Mapping[str, Any]) -> tuple[float, float] | None:
+def slower_of(row: Reading) -> tuple[float, float] | None:
     """Return a statement's mean ms in the window's first and second half where it became slower."""
     late_calls, late_ms = row["calls_late"], row["total_exec_time_late"]
     calls, spent = row["calls"] - late_calls, row["total_exec_time"] - late_ms
@@ -142,20 +203,22 @@ def slower_of(row: Mapping[str, Any]) -> tuple[float, float] | None:
     return before, after
 
 
-def lost_ms(row: Mapping[str, Any]) -> float:
+def lost_ms(row: StatementRow) -> float:
     """Return how many ms a statement's slowing down cost in the window's second half."""
-    before, after = row["slower"]
-    return float((after - before) * row["calls_late"])
+    before, after = row["slower"] or (0.0, 0.0)
+    return (after - before) * row["calls_late"]
 
 
-def with_sparks(target: Target, window: Window, rows: Sequence[Row]) -> list[Row]:
+def with_sparks(
+    target: Target, window: Window, rows: Sequence[StatementRow]
+) -> list[DrawnStatementRow]:
     """Return the rows of one page of the table with the course of their execution time."""
-    keys = [{"database_id": 0, **{name: row[name] for name in KEY}} for row in rows]
+    keys = [{"database_id": 0, **named_key_of(row)} for row in rows]
     lines = draw_rate_sparks("statements", target.pk, window, "total_exec_time", keys)
     return [{**row, "spark": line} for row, line in zip(rows, lines, strict=True)]
 
 
-def standing(target: Target, window: Window) -> Standing:
+def find_standing(target: Target, window: Window) -> Standing:
     """Return what keeps a page of statements from showing the present; nothing for the past."""
     if not window.is_live:
         return Standing("", "", None)
@@ -189,7 +252,7 @@ def evictions_of(target: Target, window: Window) -> str:
     )
 
 
-def resets_of(marks: Sequence[Mapping[str, Any]]) -> list[datetime]:
+def resets_of(marks: Sequence[Reading]) -> list[datetime]:
     """Return when pg_stat_statements was reset, of a window's marks."""
     return [
         mark["at"]

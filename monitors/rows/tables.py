@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from django.db.models import Max
 
@@ -63,7 +63,62 @@ PARTITIONED = "p"
 SHOWN_KINDS = due.KINDS | {PARTITIONED}
 """Tables and materialized views; TOAST tables are shown with their tables."""
 
-Row = dict[str, Any]
+
+class TableReading(TypedDict):
+    """What is taken over of a table as last read; None: the server did not say, or it was not read."""
+
+    database_id: int  # our own id
+    relid: int
+    schemaname: str | None
+    relname: str | None
+    relkind: str
+    relpersistence: str | None
+    toastrelid: int | None  # 0: it has none
+    reloptions: list[str] | None
+    relpages: int | None
+    reltuples: float | None  # -1: never vacuumed or analyzed
+    relallvisible: int | None
+    relallfrozen: int | None
+    relfrozenxid: int | None
+    relminmxid: int | None
+    n_live_tup: int | None
+    n_dead_tup: int | None
+    n_mod_since_analyze: int | None
+    n_ins_since_vacuum: int | None
+    rewritten_dead_tup: int | None  # counted by the server, gone by a rewrite
+    last_vacuum: datetime | None
+    last_autovacuum: datetime | None
+    last_analyze: datetime | None
+    last_autoanalyze: datetime | None
+    size_bytes: int | None  # with indexes and TOAST; of a partitioned one nothing
+    gone_at: datetime | None  # of one that was dropped
+
+
+class TableRow(TableReading):
+    """One table as its pages and exports show it."""
+
+    database: str
+    datid: int
+    table: str  # schema and name as PostgreSQL quotes them, its oid where they are not known
+    dead_pct: float | None  # of all rows
+    vacuum_threshold: float | None  # dead rows; None: that alone never triggers autovacuum
+    threshold_pct: float | None  # dead rows of the threshold
+    autovacuum_enabled: bool | None  # None: the primary's settings decide, or it never comes
+    xid_age: int | None
+    read_at: datetime | None
+    level: str  # of its worst finding, notice where a vacuum is near, else ''
+
+
+class DeadRow(TypedDict):
+    """One of the tables that had most dead rows."""
+
+    database_id: int
+    relid: int
+    database: str
+    table: str
+
+
+READ = tuple(TableReading.__annotations__)
 
 
 def rows_at(
@@ -72,7 +127,7 @@ def rows_at(
     window: Window,
     key: Key | None = None,
     without: Iterable[str] = (),
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Return a probe's rows now, or as they stood at the end of a window in the past.
 
     With a key, only those that have its values.
@@ -101,21 +156,22 @@ def of_kind(target: Target, window: Window) -> Term:
     )
 
 
-def tables_of(target: Target, window: Window, findings: Sequence[Finding], key: Key) -> list[Row]:
-    """Return the tables that fit a key, as a snapshot of the window's end shows them; see `completed`."""
+def tables_of(
+    target: Target, window: Window, findings: Sequence[Finding], key: Key
+) -> list[TableRow]:
+    """Return the tables that fit a key, as a snapshot of the window's end shows them."""
     rows = rows_at("tables", target, window, key)
     shown = [row for row in rows if row["relkind"] in SHOWN_KINDS]
-    return completed(target, window, shown, findings)
+    return complete(target, window, shown, findings)
 
 
-def completed(
-    target: Target, window: Window, rows: Iterable[Row], findings: Sequence[Finding]
-) -> list[Row]:
-    """Add to tables what pages and exports say of them; leaves out those of unknown databases.
-
-    Keys: `COLUMNS`, the columns of the latest rows, and for the page `datid`, `table` (quoted
-    as PostgreSQL would), `level`, and when autovacuum acts on it (`add_limits`).
-    """
+def complete(
+    target: Target,
+    window: Window,
+    rows: Iterable[Mapping[str, Any]],
+    findings: Sequence[Finding],
+) -> list[TableRow]:
+    """Return tables as read as pages and exports show them; leaves out those of unknown databases."""
     databases, read = databases_of(target, window), read_at_of(target, window)
     next_xid, levels = newest_xid(target, window), levels_of(findings)
     found = [
@@ -123,11 +179,14 @@ def completed(
         for row in rows
         if row["database_id"] in databases
     ]
-    add_limits(target, found)
     for row in found:
-        level = levels.get((row["database_id"], row["relid"]))
-        row["level"] = level or level_of(row["threshold_pct"], row["n_dead_tup"])
+        row["level"] = levels.get(key_of(row)) or row["level"]
     return found
+
+
+def key_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Return what tells a table from every other one of its target."""
+    return row["database_id"], row["relid"]
 
 
 def read_at_of(target: Target, window: Window, probe_name: str = "tables") -> dict[int, datetime]:
@@ -181,26 +240,37 @@ def newest_xid(target: Target, window: Window) -> int | None:
 
 
 def table_row(
-    row: Row,
+    row: Mapping[str, Any],
     database: Database,
     target: Target,
-    read_at: Mapping[int, Any],
+    read_at: Mapping[int, datetime],
     next_xid: int | None,
-) -> Row:
-    """Add to a table's row what is computed from it, without limits; returns the same row."""
-    row["database"] = database.datname
-    row["datid"] = database.datid
-    row["table"] = shown_name(row)
+) -> TableRow:
+    """Return a table as read with what is computed of it; `level` is what it has without findings."""
+    taken = {name: row[name] for name in READ}
+    limit = autovacuum.threshold_of(row, target.settings, target.server_version).vacuum
+    enabled = is_enabled(target, row["reloptions"])
+    comes = row["relkind"] != PARTITIONED  # it never does for the whole, only for partitions
     if not unknowns.counts_rows(target.settings):
-        row |= dict.fromkeys(COUNTS)
-    row["dead_pct"] = share_pct(row["n_dead_tup"], row["n_live_tup"])
-    row["autovacuum_enabled"] = is_enabled(target, row["reloptions"])
-    if row["relkind"] == PARTITIONED:
-        row["autovacuum_enabled"] = None  # it never comes for the whole, only for partitions
-        row["size_bytes"] = None
-    row["xid_age"] = autovacuum.xid_age(next_xid, row["relfrozenxid"])
-    row["read_at"] = read_at.get(row["database_id"])
-    return row
+        taken |= dict.fromkeys(COUNTS)
+    if not comes:
+        taken["size_bytes"] = None
+    read = cast(TableReading, taken)
+    dead = read["n_dead_tup"]
+    past_pct = None if dead is None else 100 * dead / max(limit, 1)
+    return {
+        **read,
+        "database": database.datname,
+        "datid": database.datid,
+        "table": shown_name(row),
+        "dead_pct": share_pct(dead, read["n_live_tup"]),
+        "vacuum_threshold": limit if comes else None,
+        "threshold_pct": past_pct,
+        "autovacuum_enabled": enabled if comes else None,
+        "xid_age": autovacuum.xid_age(next_xid, row["relfrozenxid"]),
+        "read_at": read_at.get(row["database_id"]),
+        "level": level_of(past_pct, dead),
+    }
 
 
 def is_enabled(target: Target, reloptions: Iterable[str] | None) -> bool | None:
@@ -211,18 +281,6 @@ def is_enabled(target: Target, reloptions: Iterable[str] | None) -> bool | None:
     if not target.in_recovery:
         return autovacuum.is_enabled(target.settings, reloptions)
     return None if autovacuum.is_enabled({}, reloptions) else False
-
-
-def add_limits(target: Target, rows: Iterable[Row]) -> None:
-    """Add to the rows of tables when autovacuum acts on them; None: that alone never triggers it."""
-    for row in rows:
-        limits = autovacuum.threshold_of(row, target.settings, target.server_version)
-        dead = row["n_dead_tup"]
-        comes = row["relkind"] != PARTITIONED
-        row["vacuum_threshold"] = limits.vacuum if comes else None
-        row["insert_threshold"] = limits.insert if comes else None
-        row["analyze_threshold"] = limits.analyze
-        row["threshold_pct"] = None if dead is None else 100 * dead / max(limits.vacuum, 1)
 
 
 def share_pct(dead: int | None, live: int | None) -> float | None:
@@ -238,11 +296,10 @@ def level_of(past_pct: float | None, dead: int | None) -> str:
     return "" if few or (past_pct or 0) <= NEAR_PCT else "notice"
 
 
-def worst_of(target: Target, window: Window, count: int) -> list[Row]:
+def worst_of(target: Target, window: Window, count: int) -> list[DeadRow]:
     """Return the tables that had most dead rows at any time of a window, the worst first.
 
     A table that was vacuumed a moment ago is among them: its fall is what one looks for.
-    Keys: those of the latest rows, `database` and `table`.
     """
     history = HISTORY["tables"]
     model, time, field = history.samples, "taken_at", "n_dead_tup"
@@ -257,32 +314,35 @@ def worst_of(target: Target, window: Window, count: int) -> list[Row]:
     # A table is among them with more dead rows than the last of the present's worst, or not at all.
     least = present[-1]["n_dead_tup"] or 0 if len(present) == count else 0
     past = seen.values("database_id", "relid").annotate(most=Max(field)).filter(most__gt=least)
-    most: dict[tuple[int, int], int] = {
-        (row["database_id"], row["relid"]): row["most"] for row in past
-    }
+    most: dict[tuple[int, int], int] = {key_of(row): row["most"] for row in past}
 
-    def greatest(row: Row) -> int:
-        return max(row["n_dead_tup"] or 0, most.get((row["database_id"], row["relid"]), 0))
+    def greatest(row: Mapping[str, Any]) -> int:
+        return max(row["n_dead_tup"] or 0, most.get(key_of(row), 0))
 
-    candidates = {(row["database_id"], row["relid"]): row for row in present}
+    candidates = {key_of(row): row for row in present}
     if others := most.keys() - candidates.keys():
         # TOAST tables and those that are gone are among them, so all are asked for.
         rows = known.rows(kinds, objects.among_keys(others))
-        candidates |= {(row["database_id"], row["relid"]): row for row in rows}
+        candidates |= {key_of(row): row for row in rows}
     ranked = heapq.nlargest(count, candidates.values(), key=greatest)
     databases = databases_of(target, window)
     return [
-        {**row, "database": databases[row["database_id"]].datname, "table": shown_name(row)}
+        {
+            "database_id": row["database_id"],
+            "relid": row["relid"],
+            "database": databases[row["database_id"]].datname,
+            "table": shown_name(row),
+        }
         for row in ranked
         if greatest(row)
     ]
 
 
-def shown_name(row: Row) -> str:
+def shown_name(row: Mapping[str, Any]) -> str:
     """Return a table's name, quoted as PostgreSQL would, or its oid where it is not known."""
     return table_name(row) if row["relname"] else str(row["relid"])
 
 
-def is_due(row: Mapping[str, Any]) -> bool:
+def is_due(row: TableRow) -> bool:
     """Whether a table has passed autovacuum's threshold."""
     return due.is_due(row["n_dead_tup"], row["threshold_pct"])

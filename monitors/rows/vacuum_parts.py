@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from monitors.history.latest import read_as_of, read_latest
 from monitors.history.source import Key
-from monitors.models import Database, ProbeState, Target
+from monitors.models import Database, ProbeState, Target, VacuumRun
 
-Line = dict[str, Any]
+Reading = Mapping[str, Any]
+"""A row of a probe."""
+
+VACUUM_KINDS = (VacuumRun.Kind.AUTOVACUUM, VacuumRun.Kind.VACUUM)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def rows_at(
     at: datetime | None,
     key: Key | None = None,
     without: Iterable[str] = (),
-) -> list[Line]:
+) -> Sequence[Reading]:
     """Return a probe's rows now, or as they stood at a past moment; those that fit a key."""
     if at is None:
         return read_latest(probe_name, target.pk, key=key, without=without)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from monitors.history.objects import Objects
 from monitors.models import Target
 from monitors.rows import configuration
-from monitors.rows.queue import near_due, queue_of
-from monitors.rows.running import running_of
-from monitors.rows.vacuum_parts import Databases, Line, Workers, rows_at
+from monitors.rows.queue import QueueRow, near_due, queue_of
+from monitors.rows.running import RunningRow, running_of
+from monitors.rows.vacuum_parts import Databases, Reading, Workers, rows_at
 from monitors.rules import autovacuum, autovacuum_queue, wraparound
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,8 +20,8 @@ class State:
     """All that is known of autovacuum on a target at one moment."""
 
     workers: Workers
-    queue: list[Line]
-    running: list[Line]
+    queue: list[QueueRow]
+    running: list[RunningRow]
     left: int | None
     """Tables past a threshold that nothing comes for: autovacuum is off for them. None on a standby."""
     known: bool = True
@@ -61,7 +58,7 @@ def state_of(target: Target, at: datetime | None = None) -> State:
     return State(workers, queue, running, None if on_standby else len(left), known=not on_standby)
 
 
-def settings_of(target: Target, sources: Mapping[str, Row]) -> dict[str, str]:
+def settings_of(target: Target, sources: Mapping[str, Reading]) -> dict[str, str]:
     """Return the server's settings by name: those of the last contact over the last full reading."""
     known = {name: row["setting"] for name, row in sources.items() if row["setting"] is not None}
     return {**known, **target.settings}
@@ -80,7 +77,7 @@ def visited_of(target: Target, at: datetime | None) -> Databases:
     )
 
 
-def is_visited(row: Row) -> bool:
+def is_visited(row: Reading) -> bool:
     """Tell whether the launcher goes round a database: mostly not a template, never an invalid one."""
     return not row.get("datistemplate") and not wraparound.is_invalid(row)
 
@@ -89,7 +86,7 @@ def workers_of(
     target: Target,
     at: datetime | None,
     settings: Mapping[str, str],
-    running: Sequence[Row],
+    running: Sequence[RunningRow],
     databases: Databases,
 ) -> Workers:
     """Return how many workers are busy, how many there may be, and how they come."""

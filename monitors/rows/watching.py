@@ -13,7 +13,7 @@ from monitors import words
 from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
-from monitors.rows.statements import Row, shared_anew
+from monitors.rows.statements import StatementRow, share_anew
 
 OURS = "howdah"
 """How the application_name of each of Howdah's sessions begins."""
@@ -29,9 +29,9 @@ OTHERS = "the execution time that is not Howdah's own"
 class Watching:
     """The statements of a window that are shown, and what is known of Howdah's own."""
 
-    rows: list[Row]
+    rows: list[StatementRow]
     """Shares are of what is shown."""
-    own: list[Row]
+    own: list[StatementRow]
     shared: list[str]
     """Logins of the target that others use too: their statements can't be told apart."""
     is_shown: bool
@@ -67,12 +67,14 @@ class Watching:
         return f"{words.count(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
 
 
-def total_ms(rows: Sequence[Row]) -> float:
+def total_ms(rows: Sequence[StatementRow]) -> float:
     """Return the execution time of what ran at top level."""
     return float(sum(row["total_exec_time"] for row in rows if row["toplevel"]))
 
 
-def watching_of(target: Target, window: Window, rows: Sequence[Row], *, with_own: bool) -> Watching:
+def watching_of(
+    target: Target, window: Window, rows: Sequence[StatementRow], *, with_own: bool
+) -> Watching:
     """Tell Howdah's own statements from others and leave them out unless they are wanted."""
     used = target.logins & {row["usename"] for row in rows}
     shared = shared_of(target, window, used) if used else []
@@ -83,7 +85,7 @@ def watching_of(target: Target, window: Window, rows: Sequence[Row], *, with_own
     others = [row for row in rows if row["usename"] not in own_logins]
     userids = sorted({row["userid"] for row in others})
     key = {"toplevel": True, "userid": userids}
-    return Watching(shared_anew(others), own, shared, is_shown=False, key=key)
+    return Watching(share_anew(others), own, shared, is_shown=False, key=key)
 
 
 def own_userids(target: Target, window: Window) -> set[int]:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from monitors.rows.backends import COLUMNS, backends_of, idle_summary, lock_tree
+from monitors.rows.backends import COLUMNS, BackendRow, IdleRow, backends_of, sum_up_idle
+from monitors.rows.locks import build_lock_tree
+from tests.typed import assert_typed
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -32,7 +34,7 @@ def row(pid, blocked_by=None, *, state="active", seconds=10.0, **columns):
 
 def tree_of(*rows):
     backends = backends_of(rows, NOW, {})
-    return lock_tree(backends, NOW)
+    return build_lock_tree(backends, NOW)
 
 
 def shape(backend):
@@ -107,6 +109,7 @@ def test_it_exports_every_column():
     assert tuple(line) == COLUMNS
     assert line["query_seconds"] == 10.0
     assert line["blocked_by"] == []
+    assert_typed(line, BackendRow)
 
 
 def test_it_sums_idle_backends_by_application_and_user():
@@ -117,7 +120,10 @@ def test_it_sums_idle_backends_by_application_and_user():
         row(4, state="idle", usename="ann"),
     ]
 
-    groups = idle_summary(backends_of(rows, NOW, {}))
+    groups = sum_up_idle(backends_of(rows, NOW, {}))
+
+    for group in groups:
+        assert_typed(group, IdleRow)
 
     assert [(g["usename"], g["backends"], g["idle_seconds"]) for g in groups] == [
         ("joe", 2, 9.0),

@@ -9,11 +9,11 @@ from typing import Any
 
 from monitors import words
 from monitors.findings import unknowns
-from monitors.management.command import Command as OneLine, add_json, target_named
+from monitors.management.command import Command as OneLine, add_json, pick, target_named
 from monitors.rows import vacuuming
-from monitors.rows.queue import QUEUE_COLUMNS
-from monitors.rows.running import RUNNING_COLUMNS
-from monitors.rows.vacuum_parts import Line, Workers
+from monitors.rows.queue import QUEUE_COLUMNS, QueueRow
+from monitors.rows.running import RUNNING_COLUMNS, RunningRow
+from monitors.rows.vacuum_parts import Workers
 
 
 class Command(OneLine):
@@ -36,12 +36,11 @@ class Command(OneLine):
             for line in lines_of(state):
                 self.say(line)
             return
-        running, queue = RUNNING_COLUMNS, QUEUE_COLUMNS
         self.print_json(
             {
                 "workers": asdict(state.workers),
-                "running": [{key: row[key] for key in running} for row in state.running],
-                "queue": [{key: row[key] for key in queue} for row in state.queue],
+                "running": pick(state.running, RUNNING_COLUMNS),
+                "queue": pick(state.queue, QUEUE_COLUMNS),
                 "left": state.left,
             }
         )
@@ -75,7 +74,7 @@ def lines_of_workers(workers: Workers) -> Iterator[str]:
         yield f"Wraparound is near in {', '.join(workers.wraparound)}: workers go nowhere else."
 
 
-def lines_of_running(running: Iterable[Line]) -> Iterator[str]:
+def lines_of_running(running: Iterable[RunningRow]) -> Iterator[str]:
     """Yield what runs, with how far it is and why it is slow."""
     for row in running:
         who = "autovacuum: " if row["autovacuum"] else ""
@@ -93,7 +92,7 @@ def lines_of_running(running: Iterable[Line]) -> Iterator[str]:
             yield f"    {row['why_slow']}"
 
 
-def lines_of_queue(queue: Iterable[Line]) -> Iterator[str]:
+def lines_of_queue(queue: Iterable[QueueRow]) -> Iterator[str]:
     """Yield the tables that come next."""
     for row in queue:
         name = row["table"] if row["toast_of"] is None else f"TOAST of {row['toast_of']}"

@@ -54,13 +54,13 @@ class Command(command.Command):
 
     def list(self, options: dict[str, Any]) -> None:
         """Print findings by severity."""
-        now, rows = timezone.now(), findings.listed()
+        now, rows = timezone.now(), findings.find_opened()
         if options["target"]:
             rows = rows.filter(target=command.target_named(options["target"]))
         if not options["all"]:
             rows = rows.filter(findings.in_state("open", now))
         found = list(rows)
-        lines = [findings.described(row, now) for row in found]
+        lines = [findings.describe(row, now) for row in found]
         if options["json"]:
             self.print_json(lines)
             return
@@ -113,7 +113,7 @@ def finding_named(text: str) -> FindingRecord:
     if not (text.isascii() and text.isdigit() and len(text) < len("9223372036854775807")):
         message = f"{text[:40]!r} is not the number of a finding: see manage.py finding list."
         raise bad_use(message)
-    row = findings.listed().filter(pk=int(text)).first()
+    row = findings.find_opened().filter(pk=int(text)).first()
     if row is None:
         message = f"There is no finding {text}: see manage.py finding list --all."
         raise failure(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 
 from monitors.history.window import WINDOWS, Window
 from monitors.management import command
-from monitors.management.command import add_json, bad_use, failure, target_named
+from monitors.management.command import add_json, bad_use, failure, pick, target_named
 from monitors.models import Target
 from monitors.rows import configuration
 from monitors.rows.settings import COLUMNS
@@ -62,7 +62,7 @@ class Command(command.Command):
         shown = [{**row, "is_changed": setting.is_changed(row)} for row in rows]
         shown = [row for row in shown if row["is_changed"] or not options["changed"]]
         if options["json"]:
-            self.print_json(picked(shown, KEYS))
+            self.print_json(pick(shown, KEYS))
             return
         for row in shown:
             value = setting.words_of(row["setting"], row["unit"])
@@ -81,7 +81,7 @@ class Command(command.Command):
         theirs = known_settings(other, moment(options["with_at"]) or at)
         found = configuration.difference_of(rows, theirs)
         if options["json"]:
-            self.print_json(picked(found, configuration.DIFFERENCE))
+            self.print_json(pick(found, configuration.DIFFERENCE))
             return
         for row in found:
             here, there = row["value"], row["with_value"]
@@ -97,7 +97,7 @@ class Command(command.Command):
         window = Window(end - WINDOWS[options["history"]], end, is_live=at is None)
         found = configuration.changes_of(target, window)
         if options["json"]:
-            self.print_json(picked(found, configuration.CHANGE))
+            self.print_json(pick(found, configuration.CHANGE))
             return
         for row in found:
             self.say(f"{row['before_at']:%Y-%m-%d %H:%M} to {row['at']:%H:%M} UTC  {row['words']}")
@@ -131,11 +131,6 @@ def known_settings(target: Target, at: datetime | None) -> configuration.Setting
         )
         raise failure(message)
     return rows
-
-
-def picked(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return rows with some keys alone, in their order."""
-    return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def moment(text: str | None) -> datetime | None:

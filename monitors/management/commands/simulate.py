@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
@@ -82,14 +83,14 @@ class Command(OneLine):
         if said["tried"]:
             self.say(f"tried:    {words(said['tried'])}")
         for one in said["trade_off"]:
-            chosen = ", ".join(replay.spelled(one["parameters"]))
+            chosen = ", ".join(replay.spell(one["parameters"]))
             self.say(f"{'* ' if one['is_balanced'] else '  '}{chosen}: {words(one)}")
         if options["best"] and not line:
             trusted = replay.is_trusted(done.proof)
             self.say(replay.NOTHING_BETTER if trusted else replay.NOT_TRUSTED)
 
 
-def table_of(target: Target, datname: str, name: str) -> dict[str, Any]:
+def table_of(target: Target, datname: str, name: str) -> Mapping[str, Any]:
     """Return a table's row as last read; raises CommandError where none is called so."""
     database = Database.objects.filter(target=target, datname=datname, gone_at=None).first()
     if database is None:
@@ -109,7 +110,7 @@ def changes_of(given: list[str]) -> dict[str, str]:
     if unknown:
         message = f"{unknown[0]} can't be tried. Known: {', '.join(replay.CHANGEABLE)}."
         raise ValueError(message)
-    return replay.parsed(pairs)
+    return replay.parse(pairs)
 
 
 def told(outcome: Outcome, parameters: dict[str, str] | Any) -> dict[str, Any]:

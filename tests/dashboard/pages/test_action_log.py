@@ -11,9 +11,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from dashboard.pages.action_log import ActionRow, LineRow, action_lines
 from monitors.audit import entries
-from monitors.models import Action
+from monitors.models import Action, AuditEntry
+from monitors.rows.audit import AuditRow, read_all
 from tests.people import browser_of, make_target, person
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 
@@ -199,3 +202,16 @@ def test_empty_has_words_of_its_own(shop):
 def test_exports_need_a_login_and_pages_no_post(shop):
     assert Client().get("/actions/?format=json").status_code == 401
     assert browser_of(person("dba", "dba")).post("/actions/").status_code == 405
+
+
+def test_rows_are_what_their_types_say(shop):
+    acted(shop, started_at=timezone.now(), finished_at=timezone.now())
+    entries.add("export", "maren", "test", object_name="tables")
+    dba = browser_of(person("dba", "dba"))
+
+    for entry in read_all(AuditEntry.objects.all()):
+        assert_typed(entry, AuditRow)
+    for row in action_lines(Action.objects.all()):
+        assert_typed(row, ActionRow)
+    for line in dba.get("/actions/").context["listing"].rows:
+        assert_typed(line, LineRow)

@@ -13,11 +13,13 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
+from dashboard.pages.activity import LineRow
 from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
-from monitors.rows.backends import COLUMNS
+from monitors.rows.backends import COLUMNS, IdleRow
 from tests.people import HTMX, browser_of, make_target, person
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 READ_AT = timezone.now().replace(microsecond=123456)
@@ -480,3 +482,17 @@ def test_a_leader_that_blocks_by_several_workers_is_shown_once(target, dba):
     found = {row["pid"]: row for row in rows(dba)}
 
     assert (found[2]["blocked_by"], found[1]["blocking"]) == ([1], 1)
+
+
+def test_rows_are_what_their_types_say(target):
+    keep(target, 1, blocked_by=[2])
+    keep(target, 2, state="idle", usename=None)
+
+    shown = browser_of(person("viewer", "viewer")).get(
+        f"/targets/{target.name}/activity/", {"filter": "all"}
+    )
+
+    assert len(shown.context["listing"].rows) == 2
+    for line in shown.context["listing"].rows:
+        assert_typed(line, LineRow)
+    assert_typed(shown.context["idle"][0], IdleRow)

@@ -9,8 +9,12 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from dashboard.pages.batches import LineRow
 from monitors.acting import batch as batches, perform, preview
 from monitors.models import Action, Batch, Job, JobRun
+from monitors.rows import batches as batch_rows
+from monitors.rows.batches import BatchRow
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 LIST = "/targets/shop-1/batches/"
@@ -150,3 +154,13 @@ def test_the_command_lists_them_too(asked, capsys):
 
     assert (line["id"], line["failed"]) == (str(made.pk), 1)
     assert "vacuum  dba  2 tables, 1 done, 1 failed, 0 skipped  ended" in text
+
+
+def test_rows_are_what_their_types_say(browse, asked):
+    asked(["succeeded", "failed"])
+    asked(["running"], finished_at=None)
+
+    for row in batch_rows.rows_of(Batch.objects.all()):
+        assert_typed(row, BatchRow)
+    for line in browse("viewer").get(LIST).context["listing"].rows:
+        assert_typed(line, LineRow)

@@ -12,9 +12,12 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.pages.bloat import DrawnBloatRow, with_sparks
 from monitors.collect.rounds import take_now
+from monitors.history.window import Window
 from monitors.models import HISTORY, Mark
-from monitors.rows.bloat import COLUMNS
+from monitors.rows.bloat import COLUMNS, bloat_of
+from tests.typed import assert_typed
 
 MB = 1024**2
 PROMISED = {
@@ -239,3 +242,12 @@ def test_from_19_on_a_table_can_be_repacked_from_here(shop, read, objects, versi
     shop.save()
 
     assert ("<span>Repack<" in read()) is offered
+
+
+def test_the_lines_of_the_page_are_typed(shop):
+    window = Window.last("1h", timezone.now())
+    rows = with_sparks(shop, window, bloat_of(shop, window, {}))
+
+    assert rows
+    for row in rows:
+        assert_typed(row, DrawnBloatRow)

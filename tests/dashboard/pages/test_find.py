@@ -7,8 +7,10 @@ import re
 import pytest
 from django.utils import timezone
 
+from dashboard.pages.find import FoundStatement, FoundTable
 from monitors.models import HISTORY, Database
 from tests.people import browser_of, make_target, person
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 
@@ -102,3 +104,11 @@ def test_what_is_gone_is_not_found(target, filled):
         HISTORY[probe].latest._default_manager.update(gone_at=timezone.now())
 
     assert found(browser_of(person("viewer", "viewer")), {"q": "order"}).strip() == ""
+
+
+def test_what_it_finds_is_what_its_types_say(target, filled):
+    filled(target, "order")
+    shown = browser_of(person("viewer", "viewer")).get("/find/", {"q": "order"})
+
+    assert_typed(shown.context["tables"][0], FoundTable)
+    assert_typed(shown.context["statements"][0], FoundStatement)

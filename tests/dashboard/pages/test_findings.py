@@ -14,11 +14,14 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.pages.findings import LineRow
 from monitors.findings import aside, judge, keep
 from monitors.models import AuditEntry, FindingRecord, Grant
 from monitors.rows import findings
+from monitors.rows.findings import FindingRow
 from tests.dashboard.test_access import PERSONS
 from tests.people import HTMX
+from tests.typed import assert_typed
 
 AT_ONCE = frozenset({"tables", "activity", "sessions", "progress"})
 
@@ -369,3 +372,20 @@ def test_what_a_page_finds_leads_to_its_record(row, shop, browse):
     text = text_of(browse("viewer").get("/targets/shop-1/vacuum/?window=6h"))
 
     assert f'href="/findings/{row.pk}/?window=6h"' in text
+
+
+def test_rows_are_what_their_types_say(row, make, browse):
+    make(resolved_at=timezone.now(), acknowledged_at=timezone.now())
+
+    for one in findings.find_opened():
+        assert_typed(findings.describe(one, timezone.now()), FindingRow)
+    for line in browse("viewer").get("/findings/").context["listing"].rows:
+        assert_typed(line, LineRow)
+
+
+def test_the_command_says_the_keys_in_their_order(make, capsys):
+    make()
+
+    call_command("finding", "list", "--json")
+
+    assert tuple(json.loads(capsys.readouterr().out)[0]) == findings.COLUMNS

@@ -10,9 +10,11 @@ import pytest
 from django.urls import reverse
 
 from dashboard.frame.requests import window_of
+from dashboard.pages.fleet import LineRow
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Grant, ProbeState, Target
-from monitors.rows.fleet import COLUMNS, badness, dead_rows, fleet_of
+from monitors.rows.fleet import COLUMNS, FleetRow, dead_rows, fleet_of, rank
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -98,6 +100,7 @@ def test_the_longest_transaction_is_told_by_the_targets_clock(shop, live, embedd
 
     (row,) = fleet_of([shop], window_of(rf.get("/")))
 
+    assert row["longest_xact_seconds"] is not None
     assert 0 <= row["longest_xact_seconds"] < 60
 
 
@@ -119,7 +122,22 @@ def test_a_disabled_target_comes_last_and_is_not_called_down(shop, read, watch, 
     assert "Disabled: nothing reads it." in text
 
 
-def test_the_order_is_total():
-    base = {"findings": [], "critical": 0, "warning": 0, "level": "", "state": "up"}
+def test_the_order_is_total(shop, rf):
+    (row,) = fleet_of([shop], window_of(rf.get("/")))
 
-    assert badness({**base, "name": "a"}) < badness({**base, "name": "b"})
+    assert rank({**row, "name": "a"}) < rank({**row, "name": "b"})
+
+
+@pytest.mark.parametrize("query", ["/", "/?at=2100-01-01T00:00Z", "/?at=2020-01-01T00:00Z"])
+def test_rows_are_what_their_type_says(shop, watch, embedded, rf, query):
+    gone = watch(replace(embedded, port=1), name="z-gone")
+    take_now(gone)
+
+    for row in fleet_of([shop, gone], window_of(rf.get(query))):
+        assert_typed(row, FleetRow)
+
+
+def test_lines_are_what_their_type_says(shop, browse):
+    ((_, lines),) = browse("viewer").get(reverse("fleet")).context["groups"]
+
+    assert_typed(lines[0], LineRow)

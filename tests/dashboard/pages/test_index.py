@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.urls import reverse
+from django.urls import resolve, reverse
+from django.utils import timezone
 
+from dashboard.pages.index import JudgedRow, found
 from monitors.collect.rounds import take_now
+from monitors.history.window import Window
 from monitors.models import HISTORY, Database
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -70,3 +74,16 @@ def test_the_tables_list_of_indexes_leads_to_it(address, browse, shop, worker_id
     )
 
     assert f'href="{address}"' in text
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_its_row_is_typed(address, shop, judged):
+    place = resolve(address).kwargs
+    database = Database.objects.get(target=shop, datid=place["datid"])
+    if not judged:
+        HISTORY["bloat"].latest._default_manager.all().delete()
+
+    row = found(shop, Window.last("1h", timezone.now()), database, place["indexrelid"])
+
+    assert (row["judged"] is not None) is judged
+    assert_typed(row, JudgedRow)

@@ -9,10 +9,11 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.pages.overview import COLUMNS, per_second
+from dashboard.pages.overview import COLUMNS, DatabaseRow, per_second
 from monitors.collect.rounds import take_now
 from monitors.history.source import Series
 from monitors.models import Database
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -94,3 +95,11 @@ def test_rates_count_only_the_time_that_was_watched(read, shop, live, embedded):
 
     assert rows["shop"]["xact_commit"] >= 200
     assert rows["shop"]["xact_per_second"] > 2  # in an hour it would be 0.06
+
+
+def test_rows_are_what_their_type_says(shop, browse):
+    shown = browse("viewer").get(reverse("overview", args=[shop.name]))
+
+    assert shown.context["databases"]
+    for row in shown.context["databases"]:
+        assert_typed(row, DatabaseRow)

@@ -13,11 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from monitors.collect.rounds import take_now
+from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, ProbeState
 from monitors.models.history import Change
-from monitors.rows.statements import COLUMNS
+from monitors.rows import statements as statement_rows
+from monitors.rows.statements import COLUMNS, DrawnStatementRow, StatementRow
 from tests.dashboard.pages.statements import Statements, grown
 from tests.people import browser_of, make_target, person
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 
@@ -431,3 +434,18 @@ def test_what_howdah_reads_is_left_out_on_a_server(watch, embedded):
     assert "postgres" in users("")
     assert "collector" not in users("")
     assert "collector" in users("&own=1")
+
+
+@pytest.mark.parametrize("with_texts", [True, False])
+def test_rows_are_what_their_types_say(target, statements, with_texts):
+    statements.add(1, grown(9, 20.0, minute=3), grown(20, 400.0, minute=35), datname=None)
+    statements.add(2, grown(1, 70.0, shared_blks_hit=9))
+    window = Window.last("1h", timezone.now())
+
+    rows = statement_rows.statements_of(target, window, with_texts=with_texts)
+
+    assert any(row["slower"] for row in rows)
+    for row in rows:
+        assert_typed(row, StatementRow)
+    for line in statement_rows.with_sparks(target, window, statement_rows.with_previews(rows)):
+        assert_typed(line, DrawnStatementRow)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from dashboard.pages.query import QueryRow
 from monitors.rows.statements import COLUMNS
 from tests.dashboard.pages.statements import Statements, grown
 from tests.people import browser_of, make_target, person
+from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
 
@@ -145,3 +147,16 @@ def test_a_statement_of_another_target_is_not_found(statements, client):
 
     assert client.get(f"/targets/other/queries/{row.pk}/").status_code == 404
     assert client.get(f"/targets/shop-1/queries/{row.pk + 1}/").status_code == 404
+
+
+@pytest.mark.parametrize("growths", [(), (grown(10, 20.0), grown(20, 120.0, minute=35))])
+def test_its_row_is_what_its_type_says(target, statements, client, growths):
+    row = statements.add(1, *growths)
+    statements.add(1, grown(1, 1.0), dbid=6)
+
+    shown = client.get(f"/targets/{target.name}/queries/{row.pk}/")
+
+    assert bool(shown.context["row"]["calls"]) == bool(growths)
+    assert_typed(shown.context["row"], QueryRow)
+    for other in shown.context["others"]:
+        assert_typed(other, QueryRow)

@@ -13,9 +13,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from monitors.collect.rounds import take_now
+from monitors.history.window import Window
 from monitors.models import HISTORY, Grant, Mark, SettingChange
 from monitors.rows import configuration
-from monitors.rows.settings import COLUMNS
+from monitors.rows.configuration import ChangeRow, DifferenceRow
+from monitors.rows.settings import COLUMNS, SettingRow, settings_at
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -206,3 +209,21 @@ def test_before_the_first_snapshot_it_says_so(read, watch, embedded):
     watch(embedded, name="fresh")
 
     assert "First snapshot" in read(name="fresh")
+
+
+def test_rows_are_what_their_types_say(shop, changed):
+    before = settings_at(shop, Window.last("1h", timezone.now()))
+    changed("work_mem", "8192")
+    window = Window.last("1h", timezone.now())
+
+    after = settings_at(shop, window)
+
+    for row in after:
+        assert_typed(row, SettingRow)
+    [change] = configuration.changes_of(shop, window)
+    assert_typed(change, ChangeRow)
+    [difference] = configuration.difference_of(before, after)
+    assert_typed(difference, DifferenceRow)
+    others = [row for row in after if row["name"] != "work_mem"]
+    [gone] = configuration.difference_of(before, others)
+    assert_typed(gone, DifferenceRow)

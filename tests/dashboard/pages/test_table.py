@@ -12,6 +12,8 @@ from django.utils import timezone
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Database, Target, VacuumRun
 from monitors.models.history import Change
+from monitors.rows.autovacuum import Explanation, PartRow, TriggerRow
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -188,3 +190,13 @@ def test_from_19_on_it_can_be_repacked_while_it_is_used(shop, read, place, versi
     address = reverse("action-new", args=[place["name"], "repack"])
 
     assert (f'action="{address}"' in read()) is offered
+
+
+def test_what_explains_autovacuum_is_what_its_types_say(browse, place):
+    panel = browse("dba").get(reverse("table", kwargs=place)).context["autovacuum"]
+
+    assert_typed(panel, Explanation)
+    for part in panel["parts"]:
+        assert_typed(part, PartRow)
+        for trigger in part["triggers"]:
+            assert_typed(trigger, TriggerRow)

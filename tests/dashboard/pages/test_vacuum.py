@@ -12,10 +12,12 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from dashboard.pages.vacuum import label_of
+from dashboard.pages.vacuum import DrawnTableRow, label_of, with_sparks
+from monitors.history.window import Window
 from monitors.models import HISTORY, Action
 from monitors.models.history import Change
-from monitors.rows.tables import COLUMNS
+from monitors.rows.tables import COLUMNS, DeadRow, tables_of
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -239,8 +241,11 @@ def test_the_chart_has_the_worst_of_now_and_of_the_window(vacuum, tables, shop, 
 
 
 def test_tables_of_one_name_in_two_databases_are_told_apart():
-    alike = [{"table": "public.t", "database": name} for name in ("a", "b")]
-    other = {"table": "public.u", "database": "a"}
+    alike = [
+        DeadRow(database_id=place, relid=1, database=name, table="public.t")
+        for place, name in enumerate("ab")
+    ]
+    other = DeadRow(database_id=0, relid=2, database="a", table="public.u")
 
     labels = [label_of(row, [*alike, other]) for row in (*alike, other)]
     assert labels == ["a: public.t", "b: public.t", "public.u"]
@@ -269,3 +274,12 @@ def test_nothing_to_see_has_words(vacuum, shop):
 
     assert "No table needs vacuum. Good." in vacuum()
     assert "No table has that in its name" in vacuum("?q=no-such-table")
+
+
+def test_the_lines_of_the_page_are_typed(shop):
+    window = Window.last("1h", timezone.now())
+    rows = with_sparks(shop, window, tables_of(shop, window, (), {}))
+
+    assert rows
+    for row in rows:
+        assert_typed(row, DrawnTableRow)

@@ -13,8 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from monitors.models import HISTORY, Database, Snapshot, Target, VacuumRun
-from monitors.rows.queue import QUEUE_COLUMNS
-from monitors.rows.running import RUNNING_COLUMNS
+from monitors.rows import vacuuming
+from monitors.rows.queue import QUEUE_COLUMNS, QueueRow
+from monitors.rows.running import RUNNING_COLUMNS, RunningRow
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -267,3 +269,18 @@ def test_a_catalog_is_queued_without_a_page(queue, tables, shop, place):
     assert '<span class="name">pg_catalog.pg_proc</span>' in text
     assert text.index("pg_catalog.pg_proc") < text.index("public.t1")
     assert f"/databases/{place['datid']}/tables/1255/" not in text
+
+
+def test_rows_are_what_their_types_say(shop, tables, vacuuming_now):
+    tables(1, n_dead_tup=300)
+    tables(2, n_dead_tup=300, relname=None)
+    vacuuming_now()
+    vacuuming_now(pid=4712, relid=None)
+
+    state = vacuuming.state_of(shop)
+
+    assert len(state.queue) == len(state.running) == 2
+    for due in state.queue:
+        assert_typed(due, QueueRow)
+    for running in state.running:
+        assert_typed(running, RunningRow)

@@ -10,7 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from monitors.models import Action, Database, VacuumRun
-from monitors.rows.runs import COLUMNS
+from monitors.rows.runs import COLUMNS, RunMark, RunRow, marks_of, rows_of
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -142,3 +143,15 @@ def test_another_column_to_sort_by_is_a_bad_request(browse, shop):
 
 def test_none_has_words(runs):
     assert "None ran in this window" in runs()
+
+
+def test_rows_are_what_their_types_say(shop, ran):
+    ran("autovacuum", 1, n_dead_after=30_000, seconds=3, phases={"scanning heap": 1.5}, passes=1)
+    ran("vacuum", 2, relkind="t", relname=None)
+
+    rows = rows_of(shop, VacuumRun.objects.all())
+
+    for row in rows:
+        assert_typed(row, RunRow)
+    for mark in marks_of(rows):
+        assert_typed(mark, RunMark)

@@ -10,9 +10,11 @@ import pytest
 from django.urls import reverse
 from psycopg import sql
 
+from dashboard.pages.what_if import FieldRow, OutcomeRow, ProposalRow
 from monitors.acting import perform, preview
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Target
+from tests.typed import assert_typed
 
 
 @pytest.fixture
@@ -164,3 +166,14 @@ def test_vacuums_by_hand_are_said_to_be_left_out(read, written, embedded, junk):
     take_now(written, ["tables"])
 
     assert "1 vacuum by hand in this window is left out" in read()[1]
+
+
+def test_rows_are_what_their_types_say(written, place, browse):
+    shown = browse("dba").get(reverse("table-what-if", kwargs=place), {"best": "1"})
+
+    assert_typed(shown.context["now"], OutcomeRow)
+    assert shown.context["candidates"]
+    for one in shown.context["candidates"]:
+        assert_typed(one, ProposalRow)
+    for one in shown.context["fields"]:
+        assert_typed(one, FieldRow)

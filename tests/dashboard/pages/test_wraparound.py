@@ -17,7 +17,8 @@ from monitors.collect.rounds import take_now
 from monitors.history import partitions
 from monitors.history.rollup import hour_of
 from monitors.models import HISTORY
-from monitors.rows.wraparound import DATABASE_COLUMNS, TABLE_COLUMNS
+from monitors.rows.table_ages import COLUMNS
+from monitors.rows.wraparound import DATABASE_COLUMNS
 
 RATE = 1_000_000  # ids an hour
 DAYS = 14
@@ -117,7 +118,7 @@ def test_tables_are_listed_the_oldest_first_and_exported(shown, history, place, 
 
     rows = json.loads(shown("?format=json"))
 
-    assert all(tuple(row) == TABLE_COLUMNS for row in rows)
+    assert all(tuple(row) == COLUMNS for row in rows)
     ages = [row["xid_age"] for row in rows if row["xid_age"] is not None]
     assert ages == sorted(ages, reverse=True)
     [row] = [row for row in rows if row["relid"] == place["relid"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -61,7 +61,7 @@ def shown(target, at=None) -> set[str]:
     end = at or now
     window = Window(end - timedelta(hours=1), end, is_live=at is None)
     tables = table_rows.tables_of(target, window, (), {})
-    places = {
+    places: dict[str, Sequence[str | None]] = {
         "vacuum": [row["relname"] for row in tables],
         "bloat": [row["relname"] for row in bloat.bloat_of(target, window, {})],
         "queue": [row["relname"] for row in vacuuming.state_of(target, at).queue],
@@ -70,7 +70,9 @@ def shown(target, at=None) -> set[str]:
     if at is None:
         names = {row["relid"]: row["relname"] for row in tables}
         places["due"] = [names.get(one.relid, "fled") for one in due.due_tables(target)]
-    return {place for place, names in places.items() if any("fled" in name for name in names)}
+    return {
+        place for place, names in places.items() if any("fled" in (name or "") for name in names)
+    }
 
 
 def test_tables_of_a_dropped_database_are_gone_with_it(server, watch, fleeting, eventually):
@@ -113,7 +115,7 @@ def test_findings_of_a_dropped_database_end_when_it_is_seen_to_be_gone(
     assert not opened.exists()
     gone_at = Database.objects.get(target=target, datname=fleeting).gone_at
     assert set(mine.values_list("resolved_at", flat=True)) == {gone_at}
-    assert findings.listed().filter(findings.in_state("open", before), pk__in=mine).exists()
+    assert findings.find_opened().filter(findings.in_state("open", before), pk__in=mine).exists()
 
 
 def test_a_database_that_is_made_again_is_another_one(server, watch, fleeting, eventually):

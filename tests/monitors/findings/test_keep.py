@@ -118,7 +118,7 @@ def test_a_finding_opens_gets_worse_is_acknowledged_resolves_and_is_found_again(
     assert new.previous_id == old.pk == row.pk
     assert (new.resolved_at, new.acknowledged_at) == (None, None)
     assert findings.state_of(new, timezone.now()) == "open"
-    assert list(findings.earlier(new)) == [old]
+    assert list(findings.find_earlier(new)) == [old]
 
 
 @pytest.mark.fleet
@@ -129,7 +129,7 @@ def test_a_blocked_session_makes_a_row_and_it_resolves_after_the_lock_goes(serve
 
     row = mine.get()
     assert row.opened_at is None  # a wait in passing is no finding
-    assert not findings.listed().filter(pk=row.pk).exists()
+    assert not findings.find_opened().filter(pk=row.pk).exists()
     assert row.backend_start is not None
     FindingRecord.objects.update(first_seen_at=row.first_seen_at - timedelta(seconds=5))
     judge(target)
@@ -328,7 +328,7 @@ def test_a_snooze_ends_by_itself(target, row):
         assert [
             one
             for one in findings.STATES
-            if findings.listed().filter(findings.in_state(one, then), pk=row.pk)
+            if findings.find_opened().filter(findings.in_state(one, then), pk=row.pk)
         ] == [state]
     FindingRecord.objects.update(snoozed_until=timezone.now())
     assert live(target, row).quiet is None

@@ -75,7 +75,7 @@ def test_it_predicts_what_ran_and_what_would_have_run(recorded, capsys):
     usual = replay.replay(recorded, tables["as_usual"], window, {})
     eager = replay.replay(recorded, tables["eager"], window, {})
     tried = replay.replay(
-        recorded, tables["as_usual"], window, replay.parsed(dict([EAGER.split("=")]))
+        recorded, tables["as_usual"], window, replay.parse(dict([EAGER.split("=")]))
     )
 
     for one in (usual.proof, eager.proof):
@@ -231,11 +231,11 @@ def test_a_table_without_history_can_not_be_replayed(embedded, watch):
 )
 def test_bad_parameters_are_said(given, said):
     with pytest.raises(ValueError, match=said):
-        replay.parsed(given)
+        replay.parse(given)
 
 
 def test_what_is_no_parameter_is_left_out():
-    assert replay.parsed({"window": "1h", "autovacuum_vacuum_threshold": " 7 "}) == {
+    assert replay.parse({"window": "1h", "autovacuum_vacuum_threshold": " 7 "}) == {
         "autovacuum_vacuum_threshold": "7"
     }
     assert simulator.NAPTIME == 60
