@@ -159,7 +159,7 @@ def findings_of(findings: Sequence[Finding], row: JudgedRow) -> list[Finding]:
 def tiles(row: JudgedRow) -> list[Tile]:
     """Return the headline figures."""
     judged = row["judged"]
-    entries = judged["reltuples"] if judged else None
+    entries = -1 if judged is None or judged["reltuples"] is None else judged["reltuples"]
     share = f"{row['shown_pct']:.0f} % of it, " if row["shown_pct"] is not None else ""
     return [
         Tile(title="Size", value=row["size_bytes"], write=figures.bytes_, note="its pages"),
@@ -178,7 +178,7 @@ def tiles(row: JudgedRow) -> list[Tile]:
         Tile(title="All scans", value=row["idx_scan"], write=figures.short, note="idx_scan"),
         Tile(
             title="Entries",
-            value=entries if (entries or -1) >= 0 else None,
+            value=entries if entries >= 0 else None,  # -1: never noted
             write=figures.short,
             note="reltuples",
         ),

@@ -312,4 +312,7 @@ def toast_of(target: Target, window: Window, row: TableRow) -> dict[str, Any] | 
     if not row["toastrelid"]:
         return None
     key = {"database_id": row["database_id"], "relid": row["toastrelid"]}
-    return next(iter(table_rows.rows_at("tables", target, window, key)), None)
+    found = next(iter(table_rows.rows_at("tables", target, window, key)), None)
+    if found is not None and not unknowns.counts_rows(target.settings):
+        return {**found, **dict.fromkeys(table_rows.COUNTS)}
+    return found

@@ -21,7 +21,7 @@ from monitors.models import HISTORY, Action, ProbeState, Target
 
 FORMS = {"strip", "target-edit", "target-remove", "target-enable", "target-disable"}
 """Addresses of a target that are no page of figures."""
-OF_THE_TARGET = sorted({one.name for one in OF_TARGET if "<" not in str(one.pattern)} - FORMS)
+OF_THE_TARGET = sorted({one.name or "" for one in OF_TARGET if "<" not in str(one.pattern)} - FORMS)
 LISTS = {"jobs", "target-actions"}
 """Pages of our own rows, which show no window and go on by themselves."""
 OURS = (*OF_THE_TARGET, "fleet", "table", "query")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from django.urls import resolve, reverse
@@ -87,3 +88,14 @@ def test_its_row_is_typed(address, shop, judged):
 
     assert (row["judged"] is not None) is judged
     assert_typed(row, JudgedRow)
+
+
+def test_an_empty_index_has_no_entries_which_is_known(embedded, shop, address, browse, worker_id):
+    with embedded.connect(user="owner", dbname="shop") as session:
+        session.execute(f"TRUNCATE indexed_{worker_id}; ANALYZE indexed_{worker_id}")
+        session.execute(f"VACUUM indexed_{worker_id}")
+    take_now(shop, ["tables", "indexes", "bloat"])
+
+    text = browse("viewer").get(address).content.decode()
+
+    assert re.search(r"Entries</dt><dd class=\"tile-value\">0</dd>", text)

@@ -40,6 +40,30 @@ def test_it_shows_the_table_and_every_chart(read, junk):
     assert "autovacuum_enabled" in text
 
 
+def test_where_rows_are_not_counted_those_of_toast_are_not_known_either(
+    embedded, shop, browse, worker_id
+):
+    name = f"toasted_{worker_id}"
+    with embedded.connect(user="owner", dbname="shop") as session:
+        session.execute(f"DROP TABLE IF EXISTS {name}; CREATE TABLE {name} (words text)")
+        long = "SELECT string_agg(md5(g::text), '') FROM generate_series(1, 1000) AS g"
+        session.execute(f"INSERT INTO {name} {long}")
+        session.execute("SELECT pg_stat_force_next_flush()")
+    take_now(shop, ["tables"])
+    row = HISTORY["tables"].latest._default_manager.get(target_id=shop.pk, relname=name)
+    place = [shop.name, Database.objects.get(pk=row.database_id).datid, row.relid]
+    client = browse("dba")
+
+    counted = client.get(reverse("table", args=place)).content.decode()
+    Target.objects.filter(pk=shop.pk).update(settings={**shop.settings, "track_counts": "off"})
+    uncounted = client.get(reverse("table", args=place)).content.decode()
+    with embedded.connect(user="owner", dbname="shop") as session:
+        session.execute(f"DROP TABLE {name}")
+
+    assert re.search(r"TOAST table</dt><dd>\d+ live rows, \d+ dead", counted)
+    assert re.search(r"TOAST table</dt><dd>[^<\d]+ live rows, [^<\d]+ dead", uncounted)
+
+
 @pytest.mark.parametrize("action", ["vacuum", "analyze", "vacuum_full"])
 def test_it_offers_each_action_on_a_table(read, place, action):
     assert f'action="{reverse("action-new", args=[place["name"], action])}"' in read()
