@@ -392,6 +392,25 @@ def test_what_is_forked_from_says_why_it_fails(tmp_path: Path) -> None:
         forks.stop()
 
 
+def test_a_worker_whose_beat_ended_ends_too(tmp_path: Path) -> None:
+    """`bin/up` starts it again; else nothing would be due any more, and all would look alive."""
+    away = {
+        "DATABASE_URL": "postgresql://howdah@127.0.0.1:1/howdah",
+        "REDIS_URL": "redis://127.0.0.1:1",
+    }
+    forks = Forks({**os.environ, **away}, lambda name: tmp_path / f"{name}.log")
+    nowhere = str(tmp_path / "gone" / "schedule")
+    order = {"role": "requests", "queues": "requests", "threads": 1, "beat_schedule": nowhere}
+    try:
+        worker = forks.start("worker-requests", "worker", order, {"HOWDAH_ROLE": "requests"})
+
+        assert processes.wait_until(lambda: worker.died, seconds=60)
+        assert "Beat ended." in worker.log.read_text()
+    finally:
+        worker.stop()
+        forks.stop()
+
+
 def test_a_web_server_that_is_killed_by_hand_takes_its_child_along(
     embedded: Server, eventually: Callable[..., None]
 ) -> None:
