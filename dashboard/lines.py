@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from django.template import Origin, Template
-from django.template.base import TextNode
+from django.template.base import NodeList, TextNode
 from django.template.loaders import app_directories, cached, filesystem
 
 TAG = re.compile(r"({%.*?%}|{{.*?}}|{#.*?#})", re.DOTALL)
@@ -31,11 +31,22 @@ class Loader(cached.Loader):
         """Return a template; the texts of ours have no line breaks."""
         template = super().get_template(template_name, skip)
         if is_ours(template.origin) and not hasattr(template, "joined"):
-            for node in template.nodelist.get_nodes_by_type(TextNode):
-                if isinstance(node, TextNode):  # for mypy
-                    node.s = join_lines(node.s)
+            for node in texts_of(template.nodelist):
+                node.s = join_lines(node.s)
             template.joined = True  # type: ignore[attr-defined]
         return template
+
+
+def texts_of(nodes: NodeList) -> Iterator[TextNode]:
+    """Yield every text of a template, wherever it stands.
+
+    Django's own walk (`get_nodes_by_type`) passes by what a `simple_block_tag` stands around.
+    """
+    for node in nodes:
+        if isinstance(node, TextNode):
+            yield node
+        for name in {*node.child_nodelists, "nodelist"}:
+            yield from texts_of(getattr(node, name, None) or NodeList())
 
 
 def is_ours(origin: Origin) -> bool:

@@ -158,6 +158,7 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
     blocked = sum(row["blocked"] or 0 for row in rows)
     longest = max(rows, key=lambda row: row["longest_xact_seconds"] or 0, default=None)
     oldest = max(rows, key=lambda row: row["xid_age"] or 0, default=None)
+    none = "none known" if any(row["unknown"] for row in rows) else "none open"
     return [
         Tile(
             title="Targets up",
@@ -175,7 +176,7 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
             title="Longest transaction",
             value=longest["longest_xact_seconds"] if longest else None,
             write=figures.duration,
-            note=longest["name"] if longest and longest["longest_xact_seconds"] else "none open",
+            note=longest["name"] if longest and longest["longest_xact_seconds"] else none,
         ),
         Tile(
             title="Blocked backends",

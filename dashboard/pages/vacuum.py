@@ -321,6 +321,8 @@ def tiles(
     if target.in_recovery:  # ages are replicated, and nothing else is known
         others = [tile.title for tile in found if tile.title != "Oldest XID age"]
         return without(found, others, "not known on a standby")
+    if not unknowns.tells_activities(target.settings):
+        found = without(found, ("Autovacuum workers",), unknowns.NOT_TOLD)
     if not unknowns.counts_rows(target.settings):
         return without(found, ("Dead rows", "Tables due", "Vacuums"), unknowns.NOT_COUNTED)
     return found

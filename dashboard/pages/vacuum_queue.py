@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.http.response import HttpResponseBase
@@ -73,7 +74,9 @@ def context_of(target: Target, state: vacuuming.State, shown: Listing[QueueRow])
         "listing": shown,
         "sort": shown.sort,
         "rows": shown.rows,
-        "tiles": [] if target.in_recovery else tiles(state.workers, state.queue, state.left),
+        "tiles": []
+        if target.in_recovery
+        else tiles(target.settings, state.workers, state.queue, state.left),
     }
 
 
@@ -94,12 +97,15 @@ def workers_chart(target: Target, window: Window, workers: Workers) -> dict[str,
     )
 
 
-def tiles(workers: Workers, queue: list[QueueRow], left: int | None) -> list[Tile]:
+def tiles(
+    settings: Mapping[str, str], workers: Workers, queue: list[QueueRow], left: int | None
+) -> list[Tile]:
     """Return the headline figures; `left` tables are past a threshold and autovacuum is off."""
     forced = sum(line["for_wraparound"] for line in queue)
     lengths = [line["expected_seconds"] for line in queue if line["state"] == "waiting"]
     known = [length for length in lengths if length is not None]
     full = workers.free == 0
+    tells = unknowns.tells_activities(settings)
     return [
         Tile(
             title="In the queue",
@@ -109,12 +115,10 @@ def tiles(workers: Workers, queue: list[QueueRow], left: int | None) -> list[Til
         ),
         Tile(
             title="Workers busy",
-            value=workers.busy,
-            unit=f"of {workers.most}" if workers.most is not None else "",
+            value=workers.busy if tells else None,
+            unit=f"of {workers.most}" if tells and workers.most is not None else "",
             level="warning" if full and queue else "",
-            note=f"autovacuum_worker_slots {workers.slots}"
-            if workers.slots
-            else "autovacuum_max_workers",
+            note=slots_note(workers) if tells else unknowns.NOT_TOLD,
         ),
         Tile(
             title="A visit each",
@@ -131,6 +135,11 @@ def tiles(workers: Workers, queue: list[QueueRow], left: int | None) -> list[Til
             else "no run is known",
         ),
     ]
+
+
+def slots_note(workers: Workers) -> str:
+    """Return which setting limits the workers."""
+    return f"autovacuum_worker_slots {workers.slots}" if workers.slots else "autovacuum_max_workers"
 
 
 def due_note(forced: int, left: int | None) -> str:

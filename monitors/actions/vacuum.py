@@ -126,6 +126,8 @@ def measure(
     if before is None:
         return relations.measure(connection, identity["relid"])
     after = relations.measure_after(connection, identity["relid"], before, "vacuum_count")
+    if after.get("vacuum_count") == before.get("vacuum_count"):
+        return after  # it never came to the table's own rows (process_main): nobody kept them
     stay, were = after.get("n_dead_tup") or 0, before.get("n_dead_tup") or 0
     if stay > STAY_SHARE * were:
         holder = live_horizon.oldest(connection)

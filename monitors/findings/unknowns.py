@@ -33,6 +33,8 @@ STANDBY = (
 """Why a standby has no counts; that is no fault of it."""
 FORCED_ELSEWHERE = "When a vacuum is forced is not known on a standby: it runs on the primary, by the settings there."
 NO_SETTINGS = "The server's settings have not been read."
+NOT_TOLD = "not known: track_activities is off"
+"""What a figure of what runs says in place of a number."""
 NOT_COUNTED = "not known: track_counts is off"
 """What a figure of counted rows says in place of a number."""
 
@@ -77,7 +79,7 @@ def told(target: Target, hidden: int) -> dict[str, str]:
 
 def statements_text(settings: Mapping[str, str], hidden: int) -> str:
     """Return why open statements are not all known; '' where they are."""
-    if not autovacuum.is_on(settings.get("track_activities", "on")):
+    if not tells_activities(settings):
         return (
             "track_activities is off: which statements run, and for how long, is not known. "
             f"{setting.remedy_words('track_activities', 'on', settings)}"
@@ -89,6 +91,11 @@ def statements_text(settings: Mapping[str, str], hidden: int) -> str:
         f"{words.count(hidden, 'backend')} {verb} track_activities off: what {runs}, "
         "and for how long, is not known."
     )
+
+
+def tells_activities(settings: Mapping[str, str]) -> bool:
+    """Tell whether a server's own processes say what they run; sessions may choose otherwise."""
+    return autovacuum.is_on(settings.get("track_activities", "on"))
 
 
 def counts_rows(settings: Mapping[str, str]) -> bool:

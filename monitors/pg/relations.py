@@ -325,5 +325,5 @@ def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
     if before.get("size_bytes") is not None and after.get("size_bytes") is not None:
         change = after["size_bytes"] - before["size_bytes"]
         sign = MINUS if change < 0 else "+"
-        parts.append(f"size {sign}{words.size(change)}" if change else "size unchanged")
+        parts.append(f"size {sign}{words.size(abs(change))}" if change else "size unchanged")
     return ", ".join(parts)

@@ -55,16 +55,24 @@ class Watching:
     def sentence(self) -> str:
         """What was left out and what it costs, '' where there is nothing to say."""
         if not self.own:
-            return (
-                f"{' and '.join(self.shared)} is not used by Howdah alone, so its statements stay "
-                "among the others': give Howdah a login of its own."
-                if self.shared
-                else ""
-            )
+            return self.shared_words
         are = "is" if len(self.own) == 1 else "are"
         where = "among them" if self.is_shown else "left out"
         cost = "" if self.cost_pct is None else f": watching costs {self.cost_pct:.1f} %"
-        return f"{words.count(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
+        found = f"{words.count(len(self.own), 'statement')} of Howdah's own {are} {where}{cost}."
+        return f"{found} {self.shared_words}".rstrip()
+
+    @property
+    def shared_words(self) -> str:
+        """Why not all of its own are known, '' where they are."""
+        if not self.shared:
+            return ""
+        many = len(self.shared) > 1
+        return (
+            f"{' and '.join(self.shared)} {'are' if many else 'is'} not used by Howdah alone, so"
+            f" {'their' if many else 'its'} statements stay among the others':"
+            f" give Howdah {'logins' if many else 'a login'} of its own."
+        )
 
 
 def total_ms(rows: Sequence[StatementRow]) -> float:
