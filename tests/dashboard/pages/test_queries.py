@@ -406,6 +406,18 @@ def test_a_login_that_others_use_too_hides_nothing(read, statements, target):
     assert "watching costs" not in text
 
 
+def test_what_one_login_hides_is_said_where_another_one_is_told_apart(read, statements, target):
+    statements.add(1, grown(4, 100.0), usename="owner")
+    own(statements, 5.0)
+    statements.add(78, grown(3, 20.0), usename="operator", userid=16501)
+    connected(target, "collector", "psql")
+
+    text = read()
+
+    assert "1 statement of Howdah&#x27;s own is left out" in text
+    assert "collector is not used by Howdah alone, so its statements stay" in text
+
+
 def test_the_page_of_a_statement_says_the_share_of_the_list(read, statements, client, target):
     theirs = statements.add(1, grown(4, 300.0))
     statements.add(2, grown(4, 100.0))

@@ -223,6 +223,27 @@ def test_a_vacuum_that_could_not_clean_says_who_held_it(
 
 @pytest.mark.django_db
 @pytest.mark.fleet
+@pytest.mark.pg(">=16")
+def test_nobody_is_blamed_for_rows_that_were_not_to_be_vacuumed(
+    server: Server,
+    watch: Callable[..., Any],
+    person: Callable[..., Any],
+    table: Callable[..., str],
+    done: Callable[..., Any],
+) -> None:
+    target = watch(server, operator_user="operator")
+    name = table(server, dead=100)
+
+    row = done(person("operator"), target, "vacuum", table=name, process_main="off")
+
+    assert row.state == "succeeded"
+    assert row.outcome.startswith("Dead rows 100 → 100, size unchanged")
+    assert "stay" not in row.outcome
+    assert "again" not in row.outcome
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
 def test_who_holds_another_database_back_is_not_blamed(
     server: Server,
     watch: Callable[..., Any],
