@@ -21,7 +21,7 @@ def horizon(request: PageRequest, name: str) -> HttpResponseBase:
         "horizon.html",
         {
             "holders": holders,
-            "horizon_read": horizon_rows.was_read(target, window),
+            "horizon_read": horizon_rows.last_read(target, window),
             "may": access.permissions_of(request.user, target),
             "alone": True,
         },

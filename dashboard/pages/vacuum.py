@@ -186,7 +186,7 @@ def page(
         "databases": sorted({one.datname for one in tables.databases_of(target, window).values()}),
         "running": state.running,
         "holders": horizon.holders_of(target, window),
-        "horizon_read": horizon.was_read(target, window),
+        "horizon_read": horizon.last_read(target, window),
         "queue": state.queue,
         "left": state.left,
         "unknown": unknowns.unknowns_of(target, at),

@@ -121,16 +121,17 @@ def reach_from_standby(target: Target, window: Window) -> Callable[[Mapping[str,
     return reach
 
 
-def was_read(target: Target, window: Window) -> bool:
-    """Tell whether holders were read at the window's end: else that there are none says nothing."""
+def last_read(target: Target, window: Window) -> datetime | None:
+    """Return when holders were read at the window's end, None: not, so that none says nothing."""
     reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, "horizon"))
-    return Snapshot.objects.filter(
+    found = Snapshot.objects.filter(
         target_id=target.pk,
         probe="horizon",
         state=Snapshot.State.OK,
         taken_at__lte=window.end,
         taken_at__gt=window.end - reach,
-    ).exists()
+    )
+    return found.order_by("-taken_at").values_list("taken_at", flat=True).first()
 
 
 def holder_row(

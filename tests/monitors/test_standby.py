@@ -176,8 +176,8 @@ DASH = "\N{EN DASH}"
 NOT_HERE = "Not known on a standby"
 ON_STANDBY = [
     # page of the standby, what it says, what it must not say
-    ("horizon/", NOT_HERE, ["Vacuum can remove every dead row", "No holder"]),
-    ("vacuum/", f"Need vacuum {DASH}", ["Nothing holds the horizon back", "Need vacuum 0"]),
+    ("horizon/", NOT_HERE, ["Vacuum could then remove every dead row", "No holder"]),
+    ("vacuum/", f"Need vacuum {DASH}", ["Nothing held the horizon back", "Need vacuum 0"]),
     (
         "vacuum/",
         f"Due now {DASH}",
