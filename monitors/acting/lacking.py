@@ -32,7 +32,7 @@ def find_remedy(row: Action, spec: Spec, dbname: str, error: psycopg.Error | Non
             if grant:
                 return f"In the database {dbname}: {grant}"
             if not spec.right:
-                return spec.needs(eye)
+                return rights.to_run(spec.needs(eye))
             return right_lacking(eye, spec.right, row.identity)
     except (psycopg.Error, Unreachable, SecretUnreadable, Refused):
         return ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from monitors.collect.run_facts import SLACK, Seen, name_people, phases_of
 from monitors.history.reading import Place
-from monitors.models import HISTORY, Database, Snapshot, VacuumRun
+from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
 from monitors.models.history import Change
 
 PROGRESS_REACH = timedelta(days=2)
@@ -104,10 +106,25 @@ def runs_in_progress(
         mine = [row for row in mine if row["started_at"] == mine[-1]["started_at"]]
         if mine and mine[-1]["datname"] in databases:
             database_id = databases[mine[-1]["datname"]]
-            found.append(rewrite_of(place, database_id, mine, snapshot))
+            run = rewrite_of(place, database_id, mine, snapshot)
+            asked = copy(run)
+            name_people(place, [asked], mine[-1]["datname"], snapshot)
+            if failed([asked]):
+                continue
+            found.append(run)
             take_over(found[-1])
             name_people(place, found[-1:], mine[-1]["datname"], snapshot)
     return found
+
+
+def failed(runs: Iterable[VacuumRun]) -> set[UUID]:
+    """Return the actions of runs that are known to have failed, so that these have no effect."""
+    wanted = {run.action_id for run in runs if run.action_id}
+    states = (Action.State.FAILED, Action.State.CANCELLED)
+    rows = (
+        Action.objects.filter(pk__in=wanted, state__in=states) if wanted else Action.objects.none()
+    )
+    return set(rows.values_list("pk", flat=True))
 
 
 def take_over(run: VacuumRun) -> None:
@@ -146,7 +163,11 @@ def settle_rewrites(place: Place, snapshot: Snapshot) -> None:
         ended_at__gt=read_at - PROGRESS_REACH,
         ended_at__lte=read_at,
     )
+    without_effect = failed(open_runs)
     for run in open_runs:
+        if run.action_id in without_effect:
+            run.delete()
+            continue
         before, now = table_before(run), latest_of(run)
         if not now or now["relfilenode"] is None:
             continue

@@ -50,8 +50,9 @@ def test_where_rows_are_not_counted_those_of_toast_are_not_known_either(
         session.execute(f"INSERT INTO {name} {long}")
         session.execute("SELECT pg_stat_force_next_flush()")
     take_now(shop, ["tables"])
-    row = HISTORY["tables"].latest._default_manager.get(target_id=shop.pk, relname=name)
-    place = [shop.name, Database.objects.get(pk=row.database_id).datid, row.relid]
+    tables = HISTORY["tables"].latest._default_manager.values("database_id", "relid")
+    row = tables.get(target_id=shop.pk, relname=name)
+    place = [shop.name, Database.objects.get(pk=row["database_id"]).datid, row["relid"]]
     client = browse("dba")
 
     counted = client.get(reverse("table", args=place)).content.decode()

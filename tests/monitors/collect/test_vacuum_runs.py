@@ -418,6 +418,49 @@ def test_a_rewrite_that_changed_no_file_is_not_recorded(
     assert not runs.exists()
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "told-late"])
+def test_a_rewrite_of_ours_that_failed_is_not_the_one_that_worked(  # noqa: PLR0917 - fixtures
+    server, watch, person, requested, eventually, slow_to_rewrite, is_told
+):
+    target = watch(server, operator_user="operator")
+    take_now(target)
+    row = requested(person("dba"), target, "vacuum_full", table=slow_to_rewrite)
+
+    def work():
+        perform.perform(str(row.pk))
+        history.close()  # this thread's, to our own database
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    progress = HISTORY["progress"].samples._default_manager.filter(command__in=REWRITES)
+
+    def is_seen():
+        take_now(target, ["progress"])
+        return progress.exists()
+
+    eventually(is_seen, seconds=30)
+    pid = progress.values_list("pid", flat=True).latest("taken_at")
+    with server.connect() as session:
+        session.execute("SELECT pg_cancel_backend(%s)", [pid])
+    thread.join()
+    row.refresh_from_db()
+    assert row.state == "failed", row.outcome
+    if not is_told:  # the worker says so a little later than the snapshot sees its end
+        Action.objects.filter(pk=row.pk).update(state="running", finished_at=None)
+    take_now(target, ["progress"])
+    runs = VacuumRun.objects.filter(relname=slow_to_rewrite.removeprefix("public."))
+    assert runs.exists() != is_told
+    Action.objects.filter(pk=row.pk).update(state="failed", finished_at=row.finished_at)
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(f"VACUUM FULL {slow_to_rewrite}")
+
+    take_now(target, ["tables"])
+
+    [run] = runs
+    assert (run.kind, run.action_id, run.by, run.phases) == ("rewrite", None, "", {})
+
+
 @pytest.mark.parametrize(
     "statement", ["VACUUM FULL {}", "CLUSTER {} USING {}_id", "ALTER TABLE {} ALTER id TYPE bigint"]
 )
