@@ -10,7 +10,7 @@ from uuid import UUID
 
 from monitors.collect.run_facts import SLACK, Seen, name_people, phases_of
 from monitors.history.reading import Place
-from monitors.models import HISTORY, Action, Database, Snapshot, VacuumRun
+from monitors.models import HISTORY, Action, Database, Snapshot, Target, VacuumRun
 from monitors.models.history import Change
 
 PROGRESS_REACH = timedelta(days=2)
@@ -42,6 +42,7 @@ def rewrites_of(
     pairs = [(old, now) for old, now in pairs if now["relkind"] in {"r", "m"} and is_filled(now)]
     if not pairs:
         return []
+    take_turns(place)
     known = VacuumRun.objects.filter(
         target_id=place.target_id,
         database_id=place.database_id,
@@ -74,6 +75,14 @@ def rewrites_of(
     ]
 
 
+def take_turns(place: Place) -> None:
+    """Let snapshots of a target that see the same rewrite at once write it one after the other.
+
+    Until the end of the transaction; who comes second sees what the first one wrote.
+    """
+    list(Target.objects.select_for_update(no_key=True).filter(pk=place.target_id).values("pk"))
+
+
 def is_filled(now: Mapping[str, Any]) -> bool:
     """Tell whether a table's file has pages, by what wrote it or by its size where that was read."""
     return bool(now["relpages"]) or now["filled_file"] == now["relfilenode"]
@@ -86,6 +95,7 @@ def runs_in_progress(
     over = [key for key in seen.gone if key[1] in REWRITES]
     if not over:
         return []
+    take_turns(place)
     rows = HISTORY["progress"].samples._default_manager.filter(
         target_id=place.target_id,
         pid__in={pid for pid, *_ in over},
