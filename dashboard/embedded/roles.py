@@ -48,9 +48,8 @@ def run_web(bind: str, port: int) -> None:
 
 def run_worker(role: str, queues: str, threads: int, beat_schedule: str | None = None) -> None:
     """Work on queues until SIGTERM; with a file for its schedule, also send what is due (beat)."""
-    settings.PRIVATE_KEY = secret(
-        "HOWDAH_PRIVATE_KEY"
-    )  # the process that we are forked from has none
+    # The process that we are forked from has none.
+    settings.PRIVATE_KEY = secret("HOWDAH_PRIVATE_KEY")
     if beat_schedule is not None:
         app.steps["worker"].add(beat_step(beat_schedule))
     # As `celery -q -A dashboard worker -P threads …` does it, without loading that program.

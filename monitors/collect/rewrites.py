@@ -119,7 +119,7 @@ def runs_in_progress(
             run = rewrite_of(place, database_id, mine, snapshot)
             asked = copy(run)
             name_people(place, [asked], mine[-1]["datname"], snapshot)
-            if failed([asked]):
+            if find_failed([asked]):
                 continue
             found.append(run)
             take_over(found[-1])
@@ -127,7 +127,7 @@ def runs_in_progress(
     return found
 
 
-def failed(runs: Iterable[VacuumRun]) -> set[UUID]:
+def find_failed(runs: Iterable[VacuumRun]) -> set[UUID]:
     """Return the actions of runs that are known to have failed, so that these have no effect."""
     wanted = {run.action_id for run in runs if run.action_id}
     states = (Action.State.FAILED, Action.State.CANCELLED)
@@ -173,7 +173,7 @@ def settle_rewrites(place: Place, snapshot: Snapshot) -> None:
         ended_at__gt=read_at - PROGRESS_REACH,
         ended_at__lte=read_at,
     )
-    without_effect = failed(open_runs)
+    without_effect = find_failed(open_runs)
     for run in open_runs:
         if run.action_id in without_effect:
             run.delete()

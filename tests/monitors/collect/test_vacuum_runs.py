@@ -319,6 +319,18 @@ def test_a_rewrite_is_recorded_when_it_was_seen_to_run(  # noqa: PLR0917 - fixtu
     assert known(run.started_at) < known(run.after_at) < run.ended_at
 
 
+def begin(row):
+    """Perform an action beside the test; gives the thread."""
+
+    def work():
+        perform.perform(str(row.pk))
+        history.close()  # this thread's, to our own database
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
 @pytest.fixture
 def slow_to_rewrite(server, table):
     """A table whose rewrite takes two seconds: an index of an expression keeps it busy."""
@@ -352,12 +364,7 @@ def test_a_rewrite_through_howdah_has_its_action_its_seconds_and_both_sizes(  # 
     take_now(target)
     row = requested(person("dba"), target, action, table=slow_to_rewrite, **given)
 
-    def work():
-        perform.perform(str(row.pk))
-        history.close()  # this thread's, to our own database
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    thread = begin(row)
     progress = HISTORY["progress"].samples._default_manager.filter(command__in=REWRITES)
 
     def is_seen():
@@ -427,12 +434,7 @@ def test_a_rewrite_of_ours_that_failed_is_not_the_one_that_worked(  # noqa: PLR0
     take_now(target)
     row = requested(person("dba"), target, "vacuum_full", table=slow_to_rewrite)
 
-    def work():
-        perform.perform(str(row.pk))
-        history.close()  # this thread's, to our own database
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    thread = begin(row)
     progress = HISTORY["progress"].samples._default_manager.filter(command__in=REWRITES)
 
     def is_seen():
