@@ -568,16 +568,22 @@ def test_servers_go_elsewhere_where_somebody_was_faster_on_their_ports(
 
 def test_two_that_start_at_once_do_not_share_a_port(tmp_path: Path) -> None:
     """Else each would answer every other request, and a login be good for half of the pages."""
-    stacks = [Stack(Options(), tmp_path), Stack(Options(), tmp_path)]
-    ports = [stack.take_port() for stack in stacks]
+    port = processes.free_port()
+    first, second = (Stack(Options(port=port), tmp_path) for _ in range(2))
     try:
-        assert len(set(ports)) == 2
+        assert first.take_port() == port
+        with pytest.raises(StartFailed, match=f"Port {port} is busy"):
+            second.take_port()  # before a web listens there
         with socket.socket() as web:
             web.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            web.bind(("127.0.0.1", ports[0]))
+            web.bind(("127.0.0.1", port))
             web.listen()
+            with pytest.raises(StartFailed, match=f"Port {port} is busy"):
+                second.take_port()
+        first.stop()
+        assert second.take_port() == port
     finally:
-        for stack in stacks:
+        for stack in (first, second):
             stack.stop()
 
 

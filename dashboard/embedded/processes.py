@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -213,22 +213,40 @@ def free_port(usual: int = 0, host: str = "127.0.0.1") -> int:
         return port
 
 
-def hold_port(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """Take a port (0: any that is free) until the socket is closed; OSError where it can't be had.
+@dataclass(frozen=True)
+class HeldPort:
+    """A port that nobody else gets until `close`, but on which a web server of ours may listen."""
 
-    Nobody else gets it, but a web server of ours may listen there: those share a port with
-    whoever lets them (SO_REUSEPORT), and two of them would answer every other request each.
+    number: int
+    sockets: tuple[socket.socket, ...]
+
+    def close(self) -> None:
+        """Let others have it."""
+        for held in self.sockets:
+            held.close()
+
+
+def hold_port(port: int, host: str = "127.0.0.1") -> HeldPort:
+    """Take a port (0: any that is free); OSError (EADDRINUSE) where somebody has it.
+
+    Web servers share a port with whoever lets them (SO_REUSEPORT), and two of them would answer
+    every other request each. A socket that is bound but does not listen holds nothing: another
+    may be bound beside it (socket(7), SO_REUSEADDR). So on Linux a name is taken for the port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    holder = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with ExitStack() as undo:
+        holder = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((host, port))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # after bind: alone so far
-    except OSError:
-        holder.close()
-        raise
-    return holder
+        number: int = holder.getsockname()[1]
+        sockets = [holder]
+        if sys.platform == "linux":
+            name = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            name.bind(f"\0howdah-port-{number}")  # unix(7), abstract: it ends with the socket
+            sockets.append(name)
+        undo.pop_all()
+    return HeldPort(number, tuple(sockets))
 
 
 def write_private(path: Path, text: str) -> None:

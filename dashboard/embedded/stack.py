@@ -68,7 +68,7 @@ class Stack:
     options: Options
     folder: Path
     clusters: list[Cluster] = field(default_factory=list)
-    port: socket.socket | None = None
+    port: processes.HeldPort | None = None
     forks: Forks | None = None
     broker: Watched | None = None
     servers: list[Watched] = field(default_factory=list)
@@ -122,8 +122,7 @@ class Stack:
                     f"Can't listen on {host} ({error.strerror}). Choose another --bind or --port."
                 )
                 raise StartFailed(message) from error
-        number: int = self.port.getsockname()[1]
-        return number
+        return self.port.number
 
     def own_environment(self) -> dict[str, str]:
         """Return the environment of our processes; what the caller set stays."""
