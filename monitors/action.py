@@ -131,6 +131,8 @@ class Guarded:
     facts: list[tuple[str, str]] = field(default_factory=list)
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    numbers: Measured = field(default_factory=dict)
+    """What `measure` returns of its table as it is: shown once what the history knows is in it."""
 
 
 def no_result(rows: Sequence[tuple[Any, ...]]) -> Measured:

@@ -118,25 +118,17 @@ def seen(connection: psycopg.Connection, relation: Relation, lock: str) -> Guard
             warnings=["This is a foreign table: rows of it are fetched from where they are."],
         )
     numbers = relations.measure(connection, relation.relid)
-    facts = [
-        ("Table", relation.name),
-        ("Database", relation.database),
-        ("Dead rows", f"{numbers['n_dead_tup']:,}"),
-        ("Live rows", f"{numbers['n_live_tup']:,}"),
-    ]
-    if numbers["size_bytes"] is not None:
-        facts.append(("Size", words.size(numbers["size_bytes"])))
     warnings = autovacuum_warnings(connection, relation.relid)
     if relation.relkind == "p":
-        facts.append(("Partitions", f"{numbers['partitions']:,}"))
         warnings.append(
             "This is a partitioned table: its partitions are worked on one after another,"
             " each under its own lock. What the numbers say is their sum."
         )
     return Guarded(
-        facts=facts,
+        facts=[("Table", relation.name), ("Database", relation.database)],
         conflicts=relations.holders(connection, relation.relid, lock),
         warnings=warnings,
+        numbers=numbers,
     )
 
 

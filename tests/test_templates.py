@@ -72,6 +72,17 @@ def test_no_two_attributes_become_one(path: Path) -> None:
     assert glued.findall(text) == []
 
 
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_no_word_is_glued_to_a_value(path: Path) -> None:
+    """A break between a word and a value is nothing, which the ending of a plural alone wants."""
+    text = re.sub(r"<[^<>]*>", "<>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    glued = re.compile(
+        r"[\w,.:;)][^\S\n]*\n\s*{{(?![^{}]*\|pluralize)[^{}]*}}|{{[^{}]*}}[^\S\n]*\n\s*[\w(]"
+    )
+
+    assert glued.findall(text) == []
+
+
 @pytest.mark.parametrize(
     ("text", "joined"),
     [

@@ -188,7 +188,7 @@ def row_of(row: Action) -> dict[str, Any]:
     return {
         "action": row,
         "refused": row.preview.get("refused", "") if row.state == State.DRAFT else "",
-        "dead": facts.get("Dead rows", ""),
+        "dead": row.preview.get("n_dead_tup"),
         "size": facts.get("Size", ""),
         "warnings": row.preview.get("warnings") or [],
         "conflicts": len(row.preview.get("conflicts") or []),
@@ -199,8 +199,8 @@ def row_of(row: Action) -> dict[str, Any]:
 
 def dead_of(row: Action) -> int:
     """Return the dead rows that a preview saw."""
-    text = dict(row.preview.get("facts") or []).get("Dead rows", "0")
-    return int(text.replace(",", ""))
+    dead: int | None = row.preview.get("n_dead_tup")
+    return dead or 0
 
 
 def seconds_of(row: Action) -> float | None:
@@ -217,9 +217,9 @@ def tiles(rows: Sequence[Action]) -> list[Tile]:
     left = sum(counts.get(str(state), 0) for state in (State.SKIPPED, State.REFUSED))
     numbers = [(row.before, row.after) for row in rows if row.state == State.SUCCEEDED]
     dead = sum(
-        (before.get("n_dead_tup") or 0) - (after.get("n_dead_tup") or 0)
+        before["n_dead_tup"] - after["n_dead_tup"]
         for before, after in numbers
-        if after
+        if before.get("n_dead_tup") is not None and after.get("n_dead_tup") is not None
     )
     size = sum(
         (before.get("size_bytes") or 0) - (after.get("size_bytes") or 0)

@@ -158,6 +158,7 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
     blocked = sum(row["blocked"] or 0 for row in rows)
     longest = max(rows, key=lambda row: row["longest_xact_seconds"] or 0, default=None)
     oldest = max(rows, key=lambda row: row["xid_age"] or 0, default=None)
+    dead = [row["n_dead_tup"] for row in rows if row["n_dead_tup"] is not None]
     none = "none known" if any(row["unknown"] for row in rows) else "none open"
     return [
         Tile(
@@ -186,9 +187,9 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
         ),
         Tile(
             title="Dead rows",
-            value=sum(row["n_dead_tup"] or 0 for row in rows),
+            value=sum(dead) if dead else None,
             write=figures.short,
-            note="in all tables",
+            note=f"of {len(dead)} of {len(rows)} targets",
         ),
         Tile(
             title="Oldest XID age",

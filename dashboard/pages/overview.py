@@ -174,7 +174,7 @@ def dead_note(unknown: Mapping[str, str]) -> str:
     """Return what dead rows are the sum of, or why there is none."""
     if unknown.get(unknowns.COUNTS) == unknowns.STANDBY:
         return "not known on a standby"
-    return unknowns.NOT_COUNTED if unknowns.COUNTS in unknown else "in all tables"
+    return unknowns.NOT_COUNTED if unknowns.COUNTS in unknown else "TOAST included"
 
 
 def tiles(

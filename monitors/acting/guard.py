@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 
-from monitors.acting import connections
-from monitors.action import Action as Spec, Guarded
+from monitors.acting import connections, known
+from monitors.action import Action as Spec, Guarded, Measured
 from monitors.actions import ACTIONS
 from monitors.models import Action, Database, Target
 from monitors.pg import extensions
@@ -28,7 +30,13 @@ def guarded_now(connection: psycopg.Connection, row: Action, spec: Spec) -> Guar
     Raises Refused, Changed or psycopg.Error.
     """
     logins = row.target.logins if row.target is not None else frozenset()
-    return spec.guard(connection, row.arguments, {**row.identity, "logins": logins})
+    guarded = spec.guard(connection, row.arguments, {**row.identity, "logins": logins})
+    return replace(guarded, numbers=settled(row, guarded.numbers))
+
+
+def settled(row: Action, numbers: Measured) -> Measured:
+    """Return what an action measured of a table, with what the history knows of it."""
+    return known.without_rewritten(row.target, row.identity, numbers) if row.target else numbers
 
 
 def database_of(row: Action, target: Target) -> str:

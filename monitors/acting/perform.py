@@ -20,7 +20,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from monitors.acting import ask, batch, connections, gates, send
-from monitors.acting.guard import database_of, guarded_now, spec_for
+from monitors.acting.guard import database_of, guarded_now, settled, spec_for
 from monitors.acting.outcome import Ended, finish, hint, not_done, note, skipped
 from monitors.acting.watch import Watch
 from monitors.action import Action as Spec, Changed, Leftover, Refused, text_of
@@ -136,7 +136,7 @@ def looked_at(
         if text_of(statement) != row.sql:
             message = "The statement would no longer be the one that was asked for."
             raise Changed(message)
-        note(row, before=spec.measure(connection, row.identity, None))
+        note(row, before=settled(row, spec.measure(connection, row.identity, None)))
     return statement
 
 
@@ -222,7 +222,7 @@ def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) ->
         message = "The backend ended before the signal reached it."
         raise Changed(message)
     became = settle(hand, row, spec)
-    after = spec.measure(hand, row.identity, row.before)
+    after = settled(row, spec.measure(hand, row.identity, row.before))
     if not became:
         escalate = "it may be rolling back" if spec.destructive else "terminate it"
         outcome = f"The signal was sent, but the backend has not reacted in 5 s: {escalate}."
@@ -318,7 +318,7 @@ def measured(
     try:
         eye = watch.open_eye()
         with connect.deadline(eye, 10):
-            return spec.measure(eye, row.identity, before)
+            return settled(row, spec.measure(eye, row.identity, before))
     except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: no numbers after: %s", row.pk, type(error).__name__)
         return {}

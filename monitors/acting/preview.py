@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from monitors.acting import connections
+from monitors.acting import connections, known
 from monitors.acting.guard import Eye, database_of, database_with, guarded_now, spec_for
 from monitors.acting.outcome import hint
 from monitors.action import Action as Spec, Changed, Guarded, Refused, text_of
@@ -131,7 +131,8 @@ def look(
 def shown(guarded: Guarded) -> dict[str, Any]:
     """Return what a guard saw as a preview keeps it."""
     return {
-        "facts": [list(fact) for fact in guarded.facts],
+        "facts": [list(fact) for fact in (*guarded.facts, *known.facts_of(guarded.numbers))],
+        "n_dead_tup": guarded.numbers.get("n_dead_tup"),
         "conflicts": guarded.conflicts[:50],
         "warnings": guarded.warnings,
     }

@@ -55,7 +55,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     if reason:
         raise Refused(reason)
     seen = table_action.seen(connection, relation, LOCK)
-    size = relations.measure(connection, relation.relid)["size_bytes"]
+    size = seen.numbers["size_bytes"]
     facts = [*seen.facts, ("In the order of", identity["indexrelname"])]
     if size is not None:
         # A sort writes its runs beside the new table.

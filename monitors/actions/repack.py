@@ -69,7 +69,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         message = f"The login has no right to repack {relation.name}. {rights.to_run(needs)}"
         raise Refused(message)
     seen = table_action.seen(connection, relation, SWAP_LOCK)
-    size = relations.measure(connection, relation.relid)["size_bytes"]
+    size = seen.numbers["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
         facts.append(("Free disk space needed", f"up to {words.size(2 * size)}"))

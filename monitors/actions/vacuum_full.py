@@ -23,7 +23,7 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
     """Raise Changed unless the oid is still the same table; says the disk space it needs."""
     relation = table_action.same_table(connection, identity)
     seen = table_action.seen(connection, relation, LOCK)
-    size = relations.measure(connection, relation.relid)["size_bytes"]
+    size = seen.numbers["size_bytes"]
     facts = list(seen.facts)
     if size is not None:
         facts.append(("Free disk space needed", f"up to {words.size(size)}"))

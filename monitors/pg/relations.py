@@ -98,25 +98,33 @@ SELECT c.oid::bigint AS relid,
 ROWS_SQL = """
 WITH RECURSIVE tree AS (
   SELECT c.oid AS relid,
-         c.relkind
+         c.relkind,
+         c.relfilenode
     FROM pg_catalog.pg_class AS c
    WHERE c.oid = %(relid)s::oid
   UNION ALL
   SELECT c.oid,
-         c.relkind
+         c.relkind,
+         c.relfilenode
     FROM tree
     JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.relid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
    WHERE tree.relkind = 'p')
-SELECT sum(pg_catalog.pg_stat_get_dead_tuples(relid))::bigint AS n_dead_tup,
-       sum(pg_catalog.pg_stat_get_live_tuples(relid))::bigint AS n_live_tup,
-       sum(pg_catalog.pg_stat_get_mod_since_analyze(relid))::bigint AS n_mod_since_analyze,
-       sum(pg_catalog.pg_stat_get_vacuum_count(relid))::bigint AS vacuum_count,
-       sum(pg_catalog.pg_stat_get_analyze_count(relid))::bigint AS analyze_count,
-       count(*) FILTER (WHERE relkind <> 'p') AS partitions,
-       coalesce(bool_or(relkind = 'p'), false) AS partitioned
+SELECT relid::bigint AS relid,
+       relkind = 'p' AS partitioned,
+       relfilenode::bigint AS relfilenode,
+       pg_catalog.pg_stat_get_dead_tuples(relid) AS n_dead_tup,
+       pg_catalog.pg_stat_get_live_tuples(relid) AS n_live_tup,
+       pg_catalog.pg_stat_get_mod_since_analyze(relid) AS n_mod_since_analyze,
+       pg_catalog.pg_stat_get_vacuum_count(relid) AS vacuum_count,
+       pg_catalog.pg_stat_get_analyze_count(relid) AS analyze_count,
+       ARRAY[pg_catalog.pg_stat_get_last_vacuum_time(relid),
+             pg_catalog.pg_stat_get_last_autovacuum_time(relid),
+             pg_catalog.pg_stat_get_last_analyze_time(relid),
+             pg_catalog.pg_stat_get_last_autoanalyze_time(relid)] AS counted_at
   FROM tree
 """
+SUMMED = ("n_dead_tup", "n_live_tup", "n_mod_since_analyze", "vacuum_count", "analyze_count")
 
 SIZE_SQL = """
 WITH RECURSIVE tree AS (
@@ -258,18 +266,22 @@ def autovacuums(connection: psycopg.Connection, relid: int) -> list[dict[str, An
 def measure(connection: psycopg.Connection, relid: int) -> dict[str, Any]:
     """Return a relation's row counts, vacuum counts and size_bytes with indexes and TOAST.
 
+    n_dead_tup is the server's number, which a rewrite leaves as it was: `leaves`, of the tables
+    that hold the rows, have what tells whether it is true (as `monitors.probes.tables.Dead`).
     size_bytes is None where the table stays locked longer than the session's
     lock_timeout, or is gone.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(ROWS_SQL, {"relid": relid}).fetchone() or {}
-    if not rows.pop("partitioned", False):
-        rows.pop("partitions", None)
+        tree = cursor.execute(ROWS_SQL, {"relid": relid}).fetchall()
+    leaves = [row for row in tree if not row["partitioned"]]
+    found: dict[str, Any] = {name: sum(row[name] for row in tree) for name in SUMMED if tree}
+    if len(leaves) != len(tree):
+        found["partitions"] = len(leaves)
     try:
         size = connection.execute(SIZE_SQL, {"relid": relid}).fetchone()
     except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
         size = None
-    return {**rows, "size_bytes": size[0] if size else None}
+    return {**found, "leaves": leaves, "size_bytes": size[0] if size else None}
 
 
 RELTUPLES_SQL = """

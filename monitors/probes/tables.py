@@ -11,7 +11,8 @@ Long, since a whole text of SQL for each version that differs.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -333,31 +334,69 @@ SELECT c.oid::bigint AS relid,
 
 COLUMNS = TablesSample.columns()
 DEAD, FILE, REWRITTEN = map(COLUMNS.index, ("n_dead_tup", "relfilenode", "rewritten_dead_tup"))
-COUNTED = [
-    COLUMNS.index(name)
-    for name in ("last_vacuum", "last_autovacuum", "last_analyze", "last_autoanalyze")
-]
+COUNTED_AT = ("last_vacuum", "last_autovacuum", "last_analyze", "last_autoanalyze")
 """When the server last counted dead rows itself."""
+COUNTED = [COLUMNS.index(name) for name in COUNTED_AT]
 
 
-def without_rewritten(before: Row | None, now: Row) -> Row:
-    """Return a table's row without the dead rows that a rewrite took away.
+class Dead(NamedTuple):
+    """What a reading says of a table's dead rows."""
 
-    VACUUM FULL, CLUSTER and whatever else writes a table anew (`relfilenode` is another one)
-    leave `n_dead_tup` as it was, up to the next VACUUM or ANALYZE. What died between a
-    rewrite and the snapshot that sees it is not known and left out too. The server's own
-    number, by which autovacuum comes, is n_dead_tup + rewritten_dead_tup.
+    relid: int
+    relfilenode: int | None
+    n_dead_tup: int | None
+    rewritten_dead_tup: int | None
+    counted_at: tuple[datetime | None, ...]  # as COUNTED_AT
+
+
+def known_dead(before: Dead | None, now: Dead, *, was_read: bool) -> tuple[int | None, int | None]:
+    """Return `n_dead_tup` and `rewritten_dead_tup` as they are kept, given those that a server says.
+
+    VACUUM FULL, CLUSTER and whatever else writes a table anew (`relfilenode` is another one) leave
+    the server's number as it was, up to the next VACUUM or ANALYZE, so:
+
+    - (0, n): the table was rewritten, n is what the server goes on counting. What died between a
+      rewrite and the snapshot that sees it is not known and left out too.
+    - (None, n): how many of the n are gone is not known until the server counts again: it counted
+      and rewrote since `before`, or nobody saw the table before it was rewritten.
+    - (n, None): the server's own number.
+
+    The server's own number, by which autovacuum comes, is the sum. `before` is what is kept of the
+    snapshot before, None where the table was not in it; `was_read` whether there was one.
     """
-    if before is None or (before[FILE] == now[FILE] and not before[REWRITTEN]):
+    said = now.n_dead_tup
+    if not said:
+        return said, None
+    if before is None:
+        is_rewritten = bool(now.relfilenode) and now.relfilenode != now.relid
+        is_uncounted = was_read or not any(now.counted_at)
+        return (None, said) if is_rewritten and is_uncounted else (said, None)
+    is_counted = before.counted_at != now.counted_at
+    if before.relfilenode and now.relfilenode and before.relfilenode != now.relfilenode:
+        return (None, said) if is_counted else (0, said)
+    gone = before.rewritten_dead_tup
+    if is_counted or not gone or said < gone:
+        return said, None
+    return (None, said) if before.n_dead_tup is None else (said - gone, gone)
+
+
+def without_rewritten(before: Row | None, now: Row, *, was_read: bool) -> Row:
+    """Return a table's row with the dead rows that are known of it."""
+    if before is None:
+        if not now[FILE] or now[FILE] == now[0]:
+            return now
+    elif before[FILE] == now[FILE] and not before[REWRITTEN]:
         return now
-    counted = any(before[place] != now[place] for place in COUNTED)
-    is_new = before[FILE] and now[FILE] and before[FILE] != now[FILE]
-    gone = now[DEAD] if is_new else before[REWRITTEN]
-    if counted or not gone or now[DEAD] is None or now[DEAD] < gone:
-        return now
+    known = known_dead(dead_of(before) if before else None, dead_of(now), was_read=was_read)
     row = list(now)
-    row[DEAD], row[REWRITTEN] = now[DEAD] - gone, gone
+    row[DEAD], row[REWRITTEN] = known
     return tuple(row)
+
+
+def dead_of(row: Row) -> Dead:
+    """Return what a row says of dead rows."""
+    counted_at = tuple(row[place] for place in COUNTED)
+    return Dead(row[0], row[FILE], row[DEAD], row[REWRITTEN], counted_at)
 
 
 PROBE = Probe(

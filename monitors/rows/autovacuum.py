@@ -105,8 +105,9 @@ def part_of(
     """Return one table's triggers, and what they come to."""
     limits = autovacuum_queue.limits_of(row, main, settings, target.server_version)
     scores = autovacuum_queue.scores_of(row, limits, settings, **following)
+    counted = {**row, "n_dead_tup": autovacuum_queue.counted_dead(row)}
     triggers = [
-        trigger_of(starts, what, row[count], getattr(limits, limit), getattr(scores, score))
+        trigger_of(starts, what, counted[count], getattr(limits, limit), getattr(scores, score))
         for score, starts, what, count, limit in TRIGGERS
         if not (name and starts == "analyze")
     ]

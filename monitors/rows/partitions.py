@@ -39,10 +39,16 @@ def leaves_of(partitions: Sequence[TableRow]) -> list[TableRow]:
 
 
 def sum_up(row: TableRow, partitions: list[TableRow]) -> WholeRow:
-    """Return a partitioned table's row with the sums of its partitions; None where none is known."""
+    """Return a partitioned table's row with the sums of its partitions; None where none is known.
+
+    Of its dead rows also where a rewrite left those of one partition unknown.
+    """
     leaves = leaves_of(partitions)
     live = total(one["n_live_tup"] for one in leaves)
-    dead = total(one["n_dead_tup"] for one in leaves)
+    is_whole = all(
+        one["rewritten_dead_tup"] is None or one["n_dead_tup"] is not None for one in leaves
+    )
+    dead = total(one["n_dead_tup"] for one in leaves) if is_whole else None
     return {
         **row,
         "n_live_tup": live,

@@ -316,7 +316,7 @@ def line_of(
         "vacuum_insert_score": scores.vacuum_insert,
         "analyze_score": scores.analyze,
         "for_wraparound": scores.for_wraparound,
-        "n_dead_tup": row["n_dead_tup"],
+        "n_dead_tup": autovacuum_queue.counted_dead(row),
         "vacuum_threshold": limits.vacuum,
         "n_ins_since_vacuum": row["n_ins_since_vacuum"],
         "vacuum_insert_threshold": limits.vacuum_insert,

@@ -18,7 +18,7 @@ from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 from monitors.models.history import Change
-from monitors.rules import autovacuum, simulator
+from monitors.rules import autovacuum, autovacuum_queue, simulator
 from monitors.rules.simulator import PAGE_BYTES, Candidate, Recording, Step
 
 LONGEST = timedelta(days=7)
@@ -208,7 +208,10 @@ def recording_of(target: Target, table: Reading, window: Window) -> Recording:
     )
     if before is not None and before["change"] != Change.GONE:
         rows.insert(0, before)
-    rows = [row for row in rows if row["change"] != Change.GONE and is_counted(row)]
+    # While its server was a standby, a table had no counts.
+    rows = [
+        row for row in rows if row["change"] != Change.GONE and autovacuum_queue.is_counted(row)
+    ]
     usual = interval_of(target, "tables")
     steps = list(steps_of(rows, longest=STALE_INTERVALS * usual, start=start, usual=usual))
     last = last_read(target, table, window)
@@ -228,11 +231,6 @@ def recording_of(target: Target, table: Reading, window: Window) -> Recording:
         index_pages=index_pages_of(place),
         reads_a_day=reads_a_day(target, place, rows, steps),
     )
-
-
-def is_counted(row: Reading) -> bool:
-    """Tell whether a sample has counts: while its server was a standby, it had none."""
-    return row["n_dead_tup"] is not None
 
 
 def steps_of(
@@ -269,7 +267,7 @@ def step_of(before: Reading, row: Reading, seconds: float) -> Step:
         hot=row["n_tup_hot_upd"] or 0,
         deleted=row["n_tup_del"] or 0,
         live=row["n_live_tup"] or 0,
-        dead=row["n_dead_tup"] or 0,
+        dead=autovacuum_queue.counted_dead(row) or 0,
         mods=row["n_mod_since_analyze"] or 0,
         inserted=row["n_ins_since_vacuum"] or 0,
         reltuples=row["reltuples"] or 0,

@@ -182,13 +182,13 @@ def scores_of(
 
 def is_counted(row: Row) -> bool:
     """Tell whether a table's rows are counted: else its greatest score is not known."""
-    return row["n_dead_tup"] is not None
+    return counted_dead(row) is not None
 
 
 def counted_dead(row: Row) -> int | None:
     """Return the dead rows as the server counts them, those that a rewrite took away too."""
-    dead: int | None = row["n_dead_tup"]
-    return dead if dead is None else dead + (row.get("rewritten_dead_tup") or 0)
+    parts = [row["n_dead_tup"], row.get("rewritten_dead_tup")]
+    return None if parts == [None, None] else sum(part or 0 for part in parts)
 
 
 def weight_of(name: str, settings: Mapping[str, str]) -> float:

@@ -65,6 +65,27 @@ def test_where_rows_are_not_counted_those_of_toast_are_not_known_either(
     assert re.search(r"TOAST table</dt><dd>[^<\d]+ live rows, [^<\d]+ dead", uncounted)
 
 
+def test_it_says_why_dead_rows_are_not_known(embedded, shop, browse, worker_id):
+    name = f"anew_{worker_id}"
+    with embedded.connect(user="owner", dbname="shop") as session:
+        options = "autovacuum_vacuum_threshold = 1000000, autovacuum_analyze_threshold = 1000000"
+        session.execute(f"CREATE TABLE {name} (id int) WITH ({options})")
+        session.execute(f"INSERT INTO {name} SELECT generate_series(1, 5000)")
+        session.execute(f"DELETE FROM {name} WHERE id <= 1234")
+        session.execute("SELECT pg_stat_force_next_flush()")
+        session.execute(f"VACUUM FULL {name}")
+    take_now(shop, ["tables"])
+    tables = HISTORY["tables"].latest._default_manager.values("database_id", "relid")
+    row = tables.get(target_id=shop.pk, relname=name)
+    place = [shop.name, Database.objects.get(pk=row["database_id"]).datid, row["relid"]]
+
+    page = browse("dba").get(reverse("table", args=place)).content.decode()
+    with embedded.connect(user="owner", dbname="shop") as session:
+        session.execute(f"DROP TABLE {name}")
+
+    assert "is not known until the next VACUUM or ANALYZE: the server counts 1,234" in page
+
+
 @pytest.mark.parametrize("action", ["vacuum", "analyze", "vacuum_full"])
 def test_it_offers_each_action_on_a_table(read, place, action):
     assert f'action="{reverse("action-new", args=[place["name"], action])}"' in read()

@@ -97,8 +97,8 @@ def test_it_predicts_what_ran_and_what_would_have_run(recorded, capsys):
 
 
 SHAPES = {
-    # An autovacuum in three seconds: what comes each second is late where the machine is busy.
-    "steady": (6000, "UPDATE steady SET n = n + 1 WHERE id %% 160 = %(part)s"),
+    # An autovacuum in two seconds: where the machine is busy, what is due each second comes less often.
+    "steady": (6000, "UPDATE steady SET n = n + 1 WHERE id %% 80 = %(part)s"),
     "burst": (2000, "UPDATE burst SET n = n + 1 WHERE id %% 4 = %(part)s %% 4 AND %(is_burst)s"),
     "inserts": (100, "INSERT INTO inserts SELECT %(part)s, 0 FROM generate_series(1, 50)"),
     "hot": (20, "UPDATE hot SET n = n + %(part)s + 1"),

@@ -1,0 +1,201 @@
+"""Dead rows after a rewrite: the server goes on counting those that are gone, Howdah doesn't."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from monitors.collect.rounds import take_now
+from monitors.models import HISTORY
+from monitors.probes.tables import Dead, known_dead
+
+A, B = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+NEVER = (None, None, None, None)
+RELID, NEW_FILE = 20_000, 30_000
+
+
+def reading(dead, file=RELID, gone=None, counted_at=NEVER):
+    return Dead(RELID, file, dead, gone, counted_at)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "was_read", "kept"),
+    [
+        pytest.param(None, reading(7), True, (7, None), id="young"),
+        pytest.param(None, reading(7, NEW_FILE), True, (None, 7), id="young-and-rewritten"),
+        pytest.param(None, reading(0, NEW_FILE), True, (0, None), id="young-and-emptied"),
+        pytest.param(
+            None, reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (None, 7), id="young-counted"
+        ),
+        pytest.param(None, reading(7, NEW_FILE), False, (None, 7), id="first-read-never-counted"),
+        pytest.param(
+            None, reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), False, (7, None), id="first-read"
+        ),
+        pytest.param(reading(5), reading(7), True, (7, None), id="as-usual"),
+        pytest.param(reading(5), reading(7, NEW_FILE), True, (0, 7), id="rewritten"),
+        pytest.param(reading(5), reading(None, NEW_FILE), True, (None, None), id="not-counted-here"),
+        pytest.param(
+            reading(5), reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (None, 7), id="both"
+        ),
+        pytest.param(
+            reading(5), reading(0, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (0, None), id="both-none"
+        ),
+        pytest.param(reading(0, gone=7), reading(9), True, (2, 7), id="since"),
+        pytest.param(reading(None, gone=7), reading(9), True, (None, 9), id="not-known-since"),
+        pytest.param(
+            reading(None, gone=7), reading(3, counted_at=(A, *NEVER[1:])), True, (3, None), id="counted"
+        ),
+        pytest.param(reading(0, gone=7), reading(3), True, (3, None), id="reset"),
+        pytest.param(reading(None, gone=7), reading(9, NEW_FILE), True, (0, 9), id="rewritten-again"),
+    ],
+)  # fmt: skip
+def test_what_is_kept(before, now, was_read, kept):
+    assert known_dead(before, now, was_read=was_read) == kept
+
+
+@pytest.fixture
+def run(server):
+    """Run statements on the table `anew` as its owner."""
+
+    def statements(*texts):
+        with server.connect(dbname="shop", user="owner") as session:
+            for text in texts:
+                session.execute(text)
+
+    yield statements
+    statements("DROP TABLE IF EXISTS anew")
+
+
+@pytest.fixture
+def said(server):
+    """What the server says of the table's dead rows, once its statistics have told it."""
+
+    def read():
+        with server.connect(dbname="shop") as session:
+            session.execute("SELECT pg_stat_clear_snapshot()")
+            [(dead,)] = session.execute("SELECT pg_stat_get_dead_tuples('anew'::regclass)")
+        return dead
+
+    return read
+
+
+FILLED = (
+    "CREATE TABLE anew (id int) WITH (autovacuum_enabled = off)",
+    "INSERT INTO anew SELECT generate_series(1, 5000)",
+    "DELETE FROM anew WHERE id <= 3000",
+)
+
+
+def kept():
+    rows = HISTORY["tables"].latest._default_manager.filter(relname="anew", gone_at=None)
+    return rows.values_list("n_dead_tup", "rewritten_dead_tup").get()
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+@pytest.mark.parametrize("was_read", [True, False])
+def test_of_a_table_that_nobody_saw_before_its_rewrite_nothing_is_said(
+    server, watch, eventually, run, said, was_read
+):
+    target = watch(server)
+    if was_read:
+        take_now(target)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    run("VACUUM FULL anew")
+
+    take_now(target)
+
+    assert kept() == ((None, 3000) if said() else (0, None))
+    run("DELETE FROM anew WHERE id <= 4000")
+    take_now(target, ["tables"])
+    if said():
+        assert kept()[0] is None
+    run("VACUUM anew")
+    eventually(lambda: said() == 0)
+    take_now(target, ["tables"])
+    assert kept() == (0, None)
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+@pytest.mark.parametrize(
+    ("statements", "known"),
+    [
+        (("ANALYZE anew", "VACUUM FULL anew"), None),
+        (("VACUUM (FULL, ANALYZE) anew",), 0),
+    ],
+    ids=["counted-before", "counted-after"],
+)
+def test_what_was_counted_between_two_readings_is_not_taken_for_later(  # noqa: PLR0917 - fixtures
+    server, watch, eventually, run, said, statements, known
+):
+    target = watch(server)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    take_now(target)
+    assert kept() == (3000, None)
+    run(*statements)
+    with server.connect(dbname="shop") as session:
+        told = "SELECT pg_stat_get_last_analyze_time('anew'::regclass) IS NOT NULL"
+        eventually(lambda: list(session.execute(told)) == [(True,)])  # 14 tells it late
+
+    take_now(target, ["tables"])
+
+    dead = said()
+    assert kept() == ((known, dead) if dead else (0, None))
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+@pytest.mark.parametrize("is_partitioned", [False, True])
+def test_an_action_takes_no_credit_for_what_a_rewrite_took_away(  # noqa: PLR0917 - fixtures
+    server, watch, person, eventually, run, said, previewed, done, is_partitioned
+):
+    target = watch(server, operator_user="operator")
+    run(*FILLED)
+    if is_partitioned:
+        run(
+            "ALTER TABLE anew RENAME TO anew_part",
+            "CREATE TABLE anew (id int) PARTITION BY RANGE (id)",
+            "ALTER TABLE anew ATTACH PARTITION anew_part DEFAULT",
+        )
+    table = "anew_part" if is_partitioned else "anew"
+    with server.connect(dbname="shop") as session:
+        dead = f"SELECT pg_stat_get_dead_tuples('{table}'::regclass)"
+        eventually(lambda: list(session.execute(dead)) == [(3000,)])
+    take_now(target)
+    user = person("dba")
+    assert (
+        dict(previewed(user, target, "vacuum", table="public.anew").preview["facts"])["Dead rows"]
+        == "3,000"
+    )
+    full = done(user, target, "vacuum_full", table=f"public.{table}")
+    assert (full.before["n_dead_tup"], full.after["n_dead_tup"]) == (3000, 0)
+
+    preview = previewed(user, target, "vacuum", table="public.anew").preview
+    row = done(user, target, "vacuum", table="public.anew")
+
+    assert dict(preview["facts"])["Dead rows"] == "0"
+    assert (row.before["n_dead_tup"], row.after["n_dead_tup"]) == (0, 0)
+    assert row.effect.startswith("dead rows 0 → 0")
+    assert row.verdict != "helped"
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_a_preview_says_what_is_not_known(  # noqa: PLR0917 - fixtures
+    server, watch, person, eventually, run, said, previewed
+):
+    target = watch(server, operator_user="operator")
+    take_now(target)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    run("VACUUM FULL anew")
+
+    preview = previewed(person("dba"), target, "vacuum", table="public.anew").preview
+
+    dead = dict(preview["facts"])["Dead rows"]
+    assert dead.startswith("not known: it was rewritten") if said() else dead == "0"
+    assert preview["n_dead_tup"] == (None if said() else 0)
