@@ -191,7 +191,7 @@ def page(
         "left": state.left,
         "unknown": unknowns.unknowns_of(target, at),
         "workers": state.workers,
-        "ran": runs.rows_of(target, runs.runs_in(target, window)[:RAN]),
+        "ran": runs.rows_of(target, window, runs.runs_in(target, window)[:RAN]),
         "tiles": tiles(target, window, facts, state.running, total),
         "chart": dead_chart(target, window, total, marks),
         "rows": with_sparks(target, window, shown.rows),

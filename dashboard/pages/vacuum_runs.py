@@ -49,13 +49,15 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
     target, window = get_target(request, name), runs_window(request)
     sort = chosen_sort(request)
     runs = matching(request, target, window, sort)
-    exported = table_response(request, "vacuum-runs", run_rows.COLUMNS, read_all(target, runs))
+    exported = table_response(
+        request, "vacuum-runs", run_rows.COLUMNS, read_all(target, window, runs)
+    )
     if exported:
         return exported
     every = run_rows.runs_in(target, window)
     count, none = runs.count(), None if target.in_recovery else 0  # a standby sees no run
     page = page_of(request, count)
-    shown = run_rows.rows_of(target, runs[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
+    shown = run_rows.rows_of(target, window, runs[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     q = request.GET.get("q", "").strip()
     context = {
         "listing": Listing(matching=[], rows=shown, page=page, sort=sort, q=q, total=count),
@@ -113,7 +115,9 @@ def matching(
     return runs.order_by(order(nulls_last=True), "-ended_at", "-pk")
 
 
-def read_all(target: Target, runs: QuerySet[VacuumRun]) -> Iterator[run_rows.RunRow]:
+def read_all(
+    target: Target, window: Window, runs: QuerySet[VacuumRun]
+) -> Iterator[run_rows.RunRow]:
     """Yield all runs as rows of the export, some thousand at a time."""
     for start in range(0, runs.count(), CHUNK):
-        yield from run_rows.rows_of(target, runs[start : start + CHUNK])
+        yield from run_rows.rows_of(target, window, runs[start : start + CHUNK])

@@ -39,6 +39,8 @@ FACTS = frozenset({"settings"})
 """Probes of which the target itself keeps what advisors ask for (`Samples.settings`)."""
 WITH_CONDITIONS = frozenset({"tables"})
 """Probes whose rows are chosen by those of others."""
+COUNTERS = {"tables": ("n_tup_ins", "n_tup_upd", "n_tup_del")}
+"""Counters by which advisors judge, by probe."""
 OLD_XIDS = 1_000_000  # so many transactions are not made in the blink of a statement
 Rows = dict[int, list[Row]]
 """Rows of one probe by target."""
@@ -162,7 +164,7 @@ def rows_at(probe: str, target: Target, names: Mapping[int, str], at: datetime) 
     """Return the rows of a probe as they stood at a past moment."""
     if probe in FACTS:
         return ()
-    rows = read_as_of(probe, target.pk, at)
+    rows = read_as_of(probe, target.pk, at, counters=COUNTERS.get(probe, ()))
     if HISTORY[probe].probe.per_database:
         return [row for row in rows if row["database_id"] in names]
     if probe == "horizon":

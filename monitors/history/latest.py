@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
 from django.db.models import BigIntegerField
+from django.utils import timezone
 from psycopg import Cursor, sql
 
 from monitors.history import partitions
+from monitors.history.counters import read_sums
 from monitors.history.source import (
     Key,
     Source,
 )
+from monitors.history.window import Window
 from monitors.models import HISTORY
 from monitors.models.history import History
 from monitors.probe import Sample
@@ -61,16 +64,52 @@ def fetch_rows(statement: sql.Composed, names: Sequence[str]) -> list[dict[str, 
 
 
 def read_as_of(
-    probe_name: str, target_id: int, moment: datetime, *, database_id: int | None = None
+    probe_name: str,
+    target_id: int,
+    moment: datetime,
+    *,
+    database_id: int | None = None,
+    counters: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return every object as it stood at a past moment, in the shape of `now`.
 
-    Counters are not rebuilt (None): their differences are what history keeps. Names and
-    options are those of then.
+    `counters` names those that are rebuilt: as last read, less what they grew by since; None where
+    they began anew since. Others are None unless the object has not changed since: their
+    differences are what history keeps. Names and options are those of then.
     Empty where the moment is older than the samples: then only hours exist.
     """
     history = HISTORY[probe_name]
-    return fetch_rows(stood_at(history, target_id, moment, database_id), columns_of(history))
+    rows = fetch_rows(stood_at(history, target_id, moment, database_id), columns_of(history))
+    changed = [row for row in rows if counters and row[counters[0]] is None]
+    if changed:
+        rebuild(history, target_id, moment, changed, counters)
+    return rows
+
+
+def rebuild(
+    history: History,
+    target_id: int,
+    moment: datetime,
+    rows: Iterable[dict[str, Any]],
+    counters: Sequence[str],
+) -> None:
+    """Set some counters of objects that changed after a moment to what they were then."""
+    name, keys = history.probe.name, ("database_id", *history.sample.key)
+    # A sample of that very moment is of before it.
+    since = Window(moment + timedelta(microseconds=1), timezone.now(), is_live=True)
+    grown = {
+        tuple(row[key] for key in keys): row
+        for row in read_sums(name, target_id, since, counters)
+        if row["complete"]
+    }
+    latest = history.latest._default_manager.filter(target_id=target_id)
+    last = {tuple(row[key] for key in keys): row for row in latest.values(*keys, *counters)}
+    for row in rows:
+        key = tuple(row[part] for part in keys)
+        if key in grown and key in last:
+            for counter in counters:
+                value = last[key][counter]
+                row[counter] = None if value is None else value - grown[key][counter]
 
 
 def stood_at(

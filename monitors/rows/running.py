@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 from django.utils import timezone
 
 from monitors.advisor import backend_name, is_client, marked, table_name
-from monitors.history.latest import read_latest
 from monitors.models import HISTORY, Database, Target, VacuumRun
+from monitors.rows import tables
 from monitors.rows.vacuum_parts import VACUUM_KINDS, Reading, rows_at, skew_of
 from monitors.rules import vacuum_progress
 
@@ -97,7 +97,7 @@ def running_of(
     rows = rows_at("progress", target, at)
     if not rows:
         return []
-    names = names_of(target, rows)
+    names = names_of(target, rows, at)
     samples = samples_of(target, rows, at)
     workers = len({row["pid"] for row in rows if row["autovacuum"] and row["command"] == "VACUUM"})
     open_ones = marked(rows_at("activity", target, at), target.logins)
@@ -169,13 +169,15 @@ def samples_of(
     return found
 
 
-def names_of(target: Target, rows: Sequence[Reading]) -> dict[tuple[str, int], Named]:
+def names_of(
+    target: Target, rows: Sequence[Reading], at: datetime | None
+) -> dict[tuple[str, int], Named]:
     """Return {(datname, relid): table} of what is worked on."""
-    wanted = sorted({row["relid"] for row in rows if row["relid"]})
+    wanted = {row["relid"] for row in rows if row["relid"]}
     ours = {one.pk: one for one in Database.objects.filter(target=target)}
     found: dict[tuple[str, int], Named] = {}
-    mains = read_latest("tables", target.pk, key={"relid": wanted}, gone=True)
-    toast = read_latest("tables", target.pk, key={"toastrelid": wanted}, gone=True)
+    mains = tables.rows_ever(target, at, "relid", wanted)
+    toast = tables.rows_ever(target, at, "toastrelid", wanted)
     own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
     for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
         database = ours.get(row["database_id"])

@@ -10,9 +10,9 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from monitors import words
-from monitors.history.latest import read_latest
 from monitors.history.window import Window
 from monitors.models import Database, Target, VacuumRun
+from monitors.rows import tables
 
 COLUMNS = (
     "database",
@@ -111,19 +111,18 @@ def runs_of_table(target: Target, window: Window, row: Reading) -> list[RunRow]:
     """Return the runs of a table and of its TOAST table in a window, newest first."""
     relids = [row["relid"], *([row["toastrelid"]] if row["toastrelid"] else [])]
     found = runs_in(target, window).filter(database_id=row["database_id"], relid__in=relids)
-    return rows_of(target, found[:MARKED])
+    return rows_of(target, window, found[:MARKED])
 
 
-def rows_of(target: Target, runs: Iterable[VacuumRun]) -> list[RunRow]:
-    """Return runs with names."""
+def rows_of(target: Target, window: Window, runs: Iterable[VacuumRun]) -> list[RunRow]:
+    """Return runs with names, those of TOAST tables' main tables as at the window's end."""
     found = list(runs)
     databases = target.databases_by_id
-    toast = sorted({run.relid for run in found if run.relkind == "t"})
+    toast = {run.relid for run in found if run.relkind == "t"}
+    at = None if window.is_live else window.end
     mains = {
         (row["database_id"], row["toastrelid"]): row
-        for row in (
-            read_latest("tables", target.pk, key={"toastrelid": toast}, gone=True) if toast else ()
-        )
+        for row in tables.rows_ever(target, at, "toastrelid", toast)
     }
     return [row_of(run, databases, mains.get((run.database_id, run.relid))) for run in found]
 

@@ -9,6 +9,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from monitors.history.window import Window
 from monitors.models import Action, Database, VacuumRun
 from monitors.rows.runs import COLUMNS, RunMark, RunRow, marks_of, rows_of
 from tests.typed import assert_typed
@@ -149,7 +150,7 @@ def test_rows_are_what_their_types_say(shop, ran):
     ran("autovacuum", 1, n_dead_after=30_000, seconds=3, phases={"scanning heap": 1.5}, passes=1)
     ran("vacuum", 2, relkind="t", relname=None)
 
-    rows = rows_of(shop, VacuumRun.objects.all())
+    rows = rows_of(shop, Window.last("1h", timezone.now()), VacuumRun.objects.all())
 
     for row in rows:
         assert_typed(row, RunRow)
