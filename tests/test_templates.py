@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.template import Context, engines
+from django.template import Context, TemplateSyntaxError, engines
 from django.template.base import Node, TextNode
 from django.template.loader import get_template
 
@@ -81,6 +81,54 @@ def test_no_word_is_glued_to_a_value(path: Path) -> None:
     )
 
     assert glued.findall(text) == []
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=names)
+def test_a_panel_with_a_title_is_written_by_its_tag(path: Path) -> None:
+    by_hand = re.compile(r'class="panel-head">\s*<h2')
+
+    assert by_hand.findall(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        (
+            '{% panel title note="since <then>" %}<p>{{ x }}</p>{% endpanel %}',
+            '<section class="panel" aria-label="A &amp; B"><div class="panel-head"><h2>A &amp; B</h2>'
+            '<span class="muted">since <then></span></div><p>1</p></section>',
+        ),
+        (
+            '{% panel "Log" label="All" hushed=True id="log" still=True %} {% head %}<i>{{ x }}</i>'
+            "{% endhead %}rows{% endpanel %}",
+            '<section class="panel" id="log" aria-label="All" data-still><div class="panel-head">'
+            '<h2 class="hush">Log</h2><i>1</i></div>rows</section>',
+        ),
+    ],
+)
+def test_a_panel_has_its_title_and_what_stands_beside_it(text: str, written: str) -> None:
+    engine = engines["django"].engine  # type: ignore[attr-defined]
+    template = engine.from_string("{% load panels %}" + text)
+
+    assert template.render(Context({"title": "A & B", "x": 1})) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{% panel %}{% endpanel %}", "panel takes a title"),
+        (
+            '{% panel "Log" colour="red" %}{% endpanel %}',
+            "panel takes a title and hushed, id, label",
+        ),
+        ('{% panel "Log" %}rows{% head %}{% endhead %}{% endpanel %}', "head comes first"),
+    ],
+)
+def test_what_no_panel_takes_is_said(text: str, said: str) -> None:
+    engine = engines["django"].engine  # type: ignore[attr-defined]
+
+    with pytest.raises(TemplateSyntaxError, match=said):
+        engine.from_string("{% load panels %}" + text)
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,7 @@ def page(
         "listing": shown,
         "sort": shown.sort,
         "tab": tab,
+        "heading": "Schemas" if tab == "schemas" else "Tables and indexes",
         "tabs": [(key, text, count_of(facts, key)) for key, text in TABS.items()],
         "databases": sorted(set(names.values())),
         "blind": blind_in(facts),

@@ -11,8 +11,7 @@ from django.utils import timezone
 
 from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.models import HISTORY, Database, Target, VacuumRun
-from monitors.rows import tables
-from monitors.rows.vacuum_parts import VACUUM_KINDS, Reading, rows_at, skew_of
+from monitors.rows.vacuum_parts import VACUUM_KINDS, Reading, rows_at, rows_ever, skew_of
 from monitors.rules import vacuum_progress
 
 RUNNING_COLUMNS = (
@@ -176,8 +175,8 @@ def names_of(
     wanted = {row["relid"] for row in rows if row["relid"]}
     ours = {one.pk: one for one in Database.objects.filter(target=target)}
     found: dict[tuple[str, int], Named] = {}
-    mains = tables.rows_ever(target, at, "relid", wanted)
-    toast = tables.rows_ever(target, at, "toastrelid", wanted)
+    mains = rows_ever(target, at, "relid", wanted)
+    toast = rows_ever(target, at, "toastrelid", wanted)
     own = {(row["database_id"], row["relid"]): row["reloptions"] for row in mains}
     for row, of in [(row, "relid") for row in mains] + [(row, "toastrelid") for row in toast]:
         database = ours.get(row["database_id"])

@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from monitors import words
 from monitors.history.window import Window
 from monitors.models import Database, Target, VacuumRun
-from monitors.rows import tables
+from monitors.rows.vacuum_parts import rows_ever
 
 COLUMNS = (
     "database",
@@ -122,7 +122,7 @@ def rows_of(target: Target, window: Window, runs: Iterable[VacuumRun]) -> list[R
     at = None if window.is_live else window.end
     mains = {
         (row["database_id"], row["toastrelid"]): row
-        for row in tables.rows_ever(target, at, "toastrelid", toast)
+        for row in rows_ever(target, at, "toastrelid", toast)
     }
     return [row_of(run, databases, mains.get((run.database_id, run.relid))) for run in found]
 

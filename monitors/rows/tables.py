@@ -138,24 +138,6 @@ def rows_at(
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
 
 
-def rows_ever(
-    target: Target, at: datetime | None, column: str, values: Iterable[int]
-) -> list[dict[str, Any]]:
-    """Return the tables of which a column has one of some values, as they stood (None: now).
-
-    Those that were not there then are as they were last read: what names a run may be gone.
-    """
-    wanted = sorted(set(values))
-    if not wanted:
-        return []
-    last = read_latest("tables", target.pk, key={column: wanted}, gone=True)
-    if at is None:
-        return last
-    then = Objects("tables", target.pk, at).rows(objects.among(column, wanted))
-    known = {key_of(row) for row in then}
-    return [*then, *(row for row in last if key_of(row) not in known)]
-
-
 def databases_of(target: Target, window: Window) -> dict[int, Database]:
     """Return the databases of the window's end, by our own id; read once for a request."""
     return target.databases_at(None if window.is_live else window.end)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from monitors.history import objects
 from monitors.history.latest import read_as_of, read_latest
+from monitors.history.objects import Objects
 from monitors.history.source import Key
 from monitors.models import Database, ProbeState, Target, VacuumRun
 
@@ -51,6 +53,24 @@ def rows_at(
         return read_latest(probe_name, target.pk, key=key, without=without)
     rows = read_as_of(probe_name, target.pk, at)
     return [row for row in rows if all(row[name] == value for name, value in (key or {}).items())]
+
+
+def rows_ever(
+    target: Target, at: datetime | None, column: str, values: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Return the tables of which a column has one of some values, as they stood (None: now).
+
+    Those that were not there then are as they were last read: what names a run may be gone.
+    """
+    wanted = sorted(set(values))
+    if not wanted:
+        return []
+    last = read_latest("tables", target.pk, key={column: wanted}, gone=True)
+    if at is None:
+        return last
+    then = Objects("tables", target.pk, at).rows(objects.among(column, wanted))
+    known = {(row["database_id"], row["relid"]) for row in then}
+    return [*then, *(row for row in last if (row["database_id"], row["relid"]) not in known)]
 
 
 def skew_of(target: Target) -> timedelta:
