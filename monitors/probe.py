@@ -20,6 +20,8 @@ from django.db import models
 
 Row = tuple[Any, ...]
 """The values of `Sample.columns()`, in that order."""
+Reading = Mapping[str, Any]
+"""The same by name, as it comes out of the history: one object of a probe."""
 
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 19

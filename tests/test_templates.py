@@ -16,6 +16,7 @@ from dashboard.lines import TAG, join_lines, join_tags
 
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 LONGEST = 120
+"""Characters of a line, and lines of a file."""
 SIBLINGS = re.compile(r"</(?:td|th|tr|li|section|div|p|ul|ol|table|thead|tbody|form)><(?!/)")
 
 
@@ -30,9 +31,10 @@ def source_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=names)
-def test_one_element_stands_on_a_line(path: Path) -> None:
-    wrong = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def test_one_element_stands_on_a_line_and_not_too_many_lines_in_a_file(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    wrong = [f"{len(lines)} lines"] if len(lines) > LONGEST else []
+    for number, line in enumerate(lines, 1):
         if len(line) > LONGEST:
             wrong.append(f"line {number} has {len(line)} characters")
         if SIBLINGS.search(line):

@@ -180,7 +180,7 @@ def clock_words(target: Target) -> str:
     )
 
 
-def was_read(target: Target, probe_name: str, window: Window) -> bool:
+def was_ever_read(target: Target, probe_name: str, window: Window) -> bool:
     """Tell whether a probe was ever read by a window's end: else "none" would say nothing.
 
     Beyond the snapshots' age a past moment counts as read.

@@ -23,6 +23,7 @@ from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import Target
 from monitors.people import access
+from monitors.probe import Reading
 from monitors.rows import fleet, tables
 
 COLUMNS = (
@@ -40,8 +41,6 @@ COLUMNS = (
     "mxid_age",
 )
 """Keys of the export: what is known of each database, counters over the window."""
-
-Reading = Mapping[str, Any]
 
 
 class DatabaseRow(TypedDict):

@@ -22,11 +22,10 @@ from monitors.history.marks import read_marks
 from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
+from monitors.probe import Reading
 from monitors.rows import statements
 from monitors.rows.statements import StatementRow
 from monitors.rows.watching import OTHERS, WHOLE, own_userids
-
-Reading = Mapping[str, Any]
 
 LABELS = (*statements.KEY, *statements.NAMES, "query", "since_at", "gone_at")
 

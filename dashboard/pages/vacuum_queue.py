@@ -55,7 +55,7 @@ def vacuum_queue(request: PageRequest, name: str) -> HttpResponseBase:
             **context_of(target, state, shown),
             "unknown": unknowns.unknowns_of(target, None if window.is_live else window.end),
             "chart": workers_chart(target, window, state.workers),
-            "was_read": states.was_read(target, "tables", window),
+            "was_read": states.was_ever_read(target, "tables", window),
         },
         page="vacuum",
         target=target,

@@ -68,7 +68,7 @@ def vacuum_runs(request: PageRequest, name: str) -> HttpResponseBase:
         ],
         "databases": sorted({one.datname for one in target.databases_by_id.values()}),
         "runs": shown,
-        "was_read": count > 0 or states.was_read(target, "tables", window),
+        "was_read": count > 0 or states.was_ever_read(target, "tables", window),
     }
     return render_page(
         request,

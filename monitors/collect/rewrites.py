@@ -117,13 +117,13 @@ def runs_in_progress(
         if mine and mine[-1]["datname"] in databases:
             database_id = databases[mine[-1]["datname"]]
             run = rewrite_of(place, database_id, mine, snapshot)
-            asked = copy(run)
+            asked = copy(run)  # its end may yet be told better, and that names who it was
             name_people(place, [asked], mine[-1]["datname"], snapshot)
             if find_failed([asked]):
                 continue
+            take_over(run)
+            name_people(place, [run], mine[-1]["datname"], snapshot)
             found.append(run)
-            take_over(found[-1])
-            name_people(place, found[-1:], mine[-1]["datname"], snapshot)
     return found
 
 

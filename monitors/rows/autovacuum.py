@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.probe import Reading
 from monitors.rows import vacuuming
 from monitors.rows.tables import rows_at
 from monitors.rules import autovacuum, autovacuum_queue
@@ -28,9 +29,6 @@ ON_STANDBY = (
     "Whether it is due is not known here: limits are by the settings of this standby, and autovacuum "
     "goes by those of the primary and by its counts."
 )
-
-Reading = Mapping[str, Any]
-"""A row of the probe `tables`."""
 
 
 class TriggerRow(TypedDict):

@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from monitors.advisor import DISABLED, RUNNING
-
-Reading = Mapping[str, Any]
-"""A row of the probe `activity`."""
+from monitors.probe import Reading
 
 LONG_SECONDS = 5
 """An active statement that runs longer is marked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -13,13 +13,11 @@ from monitors.history.latest import read_latest
 from monitors.history.reading import Comparison, Place
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Mark, SettingChange, Target
-from monitors.probe import Row
+from monitors.probe import Reading, Row
 from monitors.probes.settings import SettingsSample
 from monitors.rules import autovacuum, setting
 from monitors.rules.settings_advice import Facts
 
-Reading = Mapping[str, Any]
-"""What was read of a setting, by the columns of the probe `settings`."""
 Settings = list[Reading]
 """Of one target, by name."""
 

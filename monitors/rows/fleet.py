@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from django.db.models import Sum
 from django.utils import timezone
@@ -17,6 +17,7 @@ from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.history.latest import read_as_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
+from monitors.probe import Reading
 from monitors.rules.wraparound import is_invalid
 
 COLUMNS = (
@@ -52,9 +53,6 @@ SAID_BY_FLEET = (unknowns.STATEMENTS, unknowns.COUNTS)
 """What keeps a target with no finding from being called well."""
 
 NEAR_PCT, FULL_PCT = 80, 95  # of the usable connections
-
-Reading = Mapping[str, Any]
-"""A row of a probe."""
 
 
 class Figures(TypedDict):

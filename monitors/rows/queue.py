@@ -14,8 +14,9 @@ from monitors.history import objects
 from monitors.history.objects import Objects
 from monitors.models import HISTORY, Target, VacuumRun
 from monitors.pg.relations import FIRST_USER_OID
+from monitors.probe import Reading
 from monitors.rows.running import RunningRow
-from monitors.rows.vacuum_parts import VACUUM_KINDS, Databases, Reading, Workers, skew_of
+from monitors.rows.vacuum_parts import VACUUM_KINDS, Databases, Workers, skew_of
 from monitors.rules import autovacuum, autovacuum_queue
 
 QUEUE_COLUMNS = (

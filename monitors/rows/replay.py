@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
 
 from django.db.models import Sum
 
@@ -18,6 +17,7 @@ from monitors.history.freshness import STALE_INTERVALS, interval_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Target
 from monitors.models.history import Change
+from monitors.probe import Reading
 from monitors.rules import autovacuum, autovacuum_queue, simulator
 from monitors.rules.simulator import PAGE_BYTES, Candidate, Recording, Step
 
@@ -55,9 +55,6 @@ ON_STANDBY = (
     "What autovacuum would do is not known on a standby: the counters of tables that it goes by are "
     "not replicated. Ask for the table on its primary."
 )
-
-Reading = Mapping[str, Any]
-"""A row of the probe `tables`: as last read, or a sample."""
 
 
 class NotEnough(Exception):

@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from monitors.advisor import backend_name, is_client, marked, table_name
 from monitors.models import HISTORY, Database, Target, VacuumRun
-from monitors.rows.vacuum_parts import VACUUM_KINDS, Reading, rows_at, rows_ever, skew_of
+from monitors.probe import Reading
+from monitors.rows.vacuum_parts import VACUUM_KINDS, rows_at, rows_ever, skew_of
 from monitors.rules import vacuum_progress
 
 RUNNING_COLUMNS = (

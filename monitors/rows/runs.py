@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TypedDict
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from monitors import words
 from monitors.history.window import Window
 from monitors.models import Database, Target, VacuumRun
+from monitors.probe import Reading
 from monitors.rows.vacuum_parts import rows_ever
 
 COLUMNS = (
@@ -50,9 +51,6 @@ WORDS = {
     VacuumRun.Kind.AUTOANALYZE: "autoanalyze",
     VacuumRun.Kind.REWRITE: "written anew",
 }
-
-Reading = Mapping[str, Any]
-"""A row of the probe `tables`."""
 
 
 class RunRow(TypedDict):

@@ -10,8 +10,8 @@ from typing import TypedDict
 from monitors.findings.verdict import LEVELS, Verdict
 from monitors.history.window import Window
 from monitors.models import Target
+from monitors.probe import Reading
 from monitors.rows import configuration
-from monitors.rows.configuration import Reading
 from monitors.rows.tables import read_at_of
 from monitors.rules import setting
 from monitors.rules.settings_advice import Advice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypedDict
@@ -17,6 +17,7 @@ from monitors.history.source import Key
 from monitors.history.sparks import draw_rate_sparks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
+from monitors.probe import Reading
 
 COLUMNS = (
     "database",
@@ -63,9 +64,6 @@ BLOCK_BYTES = 8192
 """Of a block, as nearly every server is built."""
 
 HUNDRED = 100
-
-Reading = Mapping[str, Any]
-"""What history has of a statement: sums of a window, or names."""
 
 
 class StatementRow(TypedDict):

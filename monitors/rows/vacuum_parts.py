@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,9 +12,7 @@ from monitors.history.latest import read_as_of, read_latest
 from monitors.history.objects import Objects
 from monitors.history.source import Key
 from monitors.models import Database, ProbeState, Target, VacuumRun
-
-Reading = Mapping[str, Any]
-"""A row of a probe."""
+from monitors.probe import Reading
 
 VACUUM_KINDS = (VacuumRun.Kind.AUTOVACUUM, VacuumRun.Kind.VACUUM)
 

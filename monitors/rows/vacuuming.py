@@ -8,10 +8,11 @@ from datetime import datetime
 
 from monitors.history.objects import Objects
 from monitors.models import Target
+from monitors.probe import Reading
 from monitors.rows import configuration
 from monitors.rows.queue import QueueRow, near_due, queue_of
 from monitors.rows.running import RunningRow, running_of
-from monitors.rows.vacuum_parts import Databases, Reading, Workers, rows_at
+from monitors.rows.vacuum_parts import Databases, Workers, rows_at
 from monitors.rules import autovacuum, autovacuum_queue, wraparound
 
 

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, Grant, ProbeState
+from tests.addresses import OF_THE_TARGET
 from tests.people import make_target
 
 pytestmark = pytest.mark.browser
@@ -30,11 +31,7 @@ def addresses(shop, place):
     }
 
 
-OF_TARGET = (
-    "overview", "activity", "vacuum", "vacuum-queue", "vacuum-runs", "horizon", "wraparound",
-    "bloat", "queries", "settings", "target-findings", "target-actions", "jobs", "job-new",
-    "target-edit", "target-remove",
-)  # fmt: skip
+OF_TARGET = [*OF_THE_TARGET, "target-edit", "target-remove"]
 OF_FLEET = (
     "fleet", "findings", "actions", "targets", "target-new", "thresholds", "people", "account",
 )  # fmt: skip
@@ -53,7 +50,7 @@ def every_page(addresses, place, shop, people):
         **addresses,
         **{name: reverse(name) for name in OF_FLEET},
         **{name: reverse(name, args=[shop.name]) for name in OF_TARGET},
-        **{f"{name} of none": reverse(name, args=[away.name]) for name in OF_TARGET[:10]},
+        **{f"{name} of none": reverse(name, args=[away.name]) for name in OF_THE_TARGET},
         "what-if": reverse("table-what-if", kwargs=place),
         "before history": reverse("vacuum", args=[shop.name]) + "?at=2001-01-01T00:00Z",
         "400": reverse("vacuum", args=[shop.name]) + "?sort=nonsense",

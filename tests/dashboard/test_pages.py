@@ -15,15 +15,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dashboard import pages
-from dashboard.urls import OF_TARGET
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, ProbeState, Target
+from tests.addresses import LISTS, OF_THE_TARGET
 
-FORMS = {"strip", "target-edit", "target-remove", "target-enable", "target-disable"}
-"""Addresses of a target that are no page of figures."""
-OF_THE_TARGET = sorted({one.name or "" for one in OF_TARGET if "<" not in str(one.pattern)} - FORMS)
-LISTS = {"jobs", "target-actions"}
-"""Pages of our own rows, which show no window and go on by themselves."""
 OURS = (*OF_THE_TARGET, "fleet", "table", "query")
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 

@@ -106,7 +106,9 @@ def test_each_missing_right_is_named_with_its_statement(
     assert needs["create_extension"] == "CREATE EXTENSION pgstattuple;"
     assert needs["measure_bloat"] == "CREATE EXTENSION pgstattuple;"
     assert needs["bloat"] == f"GRANT pg_read_all_data TO {bare};"
-    assert {name for name, ok in works(result, "actions").items() if ok} == set()
+    # What asks for itself (`needs`) may find nothing here that it lacks a right to.
+    working = {name for name, ok in works(result, "actions").items() if ok}
+    assert {name for name in working if ACTIONS[name].right} == set()
 
 
 def test_the_statements_that_it_names_do_help(

@@ -1,0 +1,14 @@
+"""Pages, as the addresses name them: no test lists them by hand."""
+
+from __future__ import annotations
+
+from dashboard.urls import OF_TARGET
+
+FORMS = frozenset({"strip", "target-edit", "target-remove", "target-enable", "target-disable"})
+"""Addresses of a target that are no page of figures."""
+LISTS = frozenset({"jobs", "target-actions"})
+"""Pages of our own rows, which show no window and go on by themselves."""
+NAMES = sorted({str(one.name) for one in OF_TARGET if "<" not in str(one.pattern)})
+"""All addresses that take a target alone."""
+OF_THE_TARGET = [name for name in NAMES if name not in FORMS]
+"""A target's own pages."""
