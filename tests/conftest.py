@@ -7,6 +7,7 @@ import operator
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -37,15 +38,7 @@ COMPARE = {
     "!=": operator.ne,
 }
 EVERYTHING_ON_19 = "HOWDAH_TEST_EVERYTHING_ON_19"
-"""Environment variable that runs every test of `server` on 19 too, not only those of ALSO_ON_19."""
-ALSO_ON_19 = (
-    "monitors/probes/",
-    "monitors/actions/",
-    "monitors/pg/",
-    "monitors/test_probes.py",
-    "monitors/test_vacuum_runs.py",
-    "monitors/test_autovacuum_queue.py",
-)
+"""Environment variable that runs every test of `server` on 19 too, not only those of servers.ALSO_ON_19."""
 stack = ExitStack()
 
 
@@ -99,7 +92,13 @@ def start_servers() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Stop what this process started."""
+    """Stop what this process started, and close what the product keeps open to targets."""
+    if "monitors.collect.sessions" in sys.modules:
+        from monitors.acting.connections import HANDS  # noqa: PLC0415 - after django.setup()
+        from monitors.collect.sessions import SESSIONS  # noqa: PLC0415
+
+        SESSIONS.forget(keep=set())
+        HANDS.close()
     stack.close()
 
 
@@ -140,7 +139,7 @@ def runs_on_19(item: pytest.Item) -> bool:
     """Tell whether a test of `server` runs on 19 in every run; `pg(">=19")` says so itself."""
     path = item.path.relative_to(ROOT / "tests").as_posix()
     needs = any("19" in marker.args[0] for marker in item.iter_markers("pg"))
-    return path.startswith(ALSO_ON_19) or needs or EVERYTHING_ON_19 in os.environ
+    return path.startswith(servers.ALSO_ON_19) or needs or EVERYTHING_ON_19 in os.environ
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -29,6 +29,15 @@ MAJORS = (14, 15, 16, 17, 18)
 Missing = debian.Missing
 PREPARED = 19
 """The version that is tested where its programs were prepared: see `tests.debian`."""
+ALSO_ON_19 = (
+    "monitors/probes/",
+    "monitors/actions/",
+    "monitors/pg/",
+    "monitors/test_probes.py",
+    "monitors/collect/test_vacuum_runs.py",
+    "monitors/rules/test_autovacuum_queue.py",
+)
+"""What of `tests` runs on it too in every run: folders and files."""
 FLEET_LOCK = Path(__file__).with_name("fleet.lock.json")
 SETTINGS = {
     "shared_preload_libraries": "pg_stat_statements",

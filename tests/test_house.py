@@ -13,6 +13,7 @@ import pytest
 
 from dashboard.embedded.processes import ROOT
 from dashboard.pages import PAGES
+from tests import servers
 
 REGISTRIES = {
     "monitors/probes": "monitors.probes.PROBES",
@@ -196,3 +197,7 @@ def test_no_page_asks_another_host_for_anything() -> None:
     ]
 
     assert found == []
+
+
+def test_what_is_to_run_on_19_is_there() -> None:
+    assert [path for path in servers.ALSO_ON_19 if not (ROOT / "tests" / path).exists()] == []
