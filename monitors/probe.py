@@ -11,10 +11,10 @@ builds four tables from that declaration alone:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from django.db import models
 
@@ -101,13 +101,6 @@ class Measuring:
     """An object is not measured again sooner."""
 
 
-class Carry(Protocol):
-    """A probe's `carry`."""
-
-    def __call__(self, before: Row | None, now: Row, *, was_read: bool) -> Row:
-        """Return the row that is kept."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """What to read, how often, and which table keeps it.
@@ -153,10 +146,9 @@ class Probe:
     """For how many objects a snapshot at most."""
     measuring: Measuring | None = None
     """How its refined columns are settled from measurements (`history/settle.py`)."""
-    carry: Carry | None = None
-    """Given an object's row of the snapshot before (None: it was not there), the one that was read
-    and whether there was a snapshot before, returns the one that is kept: of what a server goes on
-    saying though it is over."""
+    carry: Callable[[Row | None, Row], Row] | None = None
+    """Given an object's row of the snapshot before (None: it was not there) and the one that was
+    read, returns the one that is kept: of what a server goes on saying though it is over."""
     nested_loops: bool = True
     """False: the planner may not use them, since they would take minutes."""
     extension: str = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from monitors import words
 from monitors.action import Measured
-from monitors.models import HISTORY, Database, ProbeState, Target
+from monitors.models import HISTORY, Database, Target
 from monitors.probes.tables import COUNTED_AT, Dead, known_dead
 
 NOT_KNOWN = "not known: it was rewritten since they were counted"
@@ -20,11 +20,8 @@ def without_rewritten(target: Target, identity: Mapping[str, Any], numbers: Meas
     """
     if "leaves" not in numbers:
         return numbers
-    before, was_read = last_read(target, identity, [leaf["relid"] for leaf in numbers["leaves"]])
-    dead = [
-        known_dead(before.get(leaf["relid"]), said_of(leaf), was_read=was_read)[0]
-        for leaf in numbers["leaves"]
-    ]
+    before = last_read(target, identity, [leaf["relid"] for leaf in numbers["leaves"]])
+    dead = [known_dead(before.get(leaf["relid"]), said_of(leaf))[0] for leaf in numbers["leaves"]]
     found = {name: value for name, value in numbers.items() if name != "leaves"}
     if "n_dead_tup" in found:
         found["n_dead_tup"] = None if None in dead else sum(rows or 0 for rows in dead)
@@ -34,24 +31,28 @@ def without_rewritten(target: Target, identity: Mapping[str, Any], numbers: Meas
 def said_of(leaf: Mapping[str, Any]) -> Dead:
     """Return what a server says now of a table's dead rows."""
     counted_at = tuple(leaf["counted_at"])
-    return Dead(leaf["relid"], leaf["relfilenode"], leaf["n_dead_tup"], None, counted_at)
+    return Dead(
+        leaf["relid"],
+        leaf["relfilenode"],
+        leaf["n_dead_tup"],
+        None,
+        leaf["relallvisible"],
+        counted_at,
+    )
 
 
-def last_read(
-    target: Target, identity: Mapping[str, Any], relids: list[int]
-) -> tuple[dict[int, Dead], bool]:
-    """Return {relid: what was kept of the last snapshot}, and whether there was one."""
+def last_read(target: Target, identity: Mapping[str, Any], relids: list[int]) -> dict[int, Dead]:
+    """Return {relid: what was kept of the last snapshot} of tables that were in it."""
     databases = Database.objects.filter(target=target, datid=identity["datid"], gone_at=None)
-    place = {"target_id": target.pk, "database_id__in": databases.values("pk")}
-    latest = HISTORY["tables"].latest._default_manager
-    names = ("relid", "relfilenode", "n_dead_tup", "rewritten_dead_tup", *COUNTED_AT)
-    rows = latest.filter(**place, relid__in=relids, gone_at=None).values_list(*names)
-    found = {
-        relid: Dead(relid, file, dead, gone, tuple(counted_at))
-        for relid, file, dead, gone, *counted_at in rows
+    latest = HISTORY["tables"].latest._default_manager.filter(
+        target_id=target.pk, database_id__in=databases.values("pk"), relid__in=relids, gone_at=None
+    )
+    return {
+        relid: Dead(relid, file, dead, gone, visible, tuple(counted_at))
+        for relid, file, dead, gone, visible, *counted_at in latest.values_list(
+            *Dead._fields[:-1], *COUNTED_AT
+        )
     }
-    states = ProbeState.objects.filter(**place, probe="tables", taken_at__isnull=False)
-    return found, bool(found) or states.exists()
 
 
 def facts_of(numbers: Measured) -> list[tuple[str, str]]:

@@ -40,10 +40,10 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         if autovacuum.is_on(options.get("autovacuum_enabled", "on")) or row["relkind"] == "t":
             continue
         counts = [row[name] for name in WRITES if row[name] is not None]
-        # The past has no counters: a table with dead rows was written to.
-        writes = sum(counts) if counts else (row["n_dead_tup"] or 0)
+        # The past has no counters where they began anew since: a table with rows was written to.
+        writes = sum(counts) if counts else (row["n_live_tup"] or 0) + (row["n_dead_tup"] or 0)
         if writes >= thresholds["min_writes"]:
-            yield table_finding(row, writes if counts else None, samples, thresholds)
+            yield table_finding(row, samples, thresholds)
 
 
 def server_finding(samples: Samples, thresholds: Thresholds) -> Finding:
@@ -88,9 +88,7 @@ def limit_of(row: Row, samples: Samples) -> float:
     return autovacuum.threshold_of(row, samples.settings, samples.server_version).vacuum
 
 
-def table_finding(
-    row: Row, writes: int | None, samples: Samples, thresholds: Thresholds
-) -> Finding:
+def table_finding(row: Row, samples: Samples, thresholds: Thresholds) -> Finding:
     """Say what a table has gathered since autovacuum was turned off for it."""
     limit = limit_of(row, samples)
     dead, ratio = row["n_dead_tup"] or 0, (row["n_dead_tup"] or 0) / max(limit, 1)
@@ -117,7 +115,7 @@ def table_finding(
         database_id=row["database_id"],
         relid=row["relid"],
         hurt=table_hurt(row, max(limit, thresholds["min_rows"]), samples),
-        evidence=evidence_of(row, limit, writes),
+        evidence=evidence_of(row, limit),
         action="set_autovacuum",
         arguments=place | {"autovacuum_enabled": "reset"},
         score=ratio,
@@ -136,14 +134,13 @@ def table_hurt(row: Row, limit: float, samples: Samples) -> Hurt:
     )
 
 
-def evidence_of(row: Row, limit: float, writes: int | None) -> tuple[Evidence, ...]:
+def evidence_of(row: Row, limit: float) -> tuple[Evidence, ...]:
     """Return the numbers behind the finding; what never happened is left out."""
     known: list[Evidence] = [
         ("Dead rows", row["n_dead_tup"] or 0, "rows"),
         ("Autovacuum would start beyond", limit, "rows"),
+        ("Live rows", row["n_live_tup"] or 0, "rows"),
     ]
-    if writes is not None:
-        known.append(("Rows written since the statistics began", writes, "rows"))
     if row["last_vacuum"] is not None:
         known.append(("Last vacuum", row["last_vacuum"], "at"))
     return tuple(known)

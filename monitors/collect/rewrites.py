@@ -50,6 +50,8 @@ def rewrites_of(
         kind__in=set(REWRITES.values()),
         ended_at__gte=(seen.before_at or snapshot.taken_at) - SLACK,
     )
+    # What an earlier snapshot has seen the end of gave the table the file of then, not this one.
+    known = known.exclude(size_after__isnull=False, seen_at__lt=snapshot.taken_at)
     written = set(known.values_list("relid", flat=True))
     return [
         VacuumRun(

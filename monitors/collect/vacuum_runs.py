@@ -95,6 +95,9 @@ def runs_of(
 ) -> list[Found]:
     """Return what ran on one table between two of its rows."""
     runs = []
+    # Where it was written anew meanwhile, nobody knows what this found and what that had removed.
+    is_anew = old is not None and old["relfilenode"] != now["relfilenode"]
+    before = old if old is not None and not is_anew else {}
     for kind in COUNTED:
         count, took = grown(old, now, kind, seen.before_at)
         ended_at = now[f"last_{kind}"]
@@ -117,9 +120,9 @@ def runs_of(
             seconds=None if took is None else took / 1000,
             by="autovacuum" if kind.startswith("auto") else "",
             wraparound=None if kind == VacuumRun.Kind.AUTOVACUUM else False,
-            n_dead_before=old["n_dead_tup"] if old else None,
+            n_dead_before=before.get("n_dead_tup"),
             n_dead_after=now["n_dead_tup"],
-            size_before=old["size_bytes"] if old else None,
+            size_before=before.get("size_bytes"),
             size_after=now["size_bytes"],
             seen_at=snapshot.taken_at,
         )

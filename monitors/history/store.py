@@ -103,8 +103,7 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         if previous is None:
             previous = load_latest(place)
         verdict = judge(place.history.probe, state, reading, epoch)
-        was_read = state.taken_at is not None
-        rows = carried(place.history.probe, previous, reading.rows, was_read=was_read)
+        rows = carried(place.history.probe, previous, reading.rows)
         comparison = compare(place.history.sample, previous, rows, verdict)
         if refine is not None:
             hour_began = state.taken_at is None or hour_of(state.taken_at) != hour_of(taken_at)
@@ -152,12 +151,12 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
     return snapshot
 
 
-def carried(probe: Probe, previous: Rows, rows: Sequence[Row], *, was_read: bool) -> Sequence[Row]:
+def carried(probe: Probe, previous: Rows, rows: Sequence[Row]) -> Sequence[Row]:
     """Return rows as a probe keeps them, beside those of the snapshot before."""
     if probe.carry is None:
         return rows
     keys, carry, none = len(probe.sample.key), probe.carry, (None, ())
-    return [carry(previous.get(row[:keys], none)[0], row, was_read=was_read) for row in rows]
+    return [carry(previous.get(row[:keys], none)[0], row) for row in rows]
 
 
 def sequence_of(place: Place) -> int:

@@ -99,13 +99,15 @@ ROWS_SQL = """
 WITH RECURSIVE tree AS (
   SELECT c.oid AS relid,
          c.relkind,
-         c.relfilenode
+         c.relfilenode,
+         c.relallvisible
     FROM pg_catalog.pg_class AS c
    WHERE c.oid = %(relid)s::oid
   UNION ALL
   SELECT c.oid,
          c.relkind,
-         c.relfilenode
+         c.relfilenode,
+         c.relallvisible
     FROM tree
     JOIN pg_catalog.pg_inherits AS i ON i.inhparent = tree.relid
     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
@@ -113,6 +115,7 @@ WITH RECURSIVE tree AS (
 SELECT relid::bigint AS relid,
        relkind = 'p' AS partitioned,
        relfilenode::bigint AS relfilenode,
+       relallvisible,
        pg_catalog.pg_stat_get_dead_tuples(relid) AS n_dead_tup,
        pg_catalog.pg_stat_get_live_tuples(relid) AS n_live_tup,
        pg_catalog.pg_stat_get_mod_since_analyze(relid) AS n_mod_since_analyze,

@@ -333,7 +333,10 @@ SELECT c.oid::bigint AS relid,
 """
 
 COLUMNS = TablesSample.columns()
-DEAD, FILE, REWRITTEN = map(COLUMNS.index, ("n_dead_tup", "relfilenode", "rewritten_dead_tup"))
+DEAD, FILE, REWRITTEN, VISIBLE = map(
+    COLUMNS.index, ("n_dead_tup", "relfilenode", "rewritten_dead_tup", "relallvisible")
+)
+COUNTERS = [COLUMNS.index(name) for name in TablesSample.counters]
 COUNTED_AT = ("last_vacuum", "last_autovacuum", "last_analyze", "last_autoanalyze")
 """When the server last counted dead rows itself."""
 COUNTED = [COLUMNS.index(name) for name in COUNTED_AT]
@@ -346,57 +349,73 @@ class Dead(NamedTuple):
     relfilenode: int | None
     n_dead_tup: int | None
     rewritten_dead_tup: int | None
+    relallvisible: int | None
     counted_at: tuple[datetime | None, ...]  # as COUNTED_AT
 
 
-def known_dead(before: Dead | None, now: Dead, *, was_read: bool) -> tuple[int | None, int | None]:
+def known_dead(
+    before: Dead | None, now: Dead, *, is_reset: bool = False
+) -> tuple[int | None, int | None]:
     """Return `n_dead_tup` and `rewritten_dead_tup` as they are kept, given those that a server says.
 
     VACUUM FULL, CLUSTER and whatever else writes a table anew (`relfilenode` is another one) leave
     the server's number as it was, up to the next VACUUM or ANALYZE, so:
 
-    - (0, n): the table was rewritten, n is what the server goes on counting. What died between a
-      rewrite and the snapshot that sees it is not known and left out too.
-    - (None, n): how many of the n are gone is not known until the server counts again: it counted
-      and rewrote since `before`, or nobody saw the table before it was rewritten.
+    - (0, n): the table was rewritten and no row has died since `before`; n is what the server goes
+      on counting.
+    - (None, n): how many of the n are gone is not known until the server counts again: rows died
+      between `before` and now, before or after the rewrite, or nobody saw the table before it.
     - (n, None): the server's own number.
 
     The server's own number, by which autovacuum comes, is the sum. `before` is what is kept of the
-    snapshot before, None where the table was not in it; `was_read` whether there was one.
+    snapshot before, None where the table was not in it; `is_reset` whether the table's counters
+    began anew since. A rewrite sets `relallvisible` to 0 and only VACUUM and ANALYZE set it to
+    more, so where it is more the server has counted since the last one.
     """
     said = now.n_dead_tup
     if not said:
         return said, None
     if before is None:
-        is_rewritten = bool(now.relfilenode) and now.relfilenode != now.relid
-        is_uncounted = was_read or not any(now.counted_at)
-        return (None, said) if is_rewritten and is_uncounted else (said, None)
+        is_doubtful = now.relfilenode not in {0, None, now.relid} and not now.relallvisible
+        return (None, said) if is_doubtful else (said, None)
     is_counted = before.counted_at != now.counted_at
     if before.relfilenode and now.relfilenode and before.relfilenode != now.relfilenode:
-        return (None, said) if is_counted else (0, said)
+        if is_counted or is_reset:
+            return (said, None) if is_counted and now.relallvisible else (None, said)
+        counted = (before.n_dead_tup or 0) + (before.rewritten_dead_tup or 0)
+        return (0 if said == counted else None, said)
     gone = before.rewritten_dead_tup
-    if is_counted or not gone or said < gone:
+    if is_counted or is_reset or not gone or said < gone:
         return said, None
     return (None, said) if before.n_dead_tup is None else (said - gone, gone)
 
 
-def without_rewritten(before: Row | None, now: Row, *, was_read: bool) -> Row:
+def without_rewritten(before: Row | None, now: Row) -> Row:
     """Return a table's row with the dead rows that are known of it."""
     if before is None:
         if not now[FILE] or now[FILE] == now[0]:
             return now
     elif before[FILE] == now[FILE] and not before[REWRITTEN]:
         return now
-    known = known_dead(dead_of(before) if before else None, dead_of(now), was_read=was_read)
+    known = known_dead(
+        dead_of(before) if before else None,
+        dead_of(now),
+        is_reset=before is not None and have_fallen(before, now),
+    )
     row = list(now)
     row[DEAD], row[REWRITTEN] = known
     return tuple(row)
 
 
+def have_fallen(before: Row, now: Row) -> bool:
+    """Tell whether a counter of a table is less than it was: they began anew."""
+    return any((now[place] or 0) < (before[place] or 0) for place in COUNTERS)
+
+
 def dead_of(row: Row) -> Dead:
     """Return what a row says of dead rows."""
     counted_at = tuple(row[place] for place in COUNTED)
-    return Dead(row[0], row[FILE], row[DEAD], row[REWRITTEN], counted_at)
+    return Dead(row[0], row[FILE], row[DEAD], row[REWRITTEN], row[VISIBLE], counted_at)
 
 
 PROBE = Probe(

@@ -45,14 +45,15 @@ def sum_up(row: TableRow, partitions: list[TableRow]) -> WholeRow:
     """
     leaves = leaves_of(partitions)
     live = total(one["n_live_tup"] for one in leaves)
-    is_whole = all(
-        one["rewritten_dead_tup"] is None or one["n_dead_tup"] is not None for one in leaves
-    )
+    counted = [one for one in leaves if one["n_dead_tup"] is not None or one["rewritten_dead_tup"]]
+    is_whole = all(one["n_dead_tup"] is not None for one in counted)
     dead = total(one["n_dead_tup"] for one in leaves) if is_whole else None
+    said = sum((one["n_dead_tup"] or 0) + (one["rewritten_dead_tup"] or 0) for one in counted)
     return {
         **row,
         "n_live_tup": live,
         "n_dead_tup": dead,
+        "rewritten_dead_tup": None if is_whole else said,
         "n_mod_since_analyze": total(one["n_mod_since_analyze"] for one in leaves),
         "n_ins_since_vacuum": total(one["n_ins_since_vacuum"] for one in leaves),
         "size_bytes": total(one["size_bytes"] for one in leaves),

@@ -463,6 +463,24 @@ def test_a_rewrite_of_ours_that_failed_is_not_the_one_that_worked(  # noqa: PLR0
     assert (run.kind, run.action_id, run.by, run.phases) == ("rewrite", None, "", {})
 
 
+def test_two_rewrites_of_ours_one_after_the_other_are_two(recorded, server, person, done):
+    target, name, runs = recorded
+    relname = name.removeprefix("public.")
+    with server.connect(dbname="shop", user="owner") as session:
+        session.execute(f"CREATE INDEX {relname}_i ON {name} (id)")
+    runs()
+
+    full = done(person("dba"), target, "vacuum_full", table=name)
+    cluster = done(person("dba"), target, "cluster", table=name, using=f"{relname}_i")
+
+    assert (full.state, cluster.state) == ("succeeded", "succeeded")
+    kept = runs(kind__in=REWRITES.values())
+    assert [(run.kind, run.action_id) for run in kept] == [
+        ("cluster", cluster.pk),
+        ("vacuum_full", full.pk),
+    ]
+
+
 @pytest.mark.parametrize(
     "statement", ["VACUUM FULL {}", "CLUSTER {} USING {}_id", "ALTER TABLE {} ALTER id TYPE bigint"]
 )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from monitors.collect.rounds import take_now
-from monitors.models import HISTORY
+from monitors.models import HISTORY, VacuumRun
 from monitors.probes.tables import Dead, known_dead
 
 A, B = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
@@ -15,43 +15,59 @@ NEVER = (None, None, None, None)
 RELID, NEW_FILE = 20_000, 30_000
 
 
-def reading(dead, file=RELID, gone=None, counted_at=NEVER):
-    return Dead(RELID, file, dead, gone, counted_at)
+def reading(dead, file=RELID, gone=None, counted_at=NEVER, visible=0):
+    return Dead(RELID, file, dead, gone, visible, counted_at)
+
+
+ANALYZED = (None, None, A, None)
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "was_read", "kept"),
+    ("before", "now", "kept"),
     [
-        pytest.param(None, reading(7), True, (7, None), id="young"),
-        pytest.param(None, reading(7, NEW_FILE), True, (None, 7), id="young-and-rewritten"),
-        pytest.param(None, reading(0, NEW_FILE), True, (0, None), id="young-and-emptied"),
+        pytest.param(None, reading(7), (7, None), id="young"),
+        pytest.param(None, reading(7, NEW_FILE), (None, 7), id="rewritten-before"),
+        pytest.param(None, reading(7, NEW_FILE, None, ANALYZED), (None, 7), id="counted-when"),
+        pytest.param(None, reading(7, NEW_FILE, None, ANALYZED, 1), (7, None), id="counted-after"),
+        pytest.param(None, reading(0, NEW_FILE), (0, None), id="rewritten-and-none"),
+        pytest.param(None, reading(None, 0), (None, None), id="partitioned"),
+        pytest.param(reading(5), reading(7), (7, None), id="as-usual"),
+        pytest.param(reading(5), reading(5, NEW_FILE), (0, 5), id="rewritten"),
+        pytest.param(reading(5), reading(7, NEW_FILE), (None, 7), id="died-beside-it"),
+        pytest.param(reading(5), reading(3, NEW_FILE), (None, 3), id="reset-beside-it"),
+        pytest.param(reading(5), reading(None, NEW_FILE), (None, None), id="not-counted-here"),
+        pytest.param(reading(5), reading(5, NEW_FILE, None, ANALYZED), (None, 5), id="both"),
         pytest.param(
-            None, reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (None, 7), id="young-counted"
-        ),
-        pytest.param(None, reading(7, NEW_FILE), False, (None, 7), id="first-read-never-counted"),
-        pytest.param(
-            None, reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), False, (7, None), id="first-read"
-        ),
-        pytest.param(reading(5), reading(7), True, (7, None), id="as-usual"),
-        pytest.param(reading(5), reading(7, NEW_FILE), True, (0, 7), id="rewritten"),
-        pytest.param(reading(5), reading(None, NEW_FILE), True, (None, None), id="not-counted-here"),
-        pytest.param(
-            reading(5), reading(7, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (None, 7), id="both"
+            reading(5), reading(5, NEW_FILE, None, ANALYZED, 1), (5, None), id="then-counted"
         ),
         pytest.param(
-            reading(5), reading(0, NEW_FILE, counted_at=(A, *NEVER[1:])), True, (0, None), id="both-none"
+            reading(5), reading(0, NEW_FILE, None, ANALYZED), (0, None), id="both-and-none"
         ),
-        pytest.param(reading(0, gone=7), reading(9), True, (2, 7), id="since"),
-        pytest.param(reading(None, gone=7), reading(9), True, (None, 9), id="not-known-since"),
+        pytest.param(reading(0, NEW_FILE, 7), reading(9, NEW_FILE), (2, 7), id="since"),
         pytest.param(
-            reading(None, gone=7), reading(3, counted_at=(A, *NEVER[1:])), True, (3, None), id="counted"
+            reading(None, NEW_FILE, 7), reading(9, NEW_FILE), (None, 9), id="not-known-since"
         ),
-        pytest.param(reading(0, gone=7), reading(3), True, (3, None), id="reset"),
-        pytest.param(reading(None, gone=7), reading(9, NEW_FILE), True, (0, 9), id="rewritten-again"),
+        pytest.param(
+            reading(None, NEW_FILE, 7),
+            reading(3, NEW_FILE, None, ANALYZED),
+            (3, None),
+            id="counted",
+        ),
+        pytest.param(reading(0, NEW_FILE, 7), reading(3, NEW_FILE), (3, None), id="fallen"),
+        pytest.param(reading(2, NEW_FILE, 7), reading(9, 40_000), (0, 9), id="rewritten-again"),
     ],
-)  # fmt: skip
-def test_what_is_kept(before, now, was_read, kept):
-    assert known_dead(before, now, was_read=was_read) == kept
+)
+def test_what_is_kept(before, now, kept):
+    assert known_dead(before, now) == kept
+
+
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [(reading(9, NEW_FILE), (9, None)), (reading(7, 40_000), (None, 7))],
+    ids=["as-usual", "rewritten"],
+)
+def test_what_counts_anew_is_not_compared(now, kept):
+    assert known_dead(reading(0, NEW_FILE, 7), now, is_reset=True) == kept
 
 
 @pytest.fixture
@@ -145,6 +161,79 @@ def test_what_was_counted_between_two_readings_is_not_taken_for_later(  # noqa: 
 
     dead = said()
     assert kept() == ((known, dead) if dead else (0, None))
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_who_dies_beside_a_rewrite_is_not_counted_as_gone(server, watch, eventually, run, said):
+    target = watch(server)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    take_now(target)
+    run("VACUUM FULL anew", "DELETE FROM anew WHERE id <= 4000")
+    counted = said()
+    eventually(lambda: said() == (4000 if counted else 1000))
+
+    take_now(target, ["tables"])
+
+    assert kept() == ((None, 4000) if counted else (1000, None))
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_after_a_reset_the_server_counts_anew(server, watch, eventually, run, said):
+    target = watch(server)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    take_now(target)
+    run("VACUUM FULL anew", "INSERT INTO anew SELECT generate_series(1, 9000)")
+    take_now(target, ["tables"])
+    with server.connect(dbname="shop") as session:
+        session.execute("SELECT pg_stat_reset_single_table_counters('anew'::regclass)")
+    eventually(lambda: said() == 0)
+    run("UPDATE anew SET id = id")
+    eventually(lambda: said() == 11000)
+
+    take_now(target, ["tables"])
+
+    assert kept() == (11000, None)
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+@pytest.mark.parametrize("is_vacuumed", [False, True])
+def test_what_was_rewritten_before_it_was_watched_is_doubted_until_it_is_counted(
+    server, watch, eventually, run, said, is_vacuumed
+):
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    run("ANALYZE anew", "VACUUM FULL anew")
+    if is_vacuumed:
+        run("VACUUM anew", "DELETE FROM anew WHERE id <= 4000")
+        eventually(lambda: said() == 1000)
+
+    take_now(watch(server))
+
+    known = said()
+    assert kept() == ((known, None) if is_vacuumed or not known else (None, known))
+
+
+@pytest.mark.django_db
+@pytest.mark.fleet
+def test_a_vacuum_is_not_credited_with_what_a_rewrite_removed(server, watch, eventually, run, said):
+    target = watch(server)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    take_now(target)
+    run("VACUUM FULL anew", "VACUUM anew")
+    eventually(lambda: said() == 0)
+
+    take_now(target, ["tables"])
+
+    runs = {run.kind: run for run in VacuumRun.objects.filter(relname="anew", target_id=target.pk)}
+    assert (runs["vacuum"].n_dead_before, runs["vacuum"].size_before) == (None, None)
+    assert (runs["rewrite"].n_dead_before, runs["rewrite"].n_dead_after) == (3000, 0)
+    assert (runs["rewrite"].size_before or 0) > (runs["rewrite"].size_after or 0)
 
 
 @pytest.mark.django_db
