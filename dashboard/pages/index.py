@@ -22,7 +22,7 @@ from monitors.history.counters import read_rates
 from monitors.history.gauges import read_gauges
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
-from monitors.models import HISTORY, Action, Database, Target
+from monitors.models import Action, Database, Target
 from monitors.people import access
 from monitors.rows import bloat as bloat_rows, indexes, tables as table_rows
 from monitors.rows.bloat import BloatRow
@@ -79,19 +79,12 @@ def index(request: PageRequest, name: str, datid: int, indexrelid: int) -> HttpR
 
 def found(target: Target, window: Window, database: Database | None, indexrelid: int) -> JudgedRow:
     """Return the index's row: that of its use with that of its waste. Raises Http404."""
-    latest = HISTORY["indexes"].latest._default_manager
-    kept = (
-        latest.filter(target_id=target.pk, database_id=database.pk, indexrelid=indexrelid)
-        .values()
-        .first()
-        if database
-        else None
-    )
+    kept = indexes.find(target, window, database.pk, indexrelid) if database else None
     if database is None or kept is None:
         raise Http404
     place = {"database_id": database.pk}
     bloats = bloat_rows.bloat_of(target, window, {**place, "relid": indexrelid})
-    bloat = bloats[0] if bloats else bloat_rows.last_known(target, database, indexrelid)
+    bloat = bloats[0] if bloats else bloat_rows.last_known(target, window, database, indexrelid)
     tables = table_rows.rows_at("tables", target, window, {**place, "relid": kept["relid"]})
     table = tables[0] if tables else None
     grown = indexes.read_growth(target, window, [kept])
@@ -129,7 +122,7 @@ def page(request: PageRequest, target: Target, window: Window, row: JudgedRow) -
         "tiles": tiles(row),
         "charts": charts_of(target, window, row),
         "has_last_scan": indexes.has_last_scan(target),
-        "since": indexes.counted_since(target, row["database_id"]),
+        "since": indexes.counted_since(target, window, row["database_id"]),
         "actions": actions_on(target, row),
         "offers": frozenset(ACTIONS),
         "may": access.permissions_of(request.user, target),
@@ -173,9 +166,14 @@ def tiles(row: JudgedRow) -> list[Tile]:
             title="Scans",
             value=row["scans"],
             write=figures.short,
-            note="in this window" if row["scans"] is not None else "counters began anew",
+            note="in this window" if row["scans"] is not None else "not known in this window",
         ),
-        Tile(title="All scans", value=row["idx_scan"], write=figures.short, note="idx_scan"),
+        Tile(
+            title="All scans",
+            value=row["idx_scan"],
+            write=figures.short,
+            note="idx_scan" if row["idx_scan"] is not None else "not known any more",
+        ),
         Tile(
             title="Entries",
             value=entries if entries >= 0 else None,  # -1: never noted

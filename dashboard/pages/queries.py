@@ -86,7 +86,7 @@ def page(
         "problem": state_of(target) if window.is_live else None,
         "verdict": verdict(target, window, watched, marks),
         "watched": watched,
-        "counted_since": statement_rows.counted_since(target),
+        "counted_since": statement_rows.counted_since(target, window),
         "statements": statements,
         "listing": shown,
         "sort": shown.sort,

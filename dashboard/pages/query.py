@@ -49,7 +49,8 @@ def query(request: PageRequest, name: str, query_id: int) -> HttpResponseBase:
     if labels is None:
         raise Http404
     same = same_text(target, window, labels)
-    row = next((one for one in same if one["id"] == query_id), None) or never_called(labels)
+    row = next((one for one in same if one["id"] == query_id), None)
+    row = row or never_called(labels, window)
     exported = table_response(request, "query", statements.COLUMNS, [row])
     return exported or page(request, target, window, row, same)
 
@@ -86,7 +87,7 @@ def same_text(target: Target, window: Window, labels: Reading) -> list[QueryRow]
                 "share_pct": 100 * row["total_exec_time"] / total if total else None,
                 "share_of": WHOLE if of_all else OTHERS,
                 "since_at": known["since_at"],
-                "gone_at": known["gone_at"],
+                "gone_at": gone_by(known, window),
             }
         )
     return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
@@ -97,7 +98,13 @@ def total_ms(sums: Sequence[Reading], without: Collection[int]) -> float:
     return float(sum(row["total_exec_time"] for row in sums if row["userid"] not in without))
 
 
-def never_called(labels: Reading) -> QueryRow:
+def gone_by(labels: Reading, window: Window) -> datetime | None:
+    """Return when a statement was seen to be gone, None where it was not by the window's end."""
+    gone_at: datetime | None = labels["gone_at"]
+    return gone_at if gone_at is not None and gone_at <= window.end else None
+
+
+def never_called(labels: Reading, window: Window) -> QueryRow:
     """Return the row of a statement that was not called in the window."""
     return {
         "id": labels["id"],
@@ -129,7 +136,7 @@ def never_called(labels: Reading) -> QueryRow:
         "slower": None,
         "share_of": WHOLE,
         "since_at": labels["since_at"],
-        "gone_at": labels["gone_at"],
+        "gone_at": gone_by(labels, window),
     }
 
 

@@ -22,6 +22,7 @@ from monitors.findings import judge, unknowns
 from monitors.findings.verdict import SUBJECTS, tell_verdict
 from monitors.history.counters import read_rates
 from monitors.history.gauges import read_gauges
+from monitors.history.latest import as_unread
 from monitors.history.marks import read_marks
 from monitors.history.source import POINTS, Series
 from monitors.history.window import Window
@@ -84,6 +85,8 @@ def found(
     kept = last.values().first()
     if kept is None:
         raise Http404
+    if not window.is_live:
+        kept = as_unread("tables", kept, window.end)
     row = table_rows.table_row(kept, database, target, {}, None)
     return with_partitions(target, window, row)
 
@@ -139,8 +142,8 @@ def page(
         "charts": charts_of(target, window, row, gauges, rates, marks),
         "runs": runs,
         "indexes": indexes.indexes_of(target, window, row),
-        "indexes_read": indexes.are_read(target, row["database_id"]),
-        "indexes_since": indexes.counted_since(target, row["database_id"]),
+        "indexes_read": indexes.are_read(target, window, row["database_id"]),
+        "indexes_since": indexes.counted_since(target, window, row["database_id"]),
         "named": mentions.statements_naming(target, window, row),
         "statements_problem": state_of(target) if window.is_live else None,
         "has_last_scan": indexes.has_last_scan(target),

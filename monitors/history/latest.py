@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,9 +80,7 @@ def read_as_of(
     """
     history = HISTORY[probe_name]
     rows = fetch_rows(stood_at(history, target_id, moment, database_id), columns_of(history))
-    changed = [row for row in rows if counters and row[counters[0]] is None]
-    if changed:
-        rebuild(history, target_id, moment, changed, counters)
+    rebuild(history, target_id, moment, rows, counters)
     return rows
 
 
@@ -92,24 +90,50 @@ def rebuild(
     moment: datetime,
     rows: Iterable[dict[str, Any]],
     counters: Sequence[str],
+    key: Key | None = None,
 ) -> None:
-    """Set some counters of objects that changed after a moment to what they were then."""
+    """Set some counters to what they were at a moment, in rows that `stood_at` returned for it.
+
+    With a key only what fits it is read: all of the rows must.
+    """
+    changed = [row for row in rows if counters and row[counters[0]] is None]
+    if not changed:
+        return
     name, keys = history.probe.name, ("database_id", *history.sample.key)
     # A sample of that very moment is of before it.
     since = Window(moment + timedelta(microseconds=1), timezone.now(), is_live=True)
     grown = {
         tuple(row[key] for key in keys): row
-        for row in read_sums(name, target_id, since, counters)
+        for row in read_sums(name, target_id, since, counters, key=key)
         if row["complete"]
     }
-    latest = history.latest._default_manager.filter(target_id=target_id)
-    last = {tuple(row[key] for key in keys): row for row in latest.values(*keys, *counters)}
-    for row in rows:
-        key = tuple(row[part] for part in keys)
-        if key in grown and key in last:
+    latest = fetch_rows(
+        sql.SQL("SELECT {names} FROM {table} WHERE {where}").format(
+            names=sql.SQL(", ").join(map(sql.Identifier, names := (*keys, *counters))),
+            table=sql.Identifier(history.latest._meta.db_table),
+            where=Source(history, target_id, None, "sample").where(key),
+        ),
+        names,
+    )
+    last = {tuple(row[part] for part in keys): row for row in latest}
+    for row in changed:
+        place = tuple(row[part] for part in keys)
+        if place in grown and place in last:
             for counter in counters:
-                value = last[key][counter]
-                row[counter] = None if value is None else value - grown[key][counter]
+                value = last[place][counter]
+                row[counter] = None if value is None else value - grown[place][counter]
+
+
+def as_unread(probe_name: str, row: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
+    """Return a row of latest for a past moment of which no sample tells: names, and no figure.
+
+    One that had gone by then is as it last was.
+    """
+    if row["gone_at"] is not None and row["gone_at"] <= moment:
+        return dict(row)
+    sample = HISTORY[probe_name].sample
+    figures = (*sample.counters, *sample.gauges, *sample.facts)
+    return {**row, **dict.fromkeys(figures), "gone_at": None}
 
 
 def stood_at(

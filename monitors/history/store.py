@@ -123,7 +123,7 @@ def store(  # noqa: PLR0913 - one keyword a column of the snapshot
         if note is not None:
             note(place, comparison, taken_at, state.taken_at)
         if verdict.reset and not verdict.new_epoch:  # a crash has its own mark
-            mark_reset(place, taken_at, reading.reset_at)
+            mark_reset(place, taken_at, reading.reset_at, state.reset_at)
         state.sequence += 1
         state.taken_at, state.target_at = taken_at, reading.target_at
         state.ended_at = reading.ended_at or reading.target_at

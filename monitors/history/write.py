@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import connection, models
 from psycopg import sql
 
-from monitors.history import settle
+from monitors.history import resets, settle
 from monitors.history.compare import differences
 from monitors.history.reading import Comparison, Key, Place, Rows
 from monitors.models import Database, Mark, ProbeState
@@ -169,15 +169,15 @@ def mark_rewrites(place: Place, taken_at: datetime, rewritten: list[settle.Rewri
     )
 
 
-def mark_reset(place: Place, taken_at: datetime, reset_at: datetime | None) -> None:
+def mark_reset(
+    place: Place, taken_at: datetime, reset_at: datetime | None, before_at: datetime | None
+) -> None:
     """Note on the charts that somebody reset statistics, once for all probes that notice."""
-    probe = place.history.probe
-    what = f"Statistics of {probe.extension or 'this database'} were reset"
     Mark.objects.get_or_create(
         target_id=place.target_id,
         database=Database.objects.filter(pk=place.database_id).first(),
         kind=Mark.Kind.RESET,
-        text=f"{what} at {reset_at:%Y-%m-%d %H:%M:%S %Z}." if reset_at else f"{what}.",
+        text=resets.words_of(place.history.probe, reset_at, before_at),
         defaults={"at": taken_at},
     )
 

@@ -6,8 +6,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, cast
 
-from django.db.models import Q
-
 from monitors import words
 from monitors.advisor import Finding
 from monitors.history import objects
@@ -271,10 +269,12 @@ def of_table(target: Target, window: Window, table: TableRow) -> BloatRow | None
     return next(iter(bloat_of(target, window, key)), None)
 
 
-def last_known(target: Target, database: Database, relid: int) -> BloatRow | None:
-    """Return an object's row also after it is gone, None where it was never read."""
+def last_known(target: Target, window: Window, database: Database, relid: int) -> BloatRow | None:
+    """Return an object's row also after it is gone, None where it was never read, or changed since the window."""
     rows = HISTORY["bloat"].latest._default_manager.filter(
-        Q(target_id=target.pk, database_id=database.pk, relid=relid)
+        target_id=target.pk, database_id=database.pk, relid=relid
     )
+    if not window.is_live:
+        rows = rows.filter(changed_at__lte=window.end)
     kept = rows.values().first()
     return bloat_row(kept, database, {}, {}) if kept else None

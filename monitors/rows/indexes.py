@@ -7,9 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict, cast
 
+from monitors.history import objects
 from monitors.history.counters import read_sums
+from monitors.history.freshness import read_at
+from monitors.history.latest import as_unread, rebuild
+from monitors.history.objects import Objects
+from monitors.history.resets import Counting, counting_of
+from monitors.history.source import Key
 from monitors.history.window import Window
-from monitors.models import HISTORY, ProbeState, Target
+from monitors.models import HISTORY, Target
 from monitors.rows.tables import TableRow
 
 BLOCK_BYTES = 8192
@@ -32,7 +38,7 @@ class IndexReading(TypedDict):
     indisprimary: bool | None
     indisvalid: bool | None
     indexdef: str | None
-    idx_scan: int | None  # since its counters began
+    idx_scan: int | None  # since its counters began; None: they began anew since the moment shown
     last_idx_scan: datetime | None  # 16 on
     gone_at: datetime | None  # of one that was dropped
 
@@ -51,13 +57,43 @@ READ = tuple(IndexReading.__annotations__)
 
 def indexes_of(target: Target, window: Window, table: TableRow) -> list[IndexRow]:
     """Return a table's indexes, the primary key first, then by name."""
-    latest = HISTORY["indexes"].latest._default_manager.filter(
-        target_id=target.pk, database_id=table["database_id"], relid=table["relid"], gone_at=None
-    )
-    rows = list(latest.values())
+    rows = stood(target, window, table["database_id"], "relid", table["relid"])
     grown = {one["indexrelid"]: one for one in read_growth(target, window, rows)}
     found = [index_row(row, grown.get(row["indexrelid"])) for row in rows]
     return sorted(found, key=lambda row: (not row["indisprimary"], row["indexrelname"] or ""))
+
+
+def stood(
+    target: Target, window: Window, database_id: int, column: str, value: int
+) -> list[dict[str, Any]]:
+    """Return the indexes that a window's end shows in one database, by one of their columns.
+
+    In the past idx_scan is None where its counter began anew since; other counters are not rebuilt.
+    """
+    at = None if window.is_live else window.end
+    rows = Objects("indexes", target.pk, at).rows(
+        objects.among("database_id", [database_id]), objects.among(column, [value])
+    )
+    if at is not None:
+        key: Key = {"database_id": database_id, "indexrelid": [row["indexrelid"] for row in rows]}
+        rebuild(HISTORY["indexes"], target.pk, at, rows, ["idx_scan"], key)
+    return rows
+
+
+def find(
+    target: Target, window: Window, database_id: int, indexrelid: int
+) -> dict[str, Any] | None:
+    """Return an index as a window's end shows it, one that was gone as it last was; None: never read."""
+    rows = stood(target, window, database_id, "indexrelid", indexrelid)
+    if rows:
+        return rows[0]
+    latest = HISTORY["indexes"].latest._default_manager.filter(
+        target_id=target.pk, database_id=database_id, indexrelid=indexrelid
+    )
+    kept = latest.values().first()
+    if kept is None or window.is_live:
+        return kept
+    return as_unread("indexes", kept, window.end)
 
 
 def read_growth(
@@ -77,8 +113,9 @@ def read_growth(
 
 
 def index_row(row: Mapping[str, Any], grown: Mapping[str, Any] | None) -> IndexRow:
-    """Return one index as read with what it grew by; nothing grown is no change at all."""
-    known = grown or {"idx_scan": 0, "idx_tup_read": 0, "complete": True}
+    """Return one index as read with what it grew by; nothing grown is no change at all, if it was read."""
+    was_read = row["relpages"] is not None  # every reading has them
+    known = grown or {"idx_scan": 0, "idx_tup_read": 0, "complete": was_read}
     pages = row["relpages"] or None  # an index has one at least: 0 is "never noted"
     return {
         **cast(IndexReading, {name: row[name] for name in READ}),
@@ -90,18 +127,14 @@ def index_row(row: Mapping[str, Any], grown: Mapping[str, Any] | None) -> IndexR
     }
 
 
-def counted_since(target: Target, database_id: int) -> datetime | None:
-    """Return since when the server has counted scans in a database, None: not said."""
-    states = ProbeState.objects.filter(target=target, database=database_id, probe="indexes")
-    return states.values_list("reset_at", flat=True).first()
+def counted_since(target: Target, window: Window, database_id: int) -> Counting:
+    """Return since when the server had counted scans in a database by the window's end."""
+    return counting_of(target, "indexes", window, database_id)
 
 
-def are_read(target: Target, database_id: int) -> bool:
-    """Return whether the indexes of a database were read yet."""
-    states = ProbeState.objects.filter(
-        target=target, database=database_id, probe="indexes", taken_at__isnull=False
-    )
-    return states.exists()
+def are_read(target: Target, window: Window, database_id: int) -> bool:
+    """Return whether the indexes of a database were read by the window's end."""
+    return database_id in read_at(target, "indexes", None if window.is_live else window.end)
 
 
 def has_last_scan(target: Target) -> bool:

@@ -8,12 +8,13 @@ from typing import Any, TypedDict
 
 from django.db.models import QuerySet
 
+from monitors.history import objects
 from monitors.history.counters import read_sums
 from monitors.history.source import Key
 from monitors.history.window import Window
 from monitors.models import HISTORY, Target
 from monitors.rows import statements
-from monitors.rows.tables import TableRow
+from monitors.rows.tables import TableRow, objects_of
 from monitors.rules import mentions
 
 COLUMNS = (
@@ -84,7 +85,7 @@ def statements_naming(target: Target, window: Window, table: TableRow) -> Named:
     Some or all of it may have been on a table of one of the `others`: where no schema is
     named, or the server counts them together.
     """
-    others = schemas_with(target, table)
+    others = schemas_with(target, window, table)
     costs = costs_of(target, window, table)
     rows: list[MentionRow] = []
     for row in find_in(costs[:READ_AT_MOST], target, table, others):
@@ -97,18 +98,18 @@ def statements_naming(target: Target, window: Window, table: TableRow) -> Named:
 def every_statement(target: Target, window: Window, table: TableRow) -> Iterator[MentionRow]:
     """Yield all statements of a window whose text names a table, the most expensive first."""
     costs = costs_of(target, window, table)
-    yield from find_in(costs, target, table, schemas_with(target, table))
+    yield from find_in(costs, target, table, schemas_with(target, window, table))
 
 
-def schemas_with(target: Target, table: TableRow) -> list[str]:
-    """Return the other schemas of a table's database that have a table of its name."""
-    tables = HISTORY["tables"].latest._default_manager.filter(
-        target_id=target.pk,
-        database_id=table["database_id"],
-        relname=table["relname"],
-        gone_at=None,
+def schemas_with(target: Target, window: Window, table: TableRow) -> list[str]:
+    """Return the other schemas of a table's database that had a table of its name at the window's end."""
+    if table["relname"] is None:
+        return []
+    rows = objects_of(target, window).rows(
+        objects.among("database_id", [table["database_id"]]),
+        objects.among("relname", [table["relname"]]),
     )
-    names = tables.exclude(relid=table["relid"]).values_list("schemaname", flat=True)
+    names = (row["schemaname"] for row in rows if row["relid"] != table["relid"])
     return sorted(name for name in names if name)
 
 

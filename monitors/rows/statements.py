@@ -13,11 +13,13 @@ from django.utils import timezone
 
 from monitors.findings.standing import Standing, standing_of
 from monitors.history.counters import read_sums
+from monitors.history.resets import Counting, counting_of
 from monitors.history.source import Key
 from monitors.history.sparks import draw_rate_sparks
 from monitors.history.window import Window
-from monitors.models import HISTORY, Mark, ProbeState, Snapshot, Target
+from monitors.models import HISTORY, Mark, Snapshot, Target
 from monitors.probe import Reading
+from monitors.rows import configuration
 
 COLUMNS = (
     "database",
@@ -238,8 +240,8 @@ def evictions_of(target: Target, window: Window) -> str:
     rounds = int(snapshots.aggregate(total=Sum("evicted"))["total"] or 0)
     if not rounds:
         return ""
-    latest = HISTORY["settings"].latest._default_manager.filter(target_id=target.pk)
-    held = latest.filter(name=MAX_SETTING, gone_at=None).values_list("setting", flat=True).first()
+    settings = configuration.settings_of(target, None if window.is_live else window.end)
+    held = next((one["setting"] for one in settings if one["name"] == MAX_SETTING), None)
     of = f"the {int(held):,} that it holds" if held else MAX_SETTING
     each = f"at least {max(int(held) * EVICTED_PCT // 100, EVICTED_LEAST):,}" if held else "some"
     many = "once" if rounds == 1 else f"{rounds:,} times"
@@ -259,7 +261,6 @@ def resets_of(marks: Sequence[Reading]) -> list[datetime]:
     ]
 
 
-def counted_since(target: Target) -> datetime | None:
-    """Return since when the server has counted, None where it does not say."""
-    states = ProbeState.objects.filter(target=target, database=None, probe="statements")
-    return states.values_list("reset_at", flat=True).first()
+def counted_since(target: Target, window: Window) -> Counting:
+    """Return since when the server had counted by the window's end."""
+    return counting_of(target, "statements", window)

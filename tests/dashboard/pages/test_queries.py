@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from monitors.collect.rounds import take_now
 from monitors.history.window import Window
-from monitors.models import HISTORY, Mark, ProbeState
+from monitors.models import HISTORY, Mark, ProbeState, SettingChange
 from monitors.models.history import Change
 from monitors.rows import statements as statement_rows
 from monitors.rows.statements import COLUMNS, DrawnStatementRow, StatementRow
@@ -205,6 +205,24 @@ def test_evictions_and_resets_are_said(read, statements, target):
     assert "was full 8 times in this window and dropped at least 250 of its statements" in text
     assert "(5 % of the 5,000 that it holds): totals may be incomplete." in text
     assert "Statistics were reset once in it." in text
+
+
+def test_what_it_held_is_told_as_it_was_then(read, statements, target):
+    statements.add(1, grown(1, 1.0))
+    statements.read(3, second=5, evicted=1)
+    setting(target, "pg_stat_statements.max", "5000")
+    HISTORY["settings"].latest._default_manager.update(since_at=statements.at(0))
+    held = {"name": "pg_stat_statements.max", "before_at": statements.at(19)}
+    SettingChange.objects.create(
+        target=target,
+        at=statements.at(20),
+        before={"setting": "1000"},
+        after={"setting": "5000"},
+        **held,
+    )
+
+    assert "the 1,000 that it holds" in read(f"?at={statements.at(10).timestamp()}")
+    assert "the 5,000 that it holds" in read(f"?at={statements.at(30).timestamp()}")
 
 
 def test_a_statement_that_began_anew_in_the_window_says_so(read, statements):

@@ -128,6 +128,8 @@ def test_a_statement_that_was_evicted_keeps_its_page(read, statements):
     row = statements.add(1, grown(1, 1.0), gone_at=timezone.now() - timedelta(minutes=1))
 
     assert "it was evicted or reset" in read(row)
+    before = int(statements.at(20).timestamp())
+    assert "it was evicted or reset" not in read(row, f"&to={before}")
 
 
 def test_one_that_was_not_called_says_so(read, statements):

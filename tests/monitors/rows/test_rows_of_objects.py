@@ -128,7 +128,7 @@ def test_what_is_wasted_is_typed(target, window, name):
     mine = next(row for row in rows if row["relname"] == name and row["kind"] == "table")
     database = Database.objects.get(pk=mine["database_id"])
 
-    last = bloat.last_known(target, database, mine["relid"])
+    last = bloat.last_known(target, window, database, mine["relid"])
 
     assert {"table", "index", "TOAST"} <= {row["kind"] for row in rows}
     for row in rows:
