@@ -99,7 +99,11 @@ def test_a_target_that_nothing_may_be_done_to_is_refused(
     ("name", "arguments", "says"),
     [
         ("cancel_backend", {**CANCEL, "pid": "4711; DROP"}, "whole number"),
-        ("cancel_backend", {**CANCEL, "pid": "99999999999"}, "whole number"),
+        (
+            "cancel_backend",
+            {**CANCEL, "pid": "99999999999999999999"},
+            "pid is a whole number from 1 to 2,147,483,647, not '99999999999999999999'",
+        ),
         ("cancel_backend", {"pid": "1", "backend_start": CANCEL["backend_start"]}, "query_start"),
         ("cancel_backend", {**CANCEL, "query_start": "yesterday"}, "microseconds"),
         ("cancel_backend", {**CANCEL, "query_start": "2026-01-01 00:00:00"}, "zone"),
