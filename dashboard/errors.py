@@ -15,13 +15,32 @@ from monitors import room
 RETRY_SECONDS = 10
 
 
+class BadForm(BadRequest):
+    """A field of a form has no meaning; its text says which and what to do."""
+
+
+class BadCookie(BadRequest):
+    """A cookie has no meaning; its text says what to do."""
+
+
+def meaningless(exception: Exception) -> str:
+    """Return what of a request had no meaning."""
+    if isinstance(exception, BadForm):
+        return "form"
+    if isinstance(exception, BadCookie):
+        return "cookie"
+    return "address" if isinstance(exception, BadRequest) else "request"
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 400 and say which word has no meaning; a suspicious request is told nothing."""
     text = str(exception) if isinstance(exception, BadRequest) else ""
+    what = meaningless(exception)
     if request.GET.get("format") in {"json", "csv"}:
-        error = text or "This address can't be understood."
+        error = text or f"This {what} can't be understood."
         return JsonResponse({"error": error}, status=400)
-    context = {"text": text, "path": request.path if text and request.method == "GET" else ""}
+    helps = what == "address" and request.method == "GET" and "\0" not in request.path
+    context = {"text": text, "what": what, "path": request.path if helps else ""}
     return HttpResponse(render_to_string("400.html", context), status=400)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlencode, urlsplit
 
 from django.core.exceptions import BadRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, QueryDict
 from django.urls import Resolver404, resolve, reverse
+
+from dashboard.errors import BadCookie, BadForm
 
 PUBLIC = frozenset({"login", "healthz-live", "healthz-ready"})
 """URL names that need no login; static files are served before this is asked."""
@@ -28,22 +30,27 @@ def same_origin_resources(get_response: Handler) -> Handler:
     return middleware
 
 
-def words_of(request: HttpRequest) -> Iterator[str]:
-    """Yield every text that a request brings but its headers: names and values."""
-    yield request.path_info
-    for given in (request.GET, request.POST):
-        for name, values in given.lists():
-            yield from (name, *values)
-    yield from request.COOKIES.values()  # `"\\000"` in quotes is one character there
+def words_of(given: QueryDict) -> Iterator[str]:
+    """Yield every text of a query or a form: names and values."""
+    for name, values in given.lists():
+        yield from (name, *values)
 
 
 def no_null_characters(get_response: Handler) -> Handler:
     """Django middleware: 400 for a NUL, which neither PostgreSQL's texts nor a name can hold."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        if any("\0" in word for word in words_of(request)):
-            message = "A null character has no place in an address or a form. Leave it out."
+        said = "A null character has no place in"
+        if "\0" in request.path_info or any("\0" in word for word in words_of(request.GET)):
+            message = f"{said} an address. Leave it out."
             raise BadRequest(message)
+        if any("\0" in word for word in words_of(request.POST)):
+            message = f"{said} a form. Go back and leave it out."
+            raise BadForm(message)
+        # `"\\000"` in quotes is one character there.
+        if any("\0" in word for word in request.COOKIES.values()):
+            message = f"{said} a cookie. Delete this site's cookies."
+            raise BadCookie(message)
         return get_response(request)
 
     return middleware

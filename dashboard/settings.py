@@ -6,6 +6,7 @@ contains NAME's value. A value that is missing or malformed stops the start.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -230,6 +231,10 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
 CSRF_COOKIE_SAMESITE = "Lax"
+# Browsers keep cookies by host, not by port: each installation has names of its own.
+OWN = hashlib.sha256(f"cookies {SECRET_KEY}".encode()).hexdigest()[:8]
+SESSION_COOKIE_NAME = f"{'__Host-' if TLS else ''}sessionid_{OWN}"
+CSRF_COOKIE_NAME = f"{'__Host-' if TLS else ''}csrftoken_{OWN}"
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
@@ -242,8 +247,6 @@ if TLS:
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
-    SESSION_COOKIE_NAME = "__Host-sessionid"
-    CSRF_COOKIE_NAME = "__Host-csrftoken"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],

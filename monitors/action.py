@@ -40,6 +40,7 @@ Measured = dict[str, Any]
 """Numbers with their units in their names; JSON."""
 
 
+MAX_PID, MAX_OID = 2**31 - 1, 2**32 - 1
 MAX_NAME = 300  # two quoted identifiers of 63 bytes fit
 
 
@@ -96,9 +97,9 @@ class Parameter:
             return RESET
         if self.kind == Kind.CHOICE:
             return clean_choice(self, text)
-        if self.kind == Kind.INT and self.minimum is not None and self.minimum < 0:
-            return bounded(self, clean_number(self.name, text, whole=True))
-        return bounded(self, CLEAN[self.kind](self.name, text))
+        if self.kind in NUMBERS:
+            return clean_number(self, text)
+        return CLEAN[self.kind](self.name, text)
 
     @property
     def bounds(self) -> str:
@@ -291,22 +292,21 @@ def clean_bool(name: str, text: str) -> str:
     raise InvalidArguments(message)
 
 
-def clean_int(name: str, text: str) -> str:
-    """Return a whole number that fits an oid or a pid."""
-    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
-        message = f"{name} is a whole number, not {text[:40]!r}."
-        raise InvalidArguments(message)
-    return str(int(text))
+def clean_number(parameter: Parameter, text: str) -> str:
+    """Return a number inside its bounds: a whole one, or a decimal one as it was written.
 
-
-def clean_number(name: str, text: str, *, whole: bool = False) -> str:
-    """Return a decimal number as it was written; no exponent, no NaN, no infinity."""
-    pattern = r"-?[0-9]{1,10}" if whole else r"-?[0-9]{1,10}(\.[0-9]{1,17})?"
-    if not re.fullmatch(pattern, text, re.ASCII):
-        kind = "a whole number" if whole else "a number"
-        message = f"{name} is {kind}, not {text[:40]!r}."
+    No exponent, no NaN, no infinity.
+    """
+    kind, pattern = NUMBERS[parameter.kind]
+    low, high = parameter.minimum, parameter.maximum
+    is_inside = bool(re.fullmatch(pattern, text)) and not (
+        (low is not None and float(text) < low) or (high is not None and float(text) > high)
+    )
+    if not is_inside:
+        kind += f" from {parameter.bounds}" if parameter.bounds else ""
+        message = f"{parameter.name} is {kind}, not {text[:40]!r}."
         raise InvalidArguments(message)
-    return text
+    return str(int(text)) if parameter.kind == Kind.INT else text
 
 
 def clean_choice(parameter: Parameter, text: str) -> str:
@@ -319,15 +319,6 @@ def clean_choice(parameter: Parameter, text: str) -> str:
             return "on" if clean_bool(parameter.name, word) == "true" else "off"
     message = f"{parameter.name} is {' or '.join(parameter.choices)}, not {text[:40]!r}."
     raise InvalidArguments(message)
-
-
-def bounded(parameter: Parameter, text: str) -> str:
-    """Return a number's text; raises InvalidArguments where it is out of bounds."""
-    low, high = parameter.minimum, parameter.maximum
-    if (low is not None and float(text) < low) or (high is not None and float(text) > high):
-        message = f"{parameter.name} is {parameter.bounds}, not {text}."
-        raise InvalidArguments(message)
-    return text
 
 
 def clean_text(name: str, text: str) -> str:
@@ -363,10 +354,13 @@ def clean_timestamp(name: str, text: str) -> str:
     return moment.isoformat(" ", "microseconds")
 
 
+NUMBERS: Mapping[Kind, tuple[str, str]] = {
+    Kind.INT: ("a whole number", r"-?[0-9]{1,40}"),
+    Kind.NUMBER: ("a number", r"-?[0-9]{1,40}(\.[0-9]{1,40})?"),
+}
+"""What a number is called, and the texts that are one."""
 CLEAN: dict[Kind, Callable[[str, str], str]] = {
     Kind.BOOL: clean_bool,
-    Kind.INT: clean_int,
-    Kind.NUMBER: clean_number,
     Kind.TEXT: clean_text,
     Kind.TIMESTAMP: clean_timestamp,
     Kind.TABLE: clean_text,

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from monitors import words
 from monitors.action import (
+    MAX_PID,
     Arguments,
     Changed,
     Guarded,
@@ -25,7 +26,14 @@ from monitors.pg import backends, rights
 from monitors.pg.backends import Backend
 from monitors.pg.text import redact
 
-PID = Parameter(name="pid", kind=Kind.INT, required=True, help="the backend's pid")
+PID = Parameter(
+    name="pid",
+    kind=Kind.INT,
+    required=True,
+    minimum=1,
+    maximum=MAX_PID,
+    help="the backend's pid",
+)
 BACKEND_START = Parameter(
     name="backend_start",
     kind=Kind.TIMESTAMP,

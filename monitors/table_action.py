@@ -9,6 +9,7 @@ import psycopg
 
 from monitors import words
 from monitors.action import (
+    MAX_OID,
     Arguments,
     Changed,
     Guarded,
@@ -27,14 +28,24 @@ DATABASE = Parameter(
 TABLE = Parameter(
     name="table", kind=Kind.TABLE, help='the table with its schema, as public.orders or shop."Odd"'
 )
-RELID = Parameter(name="relid", kind=Kind.INT, help="the table's oid, instead of its name")
+RELID = Parameter(
+    name="relid",
+    kind=Kind.INT,
+    minimum=1,
+    maximum=MAX_OID,
+    help="the table's oid, instead of its name",
+)
 
 
 INDEX = Parameter(
     name="index", kind=Kind.TABLE, help="the index with its schema, as public.orders_pkey"
 )
 INDEXRELID = Parameter(
-    name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name"
+    name="indexrelid",
+    kind=Kind.INT,
+    minimum=1,
+    maximum=MAX_OID,
+    help="the index's oid, instead of its name",
 )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
+from dashboard.errors import BadForm
 from dashboard.forms.arguments import kept_arguments, option_groups, posted_arguments
 from dashboard.frame import frame
 from dashboard.frame.requests import PageRequest, get_target, render_page
@@ -133,13 +133,13 @@ def may_see(request: PageRequest, row: Action) -> bool:
 
 
 def posted_key(request: HttpRequest) -> uuid.UUID | None:
-    """Return the click's own key, None where the form has none; raises BadRequest for another."""
+    """Return the click's own key, None where the form has none; raises BadForm for another."""
     text = request.POST.get("idempotency_key", "")
     try:
         return uuid.UUID(text) if text else None
     except ValueError:
         message = "The form's key is not a UUID. Load the page again."
-        raise BadRequest(message) from None
+        raise BadForm(message) from None
 
 
 def confirmation_of(row: Action) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import BadRequest
 from django.http import Http404, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from dashboard.errors import BadForm
 from dashboard.forms.arguments import option_groups, posted_arguments
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response
 from dashboard.frame.tiles import Tile
@@ -78,14 +78,14 @@ def due_now(target: Target) -> list[dict[str, str]]:
 
 
 def chosen(target: Target, words: Sequence[str]) -> list[dict[str, str]]:
-    """Return the tables that boxes name as DATID.RELID; raises BadRequest for another text."""
+    """Return the tables that boxes name as DATID.RELID; raises BadForm for another text."""
     names = dict(Database.objects.filter(target=target).values_list("datid", "datname"))
     tables = []
     for word in words:
         datid, _, relid = word.partition(".")
         if not (datid.isascii() and datid.isdigit() and int(datid) in names and relid.isdigit()):
             message = "The list of tables is not one of this page's. Load it again."
-            raise BadRequest(message)
+            raise BadForm(message)
         tables.append({"database": names[int(datid)], "relid": relid})
     return tables
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from django.contrib import messages
-from django.core.exceptions import BadRequest, ValidationError
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods
 
+from dashboard.errors import BadForm
 from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors.findings import thresholds as limits
@@ -126,7 +127,7 @@ def save(
     """Write what is wanted and lead back."""
     if not wanted:
         message = "No threshold was given."
-        raise BadRequest(message)
+        raise BadForm(message)
     who, where = request.user.get_username(), source_of(request)
     count = limits.change(who, where, scope, wanted)
     words = "1 threshold is" if count == 1 else f"{count} thresholds are"

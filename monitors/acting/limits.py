@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -33,26 +34,45 @@ def within_limit(user: User, source: str) -> Iterator[None]:
     with transaction.atomic():
         # Not the key: rows that name the person wait for nobody.
         User.objects.select_for_update(no_key=True).get(pk=user.pk)
-        if asked_lately(user) < ASKED_AT_MOST:
+        asked = asked_lately(user)
+        if asked.total() < ASKED_AT_MOST:
             yield
             return
         message = (
-            f"You asked for {ASKED_AT_MOST} actions within a minute, and {ASKED_AT_MOST} is the limit:"
+            f"You asked for {told(asked)} within a minute, and {ASKED_AT_MOST} is the limit:"
             " nothing was sent. Wait a minute; several tables can be one batch."
         )
         audit_limit(user, source, message)
     raise TooMany(message)
 
 
-def asked_lately(user: User) -> int:
-    """Return how many actions and batches a person asked for in the last minute."""
+KINDS = {"preview": "previews", "action": "actions", "batch": "batches"}
+"""What a person asks for; of what was asked for after its preview the preview doesn't count too."""
+
+
+def asked_lately(user: User) -> Counter[str]:
+    """Return how many of each of KINDS a person asked for in the last minute."""
     since = timezone.now() - A_MINUTE
-    return (
-        Action.objects.filter(asked_by=user, batch=None, created_at__gt=since).count()
-        + Batch.objects.filter(asked_by=user, created_at__gt=since)
-        .exclude(asked_from__startswith=OF_A_JOB)
-        .count()
+    actions = Action.objects.filter(asked_by=user, batch=None, created_at__gt=since)
+    batches = Batch.objects.filter(asked_by=user, created_at__gt=since).exclude(
+        asked_from__startswith=OF_A_JOB
     )
+    states = actions.values_list("state", flat=True)
+    moments = batches.values_list("asked_at", flat=True)
+    return Counter(
+        ["preview" if state == Action.State.DRAFT else "action" for state in states]
+        + ["batch" if moment else "preview" for moment in moments]
+    )
+
+
+def told(asked: Counter[str]) -> str:
+    """Return `28 previews, 1 action and 1 batch`."""
+    parts = [
+        f"{asked[one]} {one if asked[one] == 1 else many}"
+        for one, many in KINDS.items()
+        if asked[one]
+    ]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def audit_limit(user: User, source: str, message: str) -> None:

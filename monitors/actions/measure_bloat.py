@@ -223,7 +223,7 @@ ACTION = Action(
             kind=Kind.TABLE,
             help="an index with its schema, instead of a table, as public.orders_pkey",
         ),
-        Parameter(name="indexrelid", kind=Kind.INT, help="the index's oid, instead of its name"),
+        table_action.INDEXRELID,
     ),
     queue="long",
     on_standby=True,

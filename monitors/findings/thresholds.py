@@ -134,13 +134,13 @@ def known_name(advisor: str, name: str) -> Name:
 
 
 def number_of(text: str) -> float:
-    """Read a threshold; raises ValidationError for what is no number from 0 on."""
+    """Read a threshold; raises ValidationError for what is no number from 0 to MOST."""
     try:
         value = float(text.strip().replace("_", "x"))
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or not 0 <= value <= MOST:
-        message = f"{text[:40]!r} is no number from 0 on."
+        message = f"{text[:40]!r} is no number from 0 to {MOST:,.0f}."
         raise ValidationError(message)
     return int(value) if value.is_integer() else value
 

@@ -1,20 +1,14 @@
-"""Since when counters count, now or at a past moment, and how a mark words that they were reset."""
+"""Since when counters count, now or at a past moment."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from monitors.history import partitions
 from monitors.history.freshness import clocks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Database, Mark, ProbeState, Target
-from monitors.probe import Probe
-
-FORMAT = "%Y-%m-%d %H:%M:%S"
-RESET_AT = re.compile(r" were reset at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
-COUNTED_SINCE = re.compile(r", counted since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\.$")
 
 
 @dataclass(frozen=True)
@@ -26,26 +20,6 @@ class Counting:
 
 
 NOT_KNOWN = Counting(None, known=False)
-
-
-def words_of(probe: Probe, reset_at: datetime | None, before_at: datetime | None) -> str:
-    """Return what a mark says of a reset, with the one before where that is written nowhere else.
-
-    A database's resets are facts of `databases`, and several probes see each: they must agree.
-    """
-    what = f"Statistics of {probe.extension or 'this database'} were reset"
-    if reset_at is None:
-        return f"{what}."
-    what = f"{what} at {reset_at.astimezone(UTC):{FORMAT}} UTC"
-    if before_at is None or not probe.extension:
-        return f"{what}."
-    return f"{what}, counted since {before_at.astimezone(UTC):{FORMAT}} UTC."
-
-
-def moment_in(text: str, pattern: re.Pattern[str]) -> datetime | None:
-    """Return the moment that a mark's text names, None where it names none."""
-    found = pattern.search(text)
-    return datetime.strptime(found[1], FORMAT).replace(tzinfo=UTC) if found else None
 
 
 def counting_of(
@@ -90,18 +64,14 @@ def by_marks(
 ) -> Counting:
     """Return the same of statements, of which marks alone keep the resets that are over."""
     marks = Mark.objects.filter(target=target)
-    resets = marks.filter(
-        kind=Mark.Kind.RESET, text__contains=HISTORY["statements"].probe.extension
-    )
+    resets = marks.filter(kind=Mark.Kind.RESET, probe="statements")
     following = resets.filter(at__gt=end).order_by("at").first()
-    before = moment_in(following.text, COUNTED_SINCE) if following else None
-    if before is not None and before <= read_at:
-        return Counting(before)
+    if following and following.before_at and following.before_at <= read_at:
+        return Counting(following.before_at)
     last = resets.filter(at__lte=end).order_by("-at").first()
     if last is None:
         silent = following is None and reset_at is None
         return Counting(None) if silent else NOT_KNOWN
     # A crash makes them begin anew, and its mark does not say that they did.
     crashed = marks.filter(kind=Mark.Kind.CRASH, at__gt=last.at, at__lte=end).exists()
-    found = None if crashed else moment_in(last.text, RESET_AT)
-    return Counting(found) if found else NOT_KNOWN
+    return NOT_KNOWN if crashed or last.reset_at is None else Counting(last.reset_at)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import connection, models
 from psycopg import sql
 
-from monitors.history import resets, settle
+from monitors.history import settle
 from monitors.history.compare import differences
 from monitors.history.reading import Comparison, Key, Place, Rows
 from monitors.models import Database, Mark, ProbeState
@@ -173,12 +173,19 @@ def mark_reset(
     place: Place, taken_at: datetime, reset_at: datetime | None, before_at: datetime | None
 ) -> None:
     """Note on the charts that somebody reset statistics, once for all probes that notice."""
+    probe = place.history.probe
+    when = f" at {reset_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if reset_at else ""
     Mark.objects.get_or_create(
         target_id=place.target_id,
         database=Database.objects.filter(pk=place.database_id).first(),
         kind=Mark.Kind.RESET,
-        text=resets.words_of(place.history.probe, reset_at, before_at),
-        defaults={"at": taken_at},
+        text=f"Statistics of {probe.extension or 'this database'} were reset{when}.",
+        defaults={
+            "at": taken_at,
+            "probe": probe.name,
+            "reset_at": reset_at,
+            "before_at": before_at,
+        },
     )
 
 

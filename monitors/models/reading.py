@@ -162,6 +162,9 @@ class Mark(models.Model):
     database = models.ForeignKey(Database, on_delete=models.CASCADE, null=True)
     relid = models.BigIntegerField(null=True)  # of what was rewritten
     text = models.CharField(max_length=300)
+    probe = models.CharField(max_length=40, blank=True, db_default="")  # whose counters were reset
+    reset_at = models.DateTimeField(null=True)  # when, as the server said
+    before_at = models.DateTimeField(null=True)  # since when they had counted until then
 
     class Meta:
         indexes = [models.Index(fields=["target", "at"], name="mark_of_target")]

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from monitors import words
+from monitors.pg.errors import DATABASE_LIMIT
 
 # A new session takes a RowExclusiveLock on its database: it waits for whoever holds, or waits
 # for, a lock that conflicts with that, and no time limit of ours is in force before it has it.
@@ -83,8 +84,7 @@ class Door:
             ),
             (
                 self.connection_limit == 0 and not self.superuser,
-                "The database's own CONNECTION LIMIT is 0:"
-                f" ALTER DATABASE {name} CONNECTION LIMIT -1;",
+                DATABASE_LIMIT.format(database=name),
             ),
         )
         return next((reason for holds, reason in reasons if holds), "")

@@ -38,6 +38,15 @@ HBA_PLAIN = (
     "The server's pg_hba.conf has no entry for this host, user and database without TLS, or rejects"
     " them: where it asks for TLS choose a stronger sslmode, else add the entry."
 )
+DATABASE_LIMIT = (
+    "The database's own CONNECTION LIMIT lets no further session in:"
+    " ALTER DATABASE {database} CONNECTION LIMIT -1;"
+)
+"""Of a limit of 0 and of one that is used up: the server does not tell them apart."""
+LOGIN_LIMIT = (
+    "The login's own CONNECTION LIMIT lets no further session in:"
+    " ALTER ROLE {login} CONNECTION LIMIT 5;"
+)
 REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
     ("42501", "CheckMyDatabase", DatabaseClosed,
      "The login may not connect to this database: GRANT CONNECT ON DATABASE {database} TO {login};"),
@@ -46,10 +55,8 @@ REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
      "The database is invalid: its DROP was interrupted. Once more: DROP DATABASE {database};"),
     ("55000", "", DatabaseClosed,
      "The database takes no connections: ALTER DATABASE {database} ALLOW_CONNECTIONS true;"),
-    ("53300", "CheckMyDatabase", Full,
-     "The database's own CONNECTION LIMIT is used up: ALTER DATABASE {database} CONNECTION LIMIT -1;"),
-    ("53300", "InitializeSessionUserId", Full,
-     "The login's own CONNECTION LIMIT is used up: ALTER ROLE {login} CONNECTION LIMIT 5;"),
+    ("53300", "CheckMyDatabase", Full, DATABASE_LIMIT),
+    ("53300", "InitializeSessionUserId", Full, LOGIN_LIMIT),
     ("53300", "", Unreachable, "Too many connections: the server has no slot left for this login."),
     ("28000", "ClientAuthentication", DatabaseClosed, HBA),
     ("28000", "InitializeSessionUserId", Unreachable,

@@ -247,7 +247,8 @@ def evictions_of(target: Target, window: Window) -> str:
     many = "once" if rounds == 1 else f"{rounds:,} times"
     return (
         f"pg_stat_statements was full {many} in this window and dropped {each} of its "
-        f"statements each time ({EVICTED_PCT} % of {of}): totals may be incomplete. "
+        f"statements each time ({EVICTED_PCT} % of {of}, but never fewer than {EVICTED_LEAST}): "
+        f"totals may be incomplete. "
         f"A greater {MAX_SETTING} keeps more, after a restart."
     )
 

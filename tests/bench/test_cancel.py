@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.urls import reverse
 
@@ -126,11 +127,11 @@ def web(tmp_path: Path) -> Iterator[int]:
 @pytest.fixture
 def cancel(web: int) -> Iterator[Callable[[Target, dict[str, str]], None]]:
     """Post a cancel over a kept connection, as an operator's browser does."""
-    cookie = browser_of(person("operator", "operator")).cookies["sessionid"].value
+    cookie = browser_of(person("operator", "operator")).cookies[settings.SESSION_COOKIE_NAME]
     token = secrets.token_hex(16)
     browser = http.client.HTTPConnection("127.0.0.1", web, timeout=30)
     headers = {
-        "Cookie": f"sessionid={cookie}; csrftoken={token}",
+        "Cookie": f"{cookie.key}={cookie.value}; {settings.CSRF_COOKIE_NAME}={token}",
         "X-CSRFToken": token,
         "Content-Type": "application/x-www-form-urlencoded",
     }

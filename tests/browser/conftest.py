@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.conf import settings
 
 from tests.dashboard.conftest import browse, junk, people, place, shop
 
@@ -22,10 +23,9 @@ def enter(
     """Log a person in and return a function that opens an address: enter("dba")("/")."""
 
     def log_in(person: str) -> Callable[[str], Page]:
-        cookie = browse(person).cookies["sessionid"]
-        page.context.add_cookies(
-            [{"name": "sessionid", "value": cookie.value, "url": live_server.url}]
-        )
+        name = settings.SESSION_COOKIE_NAME
+        cookie = browse(person).cookies[name]
+        page.context.add_cookies([{"name": name, "value": cookie.value, "url": live_server.url}])
 
         def open_page(address: str) -> Page:
             page.goto(live_server.url + address)

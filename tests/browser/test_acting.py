@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection
 from playwright.sync_api import expect
 
@@ -61,8 +62,8 @@ def open_as(context, live_server):
             complaints.append(text)
 
     def open_page(user, path):
-        cookie = browser_of(user).cookies["sessionid"].value
-        context.add_cookies([{"name": "sessionid", "value": cookie, "url": live_server.url}])
+        cookie = browser_of(user).cookies[settings.SESSION_COOKIE_NAME]
+        context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -252,13 +253,13 @@ def test_nobody_is_shut_out_of_a_page(target, open_as, axe, queue_of_two, look, 
     theme, width = look
     take_now(target, ["activity", "sessions"])
     user = person("admin", "admin", "dba")
-    cookie = browser_of(user).cookies["sessionid"].value
+    cookie = browser_of(user).cookies[settings.SESSION_COOKIE_NAME]
     page = open_as(user, "/account/")
     site = page.url.removesuffix("/account/")
     seeing = browser.new_context(
         bypass_csp=True, color_scheme=theme, viewport={"width": width, "height": 900}
     )
-    seeing.add_cookies([{"name": "sessionid", "value": cookie, "url": site}])
+    seeing.add_cookies([{"name": cookie.key, "value": cookie.value, "url": site}])
     page = seeing.new_page()
     found = []
 

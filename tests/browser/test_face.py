@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
@@ -301,8 +302,8 @@ def test_an_age_is_told_by_the_servers_clock(addresses, enter, page):
 
 def test_times_stand_in_the_readers_zone(addresses, enter, browser, live_server, browse):
     context = browser.new_context(timezone_id="Asia/Kathmandu")
-    cookie = browse("viewer").cookies["sessionid"]
-    context.add_cookies([{"name": "sessionid", "value": cookie.value, "url": live_server.url}])
+    cookie = browse("viewer").cookies[settings.SESSION_COOKIE_NAME]
+    context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
     page = context.new_page()
     page.goto(live_server.url + addresses["vacuum"])
 
@@ -314,8 +315,8 @@ def test_times_stand_in_the_readers_zone(addresses, enter, browser, live_server,
 
 def test_without_script_everything_reads_and_acts(browser, live_server, browse, addresses):
     context = browser.new_context(java_script_enabled=False)
-    cookie = browse("dba").cookies["sessionid"]
-    context.add_cookies([{"name": "sessionid", "value": cookie.value, "url": live_server.url}])
+    cookie = browse("dba").cookies[settings.SESSION_COOKIE_NAME]
+    context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
     page = context.new_page()
     page.goto(live_server.url + addresses["vacuum"])
 

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test import Client
 
@@ -86,7 +87,8 @@ def click(port: int, client: Client, target: Target, key: uuid.UUID) -> http.cli
         "idempotency_key": str(key),
         "csrfmiddlewaretoken": TOKEN,
     }
-    cookies = f"sessionid={client.cookies['sessionid'].value}; csrftoken={TOKEN}"
+    session = client.cookies[settings.SESSION_COOKIE_NAME]
+    cookies = f"{session.key}={session.value}; {settings.CSRF_COOKIE_NAME}={TOKEN}"
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookies}
     caller = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     address = f"/targets/{target.name}/actions/cancel_backend/"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,14 +16,18 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 import pytest
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
 from dashboard.embedded import processes
 from dashboard.embedded.processes import ROOT
 from dashboard.logs import JSONFormatter
+from tests.people import PASSWORD
 from tests.servers import Server
 
 # As bin/up starts it.
@@ -70,6 +76,34 @@ def test_behind_tls_browsers_remember_it_for_two_years() -> None:
     )
 
     assert done.stdout.split() == [str(2 * 365 * 24 * 3600), "True"]
+
+
+def names_of_cookies(key: str, **more: str) -> list[str]:
+    """Return the names of both cookies of an installation with such a SECRET_KEY."""
+    code = "from django.conf import settings as s; print(s.SESSION_COOKIE_NAME, s.CSRF_COOKIE_NAME)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "SECRET_KEY": key, **more},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(("tls", "prefix"), [("false", ""), ("true", "__Host-")])
+def test_cookies_have_a_name_of_their_own_in_each_installation(tls: str, prefix: str) -> None:
+    one, again, other = (
+        names_of_cookies(key, HOWDAH_TLS=tls) for key in ("a" * 50, "a" * 50, "b" * 50)
+    )
+
+    assert one == again
+    assert not {*one} & {*other}
+    for found in (one, other):
+        assert re.fullmatch(
+            rf"{prefix}sessionid_([0-9a-f]{{8}}) {prefix}csrftoken_\1", " ".join(found)
+        )
 
 
 @contextmanager
@@ -125,6 +159,37 @@ def test_a_sign_of_life_waits_behind_no_viewer(embedded: Server, tmp_path: Path)
         lock.rollback()
         for viewer in viewers:
             viewer.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_login_to_one_installation_ends_no_session_of_another(
+    embedded: Server, tmp_path: Path
+) -> None:
+    password = PBKDF2PasswordHasher().encode(PASSWORD, "salt", iterations=1)
+    User.objects.create(username="dba", password=password)
+    url = f"{embedded.superuser_dsn.removesuffix('/postgres')}/{connection.settings_dict['NAME']}"
+    cookies = http.cookiejar.CookieJar()  # as a browser's: by host, not by port
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+    with (
+        web(tmp_path / "one.log", DATABASE_URL=url, SECRET_KEY="a" * 50) as one,
+        web(tmp_path / "other.log", DATABASE_URL=url, SECRET_KEY="b" * 50) as other,
+    ):
+        for port in (one, other):
+            assert log_in(browser, port) == "/"
+
+        seen = [browser.open(f"http://127.0.0.1:{port}/account/").url for port in (one, other)]
+
+    assert [urlsplit(address).path for address in seen] == ["/account/", "/account/"]
+
+
+def log_in(browser: urllib.request.OpenerDirector, port: int) -> str:
+    """Log in as `dba` and return the path that this leads to."""
+    address = f"http://127.0.0.1:{port}/login/"
+    token = re.search(r'csrfmiddlewaretoken" value="(\w+)"', browser.open(address).read().decode())
+    assert token
+    form = {"username": "dba", "password": PASSWORD, "csrfmiddlewaretoken": token[1]}
+    answer = browser.open(address, urlencode(form).encode())
+    return urlsplit(str(answer.url)).path
 
 
 def test_every_line_of_the_web_s_log_is_json(tmp_path: Path) -> None:

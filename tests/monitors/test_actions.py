@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monitors.acting.ask import PREVIEW_LIFE
-from monitors.action import Action, InvalidArguments, Kind
+from monitors.action import Action, InvalidArguments, Kind, Parameter
 from monitors.actions import ACTIONS
 
 every = pytest.mark.parametrize("action", ACTIONS.values(), ids=list(ACTIONS))
@@ -64,3 +64,30 @@ def test_hostile_arguments_are_refused_or_stay_texts(action: Action, value: str)
             continue
         with pytest.raises(InvalidArguments):
             action.clean({parameter.name: value})
+
+
+NUMBERS = [
+    pytest.param(action, parameter, id=f"{action.name}-{parameter.name}")
+    for action in ACTIONS.values()
+    for parameter in action.parameters
+    if parameter.kind in {Kind.INT, Kind.NUMBER}
+]
+
+
+@pytest.mark.parametrize(("action", "parameter"), NUMBERS)
+def test_a_number_out_of_bounds_is_told_what_it_may_be(
+    action: Action, parameter: Parameter
+) -> None:
+    least, most = parameter.minimum, parameter.maximum
+    assert least is not None
+    assert most is not None
+    kind = "a whole number" if parameter.kind == Kind.INT else "a number"
+    takes = f"{parameter.name} is {kind} from {least:,.0f} to {most:,.0f}, not "
+    takes = takes.replace("-", "\N{MINUS SIGN}")
+
+    for text in (f"{least - 1:.0f}", f"{most + 1:.0f}", "9" * 20, "9" * 5000, "-99999999999", "x"):
+        with pytest.raises(InvalidArguments) as refused:
+            parameter.clean(text)
+        assert str(refused.value) == f"{takes}{text[:40]!r}."
+    for inside in (least, most):
+        assert parameter.clean(f"{inside:.0f}") == f"{inside:.0f}"

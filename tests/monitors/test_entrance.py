@@ -16,6 +16,7 @@ from dashboard.embedded.postgres import Cluster
 from dashboard.frame import states
 from monitors.collect.sessions import SESSIONS
 from monitors.models import Lease, ProbeState, Target
+from monitors.pg.doors import read_doors
 from monitors.targets import check
 from monitors.targets.check import CheckFailed
 from tests import servers
@@ -147,6 +148,9 @@ def test_the_limit_of_a_role_of_a_database_and_of_the_server_read_differently(
         try:
             of_role = refusal(server, watch, user="owner")
             of_database = refusal(server, watch, dbname="shop")
+            with server.connect(user="collector") as outside:
+                doors = read_doors(outside).values()
+            [before_the_door] = [door.reason for door in doors if door.datname == "shop"]
         finally:
             setup.execute("ALTER ROLE owner CONNECTION LIMIT -1")
             setup.execute("ALTER DATABASE shop CONNECTION LIMIT -1")
@@ -161,10 +165,13 @@ def test_the_limit_of_a_role_of_a_database_and_of_the_server_read_differently(
             one.close()
 
     assert of_role == (
-        "The login's own CONNECTION LIMIT is used up: ALTER ROLE owner CONNECTION LIMIT 5;"
+        "The login's own CONNECTION LIMIT lets no further session in:"
+        " ALTER ROLE owner CONNECTION LIMIT 5;"
     )
+    assert of_database == before_the_door  # a snapshot and a check ask first, an action does not
     assert of_database == (
-        "The database's own CONNECTION LIMIT is used up: ALTER DATABASE shop CONNECTION LIMIT -1;"
+        "The database's own CONNECTION LIMIT lets no further session in:"
+        " ALTER DATABASE shop CONNECTION LIMIT -1;"
     )
     assert of_server == "Too many connections: the server has no slot left for this login."
 

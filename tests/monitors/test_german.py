@@ -67,11 +67,19 @@ def refusal(speaker: Server, **changes: str) -> Unreachable:
     ("changes", "closed", "said"),
     [
         ({"dbname": "nowhere"}, True, "The database does not exist on the server."),
-        ({"dbname": "crowded"}, True, "The database's own CONNECTION LIMIT is used up: "),
+        (
+            {"dbname": "crowded"},
+            True,
+            "The database's own CONNECTION LIMIT lets no further session in: ",
+        ),
         ({"dbname": "shut"}, True, "The database takes no connections: "),
         ({"dbname": "half_dropped"}, True, "The database is invalid: "),
         ({"dbname": "private"}, True, "The login may not connect to this database: "),
-        ({"user": "limited"}, True, "The login's own CONNECTION LIMIT is used up: "),
+        (
+            {"user": "limited"},
+            True,
+            "The login's own CONNECTION LIMIT lets no further session in: ",
+        ),
         ({"user": "asleep"}, False, "The role may not log in, or does not exist: "),
         ({"password": "wrong"}, False, "Password authentication failed: "),
     ],

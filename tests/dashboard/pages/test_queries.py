@@ -203,7 +203,7 @@ def test_evictions_and_resets_are_said(read, statements, target):
     text = read()
 
     assert "was full 8 times in this window and dropped at least 250 of its statements" in text
-    assert "(5 % of the 5,000 that it holds): totals may be incomplete." in text
+    assert "(5 % of the 5,000 that it holds, but never fewer than 10): totals may" in text
     assert "Statistics were reset once in it." in text
 
 
@@ -223,6 +223,26 @@ def test_what_it_held_is_told_as_it_was_then(read, statements, target):
 
     assert "the 1,000 that it holds" in read(f"?at={statements.at(10).timestamp()}")
     assert "the 5,000 that it holds" in read(f"?at={statements.at(30).timestamp()}")
+
+
+@pytest.mark.parametrize(
+    ("held", "dropped", "of"),
+    [
+        ("100", "10", "the 100 that it holds"),  # the least that the server takes: 5 % are 5
+        ("200", "10", "the 200 that it holds"),
+        ("220", "11", "the 220 that it holds"),
+        ("5000", "250", "the 5,000 that it holds"),
+    ],
+)
+def test_so_many_are_dropped_each_time(read, statements, target, held, dropped, of):
+    statements.add(1, grown(1, 1.0))
+    statements.read(3, second=5, evicted=2)
+    setting(target, "pg_stat_statements.max", held)
+
+    text = read()
+
+    assert f"dropped at least {dropped} of its statements each time (5 % of {of}, but never" in text
+    assert "never fewer than 10)" in text
 
 
 def test_a_statement_that_began_anew_in_the_window_says_so(read, statements):

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from monitors.acting import ask as run, batch, limits, perform
 from monitors.action import InvalidArguments, Refused
-from monitors.models import Action, AuditEntry, Environment, Target
+from monitors.models import Action, AuditEntry, Batch, Environment, Target
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -99,7 +99,11 @@ def test_a_target_that_nothing_may_be_done_to_is_refused(
     ("name", "arguments", "says"),
     [
         ("cancel_backend", {**CANCEL, "pid": "4711; DROP"}, "whole number"),
-        ("cancel_backend", {**CANCEL, "pid": "99999999999"}, "whole number"),
+        (
+            "cancel_backend",
+            {**CANCEL, "pid": "99999999999999999999"},
+            "pid is a whole number from 1 to 2,147,483,647, not '99999999999999999999'",
+        ),
         ("cancel_backend", {"pid": "1", "backend_start": CANCEL["backend_start"]}, "query_start"),
         ("cancel_backend", {**CANCEL, "query_start": "yesterday"}, "microseconds"),
         ("cancel_backend", {**CANCEL, "query_start": "2026-01-01 00:00:00"}, "zone"),
@@ -298,10 +302,11 @@ def test_a_person_who_asks_without_end_waits_and_others_do_not(
     for _ in range(2):
         run.preview(user, target, "vacuum", vacuum, source="test")
 
+    said = "You asked for 2 previews and 1 action within a minute, and 3 is the limit: nothing was sent"
     for _ in range(2):
-        with pytest.raises(limits.TooMany, match="3 is the limit: nothing was sent"):
+        with pytest.raises(limits.TooMany, match=said):
             run.preview(user, target, "vacuum", vacuum, source="test")
-    with pytest.raises(limits.TooMany):
+    with pytest.raises(limits.TooMany, match=said):
         batch.preview(user, target, "vacuum", [vacuum], {}, source="test")
     of_a_job = batch.preview(user, target, "vacuum", [vacuum], {}, source="job:nightly")
     assert of_a_job.asked_by == user
@@ -311,6 +316,26 @@ def test_a_person_who_asks_without_end_waits_and_others_do_not(
     assert AuditEntry.objects.filter(what=limits.LIMIT, who=user.username).count() == 1
     Action.objects.update(created_at=timezone.now() - timedelta(seconds=61))
     run.ask(user, target, "cancel_backend", CANCEL, source="test")
+
+
+def test_the_limit_says_of_what_there_was_so_much(
+    target: Target, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ASKED_AT_MOST", 4)
+    user = person("dba")
+    vacuum = {"database": "shop", "table": "public.t"}
+    run.request(user, draft_of(user, target), source="test")  # no preview any more
+    run.preview(user, target, "vacuum", vacuum, source="test")
+    batch.preview(user, target, "vacuum", [vacuum], {}, source="test")
+    asked = batch.preview(user, target, "vacuum", [vacuum], {}, source="test")
+    Batch.objects.filter(pk=asked.pk).update(asked_at=timezone.now())
+
+    with pytest.raises(limits.TooMany) as refused:
+        run.preview(user, target, "vacuum", vacuum, source="test")
+
+    assert str(refused.value).startswith(
+        "You asked for 2 previews, 1 action and 1 batch within a minute, and 4 is the limit:"
+    )
 
 
 @pytest.mark.parametrize("direct", [True, False])
@@ -342,7 +367,8 @@ def test_of_many_requests_at_once_no_more_than_the_limit_get_through(
 
     assert Action.objects.count() == answers.count("") == 5
     [said] = set(answers) - {""}
-    assert said.startswith("You asked for 5 actions within a minute, and 5 is the limit:")
+    kind = "actions" if direct else "previews"
+    assert said.startswith(f"You asked for 5 {kind} within a minute, and 5 is the limit:")
     assert AuditEntry.objects.filter(what=limits.LIMIT).count() == 1
 
 

@@ -107,7 +107,7 @@ CLOSED = {
     ),
     "full": (
         "ALTER DATABASE {0} CONNECTION LIMIT 0",
-        "The database's own CONNECTION LIMIT is 0: ALTER DATABASE {0} CONNECTION LIMIT -1;",
+        "The database's own CONNECTION LIMIT lets no further session in: ALTER DATABASE {0} CONNECTION LIMIT -1;",
     ),
     "revoked": (
         "REVOKE CONNECT ON DATABASE {0} FROM PUBLIC",

@@ -16,7 +16,6 @@ from tests.people import make_target
 pytestmark = pytest.mark.django_db
 
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=50)
-STATEMENTS = HISTORY["statements"].probe
 
 
 def minute(number: float) -> datetime:
@@ -52,13 +51,16 @@ def target():
     return target
 
 
-def mark(target, number, *, kind=Mark.Kind.RESET, text="") -> None:
-    Mark.objects.create(target=target, at=minute(number), kind=kind, text=text)
-
-
-def told(reset: float | None, before: float | None = None) -> str:
-    moments = [None if one is None else minute(one) for one in (reset, before)]
-    return resets.words_of(STATEMENTS, *moments)
+def mark(target, number, reset=None, before=None, kind=Mark.Kind.RESET) -> None:
+    reset_at, before_at = (None if one is None else minute(one) for one in (reset, before))
+    Mark.objects.create(
+        target=target,
+        at=minute(number),
+        kind=kind,
+        probe="statements",
+        reset_at=reset_at,
+        before_at=before_at,
+    )
 
 
 def test_what_is_in_force_now_was_so_since_it_was_read(target):
@@ -70,9 +72,9 @@ def test_what_is_in_force_now_was_so_since_it_was_read(target):
 
 
 def test_a_mark_tells_what_it_ended_and_what_it_began(target):
-    mark(target, 15, text=told(11, -90))
-    mark(target, 25, text=told(21))
-    mark(target, 35, text=told(31, 21))
+    mark(target, 15, 11, -90)
+    mark(target, 25, 21)
+    mark(target, 35, 31, 21)
 
     expected = {3: -90, 14: -90, 16: 11, 24: 11, 26: 21, 34: 21, 36: 31}
     for number, since in expected.items():
@@ -81,13 +83,13 @@ def test_a_mark_tells_what_it_ended_and_what_it_began(target):
 
 
 def test_after_a_crash_an_earlier_reset_is_not_what_holds(target):
-    mark(target, 15, text=told(11))
+    mark(target, 15, 11)
     mark(target, 20, kind=Mark.Kind.CRASH)
-    mark(target, 35, text=told(31, 19))
+    mark(target, 35, 31, 19)
 
     assert resets.counting_of(target, "statements", until(16)) == Counting(minute(11))
     assert resets.counting_of(target, "statements", until(21)) == Counting(minute(19))
-    Mark.objects.filter(at=minute(35)).update(text=told(31))
+    Mark.objects.filter(at=minute(35)).update(before_at=None)
     assert resets.counting_of(target, "statements", until(21)) == NOT_KNOWN
 
 

@@ -250,7 +250,7 @@ def test_a_database_that_can_not_be_entered_costs_the_check_a_warning(
 
     assert works(result, "actions")["cancel_backend"]
     assert [said for said in result["warnings"] if closed in said] == [
-        f"No statistics of {closed}: The database's own CONNECTION LIMIT is 0:"
+        f"No statistics of {closed}: The database's own CONNECTION LIMIT lets no further session in:"
         f" ALTER DATABASE {closed} CONNECTION LIMIT -1;"
     ]
 
