@@ -87,7 +87,7 @@ def same_text(target: Target, window: Window, labels: Reading) -> list[QueryRow]
                 "share_pct": 100 * row["total_exec_time"] / total if total else None,
                 "share_of": WHOLE if of_all else OTHERS,
                 "since_at": known["since_at"],
-                "gone_at": gone_by(known, window),
+                "gone_at": statements.gone_by(known, window),
             }
         )
     return sorted(rows, key=lambda row: row["total_exec_time"], reverse=True)
@@ -96,12 +96,6 @@ def same_text(target: Target, window: Window, labels: Reading) -> list[QueryRow]
 def total_ms(sums: Sequence[Reading], without: Collection[int]) -> float:
     """Return the execution time of statements at top level, in ms, without those of some roles."""
     return float(sum(row["total_exec_time"] for row in sums if row["userid"] not in without))
-
-
-def gone_by(labels: Reading, window: Window) -> datetime | None:
-    """Return when a statement was seen to be gone, None where it was not by the window's end."""
-    gone_at: datetime | None = labels["gone_at"]
-    return gone_at if gone_at is not None and gone_at <= window.end else None
 
 
 def never_called(labels: Reading, window: Window) -> QueryRow:
@@ -136,7 +130,7 @@ def never_called(labels: Reading, window: Window) -> QueryRow:
         "slower": None,
         "share_of": WHOLE,
         "since_at": labels["since_at"],
-        "gone_at": gone_by(labels, window),
+        "gone_at": statements.gone_by(labels, window),
     }
 
 

@@ -262,6 +262,12 @@ def resets_of(marks: Sequence[Reading]) -> list[datetime]:
     ]
 
 
+def gone_by(labels: Reading, window: Window) -> datetime | None:
+    """Return when a statement was seen to be gone, None where it was not by the window's end."""
+    gone_at: datetime | None = labels["gone_at"]
+    return gone_at if gone_at is not None and gone_at <= window.end else None
+
+
 def counted_since(target: Target, window: Window) -> Counting:
     """Return since when the server had counted by the window's end."""
     return counting_of(target, "statements", window)
