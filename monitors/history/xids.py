@@ -16,7 +16,7 @@ from psycopg import sql
 from monitors.history import partitions
 from monitors.history.rollup import hour_of
 from monitors.history.source import fetch
-from monitors.models import HISTORY, ProbeState
+from monitors.models import HISTORY, ProbeState, Snapshot
 from monitors.rules import wraparound
 from monitors.rules.horizon import Held
 from monitors.rules.wraparound import Burn
@@ -186,7 +186,16 @@ def held_until(
     """Return points with the last value at the last good snapshot: what doesn't change is not written."""
     states = ProbeState.objects.filter(target_id=target_id, probe="databases")
     read_at = states.values_list("taken_at", flat=True).first()
-    last_at = min(read_at, until).timestamp() if read_at else 0.0
-    if found and last_at > found[-1][0]:
-        return [*found, (last_at, found[-1][1])]
+    if read_at is not None and read_at > until:
+        read_at = last_read(target_id, until)
+    if found and read_at is not None and read_at.timestamp() > found[-1][0]:
+        return [*found, (read_at.timestamp(), found[-1][1])]
     return found
+
+
+def last_read(target_id: int, until: datetime) -> datetime | None:
+    """Return when `databases` was last read by a past moment, None where no snapshot tells."""
+    good = Snapshot.objects.filter(
+        target_id=target_id, probe="databases", state=Snapshot.State.OK, taken_at__lte=until
+    )
+    return good.order_by("-taken_at").values_list("taken_at", flat=True).first()

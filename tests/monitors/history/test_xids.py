@@ -133,6 +133,20 @@ def test_a_value_that_did_not_change_holds_until_the_last_snapshot(
     assert wraparound.burn_of(found).mean == 0.5
 
 
+def test_at_a_past_moment_it_holds_until_the_snapshot_before_that(
+    target: Target, keep: Keep
+) -> None:
+    """Else the same moment would burn fewer ids each time that it is asked for later."""
+    for minute, xid in ((0, 100), (1, 160), (2, 160)):
+        keep(minute, ids(xid))
+    found = xids.points(target.pk, "next_xid", START, at(5))
+
+    keep(9, ids(900))
+
+    assert xids.points(target.pk, "next_xid", START, at(5)) == found
+    assert found[-1] == (at(2).timestamp(), 160)
+
+
 def test_multixact_ids_that_wrap_go_on(target: Target, keep: Keep) -> None:
     keep(0, ids(100, 2**32 - 5))
     keep(1, ids(200, 55))
