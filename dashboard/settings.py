@@ -32,8 +32,10 @@ SECRET_KEY = secret("SECRET_KEY") or PUBLIC_SECRET_KEY
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
-# Behind a proxy that ends TLS and sets X-Forwarded-Proto itself.
+# Behind a proxy that ends TLS and sets this header itself, to http or https.
 TLS = env.bool("HOWDAH_TLS", False)
+# The web server can't tell `X_Forwarded_Proto` from the usual one; a name without a hyphen has no other spelling.
+PROTO_HEADER = env.str("HOWDAH_PROTO_HEADER", "X-Forwarded-Proto")
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -240,7 +242,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 if TLS:
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_PROXY_SSL_HEADER = (f"HTTP_{PROTO_HEADER.upper().replace('-', '_')}", "https")
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = ["^healthz/"]
     SECURE_HSTS_SECONDS = 2 * 365 * 24 * 3600

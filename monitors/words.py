@@ -9,6 +9,7 @@ import functools
 import re
 from datetime import UTC, datetime, timedelta
 
+MINUS = "\N{MINUS SIGN}"
 SIZES = ((1024**4, "TB"), (1024**3, "GB"), (1024**2, "MB"), (1024, "kB"))
 """Bytes of PostgreSQL's names: base 1024, as pg_size_pretty has it."""
 SHORT = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -55,7 +56,12 @@ NAME = re.compile(r"\S*[_\d]|\S+\.\S")
 def trim(value: float) -> str:
     """Return a figure with one decimal below 100, where it says something: 9.4, 31, 412."""
     text = f"{value:.0f}" if abs(value) >= TEN * TEN else f"{value:.1f}"
-    return text.removesuffix(".0")
+    return signed(text.removesuffix(".0"))
+
+
+def signed(text: str) -> str:
+    """Return a figure with a minus sign instead of a hyphen."""
+    return text.replace("-", MINUS)
 
 
 def size_parts(amount: float) -> tuple[str, str]:
@@ -63,7 +69,7 @@ def size_parts(amount: float) -> tuple[str, str]:
     for unit, name in SIZES:
         if abs(amount) >= unit:
             return trim(amount / unit), name
-    return f"{amount:.0f}", "bytes"
+    return signed(f"{amount:.0f}"), "bytes"
 
 
 def size(amount: float) -> str:
@@ -76,7 +82,7 @@ def short_parts(value: float) -> tuple[str, str]:
     for unit, name in SHORT:
         if abs(value) >= unit:
             return trim(value / unit), name
-    return (f"{value:.0f}" if float(value).is_integer() else trim(value)), ""
+    return (signed(f"{value:.0f}") if float(value).is_integer() else trim(value)), ""
 
 
 def short(value: float) -> str:

@@ -189,7 +189,7 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
             title="Dead rows",
             value=sum(dead) if dead else None,
             write=figures.short,
-            note=f"of {len(dead)} of {len(rows)} targets",
+            note=f"in {len(dead)} of {len(rows)} targets",
         ),
         Tile(
             title="Oldest XID age",

@@ -19,7 +19,6 @@ from monitors import words
 from monitors.pg import backends
 
 FIRST_USER_OID = 16384
-MINUS = "\N{MINUS SIGN}"
 KINDS = {
     "r": "table",
     "m": "materialized view",
@@ -339,6 +338,6 @@ def effect(before: dict[str, Any], after: dict[str, Any], *, rows: bool) -> str:
         parts.append(f"dead rows {before['n_dead_tup']:,} → {after['n_dead_tup']:,}")
     if before.get("size_bytes") is not None and after.get("size_bytes") is not None:
         change = after["size_bytes"] - before["size_bytes"]
-        sign = MINUS if change < 0 else "+"
+        sign = words.MINUS if change < 0 else "+"
         parts.append(f"size {sign}{words.size(abs(change))}" if change else "size unchanged")
     return ", ".join(parts)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from monitors.words import MINUS
+
 Numbers = Mapping[str, Any]
 """What an action measured, by name; a missing or None number is not known."""
 
-MINUS = "\N{MINUS SIGN}"
 CLEAR = 0.05
 """A change of size by less than this share is none."""
 CLEARLY = 0.2

@@ -60,7 +60,7 @@ SAYS = [
     ("activity/", "hidden queue", "Only terminating it surely frees 1", "Disabled for"),
     ("", "server off", "Run ALTER SYSTEM SET autovacuum = on; SELECT", "postgresql.conf"),
     ("", "track_counts", ">not known: track_counts is off<", "TOAST included"),
-    (FLEET, "track_counts", "of 0 of 1 targets", "of 1 of 1 targets"),
+    (FLEET, "track_counts", "in 0 of 1 targets", "in 1 of 1 targets"),
     ("vacuum/", "track_counts", ">not known: track_counts is off<", ">past the threshold"),
     ("vacuum/?filter=all", "track_counts", f"{UNKNOWN}{UNKNOWN}", f"{ZERO}{UNKNOWN}"),
     ("vacuum/", "server off", "past the threshold, 1 with autovacuum off", "0 due"),

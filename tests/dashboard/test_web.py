@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -107,7 +107,7 @@ def test_cookies_have_a_name_of_their_own_in_each_installation(tls: str, prefix:
 
 
 @contextmanager
-def web(log: Path, **more: str) -> Iterator[int]:
+def web(log: Path, ready: str = "/login/", **more: str) -> Iterator[int]:
     """Run the web server with the words of the Dockerfile; gives its port."""
     port = processes.free_port()
     words = json.loads((ROOT / "Dockerfile").read_text().rpartition("CMD ")[2])
@@ -115,22 +115,46 @@ def web(log: Path, **more: str) -> Iterator[int]:
     words[words.index("8000")] = str(port)
     child = processes.start("web", words, log=log, env={**os.environ, **more})
     try:
-        assert processes.wait_until(lambda: status_of(port, "/login/") == 200, seconds=60)
+        assert processes.wait_until(lambda: status_of(port, ready) == 200, seconds=60)
         yield port
     finally:
         child.stop()
 
 
-def status_of(port: int, address: str, timeout: float = 5, host: str = "127.0.0.1") -> int:
+def status_of(
+    port: int,
+    address: str,
+    timeout: float = 5,
+    host: str = "127.0.0.1",
+    headers: Mapping[str, str] | None = None,
+) -> int:
     """Return what a GET answers, 0 where nothing does."""
     with suppress(OSError):
         try:
             url = f"http://127.0.0.1:{port}{address}"
-            asked = urllib.request.Request(url, headers={"Host": host})
+            asked = urllib.request.Request(url, headers={"Host": host, **(headers or {})})
             return int(urllib.request.urlopen(asked, timeout=timeout).status)
         except urllib.error.HTTPError as error:
             return error.code
     return 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_header_without_a_hyphen_has_no_other_spelling(embedded: Server, tmp_path: Path) -> None:
+    name = str(connection.settings_dict["NAME"])
+    more = {
+        "DATABASE_URL": f"{embedded.superuser_dsn.removesuffix('/postgres')}/{name}",
+        "HOWDAH_TLS": "true",
+        "HOWDAH_PROTO_HEADER": "XForwardedProto",
+    }
+    with web(tmp_path / "web.log", ready="/healthz/live", **more) as port:
+        said = {
+            header: status_of(port, "/login/", headers={header: "https"})
+            for header in ("XForwardedProto", "X-Forwarded-Proto", "X_Forwarded_Proto")
+        }
+
+    # Who is not taken for one over TLS is sent on to https, where nobody listens.
+    assert said == {"XForwardedProto": 200, "X-Forwarded-Proto": 0, "X_Forwarded_Proto": 0}
 
 
 @pytest.mark.django_db(transaction=True)

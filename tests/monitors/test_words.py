@@ -94,7 +94,7 @@ def test_a_size_says_what_it_is_to_a_twentieth(amount: float) -> None:
 
     assert len(figure) <= 4 or unit == "TB"
     assert float(figure) * UNITS[unit] == pytest.approx(amount, rel=0.05, abs=0.5)
-    assert words.size(-amount).removeprefix("-") == words.size(amount)
+    assert words.size(-amount).removeprefix(words.MINUS) == words.size(amount)
 
 
 @given(st.floats(0, 10**9))

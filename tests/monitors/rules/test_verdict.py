@@ -11,7 +11,8 @@ from monitors.actions import ACTIONS
 from monitors.history import store
 from monitors.history.reading import Place, Reading
 from monitors.models import HISTORY, Action, Database
-from monitors.rules.verdict import MINUS, Course, Word, of_parameters
+from monitors.rules.verdict import Course, Word, of_parameters
+from monitors.words import MINUS
 
 pytestmark = pytest.mark.django_db
 DONE = datetime(2026, 11, 20, 12, tzinfo=UTC)
