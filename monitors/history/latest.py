@@ -103,7 +103,7 @@ def rebuild(
     # A sample of that very moment is of before it.
     since = Window(moment + timedelta(microseconds=1), timezone.now(), is_live=True)
     grown = {
-        tuple(row[key] for key in keys): row
+        tuple(row[part] for part in keys): row
         for row in read_sums(name, target_id, since, counters, key=key)
         if row["complete"]
     }

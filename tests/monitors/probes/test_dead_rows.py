@@ -103,6 +103,16 @@ FILLED = (
 )
 
 
+@pytest.fixture
+def target(server, watch, eventually, run, said):
+    """A target whose table `anew` was read with its 3000 dead rows."""
+    watched = watch(server)
+    run(*FILLED)
+    eventually(lambda: said() == 3000)
+    take_now(watched)
+    return watched
+
+
 def kept():
     rows = HISTORY["tables"].latest._default_manager.filter(relname="anew", gone_at=None)
     return rows.values_list("n_dead_tup", "rewritten_dead_tup").get()
@@ -145,12 +155,8 @@ def test_of_a_table_that_nobody_saw_before_its_rewrite_nothing_is_said(
     ids=["counted-before", "counted-after"],
 )
 def test_what_was_counted_between_two_readings_is_not_taken_for_later(  # noqa: PLR0917 - fixtures
-    server, watch, eventually, run, said, statements, known
+    server, target, eventually, run, said, statements, known
 ):
-    target = watch(server)
-    run(*FILLED)
-    eventually(lambda: said() == 3000)
-    take_now(target)
     assert kept() == (3000, None)
     run(*statements)
     with server.connect(dbname="shop") as session:
@@ -165,11 +171,7 @@ def test_what_was_counted_between_two_readings_is_not_taken_for_later(  # noqa: 
 
 @pytest.mark.django_db
 @pytest.mark.fleet
-def test_who_dies_beside_a_rewrite_is_not_counted_as_gone(server, watch, eventually, run, said):
-    target = watch(server)
-    run(*FILLED)
-    eventually(lambda: said() == 3000)
-    take_now(target)
+def test_who_dies_beside_a_rewrite_is_not_counted_as_gone(target, eventually, run, said):
     run("VACUUM FULL anew", "DELETE FROM anew WHERE id <= 4000")
     counted = said()
     eventually(lambda: said() == (4000 if counted else 1000))
@@ -181,11 +183,7 @@ def test_who_dies_beside_a_rewrite_is_not_counted_as_gone(server, watch, eventua
 
 @pytest.mark.django_db
 @pytest.mark.fleet
-def test_after_a_reset_the_server_counts_anew(server, watch, eventually, run, said):
-    target = watch(server)
-    run(*FILLED)
-    eventually(lambda: said() == 3000)
-    take_now(target)
+def test_after_a_reset_the_server_counts_anew(server, target, eventually, run, said):
     run("VACUUM FULL anew", "INSERT INTO anew SELECT generate_series(1, 9000)")
     take_now(target, ["tables"])
     with server.connect(dbname="shop") as session:
@@ -220,11 +218,7 @@ def test_what_was_rewritten_before_it_was_watched_is_doubted_until_it_is_counted
 
 @pytest.mark.django_db
 @pytest.mark.fleet
-def test_a_vacuum_is_not_credited_with_what_a_rewrite_removed(server, watch, eventually, run, said):
-    target = watch(server)
-    run(*FILLED)
-    eventually(lambda: said() == 3000)
-    take_now(target)
+def test_a_vacuum_is_not_credited_with_what_a_rewrite_removed(target, eventually, run, said):
     run("VACUUM FULL anew", "VACUUM anew")
     eventually(lambda: said() == 0)
 
