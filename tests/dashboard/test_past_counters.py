@@ -83,8 +83,9 @@ def exported(get, at: datetime | None = None) -> dict[str, Any]:
 
 
 def fact(text: str, name: str) -> str:
-    """Return what the page says of a fact, without markup."""
+    """Return what the page says of a fact, without markup; moments to the microsecond."""
     [found] = re.findall(rf"<dt>{name}</dt><dd>(.*?)</dd>", text, re.DOTALL)
+    found = re.sub(r'<time datetime="([^"]+)"', r"\1 <time", found)
     return re.sub(r"<[^>]+>", "", found).strip()
 
 
