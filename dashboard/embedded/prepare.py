@@ -154,6 +154,7 @@ def register(known: Known, password: str, operator_password: str) -> None:
             operator_password=operator_password,
             environment="development",
             intervals={probe.name: DEMO_SECONDS for probe in PROBES} if demo else None,
+            cores=os.cpu_count(),  # what is embedded runs on this machine
             demo=demo,
         )
     elif target.deleting_at is None and target.port != known["port"]:

@@ -102,6 +102,13 @@ class TargetForm(forms.Form):
     )
     exclude = Words(label="But not these", help_text="Patterns, such as *_old.", required=False)
     tags = Words(label="Tags", help_text="To group targets by.", required=False)
+    cores = forms.IntegerField(
+        label="Cores of its machine",
+        min_value=1,
+        max_value=4096,
+        required=False,
+        help_text="SQL can't read them; load is drawn against them.",
+    )
 
     def __init__(self, *args: Any, target: Target | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -142,7 +149,10 @@ class TargetForm(forms.Form):
         """Return the cleaned values as registration takes them, without name and passwords."""
         cleaned = self.cleaned_data
         acting = {"own": cleaned["operator_user"], "same": cleaned["user"]}
-        names = ("host", "port", "dbname", "user", "require_auth", "include", "exclude", "tags")
+        names = (
+            *("host", "port", "dbname", "user", "require_auth"),
+            *("include", "exclude", "tags", "cores"),
+        )
         return {
             **{name: cleaned[name] for name in names},
             "sslmode": cleaned["sslmode"] or None,
@@ -190,6 +200,6 @@ def initial_of(values: Mapping[str, Any]) -> dict[str, Any]:
 def initial_of_target(target: Target) -> dict[str, Any]:
     """Return what the form of an existing target begins with."""
     names = ("host", "port", "dbname", "sslmode", "require_auth", "user", "operator_user")
-    more = ("allow_superuser", "include", "exclude", "tags", "intervals")
+    more = ("allow_superuser", "include", "exclude", "tags", "intervals", "cores")
     values = {name: getattr(target, name) for name in (*names, *more)}
     return initial_of({**values, "environment": target.environment.name})

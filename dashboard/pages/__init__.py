@@ -43,6 +43,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="vacuum", title="Vacuum", icon="vacuum", heading="Health"),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
+    Page(name="load", title="Load", icon="load", heading="Load"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
     Page(
         name="target-findings",

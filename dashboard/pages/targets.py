@@ -39,6 +39,7 @@ COLUMNS = (
     "operator_user",
     "sslmode",
     "tags",
+    "cores",
     "history_bytes",
 )
 ADDRESS, CONNECTION, ABILITIES, FIRST_SNAPSHOT, DONE = 1, 2, 3, 5, 6
@@ -216,7 +217,7 @@ def with_state(found: QuerySet[Target]) -> list[tuple[Target, ProbeState | None]
 def row_of(target: Target, state: ProbeState | None) -> dict[str, Any]:
     """Return a target's line: the export's keys and what else the page shows."""
     names = ("name", "host", "port", "enabled", "server_version", "user", "operator_user")
-    more = ("sslmode", "tags", "history_bytes")
+    more = ("sslmode", "tags", "cores", "history_bytes")
     is_local = target.host.startswith(LOCAL)
     return {
         **{name: getattr(target, name) for name in (*names, *more)},

@@ -41,6 +41,21 @@ def here(context: Context, **changes: Any) -> str:
 
 
 @register.simple_tag(takes_context=True)
+def narrow(context: Context, word: str, value: str) -> str:
+    """Return this page's address limited to a value of a word of its query, be it empty."""
+    query = context["request"].GET.copy()
+    query.pop("format", None)
+    query[word] = value
+    return f"{context['request'].path}?{query.urlencode()}"
+
+
+@register.simple_tag(takes_context=True)
+def without(context: Context, word: str) -> str:
+    """Return this page's address without a word of its query."""
+    return here(context, **{word: None})
+
+
+@register.simple_tag(takes_context=True)
 def link(context: Context, name: str, *args: Any) -> str:
     """Return another page's address in the window that this page shows."""
     return reverse(name, args=args) + frame.window_query(context["request"])

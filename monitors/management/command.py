@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,10 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import OperationalError
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 
+from monitors.history.window import DEFAULT_WINDOW, WINDOWS, Window
 from monitors.models import Target
 from monitors.plain import one_line
 
@@ -168,3 +172,32 @@ def read_secret(path: str) -> str:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Give a parser the option --json."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time, UTC where it names no zone, None for none; raises CommandError."""
+    if not text:
+        return None
+    try:
+        found = parse_datetime(text)
+    except ValueError:
+        found = None
+    if found is None:
+        message = f"{text} is not a time: give it as 2026-01-31T09:30:00Z."
+        raise bad_use(message)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def add_window(parser: CommandParser) -> None:
+    """Declare which window: its length, and where it ends."""
+    parser.add_argument("--window", choices=list(WINDOWS), default=DEFAULT_WINDOW)
+    parser.add_argument("--at", help="where the window ends, a time in ISO 8601; now without it")
+
+
+def window_of(options: Mapping[str, Any]) -> Window:
+    """Return the window that `add_window` declared; raises CommandError."""
+    at = moment(options["at"])
+    end = at or timezone.now()
+    return Window(
+        end - WINDOWS[options["window"]], end, is_live=at is None, label=options["window"]
+    )

@@ -105,6 +105,9 @@ class Target(models.Model):
     environment = models.ForeignKey(Environment, on_delete=models.PROTECT)
     tags = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     intervals = models.JSONField(default=dict, blank=True)  # {probe: seconds}
+    cores = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(4096)]
+    )  # of its machine, as people say: SQL can't read it
     enabled = models.BooleanField(default=True)
     demo = models.BooleanField(default=False)  # the demonstration says what it is
     deleting_at = models.DateTimeField(null=True, blank=True)

@@ -42,6 +42,7 @@ FIELDS = (
     "environment",
     "tags",
     "intervals",
+    "cores",
     "demo",
 )
 """What `edit` may change; the name never."""
@@ -72,6 +73,7 @@ def add(  # noqa: PLR0913 - one keyword a field
     exclude: tuple[str, ...] | list[str] = (),
     tags: tuple[str, ...] | list[str] = (),
     intervals: Mapping[str, float] | None = None,
+    cores: int | None = None,
     demo: bool = False,
     allow_superuser: bool = False,
 ) -> Target:
@@ -97,6 +99,7 @@ def add(  # noqa: PLR0913 - one keyword a field
             "environment": environment,
             "tags": list(tags),
             "intervals": dict(intervals or {}),
+            "cores": cores,
         },
     )
     validate(target)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from monitors.audit import entries as audit
 from monitors.management import command
-from monitors.management.command import SOURCE, add_json, bad_use, failure, person
+from monitors.management.command import SOURCE, add_json, failure, moment, person
 from monitors.models import AuditEntry
 from monitors.plain import harmless
 from monitors.rows.audit import COLUMNS
@@ -115,15 +112,3 @@ def cell(value: Any) -> Any:
     """Return a cell that does not begin like a formula."""
     text = DjangoJSONEncoder().encode(value) if isinstance(value, dict) else value
     return harmless(text) if isinstance(text, str) else text
-
-
-def moment(text: str) -> datetime:
-    """Read a time; raises CommandError."""
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None:
-        message = f"{text} is not a time: give it as 2026-01-31T09:30:00Z."
-        raise bad_use(message)
-    return found if found.tzinfo else timezone.make_aware(found)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import CommandParser
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
 
 from monitors.history.window import WINDOWS, Window
 from monitors.management import command
-from monitors.management.command import add_json, bad_use, failure, pick, target_named
+from monitors.management.command import (
+    add_json,
+    bad_use,
+    failure,
+    moment,
+    pick,
+    target_named,
+)
 from monitors.models import Target
 from monitors.rows import configuration
 from monitors.rows.settings import COLUMNS
@@ -131,17 +137,3 @@ def known_settings(target: Target, at: datetime | None) -> configuration.Setting
         )
         raise failure(message)
     return rows
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a time, UTC where it names no zone, None for none; raises CommandError."""
-    if not text:
-        return None
-    try:
-        found = parse_datetime(text)
-    except ValueError:
-        found = None
-    if found is None:
-        message = f"{text} is not a time: give it as 2026-01-31T09:30:00Z."
-        raise bad_use(message)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

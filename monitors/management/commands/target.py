@@ -26,6 +26,7 @@ OPTIONS = (
     "exclude",
     "tags",
     "intervals",
+    "cores",
     "allow_superuser",
 )
 
@@ -238,6 +239,7 @@ def add_fields(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--interval", action="append", dest="intervals", type=interval, metavar="PROBE=SECONDS"
     )
+    parser.add_argument("--cores", type=int, help="of its machine; 0 where they are not known")
     if required:
         parser.add_argument("--no-check", action="store_true", help="save without connecting")
 
@@ -257,6 +259,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     fields = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     if "intervals" in fields:
         fields["intervals"] = dict(fields["intervals"])
+    if fields.get("cores") == 0:
+        fields["cores"] = None
     return fields
 
 
@@ -279,6 +283,7 @@ def described(target: Target) -> dict[str, Any]:
         "operator_user": target.operator_user,
         "sslmode": target.sslmode,
         "tags": target.tags,
+        "cores": target.cores,
         "version": target.server_version,
         "in_recovery": target.in_recovery,
     }
