@@ -154,10 +154,16 @@ def assess(target: Target, found: Load) -> Verdict:
     if not target.cores:
         text = f"{sessions} on average; how many cores the machine has was not said.{most(found)}"
         return Verdict("unknown", text, foot, None)
-    a_core = found.mean / target.cores
-    level = "critical" if a_core > CROWDED else "warning" if a_core > 1 else "good"
-    of_cores = f"{sessions} on average on {words.count(target.cores, 'core')}"
-    return Verdict(level, f"{of_cores}: {a_core:.0%} of them.{most(found)}", foot, None)
+    cores = words.count(target.cores, "core")
+    text = f"{sessions} on average on {cores}, {found.mean / target.cores:.1f} a core.{most(found)}"
+    return Verdict(level_of(found.mean, target.cores), text, foot, None)
+
+
+def level_of(mean: float | None, cores: int | None) -> str:
+    """Return how bad so many active sessions on so many cores are, '' where one is not known."""
+    if mean is None or not cores:
+        return ""
+    return "critical" if mean > CROWDED * cores else "warning" if mean > cores else "good"
 
 
 def most(found: Load) -> str:
@@ -183,7 +189,7 @@ def tiles(target: Target, found: Load) -> list[Tile]:
             title="Of its cores",
             value=100 * mean / cores if mean is not None and cores else None,
             write=figures.pct,
-            level="warning" if mean is not None and cores and mean > cores else "",
+            level=level_of(mean, cores).replace("good", ""),
             note=words.count(cores, "core") if cores else "cores not known",
         ),
         Tile(

@@ -11,6 +11,7 @@ from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
+from dashboard.pages.load import level_of
 from monitors.collect.rounds import take_now
 from monitors.history.active_sessions import DIMENSIONS, Line, Slice
 from monitors.history.source import Series
@@ -76,9 +77,24 @@ def test_it_is_judged_by_the_cores_that_somebody_said(read, busy, shop):
     shop.save(update_fields=["cores"])
 
     page = read()
-    assert "active sessions on average on 1 core: " in page
+    assert "active sessions on average on 1 core, " in page
     assert ">Cores<" not in page
     assert re.search(r'"lines": ?\[\{"label": ?"Cores", ?"value": ?1', page)
+
+
+@pytest.mark.parametrize(
+    ("mean", "cores", "level"),
+    [
+        (None, 2, ""),
+        (1, None, ""),
+        (2, 2, "good"),
+        (2.01, 2, "warning"),
+        (4, 2, "warning"),
+        (4.01, 2, "critical"),
+    ],
+)
+def test_more_than_one_session_a_core_is_a_warning_more_than_two_are_critical(mean, cores, level):
+    assert level_of(mean, cores) == level
 
 
 def test_a_past_moment_shows_the_load_of_then(read, busy, shop):
