@@ -97,13 +97,14 @@ def test_a_target_is_checked_before_it_is_saved(
     right = said(
         *words, *login, password_file(server.password + "\n"), "--environment", "development",
         "--include", "shop*", "--exclude", "*_old", "--tag", "eu", "--interval", "tables=60",
+        "--cores", "8",
     )  # fmt: skip
 
     assert (wrong.status, right.status) == (1, 0)
     assert "Password authentication failed" in wrong.one_line
     target = Target.objects.get()
     assert (target.include, target.exclude, target.tags) == (["shop*"], ["*_old"], ["eu"])
-    assert target.intervals == {"tables": 60}
+    assert (target.intervals, target.cores) == ({"tables": 60}, 8)
     assert target.environment.name == "development"
     assert "PostgreSQL 18" in right.out
 
@@ -115,7 +116,14 @@ def test_no_check_saves_unseen(said: Said, password_file: Callable[[str], Path])
     )  # fmt: skip
 
     assert result.status == 0
-    assert Target.objects.get().sslmode == "verify-full"
+    target = Target.objects.get()
+    assert (target.sslmode, target.cores) == ("verify-full", None)
+
+    assert said("target", "edit", "far", "--cores", "5000").status == 2
+    said("target", "edit", "far", "--cores", "4")
+    assert json.loads(said("target", "list", "--json").out)[0]["cores"] == 4
+    said("target", "edit", "far", "--cores", "0")
+    assert json.loads(said("target", "list", "--json").out)[0]["cores"] is None
 
 
 @pytest.mark.parametrize(

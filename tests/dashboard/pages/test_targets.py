@@ -109,6 +109,7 @@ def test_only_who_manages_targets_may_change_them(role):
         ({"host": "169.254.169.254"}, "169.254.169.254"),
         ({"operator": "own"}, "Name the login that acts"),
         ({"interval_tables": "0.1"}, "greater than or equal to 1"),
+        ({"cores": "5000"}, "less than or equal to 4096"),
     ],
 )
 def test_each_mistake_is_a_sentence_and_asks_no_worker(admin, fields, sentence):
@@ -270,12 +271,12 @@ def test_editing_keeps_the_password_unless_the_address_changes(admin, watch, emb
     del fields["name"]
 
     kept = admin.post(
-        "/targets/shop-1/edit/", {**fields, "tags": "web, shop", "sslmode": "disable"}
+        "/targets/shop-1/edit/", {**fields, "tags": "web, shop", "cores": "8", "sslmode": "disable"}
     )
     assert kept.status_code == 302
     assert TargetSecret.objects.filter(target=target).count() == 1
     target.refresh_from_db()
-    assert target.tags == ["web", "shop"]
+    assert (target.tags, target.cores) == (["web", "shop"], 8)
 
     admin.post("/targets/shop-1/edit/", {**fields, "host": "192.0.2.9", "sslmode": "disable"})
     assert TargetSecret.objects.filter(target=target).count() == 0
