@@ -8,7 +8,7 @@ number of snapshots: AAS = sum of active sessions over samples / number of sampl
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
@@ -108,7 +108,7 @@ def read_parts(target_id: int, window: Window, which: Slice) -> dict[str, list[P
             " SELECT grouping({columns}), {columns}, sum(counted)::bigint, max(query_id) FROM a"
             " GROUP BY GROUPING SETS ({sets})"
         ).format(
-            spans=spans_of(source, window),
+            spans=spans_of(source, window, (*names, "query_id")),
             values=sql.SQL(", ").join(
                 sql.SQL("{} AS {}").format(DIMENSIONS[name], sql.Identifier(name)) for name in names
             ),
@@ -148,7 +148,7 @@ def read_line(
             " SELECT CASE WHEN value = ANY (ARRAY[{values}]::text[]) THEN value END, n, sum(change)::int FROM b"
             " GROUP BY 1, 2"
         ).format(
-            spans=spans_of(source, window),
+            spans=spans_of(source, window, (by, *which.only)),
             value=DIMENSIONS[by],
             where=which.condition,
             values=sql.SQL(", ").join(map(literal, values)),
@@ -199,13 +199,14 @@ def snapshots_in(source: Source) -> sql.Composable:
     ).format(target=sql.Literal(source.target_id), probe=sql.Literal(PROBE))
 
 
-def spans_of(source: Source, window: Window) -> sql.Composable:
+def spans_of(source: Source, window: Window, names: Iterable[str]) -> sql.Composable:
     """Return the WITH that has in `spans` each state of each backend: from snapshot n to `until`.
 
     What held when the window began holds at its first snapshot, unless that shows another state.
+    Only the columns that are named, and those that say who counts, are read: statements are long.
     """
-    names = ("state", "backend_type", "wait_event_type", "wait_event", "query", "query_id")
-    columns = (*names, "usename", "application_name", "client_addr", "datname")
+    always = ("state", "backend_type", "wait_event_type", "wait_event")
+    columns = dict.fromkeys((*always, *names))
     return sql.SQL(
         "WITH n AS MATERIALIZED ({snapshots}), seen AS ("
         " SELECT 1 AS n, false AS within, pid, backend_start, {columns} FROM ({before}) AS b"
