@@ -224,12 +224,22 @@ def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) ->
     became = settle(hand, row, spec)
     after = settled(row, spec.measure(hand, row.identity, row.before))
     if not became:
-        escalate = "it may be rolling back" if spec.destructive else "terminate it"
-        outcome = f"The signal was sent, but the backend has not reacted in 5 s: {escalate}."
+        why = why_it_stays(hand, row, spec)
+        outcome = f"The signal was sent, but the backend has not reacted in 5 s: {why}."
         return Ended(State.FAILED, outcome, after=after)
     released = spec.effect(row.before, after)
     effect = f"{became}; {released}" if released else became
     return Ended(State.SUCCEEDED, f"{effect[0].upper()}{effect[1:]}.", effect, after)
+
+
+def why_it_stays(hand: psycopg.Connection, row: Action, spec: Spec) -> str:
+    """Return what may keep a backend from reacting to a signal, and what helps."""
+    if spec.destructive:
+        return "it may be rolling back"
+    backend = backends.find(hand, int(row.identity["pid"]))
+    if backend is not None and backend.awaits_client:
+        return f"it waits for its client ({backend.waits}), which no cancel ends; terminate it"
+    return "terminate it"
 
 
 def settle(hand: psycopg.Connection, row: Action, spec: Spec) -> str:

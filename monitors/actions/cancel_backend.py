@@ -5,6 +5,7 @@ Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-A
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -26,6 +27,10 @@ from monitors.pg import backends
 YOUNG_MS = 250
 """A statement that has run for less is not cancelled."""
 YOUNG = timedelta(milliseconds=YOUNG_MS)
+UNREACHED = (
+    "It waits for its client, and a cancel reaches it only once that sends or reads something;"
+    " terminating it does at once."
+)
 
 # The guard stands in the statement: between reading a page and this, the pid
 # may belong to another backend, or the backend may run another statement.
@@ -61,7 +66,8 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
             " one runs. Nothing was sent. Ask again if it still runs."
         )
         raise Changed(message)
-    return backend_action.seen(connection, backend)
+    seen = backend_action.seen(connection, backend)
+    return replace(seen, warnings=[UNREACHED]) if backend.awaits_client else seen
 
 
 def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:

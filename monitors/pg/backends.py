@@ -120,6 +120,14 @@ class Backend:
     read_at: datetime
 
     @property
+    def awaits_client(self) -> bool:
+        """Whether its statement waits for its client: COPY FROM STDIN without data, a result nobody reads.
+
+        A cancel is let by then and takes effect only once the client sends or reads something.
+        """
+        return self.state == "active" and self.wait_event in {"ClientRead", "ClientWrite"}
+
+    @property
     def waits(self) -> str:
         """`Lock: relation`, '' where it does not wait."""
         return f"{self.wait_event_type}: {self.wait_event}" if self.wait_event_type else ""

@@ -8,8 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from monitors.acting import perform
 from monitors.action import Changed, InvalidArguments, Refused
-from monitors.actions.cancel_backend import ACTION, YOUNG_MS
+from monitors.actions.cancel_backend import ACTION, UNREACHED, YOUNG_MS
 from monitors.pg import backends
 from tests import races
 from tests.servers import Server
@@ -42,6 +43,25 @@ def test_it_finds_that_the_statement_is_over(
 
     with pytest.raises(Changed, match="has ended"):
         guard(server, active(session.info.backend_pid))
+
+
+def test_of_a_copy_that_waits_for_its_client_it_says_that_only_terminating_ends_it(
+    server: Server, live: Callable[..., Session], active: Times, watch, person, done, monkeypatch
+) -> None:
+    monkeypatch.setattr(perform, "SETTLE_SECONDS", 0.5)
+    session = live(server, user="owner", dbname="shop")
+    session.execute("CREATE TEMP TABLE numbers (n integer)")
+    session.pgconn.exec_(b"COPY numbers FROM STDIN")
+    arguments = active(session.info.backend_pid)
+    target = watch(server, operator_user="operator")
+
+    cancelled = done(person("dba"), target, "cancel_backend", **arguments)
+
+    assert cancelled.preview["warnings"] == [UNREACHED]
+    assert cancelled.state == "failed"
+    assert "it waits for its client (Client: ClientRead), which no cancel ends" in cancelled.outcome
+    ended = done(person("dba"), target, "terminate_backend", **arguments)
+    assert ended.state == "succeeded"
 
 
 def test_it_finds_that_the_backend_is_gone(
