@@ -45,7 +45,7 @@ def test_it_finds_that_the_statement_is_over(
         guard(server, active(session.info.backend_pid))
 
 
-def test_of_a_copy_that_waits_for_its_client_it_says_that_only_terminating_ends_it(
+def test_of_a_copy_that_waits_for_its_client_it_says_that_only_terminating_ends_it(  # noqa: PLR0917 - fixtures
     server: Server, live: Callable[..., Session], active: Times, watch, person, done, monkeypatch
 ) -> None:
     monkeypatch.setattr(perform, "SETTLE_SECONDS", 0.5)
