@@ -116,7 +116,7 @@ def first_account(password: str) -> str | None:
 
     if not User.objects.exists() and password:
         user = User.objects.create_user(ADMIN, password=password)
-        for role in (Grant.Role.ADMIN, Grant.Role.DBA):
+        for role in ("admin", "dba"):
             Grant.objects.create(user=user, role=role)
     admin = User.objects.filter(username=ADMIN, is_active=True).first()
     return admin.password if admin is not None and admin.check_password(password) else None

@@ -1,4 +1,4 @@
-"""The forms of people: an account, a password, a group, a role."""
+"""The forms of people: an account, a password, a group, a role of one's own, a grant."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import Group, User
 
-from monitors.models import Environment, Grant, Target
-from monitors.people.access import ROLES
+from monitors.models import Environment, Target
+from monitors.people.access import role_sets
 from monitors.people.accounts import Scope
+from monitors.people.permissions import ORDERED, Permission, by_group
 
 NEW_PASSWORD = {"autocomplete": "new-password", "spellcheck": "false"}
 PLAIN = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 EVERYTHING = "everything"
 WORDS = {
-    Grant.Role.VIEWER: "viewer: sees",
-    Grant.Role.OPERATOR: "operator: also running texts, cancel, analyze, vacuum",
-    Grant.Role.DBA: "dba: everything that is done to a target",
-    Grant.Role.ADMIN: "admin: targets, people, the whole audit",
+    "viewer": "viewer: sees",
+    "operator": "operator: also running texts, cancel, analyze, vacuum",
+    "dba": "dba: everything that is done to a target",
+    "admin": "admin: targets, people, the whole audit",
 }
+MOST_NAMED = 4
+"""How many permissions of a role of one's own are named in a list of roles."""
 
 
 def password_field(label: str) -> forms.CharField:
@@ -53,21 +56,44 @@ class GroupForm(forms.Form):
     )
 
 
+class RoleForm(forms.Form):
+    """A role of one's own: its name, and what it includes."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=40,
+        help_text="Lower-case letters, digits and hyphens. It stays as it is.",
+        widget=forms.TextInput(attrs=PLAIN),
+    )
+    permissions = forms.MultipleChoiceField(
+        choices=[(name, name) for name in ORDERED],
+        error_messages={"required": "A role includes at least one permission."},
+    )
+
+    def groups(self) -> list[tuple[str, list[tuple[Permission, bool]]]]:
+        """Return each group with its permissions and whether they are chosen."""
+        chosen = frozenset(self["permissions"].value() or ())
+        return [
+            (group, [(one, one.name in chosen) for one in found])
+            for group, found in by_group().items()
+        ]
+
+
 class GrantForm(forms.Form):
     """Who gets which role where; `holder` fixes who."""
 
     holder = forms.ChoiceField(label="Who")
-    role = forms.ChoiceField(
-        label="Role", choices=[(role, WORDS.get(Grant.Role(role), role)) for role in ROLES]
-    )
+    role = forms.ChoiceField(label="Role")
     scope = forms.ChoiceField(label="Where")
 
     def __init__(self, *args: Any, holder: User | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        who, where = self.fields["holder"], self.fields["scope"]
+        who, what, where = (self.fields[name] for name in ("holder", "role", "scope"))
         assert isinstance(who, forms.ChoiceField)  # noqa: S101 - declared above
+        assert isinstance(what, forms.ChoiceField)  # noqa: S101
         assert isinstance(where, forms.ChoiceField)  # noqa: S101
         who.choices = holders()
+        what.choices = [(name, worded(name, found)) for name, found in role_sets().items()]
         where.choices = scopes()
         if holder is not None:
             who.initial = f"user:{holder.pk}"
@@ -86,6 +112,17 @@ class GrantForm(forms.Form):
         if kind == "environment":
             return Scope(environment=Environment.objects.get(pk=pk))
         return Scope()
+
+
+def worded(role: str, permissions: frozenset[str]) -> str:
+    """Return a role with what it includes, in a few words."""
+    if role in WORDS:
+        return WORDS[role]
+    names = [name for name in ORDERED if name in permissions - {"view"}]
+    names = names or list(permissions) or ["nothing that exists"]
+    if len(names) > MOST_NAMED:
+        names[MOST_NAMED:] = [f"{len(names) - MOST_NAMED} more"]
+    return f"{role}: {', '.join(names)}"
 
 
 def holders() -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -12,6 +12,7 @@ from django.db.models import Count, Max, Q
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from dashboard.frame.states import State, unread
 from dashboard.pages import PAGES, Page
@@ -41,7 +42,7 @@ THEMES = frozenset({"light", "dark"})
 SUBJECTS = {advisor.name: advisor.subject for advisor in ADVISORS}
 """Which page counts an advisor's findings."""
 
-TIMELESS = frozenset({"account", "people", "targets"})
+TIMELESS = frozenset({"account", "matrix", "people", "targets"})
 """Pages that show no time: they have no window to choose."""
 
 IN_STRIP = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
@@ -109,6 +110,15 @@ class Frame:
     """Oids of the target's databases by our id."""
     primary: Target | None = None
     """Of a standby: its primary, where the person may see it."""
+
+    @cached_property
+    def role_sets(self) -> dict[str, frozenset[str]]:
+        """Every role's permissions, asked for once an answer however many buttons name roles."""
+        return access.role_sets()
+
+    def roles_with(self, permission: str) -> str:
+        """Return the roles that include a permission, as `operator, dba or cancel-only`."""
+        return access.named_with(self.role_sets, permission)
 
     @property
     def strip_runs(self) -> bool:
@@ -193,6 +203,8 @@ def fleet_rail(current: str, targets: Sequence[Target], may: frozenset[str]) -> 
         entries.append(Entry("Thresholds", reverse("thresholds"), "settings", here))
     if "manage_people" in may:
         entries.append(Entry("People", reverse("people"), "admin", current == "people"))
+    if may & {"manage_people", "audit"}:
+        entries.append(Entry("Who may what", reverse("matrix"), "table", current == "matrix"))
     return Group("Fleet", entries)
 
 
@@ -263,12 +275,22 @@ def finding_url(target: Target, finding: Finding, datids: Mapping[int, int]) -> 
     return reverse(subject, args=[target.name]) if subject else None
 
 
-def why_not(target: Target, action: str, may: frozenset[str], *, is_live: bool) -> str:
-    """Return why the person can't take an action on a target; empty where they can."""
+def why_not(
+    target: Target,
+    action: str,
+    may: frozenset[str],
+    *,
+    is_live: bool,
+    roles_with: Callable[[str], str] = access.roles_with,
+) -> str:
+    """Return why the person can't take an action on a target; empty where they can.
+
+    `roles_with` names the roles that include a permission.
+    """
     if not is_live:
         return "This page shows the past. Go back to now to act."
     if action not in may:
-        roles = access.roles_with(action)
+        roles = roles_with(action)
         return f"Your role on {target.name} does not include {action}. Ask an admin for {roles}."
     if not target.operator_user:
         return f"{target.name} has no operator login. Add one on its Targets page."

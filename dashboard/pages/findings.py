@@ -252,6 +252,7 @@ def show(
         "later": FindingRecord.objects.filter(previous=row).first(),
         "may": may,
         "may_put_aside": "acknowledge" in may,
+        "acknowledge_roles": "" if "acknowledge" in may else access.roles_with("acknowledge"),
         "button_css": button_css(row.action),
         "acknowledge_form": acknowledge_form(),
         "snooze_form": snooze_form(),

@@ -186,7 +186,11 @@ def give(request: PageRequest) -> HttpResponse:
     if not form.is_valid():
         return show_list(request, listed(), PersonForm(), form)
     holder, role = form.chosen_holder(), form.cleaned_data["role"]
-    grant, made = accounts.give(*actor(request), holder, role, form.chosen_scope())
+    try:
+        grant, made = accounts.give(*actor(request), holder, role, form.chosen_scope())
+    except ValidationError as error:  # it was removed since the form looked
+        form.add_error(None, error)
+        return show_list(request, listed(), PersonForm(), form)
     again = "" if made else " already"
     words = f"{accounts.holder_of(grant)} is{again} {role} on {accounts.scope_of(grant)}."
     messages.success(request, words)

@@ -297,6 +297,7 @@ def check_context(request: PageRequest, row: TargetCheck) -> dict[str, Any]:
         "databases": result.get("databases", ()),
         "polls": not row.done_at or step == FIRST_SNAPSHOT,
         "pages_open": row.target is not None and access.may(request.user, "view", row.target),
+        "view_roles": access.roles_with("view"),
     }
 
 

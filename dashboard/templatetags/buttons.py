@@ -83,7 +83,7 @@ def action_button(  # noqa: PLR0913 - one keyword a part of the button
     """Return a form that opens an action's preview, or a disabled button that says why not.
 
     The page's context has `may` (names of actions the person may take on the
-    target) and `target`; `arguments` are the action's; `unless` is why its very object
+    target), `target` and `frame`; `arguments` are the action's; `unless` is why its very object
     forbids it, '' where it does not.
     """
     target = context["target"]
@@ -96,7 +96,14 @@ def action_button(  # noqa: PLR0913 - one keyword a part of the button
         "css": css,
         "arguments": {key: value for key, value in arguments.items() if value not in (None, "")},
         "target": target,
-        "why_not": frame.why_not(target, action, may, is_live=context["window"].is_live) or unless,
+        "why_not": frame.why_not(
+            target,
+            action,
+            may,
+            is_live=context["window"].is_live,
+            roles_with=context["frame"].roles_with,
+        )
+        or unless,
         "csrf_token": context.get("csrf_token"),
         "back": context["request"].get_full_path(),
     }

@@ -7,7 +7,7 @@ from monitors.models.audit import AuditEntry
 from monitors.models.finding import FindingRecord, FindingVersion
 from monitors.models.history import HISTORY
 from monitors.models.job import Job, JobRun
-from monitors.models.person import Grant
+from monitors.models.person import BUILT_IN_ROLES, Grant, Role
 from monitors.models.reading import (
     Coverage,
     Lease,
@@ -33,6 +33,7 @@ from monitors.models.target import (
 )
 
 __all__ = [
+    "BUILT_IN_ROLES",
     "HISTORY",
     "RESERVED_NAMES",
     "TARGET_NAME",
@@ -52,6 +53,7 @@ __all__ = [
     "Mark",
     "ProbeState",
     "Relabelled",
+    "Role",
     "SettingChange",
     "Snapshot",
     "Target",

@@ -1,20 +1,23 @@
 """Every permission question: who may do what to which target.
 
 A permission is a name: an action's, or one of `OTHERS`. A role is a set of
-them; a `Grant` gives a person or group a role on a target, an environment or
-everything. Nothing is remembered between questions: a grant that was taken
-away counts at once.
+them, one of the four here or one of one's own (`Role`); a `Grant` gives a person
+or group a role on a target, an environment or everything. Nothing is remembered
+between questions: a grant that was taken away and a role that was changed count
+at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from monitors.actions import ACTIONS
 from monitors.audit import chain
-from monitors.models import AuditEntry, Grant, Target
+from monitors.models import AuditEntry, Grant, Role, Target
 
 OTHERS = (
     "view",
@@ -34,11 +37,14 @@ OPERATOR = VIEWER | frozenset(
 DBA = OPERATOR | frozenset(ACTIONS) | {"approve", "audit"}
 ADMIN = frozenset({"manage_targets", "manage_people", "audit"})
 ROLES: dict[str, frozenset[str]] = {
-    Grant.Role.VIEWER: VIEWER,
-    Grant.Role.OPERATOR: OPERATOR,
-    Grant.Role.DBA: DBA,
-    Grant.Role.ADMIN: ADMIN,
+    "viewer": VIEWER,
+    "operator": OPERATOR,
+    "dba": DBA,
+    "admin": ADMIN,
 }
+"""The four that stand as they are; `role_sets` has those of one's own too."""
+MOST_NAMED = 6
+"""How many roles a sentence names."""
 
 Person = User | AnonymousUser
 
@@ -61,8 +67,20 @@ def permissions_of(user: Person, target: Target | None = None) -> frozenset[str]
     scope = everything
     if target is not None:
         scope |= Q(target=target.pk) | Q(environment=target.environment_id)
-    roles = grants_of(user).filter(scope).values_list("role", flat=True)
-    return frozenset[str]().union(*(ROLES.get(role, frozenset()) for role in roles))
+    own = Role.objects.filter(name=OuterRef("role")).values("permissions")
+    found = grants_of(user).filter(scope).values_list("role", Subquery(own))
+    return frozenset[str]().union(*(ROLES.get(role) or existing(names) for role, names in found))
+
+
+def existing(names: Iterable[str] | None) -> frozenset[str]:
+    """Return those permissions of a role that there are: one that was removed counts for nothing."""
+    return frozenset(names or ()).intersection(PERMISSIONS)
+
+
+def role_sets() -> dict[str, frozenset[str]]:
+    """Return the permissions of every role: the four, then one's own by name. One query."""
+    own = Role.objects.order_by("name").values_list("name", "permissions")
+    return {**ROLES, **{name: existing(permissions) for name, permissions in own}}
 
 
 def visible_targets(user: Person) -> QuerySet[Target]:
@@ -78,8 +96,7 @@ def managed_targets(user: Person) -> QuerySet[Target]:
 def targets_with(user: Person, permission: str) -> QuerySet[Target]:
     """Return the targets on which a person has a permission, by name."""
     targets = Target.objects.filter(deleting_at=None).select_related("environment")
-    roles = [role for role, names in ROLES.items() if permission in names]
-    grants = grants_of(user).filter(role__in=roles)
+    grants = grants_of(user).filter(gives(permission))
     if grants.filter(target=None, environment=None).exists():
         return targets
     return targets.filter(
@@ -108,9 +125,24 @@ def get_managed_target(user: Person, name: str) -> Target:
     return managed_targets(user).get(name=name)
 
 
+def gives(permission: str) -> Q:
+    """Return the condition that a grant's role includes a permission that exists."""
+    roles = [role for role, names in ROLES.items() if permission in names]
+    own = Role.objects.filter(permissions__contains=[permission]).values("name")
+    return Q(role__in=roles) | Q(role__in=own)
+
+
 def roles_with(permission: str) -> str:
-    """Return the roles that include a permission, as `operator or dba`."""
-    return " or ".join(role for role, names in ROLES.items() if permission in names)
+    """Return the roles that include a permission, as `operator, dba or cancel-only`."""
+    return named_with(role_sets(), permission)
+
+
+def named_with(sets: Mapping[str, frozenset[str]], permission: str) -> str:
+    """Return those of some roles that include a permission, as `roles_with` does."""
+    names = [role for role, permissions in sets.items() if permission in permissions]
+    if len(names) > MOST_NAMED:
+        names[MOST_NAMED:] = [f"{len(names) - MOST_NAMED} more"]
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def require(
@@ -120,7 +152,9 @@ def require(
     if may(user, permission, target):
         return
     where = f" on {target.name}" if target else ""
-    message = f"You need the permission {permission}{where}. Ask an admin for a role that has it."
+    message = (
+        f"You need the permission {permission}{where}. Ask an admin for {roles_with(permission)}."
+    )
     chain.append(
         kind="event",
         what=permission,

@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from monitors.audit import entries
-from monitors.models import Environment, Grant, Target
+from monitors.models import Environment, Grant, Role, Target
 from monitors.people import access
 
 LAST_ADMIN = "{name} is the last admin. Make another account admin on everything first."
@@ -67,7 +67,7 @@ def set_password(who: str, source: str, user: User, password: str) -> None:
 
 def deactivate(who: str, source: str, user: User) -> int:
     """End an account and its sessions at once; return how many. Raises LastAdmin."""
-    with transaction.atomic(), one_admin_stays(user.username):
+    with transaction.atomic(), one_admin_stays(last_admin(user.username)):
         user.is_active = False
         user.save(update_fields=["is_active"])
         entries.add("person.deactivate", who, source, object_name=user.username)
@@ -109,7 +109,7 @@ def join(who: str, source: str, user: User, name: str) -> Group:
 
 def leave(who: str, source: str, user: User, group: Group) -> None:
     """Take a person out of a group; its roles are gone at once. Raises LastAdmin."""
-    with transaction.atomic(), one_admin_stays(user.username):
+    with transaction.atomic(), one_admin_stays(last_admin(user.username)):
         user.groups.remove(group)
         entries.add("group.leave", who, source, object_name=user.username, group=group.name)
 
@@ -125,18 +125,30 @@ class Scope:
 def give(
     who: str, source: str, holder: User | Group, role: str, scope: Scope
 ) -> tuple[Grant, bool]:
-    """Give a role, once; return the grant and whether it is new."""
+    """Give a role, once; return the grant and whether it is new.
+
+    Raises ValidationError, with the key `role`, where there is no such role.
+    """
     fields = fields_of(holder, role, scope)
     with transaction.atomic():
+        hold_role(role)
         grant, made = Grant.objects.get_or_create(**fields)
         if made:
             write_down("grant.add", who, source, grant)
     return grant, made
 
 
+def hold_role(name: str) -> None:
+    """Keep a role from being removed until the transaction ends; raises ValidationError."""
+    own = Role.objects.select_for_update(no_key=True).filter(name=name)
+    if name not in access.ROLES and not own:
+        message = f"There is no role {name}. Known: {', '.join(access.role_sets())}."
+        raise ValidationError({"role": message})
+
+
 def take(who: str, source: str, grant: Grant) -> None:
     """Take a role away; it counts from the next request on. Raises LastAdmin."""
-    with transaction.atomic(), one_admin_stays(holder_of(grant)):
+    with transaction.atomic(), one_admin_stays(last_admin(holder_of(grant))):
         write_down("grant.remove", who, source, grant)
         grant.delete()
 
@@ -188,25 +200,35 @@ def described(grant: Grant) -> dict[str, Any]:
 
 
 def admins() -> QuerySet[User]:
-    """Return who may manage people: active, and admin on everything, also through a group."""
-    roles = [role for role, names in access.ROLES.items() if "manage_people" in names]
-    grants = Grant.objects.filter(role__in=roles, target=None, environment=None)
+    """Return who may manage people: active, and with a role on everything that includes it.
+
+    Also through a group. On a target or an environment that permission is never asked for.
+    """
+    grants = Grant.objects.filter(access.gives("manage_people"), target=None, environment=None)
     own = Q(pk__in=grants.exclude(user=None).values("user"))
     through = Q(groups__in=grants.exclude(group=None).values("group"))
     return User.objects.filter(own | through, is_active=True).distinct()
 
 
+def last_admin(name: str) -> str:
+    """Return why a person or group must keep what it has."""
+    return LAST_ADMIN.format(name=name)
+
+
 @contextmanager
-def one_admin_stays(name: str) -> Iterator[None]:
+def one_admin_stays(message: str) -> Iterator[None]:
     """Raise LastAdmin after a change, which is then rolled back, that leaves no admin.
 
-    Two such changes at once wait for each other: the roles of admins are locked.
+    Two such changes at once wait for each other: roles of one's own, any of which may get or
+    lose the permission, and the grants by which people manage people are locked.
     """
-    list(Grant.objects.select_for_update().filter(role=Grant.Role.ADMIN).order_by("pk"))
+    list(Role.objects.select_for_update().order_by("pk"))
+    manages = access.gives("manage_people")
+    list(Grant.objects.select_for_update().filter(manages).order_by("pk"))
     had = admins().exists()
     yield
     if had and not admins().exists():
-        raise LastAdmin(LAST_ADMIN.format(name=name))
+        raise LastAdmin(message)
 
 
 @dataclass(frozen=True)
@@ -230,18 +252,20 @@ def rights_of(user: User) -> list[Right]:
     """Return a person's effective rights on each target where there are any, by name."""
     if not user.is_active:
         return []
-    grants = grants_of(user)
+    grants, sets = grants_of(user), access.role_sets()
     rights = []
     for target in Target.objects.filter(deleting_at=None).select_related("environment"):
         mine = [grant for grant in grants if holds_on(grant, target)]
-        names = frozenset[str]().union(*(access.ROLES[grant.role] for grant in mine))
+        names = frozenset[str]().union(*(sets.get(grant.role, frozenset()) for grant in mine))
         if names:
             rights.append(Right(target, sorted(names), mine))
     return rights
 
 
-def holds_on(grant: Grant, target: Target) -> bool:
-    """Return whether a grant holds on a target."""
+def holds_on(grant: Grant, target: Target | None) -> bool:
+    """Return whether a grant holds on a target; None: on everything."""
+    if target is None:
+        return grant.target_id is None and grant.environment_id is None
     if grant.target_id is not None:
         return grant.target_id == target.pk
     return grant.environment_id in {None, target.environment_id}

@@ -16,16 +16,21 @@ if TYPE_CHECKING:  # pytest loads this file before Django is set up
 
     from monitors.models import Target
 
-ROLES = ("viewer", "operator", "dba", "admin")
+ROLES = ("viewer", "operator", "dba", "admin", "cancel-only")
 
 
 @pytest.fixture
 def people(db: None) -> dict[str, User]:
-    """Who may log in: a stranger without any grant, and one person for each role on everything."""
+    """Who may log in: a stranger without any grant, and one person for each role on everything.
+
+    One of the roles, `cancel-only`, is none of the four.
+    """
     from django.contrib.auth.models import User  # noqa: PLC0415
 
     from monitors.models import Grant  # noqa: PLC0415
+    from tests.people import CANCEL_ONLY, make_role  # noqa: PLC0415
 
+    make_role(CANCEL_ONLY)
     found = {"stranger": User.objects.create_user("stranger", password="correct horse")}
     for role in ROLES:
         found[role] = User.objects.create_user(role, password="correct horse")

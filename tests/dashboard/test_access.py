@@ -25,14 +25,14 @@ from monitors.models import (
     TargetCheck,
 )
 
-PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin")
+PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin", "cancel-only")
 
 # What GET answers to each person, in that order. 302 of an anonymous is the way to the login.
-EVERYBODY = (302, 200, 200, 200, 200, 200)
-VIEWERS = (302, 404, 200, 200, 200, 404)
-MANAGERS = (302, 404, 403, 403, 403, 200)
-ADMINS = (302, 403, 403, 403, 403, 200)
-POST_ONLY = (302, 405, 405, 405, 405, 405)
+EVERYBODY = (302, 200, 200, 200, 200, 200, 200)
+VIEWERS = (302, 404, 200, 200, 200, 404, 200)
+MANAGERS = (302, 404, 403, 403, 403, 200, 403)
+ADMINS = (302, 403, 403, 403, 403, 200, 403)
+POST_ONLY = (302, 405, 405, 405, 405, 405, 405)
 EXPECTED = {
     **{page.name: VIEWERS for page in PAGES},  # unless another line says more
     "fleet": EVERYBODY,
@@ -65,6 +65,11 @@ EXPECTED = {
     "target-new": ADMINS,
     "people": ADMINS,
     "person": ADMINS,
+    "roles": ADMINS,
+    "role-new": ADMINS,
+    "role-edit": ADMINS,
+    "role-remove": POST_ONLY,
+    "matrix": EVERYBODY,  # of themselves, unless they manage people or read the whole audit
     "person-password": POST_ONLY,
     "person-deactivate": POST_ONLY,
     "person-activate": POST_ONLY,
@@ -87,9 +92,9 @@ EXPECTED = {
     "batch-stop": POST_ONLY,
     "logout": POST_ONLY,
     "account-theme": POST_ONLY,
-    "login": (200, 302, 302, 302, 302, 302),
-    "healthz-live": (200,) * 6,
-    "healthz-ready": (503,) * 6,  # no worker runs in tests
+    "login": (200, 302, 302, 302, 302, 302, 302),
+    "healthz-live": (200,) * len(PERSONS),
+    "healthz-ready": (503,) * len(PERSONS),  # no worker runs in tests
 }
 
 # What POST answers to a person without the right; nothing is changed by it.
@@ -118,6 +123,9 @@ ACTING = {
     "target-disable": 404,
     "target-new": 403,
     "people": 403,
+    "role-new": 403,
+    "role-edit": 403,
+    "role-remove": 403,
     "person-password": 403,
     "person-deactivate": 403,
     "person-activate": 403,
@@ -185,6 +193,7 @@ def addresses(shop, place, people) -> dict[str, str]:
         "finding_id": found.pk,
         "job": job.name,
         "check_id": check.pk,
+        "role": "cancel-only",
     }
     return {
         name: reverse(name, kwargs={word: words[word] for word in words_of(name)})
@@ -252,6 +261,8 @@ BACKEND = {"pid": "4711", "backend_start": MOMENT, "query_start": MOMENT}
     [
         ("viewer", "vacuum", TABLE),
         ("viewer", "cancel_backend", BACKEND),
+        ("cancel-only", "vacuum", TABLE),
+        ("cancel-only", "terminate_backend", BACKEND),
         ("operator", "vacuum_full", TABLE),
         ("operator", "terminate_backend", BACKEND),
         ("operator", "set_autovacuum", TABLE),
@@ -266,6 +277,15 @@ def test_a_role_can_not_ask_for_more_than_it_has(
 
     assert browse(person).post(address, arguments).status_code == 403
     assert not Action.objects.filter(state__in=["draft", "queued", "running"]).exists()
+
+
+def test_a_role_of_ones_own_may_what_it_names(addresses, browse, shop):
+    address = reverse("action-new", args=[shop.name, "cancel_backend"])
+
+    assert browse("cancel-only").post(address, BACKEND).status_code == 302
+
+    asked = Action.objects.get(name="cancel_backend")
+    assert (asked.asked_by_name, asked.state) == ("cancel-only", "queued")
 
 
 def test_without_a_login_every_post_leads_to_the_login(addresses):

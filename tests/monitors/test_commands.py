@@ -28,6 +28,7 @@ from monitors.models import (
     Target,
     TargetSecret,
 )
+from monitors.people.access import PERMISSIONS
 from tests.servers import Server
 
 pytestmark = pytest.mark.django_db
@@ -160,7 +161,7 @@ def test_no_check_saves_unseen(said: Said, password_file: Callable[[str], Path])
         (["target", "remove", "nobody"], 1, "no target nobody"),
         (["person", "add", "x"], 2, "--password-file"),
         (["grant", "add", "nobody", "viewer"], 1, "no account nobody"),
-        (["grant", "add", "nobody", "king"], 2, "invalid choice"),
+        (["grant", "add", "nobody", "king"], 2, "no role king. Known: viewer,"),
         (["grant", "add", "x", "viewer", "--target", "a", "--environment", "b"], 2, "not allowed"),
         (["act", "reboot", "--target", "x", "--as", "y"], 2, "invalid choice"),
         (["act", "vacuum", "--target", "x"], 2, "--as"),
@@ -285,6 +286,70 @@ def test_grants_are_given_listed_and_taken(
     assert Grant.objects.count() == 2
     assert AuditEntry.objects.filter(what="grant.add").count() == 3
     assert AuditEntry.objects.filter(what="grant.remove").count() == 1
+
+
+def test_roles_of_ones_own_come_change_and_go(said: Said, person: Person) -> None:
+    person(name="ann")
+
+    made = said("role", "add", "cancel-only", "--permissions", "cancel_backend", "--json").json
+    assert (made["name"], made["permissions"]) == ("cancel-only", ["view", "cancel_backend"])
+    given = said("grant", "add", "ann", "cancel-only", "--environment", "production")
+    assert given.out == "ann is cancel-only on environment production.\n"
+    told = said("role", "change", "cancel-only", "--permissions", "analyze, cancel_backend")
+    assert told.out == "cancel-only includes view, cancel_backend, analyze.\n"
+    held = said("role", "remove", "cancel-only")
+    assert held.status == 1
+    assert "cancel-only is given to ann on environment production." in held.one_line
+    listed = {row["name"]: row for row in said("role", "list", "--json").json}
+    assert list(listed) == ["viewer", "operator", "dba", "admin", "cancel-only"]
+    assert (listed["cancel-only"]["grants"], listed["dba"]["own"]) == (1, False)
+
+    said("grant", "remove", "ann", "cancel-only", "--environment", "production")
+    assert said("role", "remove", "cancel-only", "--json").json["removed"] is True
+    events = AuditEntry.objects.filter(what__startswith="role.").order_by("id")
+    assert [one.what for one in events] == ["role.add", "role.change", "role.remove"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        ("role add dba --permissions view", 2, "one of the roles that stand as they are"),
+        ("role add x --permissions vaccum", 2, "There is no permission vaccum. Known: view,"),
+        ("role add x --permissions ,", 2, "at least one permission"),
+        ("role change dba --permissions view", 1, "one of the four that stand as they are"),
+        ("role change x --permissions view", 1, "There is no role x: make it with role add."),
+        ("role remove x", 1, "There is no role x"),
+        ("grant add team king --group", 2, "There is no role king. Known: viewer,"),
+        ("access --person nobody", 1, "There is no account nobody"),
+        ("access --permission vaccum", 1, "There is no permission vaccum."),
+    ],
+)
+def test_what_is_no_role_is_said_in_one_line(
+    said: Said, words: str, status: int, sentence: str
+) -> None:
+    answer = said(*words.split())
+
+    assert answer.status == status
+    assert sentence in answer.one_line
+    assert not Group.objects.exists()
+
+
+def test_who_may_what_is_told_with_the_reason(
+    said: Said, person: Person, embedded: Server, watch: Watch
+) -> None:
+    watch(embedded, name="orders")
+    person("operator", name="ann")
+    words = ["access", "--person", "ann", "--target", "orders"]
+
+    rows = {row["permission"]: row for row in said(*words, "--json").json}
+
+    assert set(rows) == set(PERMISSIONS)
+    assert rows["vacuum"]["may"] is True
+    assert rows["vacuum"]["granted_by"] == ["operator on everything"]
+    assert "has no operator login" in rows["vacuum"]["hindered"]
+    assert rows["reindex"]["lacks"] == "Needs reindex: dba."
+    line = said(*words, "--permission", "reindex").out
+    assert line == "ann  orders  reindex  no  Needs reindex: dba.\n"
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from django.contrib.auth.models import Group, User
 from django.core.management.base import CommandParser
 
 from monitors.management import command
-from monitors.management.command import SOURCE, add_json, failure
+from monitors.management.command import SOURCE, add_json, bad_use, failure
 from monitors.models import Environment, Grant
 from monitors.people import accounts
-from monitors.people.access import ROLES
+from monitors.people.access import role_sets
 
 
 class Command(command.Command):
@@ -33,15 +33,17 @@ class Command(command.Command):
 
     def add(self, options: dict[str, Any]) -> None:
         """Give a role; giving it twice is giving it once."""
+        role = role_named(options["role"])
         holder, scope = holder_named(options, make=True), scope_named(options)
-        grant, made = accounts.give(command.person(), SOURCE, holder, options["role"], scope)
+        grant, made = accounts.give(command.person(), SOURCE, holder, role, scope)
         again = "" if made else " already"
         self.say(f"{options['name']} is{again} {grant.role} on {accounts.scope_of(grant)}.")
 
     def remove(self, options: dict[str, Any]) -> None:
         """Take a role away; it counts from the next request on."""
+        role = role_named(options["role"])
         holder, scope = holder_named(options, make=False), scope_named(options)
-        fields = accounts.fields_of(holder, options["role"], scope)
+        fields = accounts.fields_of(holder, role, scope)
         grant = Grant.objects.filter(**fields).first()
         if grant is None:
             message = f"{options['name']} has no such role there: see manage.py grant list."
@@ -72,11 +74,20 @@ class Command(command.Command):
 def add_grant(parser: argparse.ArgumentParser) -> None:
     """Declare who, what and where."""
     parser.add_argument("name", help="a person, or with --group a group")
-    parser.add_argument("role", choices=list(ROLES))
+    parser.add_argument("role", help="viewer, operator, dba, admin, or one of role list")
     parser.add_argument("--group", action="store_true", help="NAME is a group")
     scope = parser.add_mutually_exclusive_group()
     scope.add_argument("--target")
     scope.add_argument("--environment")
+
+
+def role_named(name: str) -> str:
+    """Return the name of a role that exists; raises CommandError that names those there are."""
+    known = role_sets()
+    if name not in known:
+        message = f"There is no role {name}. Known: {', '.join(known)}."
+        raise bad_use(message)
+    return name
 
 
 def holder_named(options: dict[str, Any], *, make: bool) -> User | Group:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.pages.activity import LineRow
@@ -18,7 +20,7 @@ from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.rows.backends import COLUMNS, IdleRow
-from tests.people import HTMX, browser_of, make_target, person
+from tests.people import HTMX, browser_of, make_role, make_target, person
 from tests.typed import assert_typed
 
 pytestmark = pytest.mark.django_db
@@ -189,7 +191,12 @@ def test_a_superusers_backend_is_beyond_an_operator_login_that_is_none(
 
 @pytest.mark.parametrize(
     ("role", "cancels", "terminates"),
-    [("viewer", False, False), ("operator", True, False), ("dba", True, True)],
+    [
+        ("viewer", False, False),
+        ("cancel-only", True, False),
+        ("operator", True, False),
+        ("dba", True, True),
+    ],
 )
 def test_buttons_are_disabled_with_the_reason_for_who_may_not(target, role, cancels, terminates):
     keep(target, 1)
@@ -201,6 +208,20 @@ def test_buttons_are_disabled_with_the_reason_for_who_may_not(target, role, canc
     assert ("actions/cancel_backend/" in html) is cancels
     assert ("actions/terminate_backend/" in html) is terminates
     assert ("Your role on shop-1 does not include cancel_backend" in html) is not cancels
+
+
+def test_a_disabled_button_names_roles_of_ones_own_that_are_read_once(target):
+    make_role()
+    for pid in range(1, 9):
+        keep(target, pid)
+    viewer = browser_of(person("somebody", "viewer", target=target))
+
+    with CaptureQueriesContext(connection) as asked:
+        html = page(viewer)
+
+    assert html.count("Ask an admin for operator, dba or cancel-only.") >= 8
+    readings = [one for one in asked if one["sql"].startswith('SELECT "monitors_role"')]
+    assert len(readings) <= 2  # the page names them for one sentence of its own
 
 
 def test_without_an_operator_login_nothing_can_be_pressed(target, dba):
@@ -254,7 +275,9 @@ def test_howdahs_own_and_the_servers_backends_have_no_button(target, dba):
     assert "own" in html
 
 
-@pytest.mark.parametrize(("role", "sees"), [("viewer", False), ("operator", True)])
+@pytest.mark.parametrize(
+    ("role", "sees"), [("viewer", False), ("cancel-only", False), ("operator", True)]
+)
 def test_literals_show_only_to_who_may_see_them(target, role, sees):
     keep(target, 1)
     in_another_zone = START.astimezone(datetime.strptime("+0530", "%z").tzinfo)
@@ -323,7 +346,9 @@ def test_the_past_is_never_live(target, dba, share):
     assert "Live" not in fresh(page(dba, f"?at={int(READ_AT.timestamp()) - 60}"))
 
 
-@pytest.mark.parametrize(("role", "sees"), [("viewer", False), ("operator", True)])
+@pytest.mark.parametrize(
+    ("role", "sees"), [("viewer", False), ("cancel-only", False), ("operator", True)]
+)
 def test_live_literals_show_only_to_who_may_see_them(target, share, role, sees):
     share(1, seconds=1)
 

@@ -312,7 +312,7 @@ SNOOZE = {"reason": "Later.", "until": "2h"}
 
 @pytest.mark.parametrize(
     ("person", "status"),
-    list(zip(PERSONS, (302, 404, 403, 302, 302, 404), strict=True)),
+    list(zip(PERSONS, (302, 404, 403, 302, 302, 404, 403), strict=True)),
 )
 @pytest.mark.parametrize(
     ("verb", "typed"), [("acknowledge", ACKNOWLEDGE), ("snooze", SNOOZE), ("reopen", {})]
