@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('monitors', '0026_marks_of_resets'),
+        ('monitors', '0027_cores'),
     ]
 
     operations = [
