@@ -23,7 +23,6 @@ from monitors.history.source import (
     source_of,
 )
 from monitors.history.window import Window
-from monitors.models import HISTORY
 
 
 def read_gauges(  # noqa: PLR0913 - what to read, of what, when
@@ -73,20 +72,6 @@ def read_gauges_by(
         for (value,) in sorted(found)
     }
     return draw(grid, columns)
-
-
-def read_levels(
-    probe_name: str, target_id: int, window: Window, field_name: str, key: Key
-) -> list[float]:
-    """Return a gauge as read in each second of a window that has a good snapshot, in order of time.
-
-    Summed over the objects that fit the key. Of samples alone: a window that begins before the
-    oldest of them has only its later part.
-    """
-    source = Source(HISTORY[probe_name], target_id, 0, "sample")
-    grid = grid_of(source, window, points=int(window.length.total_seconds()))
-    column = or_zero(grid, add_up(source, grid, window, field_name, key))
-    return [value or 0.0 for value in column.values()]
 
 
 def add_up(

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TypedDict
 
 from monitors.history.counters import read_rates
-from monitors.history.gauges import read_levels
+from monitors.history.levels import percentile, read_levels
 from monitors.history.source import Series
 from monitors.history.window import Window
 from monitors.models import Target
@@ -212,28 +212,23 @@ def measure(target: Target, window: Window) -> Measured:
     """Return the demand of the days before a window's end."""
     days = Window(window.end - PEAK, window.end, is_live=window.is_live)
     states = {"state": list(IN_TRANSACTION)}
-    levels = sorted(read_levels("sessions", target.pk, days, "backends", states))
+    levels = read_levels("sessions", target.pk, days, "backends", states)
     opened = read_levels("sessions", target.pk, days, "backends", {})
-    cores = cores_of(target)
-    if not levels:
+    cores, usual = cores_of(target), percentile(levels, 99)
+    if usual is None:
         return Measured(cores=cores)
-    usual = percentile(levels, 99)
-    busiest, seconds = busiest_of(target, days, levels[-1])
+    peak = levels[-1][0]
+    busiest, seconds = busiest_of(target, days, peak)
     return Measured(
-        readings=len(levels),
+        readings=sum(count for _, count in levels),
         usual_in_xact=usual,
-        peak_in_xact=levels[-1],
-        peak_open=max(opened, default=None),
+        peak_in_xact=peak,
+        peak_open=opened[-1][0],
         busiest=busiest,
         stretch_seconds=seconds,
         recommended=pool_sizes.recommended_pool(usual, cores),
         cores=cores,
     )
-
-
-def percentile(ordered: Sequence[float], pct: int) -> float:
-    """Return the smallest value that so many percent of some values, in order, are not above."""
-    return ordered[max(-(-len(ordered) * pct // 100), 1) - 1]
 
 
 def busiest_of(target: Target, days: Window, peak: float) -> tuple[Demand | None, float | None]:
