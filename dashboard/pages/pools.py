@@ -51,6 +51,7 @@ class Forecast:
     drawing: SafeString
     size: int | None  # that is asked about
     at_size: Wait | None
+    is_drawn: bool  # whether that size is on the drawing
     enough: int | None  # from this size on next to nobody waits
     recommended: int | None
 
@@ -86,6 +87,7 @@ def pools(request: PageRequest, name: str) -> HttpResponseBase:
         **context_of(request, asked, limits or Limits(), answers),
         "limits": limits,
         "databases": rows.database_limits(target, window),
+        "lines": lines_of(asked, answers, measured.recommended),
         "measured": measured,
         "traffic": traffic,
         "mistakes": rules.mistakes_in(traffic),
@@ -142,7 +144,7 @@ def context_of(
         "too_many": -found.left if found else 0,
         "checks": sorted(found.checks, key=lambda check: check.share) if found else [],
         "tiles": tiles(asked, found) if found else [],
-        "lines": lines_of(asked, answers[0]) if answers else [],
+        "lines": lines_of(asked, answers, None),
         "services": service_fields(typed, asked),
         "once": once_fields(typed, asked, limits),
         "has_pgbouncer": any(request.GET.get(one) or (one, 0) in asked.wrong for one in pooler),
@@ -159,10 +161,14 @@ def first_of(found: Answer | None) -> rules.Check | None:
     return next(check for check in found.checks if check.limit == found.first_limit)
 
 
-def lines_of(asked: Asked, row: AnswerRow) -> list[pool_sizes.Lines]:
-    """Return what to paste, [] where no pool fits into each process."""
-    size = row["per_process_with_room"] or row["per_process_at_most"]
-    return pool_sizes.lines_for(asked.question, size) if size else []
+def lines_of(
+    asked: Asked, answers: Sequence[AnswerRow], pooled: int | None
+) -> list[pool_sizes.Lines]:
+    """Return what to paste, [] without an answer; `pooled` is the pool that is recommended for all."""
+    if not answers:
+        return []
+    size = answers[0]["per_process_with_room"] or answers[0]["per_process_at_most"]
+    return pool_sizes.lines_for(asked.question, size, pooled)
 
 
 # The form
@@ -289,6 +295,7 @@ def forecast_of(asked: Asked, demand: Demand | None, recommended: int | None) ->
         ),
         size=size,
         at_size=wait_at(demand, size),
+        is_drawn=size in drawn,
         enough=queueing.smallest_size(demand.load),
         recommended=recommended,
     )

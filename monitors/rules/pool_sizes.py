@@ -66,20 +66,14 @@ def split(size: int) -> tuple[int, int]:
     return size - overflow, overflow
 
 
-def lines_for(question: Question, size: int, pooled: int | None = None) -> list[Lines]:
-    """Return the lines by which each process has `size` connections at most.
+def lines_for(question: Question, size: int | None, pooled: int | None = None) -> list[Lines]:
+    """Return the lines by which each process has `size` connections at most, None: no size fits.
 
     `pooled` is the size of one pool that all share, in a PgBouncer; None: its default, if that fits.
     """
-    return [
-        sqlalchemy(size),
-        django(size),
-        psycopg_pool(size),
-        celery(size),
-        hikari(size),
-        pgbouncer(question, pooled),
-        server(question),
-    ]
+    makers = (sqlalchemy, django, psycopg_pool, celery, hikari)
+    of_processes = [make(size) for make in makers] if size else []
+    return [*of_processes, pgbouncer(question, pooled), server(question)]
 
 
 def sqlalchemy(size: int) -> Lines:

@@ -62,7 +62,7 @@ def test_the_quiz_is_answered_alike_by_page_program_and_command(browse, capsys):
     assert TOO_MANY in row["errors"]
     assert row == said
     assert_typed(row, AnswerRow)
-    assert f"4{TIMES}(25 + 10) = 140 > 97: full load lacks 43 connections." in text
+    assert f"4{TIMES}(25 + 10) = 140 > 97: under full load 43 connections too many." in text
     assert TOO_MANY in text
     assert "pool_size=18,\n    max_overflow=2," in text  # 20 for each process leave 15 %
 
@@ -114,8 +114,9 @@ def test_a_forecast_says_where_a_pool_can_not_keep_up(browse):
     short = text_of(client.get(f"{TYPED}?pool_size=8&max_overflow=0{load}"))
     absurd = text_of(client.get(f"{TYPED}?pool_size=8&xact_per_second=99999999&xact_ms=99999999"))
 
-    assert "10 connections</span>" in enough
-    assert "4.1 ms mean wait" in enough  # 0.409 * 20 ms / (10 - 8)
+    assert (
+        "10 connections of these pools:</span> mean wait 4.1 ms." in enough
+    )  # 0.409 * 20 ms / (10 - 8)
     assert '<circle data-kind="now"' in enough
     assert "8 connections of these pools can't keep up" in short
     assert "No server has as many connections as that load needs." in absurd
