@@ -42,7 +42,7 @@ THEMES = frozenset({"light", "dark"})
 SUBJECTS = {advisor.name: advisor.subject for advisor in ADVISORS}
 """Which page counts an advisor's findings."""
 
-TIMELESS = frozenset({"account", "matrix", "people", "targets"})
+TIMELESS = frozenset({"account", "matrix", "people", "pool-calculator", "targets"})
 """Pages that show no time: they have no window to choose."""
 
 IN_STRIP = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
@@ -197,6 +197,7 @@ def fleet_rail(current: str, targets: Sequence[Target], may: frozenset[str]) -> 
         open_findings(current, targets),
         Entry("Actions", reverse("actions"), "actions", current == "actions"),
         Entry("Targets", reverse("targets"), "targets", current == "targets"),
+        Entry("Pools", reverse("pool-calculator"), "pools", current == "pool-calculator"),
     ]
     if "manage_targets" in may:
         here = current == "thresholds"

@@ -35,7 +35,7 @@ def addresses(shop, place):
 OF_TARGET = [*OF_THE_TARGET, "target-edit", "target-remove"]
 OF_FLEET = (
     "fleet", "findings", "actions", "targets", "target-new", "thresholds", "people", "account",
-    "roles", "role-new", "matrix",
+    "roles", "role-new", "matrix", "pool-calculator",
 )  # fmt: skip
 
 

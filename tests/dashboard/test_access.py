@@ -44,6 +44,7 @@ EXPECTED = {
     "finding-snooze": POST_ONLY,
     "finding-reopen": POST_ONLY,
     "thresholds": ADMINS,
+    "pool-calculator": EVERYBODY,  # reckons with what is typed alone
     "find": EVERYBODY,  # finds what the person may see
     "horizon": VIEWERS,
     "vacuum-queue": VIEWERS,
