@@ -6,16 +6,18 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
-from monitors.advisor import DISABLED, RUNNING
+from monitors.advisor import DISABLED, RUNNING, TRANSFERS
 from monitors.probe import Reading
+from monitors.rules import vacuum_progress, wait_events
 
 LONG_SECONDS = 5
 """An active statement that runs longer is marked."""
 
 CLIENT = "client backend"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 COLUMNS = (
@@ -43,6 +45,17 @@ COLUMNS = (
     "blocking",
     "query_seconds",
     "xact_seconds",
+    "state_seconds",
+    "connection_seconds",
+    "wait_meaning",
+    "client_hostname",
+    "ssl",
+    "sslversion",
+    "sslcipher",
+    "progress_command",
+    "progress_phase",
+    "progress_pct",
+    "progress_bytes",
 )
 """Keys of the export: pg_stat_activity's columns, then the computed ones."""
 
@@ -74,6 +87,27 @@ class BackendRow(TypedDict):
     blocking: int  # how many wait for it, directly or behind somebody who does
     query_seconds: float | None  # since the statement began
     xact_seconds: float | None  # since the transaction began
+    state_seconds: float | None  # since the state last changed
+    connection_seconds: float  # since the backend began
+    wait_meaning: str  # a sentence, '' where it waits for nothing
+    client_hostname: str | None
+    ssl: bool | None
+    sslversion: str | None
+    sslcipher: str | None
+    progress_command: str | None  # of what it runs, None where that tells no progress
+    progress_phase: str | None
+    progress_pct: float | None  # of its phase; None where the whole is not known
+    progress_bytes: int | None  # of a transfer, so far
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a command is, as the probe `progress` read it last."""
+
+    command: str
+    phase: str | None  # COPY has none
+    pct: float | None  # of its phase; None where the whole is not known
+    transferred_bytes: int | None  # None: no transfer
 
 
 class IdleRow(TypedDict):
@@ -101,6 +135,10 @@ class Backend:
     """Idempotency key of its button: two clicks on one are one action."""
     answered: Any = None
     """The action that was already taken on just this state of it, None for none."""
+    workers: list[Backend] = field(default_factory=list)
+    """Of a parallel statement, where its workers stand with their leader (`fold_workers`)."""
+    progress: Progress | None = None
+    """How far its statement is, None where that tells no progress."""
     no_signal: str = ""
     """Why the operator login may not signal it whoever asks, '' where that is not known."""
 
@@ -136,6 +174,11 @@ class Backend:
     def state_seconds(self) -> float | None:
         """Since the state last changed."""
         return self.seconds("state_change")
+
+    @property
+    def connection_seconds(self) -> float:
+        """Since the backend began."""
+        return self.seconds("backend_start") or 0.0
 
     @property
     def blocked_by(self) -> list[int]:
@@ -202,6 +245,16 @@ class Backend:
         return ": ".join(part for part in parts if part)
 
     @property
+    def wait_meaning(self) -> str:
+        """Return what it waits for as a sentence, '' where it waits for nothing."""
+        return wait_events.explain(self.row.get("wait_event_type"), self.row.get("wait_event"))
+
+    @property
+    def start_text(self) -> str:
+        """Return its start as its page's address has it: microseconds since 1970."""
+        return str(epoch_us(self.row["backend_start"]))
+
+    @property
     def guard(self) -> dict[str, str]:
         """Return the arguments that name this very backend in this very state.
 
@@ -246,7 +299,23 @@ class Backend:
             "blocking": self.blocking,
             "query_seconds": self.query_seconds,
             "xact_seconds": self.xact_seconds,
+            "state_seconds": self.state_seconds,
+            "connection_seconds": self.connection_seconds,
+            "wait_meaning": self.wait_meaning,
+            "client_hostname": column("client_hostname"),
+            "ssl": column("ssl"),
+            "sslversion": column("sslversion"),
+            "sslcipher": column("sslcipher"),
+            "progress_command": self.progress.command if self.progress else None,
+            "progress_phase": self.progress.phase if self.progress else None,
+            "progress_pct": self.progress.pct if self.progress else None,
+            "progress_bytes": self.progress.transferred_bytes if self.progress else None,
         }
+
+
+def epoch_us(moment: datetime) -> int:
+    """Return a moment in whole microseconds since 1970: a float would round it."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def moment_text(moment: datetime) -> str:
@@ -268,6 +337,41 @@ def in_utc(key: str) -> str:
     """Return `pid:backend_start` with the time in UTC: a target may live in another zone."""
     pid, _, start = key.partition(":")
     return f"{pid}:{datetime.fromisoformat(start).astimezone(UTC).isoformat()}"
+
+
+def note_progress(backends: Iterable[Backend], rows: Iterable[Reading]) -> None:
+    """Note on each backend how far its statement is, by rows of the probe `progress`.
+
+    They are some seconds older: one of another statement, or of a former backend, says nothing.
+    """
+    read = {(row["pid"], row["started_at"]): row for row in rows}
+    for backend in backends:
+        row = read.get((backend.pid, backend.row.get("query_start")))
+        if row is not None and row["started_at"] is not None:
+            backend.progress = progress_of(row)
+
+
+def progress_of(row: Reading) -> Progress:
+    """Return how far a command is, of a row of the probe `progress`."""
+    transferred = row["done"] if row["command"] in TRANSFERS else None
+    return Progress(row["command"], row["phase"], vacuum_progress.pct_of(row), transferred)
+
+
+def fold_workers(backends: Iterable[Backend]) -> list[Backend]:
+    """Return backends in their order, parallel workers not among them but with their leader.
+
+    A worker whose leader is not among them stands for itself.
+    """
+    found = list(backends)
+    by_pid = {backend.pid: backend for backend in found}
+    alone = []
+    for backend in found:
+        leader = by_pid.get(backend.row.get("leader_pid") or 0)
+        if leader is None or leader is backend:
+            alone.append(backend)
+        else:
+            leader.workers.append(backend)
+    return alone
 
 
 def sum_up_idle(backends: Iterable[Backend]) -> list[IdleRow]:
