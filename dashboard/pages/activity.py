@@ -29,17 +29,39 @@ from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import Action, Target
 from monitors.people import access
+from monitors.rows.backend_groups import (
+    GROUP_COLUMNS,
+    GROUPS,
+    STATES,
+    GroupRow,
+    groups_of,
+    is_in,
+    key_of,
+    value_of,
+)
 from monitors.rows.backends import (
     COLUMNS,
     Backend,
     BackendRow,
     backends_of,
+    fold_workers,
+    note_progress,
     sum_up_idle,
 )
 from monitors.rows.locks import LockTree, build_lock_tree
+from monitors.rows.vacuum_parts import rows_at
 
-FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
+GROUPED = (
+    "value",
+    "backends",
+    "active",
+    "in_transaction",
+    "blocked",
+    "longest_seconds",
+    "longest_xact_seconds",
+)
+"""Columns that groups are sorted by."""
 SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
 RECENT = timedelta(minutes=2)
 NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
@@ -55,6 +77,8 @@ class Now:
     """All backends of a target at one moment, longest statement first."""
 
     backends: list[Backend]
+    alone: list[Backend]
+    """The same with the workers of a parallel statement at their leader."""
     tree: LockTree
     is_live: bool
     """Whether they were read for those who look, a second ago or two."""
@@ -73,8 +97,15 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     target = get_target(request, name)
     window = window_of(request)
     seen = read(request, target, window)
-    listing = listing_of_backends(request, seen.backends)
-    if exported := table_response(request, "activity", COLUMNS, listing.matching):
+    picked = pick(request, seen)
+    listing = listing_of_backends(request, picked)
+    groups = listing_of_groups(request, picked)
+    exported = (
+        table_response(request, "activity-groups", GROUP_COLUMNS, groups.matching)
+        if groups
+        else table_response(request, "activity", COLUMNS, listing.matching)
+    )
+    if exported:
         return exported
     at = None if window.is_live else window.end
     findings = judge.find(target, at)
@@ -89,11 +120,17 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "seen": seen,
         "chart": load_chart(target, window),
         "listing": listing,
-        "sort": listing.sort,
+        "groups": groups,
+        "sort": groups.sort if groups else listing.sort,
         "idle": sum_up_idle(seen.backends),
-        "is_all": request.GET.get("filter") == "all",
+        **words_of(request, seen.alone),
         "may": may,
         "shows_text": "view_query_text" in may and window.is_live,
+        "may_pick": [
+            signal
+            for signal in SIGNALS
+            if not frame.why_not(target, signal, may, is_live=window.is_live)
+        ],
         "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
     }
     return render_page(
@@ -120,7 +157,8 @@ def read(request: PageRequest, target: Target, window: Window) -> Now:
     """Return the backends now, or as they were where the window ends in the past."""
     if not window.is_live:
         moment = read_at(target, window.end) or window.end
-        return seen_at(target, read_as_of("activity", target.pk, window.end), moment, {})
+        rows = read_as_of("activity", target.pk, window.end)
+        return seen_at(target, rows, moment, {}, at=window.end)
     live.watch(target.pk)
     shows_text = access.may(request.user, "view_query_text", target)
     shared, stored_at = live.activity(target.pk), read_at(target)
@@ -139,12 +177,15 @@ def seen_at(
     texts: dict[str, str],
     *,
     is_live: bool = False,
+    at: datetime | None = None,
 ) -> Now:
-    """Return backends and lock tree of some rows at a moment of the target's clock."""
+    """Return backends and lock tree of some rows at a moment of the target's clock; `at` is ours, None: now."""
     backends = backends_of(marked(rows, target.logins), moment, texts)
     answer(target, backends)
     note_superusers(target, backends)
-    return Now(backends, build_lock_tree(backends, moment), is_live)
+    note_progress(backends, rows_at("progress", target, at))
+    tree = build_lock_tree(backends, moment)
+    return Now(backends, fold_workers(backends), tree, is_live)
 
 
 def answer(target: Target, backends: list[Backend]) -> None:
@@ -171,22 +212,78 @@ def read_at(target: Target, at: datetime | None = None) -> datetime | None:
     return read[1] if read else None
 
 
+def pick(request: HttpRequest, seen: Now) -> list[Backend]:
+    """Return the backends that the query picks; without `filter` what is not idle.
+
+    `by` and `value` are a group and what its backends have in common. Parallel workers stand with
+    their leader, in an export each for itself.
+    """
+    state = chosen(request, "filter", STATES, "")
+    by = chosen(request, "by", {"": "", **GROUPS}, "")
+    value = request.GET.get("value", "")
+    every = seen.backends if request.GET.get("format") else seen.alone
+    return [
+        one
+        for one in every
+        if is_in(state, one) and (not by or key_of(value_of(one, by), by) == value)
+    ]
+
+
 def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing[LineRow]:
-    """Return the backends that the query picks; without `filter=all` what is not idle."""
-    if chosen(request, "filter", FILTERS, "") != "all":
-        backends = [one for one in backends if not one.is_idle]
+    """Return the listing of some backends that the query asks for."""
     lines: list[LineRow] = [{**one.export(), "wait": one.wait, "backend": one} for one in backends]
+    # A page of groups is sorted by what only groups have.
+    columns = (*SORTED, *GROUPED) if request.GET.get("group") else SORTED
     return listing_of(
         request,
         lines,
-        columns=SORTED,
+        columns=columns,
         default="-query_seconds",
         searched=lambda row: haystack(row["backend"]),
     )
 
 
+def listing_of_groups(request: HttpRequest, backends: list[Backend]) -> Listing[GroupRow] | None:
+    """Return the groups of some backends that the query asks for, None where it asks for none."""
+    group = chosen(request, "group", {"": "", **GROUPS}, "")
+    if not group:
+        return None
+    sought = request.GET.get("q", "").strip().casefold()
+    matching = [one for one in backends if sought in haystack(one).casefold()]
+    return listing_of(
+        request,
+        groups_of(matching, group),
+        columns=GROUPED,
+        default="-backends",
+        searched=lambda row: sought,
+    )
+
+
+def words_of(request: HttpRequest, backends: list[Backend]) -> dict[str, Any]:
+    """Return what the head of the table offers, and what of it is chosen."""
+    by = request.GET.get("by", "")
+    value = request.GET.get("value", "")
+    alike = next((one for one in backends if by and key_of(value_of(one, by), by) == value), None)
+    return {
+        "filter": request.GET.get("filter", ""),
+        "filters": [
+            (word, text, sum(is_in(word, one) for one in backends))
+            for word, (text, _) in STATES.items()
+        ],
+        "group_names": GROUPS,
+        "group_title": GROUPS.get(request.GET.get("group", ""), ""),
+        "by_title": GROUPS.get(by, ""),
+        "by_value": value_of(alike, by) if alike else value,
+    }
+
+
 def haystack(backend: Backend) -> str:
-    """Return the text that the filter box searches."""
+    """Return the text that the filter box searches: of a parallel statement in all its processes."""
+    return " ".join(map(text_of, (backend, *backend.workers)))
+
+
+def text_of(backend: Backend) -> str:
+    """Return what of one process is searched."""
     names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
     parts = [str(backend.row.get(name) or "") for name in names]
     return " ".join([*parts, backend.wait, backend.query])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -270,6 +271,19 @@ class Backend:
         times = {name: self.row.get(name) for name in ("backend_start", *names)}
         spelled = {name: moment_text(at) for name, at in times.items() if at}
         return {"pid": str(self.pid), **spelled}
+
+    @property
+    def may_be_marked(self) -> bool:
+        """Whether it may be one of several that are signalled."""
+        is_free = self.is_client and not self.is_ours
+        return is_free and self.answered is None and not self.no_signal
+
+    @property
+    def marked(self) -> str:
+        """Return what its box posts: its guard, and when its statement began, whichever action follows."""
+        start = self.row.get("query_start")
+        began = {"query_start": moment_text(start)} if start else {}
+        return json.dumps({**self.guard, **began})
 
     def export(self) -> BackendRow:
         """Return it as a row."""

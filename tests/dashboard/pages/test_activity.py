@@ -17,6 +17,7 @@ from dashboard.pages.activity import LineRow
 from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
+from monitors.rows.backend_groups import STATES
 from monitors.rows.backends import COLUMNS, IdleRow
 from tests.people import HTMX, browser_of, make_target, person
 from tests.typed import assert_typed
@@ -355,6 +356,137 @@ def test_what_was_just_cancelled_is_not_offered_again(target, dba):
     assert "Cancel 1<" not in page(dba)
 
 
+@pytest.mark.parametrize(
+    ("word", "pids"),
+    [
+        ("", {1, 2, 3}),
+        ("active", {1, 3}),
+        ("transaction", {2}),
+        ("waiting", {3}),
+        ("blocked", {3}),
+        ("blocking", {2}),
+        ("idle", {4}),
+        ("all", {1, 2, 3, 4}),
+    ],
+)
+def test_it_filters_by_what_backends_do_and_counts_them(target, dba, word, pids):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+    keep(target, 3, blocked_by=[2], wait_event_type="Lock", wait_event="transactionid")
+    keep(target, 4, state="idle")
+
+    html = page(dba, f"?filter={word}")
+
+    assert set(map(int, re.findall(r'id="backend-(\d+)"', html))) == pids
+    assert {row["pid"] for row in rows(dba, f"&filter={word}")} == pids
+    title, _ = STATES[word]
+    assert re.search(rf'aria-current="true">\s*{title} {len(pids)}</a>', html)
+
+
+def test_it_groups_with_counts_and_the_longest_and_leads_to_each(target, dba):
+    keep(target, 1, seconds=3, application_name="web-api")
+    keep(target, 2, seconds=60, application_name="web-api")
+    keep(target, 3, state="idle in transaction", application_name=None)
+    keep(target, 4, blocked_by=[3], wait_event_type="Lock", application_name=None)
+
+    html = page(dba, "?group=application_name")
+    none, web = rows(dba, "&group=application_name")
+
+    assert (web["value"], web["backends"], web["active"]) == ("web-api", 2, 2)
+    assert (web["longest_pid"], web["longest_seconds"]) == (2, 60.0)
+    assert (none["value"], none["in_transaction"], none["blocked"]) == ("", 1, 1)
+    assert none["longest_pid"] == 4
+    assert "?by=application_name&amp;value=web-api#backends" in html
+    assert {row["pid"] for row in rows(dba, "&by=application_name&value=web-api")} == {1, 2}
+    assert {row["pid"] for row in rows(dba, "&by=application_name")} == {3, 4}
+    assert "Application: web-api" in page(dba, "?by=application_name&value=web-api")
+
+
+def test_statements_are_grouped_without_their_values_and_named_by_a_hash(target, dba, share):
+    keep(target, 1)
+    share(2, seconds=7)
+
+    [row] = rows(dba, "&group=query")
+    html = page(dba, "?group=query")
+    [link] = re.findall(r"\?by=query&amp;value=([0-9a-f]+)#", html)
+
+    assert row["value"] == "SELECT ? WHERE a = ?"
+    assert [one["pid"] for one in rows(dba, f"&by=query&value={link}")] == [2]
+
+
+def test_an_unknown_group_or_filter_is_a_bad_request(dba):
+    for query in ("group=pid", "by=pid", "filter=busy", "sort=wobble"):
+        assert dba.get(f"/targets/shop-1/activity/?{query}").status_code == 400
+
+
+def test_a_parallel_statement_is_one_line_and_each_process_a_row_of_the_export(target, dba):
+    keep(target, 1)
+    keep(target, 2, leader_pid=1, backend_type="parallel worker", wait_event_type="IO")
+    keep(target, 3, leader_pid=1, backend_type="parallel worker")
+    keep(target, 4, leader_pid=99, backend_type="parallel worker")
+
+    html = page(dba)
+
+    assert set(re.findall(r'id="backend-(\d+)"', html)) == {"1", "4"}
+    assert "+2 workers" in html
+    assert "2 of 2" in html
+    assert {row["pid"]: row["leader_pid"] for row in rows(dba)} == {1: None, 2: 1, 3: 1, 4: 99}
+
+
+def test_it_shows_how_far_a_statement_is_and_explains_its_wait(target, dba):
+    keep(target, 1, wait_event_type="IO", wait_event="DataFileRead")
+    keep(target, 2, seconds=20)
+    for pid, began, done in ((1, 10, 500), (2, 10, 900)):  # that of 2 is of a former statement
+        HISTORY["progress"].latest._default_manager.create(
+            target_id=target.pk,
+            database_id=0,
+            pid=pid,
+            command="CREATE INDEX",
+            phase="building index: scanning table",
+            done=done,
+            total=1000,
+            autovacuum=False,
+            started_at=READ_AT - timedelta(seconds=began),
+            since_at=READ_AT,
+            changed_at=READ_AT,
+        )
+
+    html = page(dba)
+    first, second = sorted(rows(dba), key=lambda row: row["pid"])
+
+    assert (first["progress_command"], first["progress_pct"]) == ("CREATE INDEX", 50.0)
+    assert second["progress_command"] is None
+    assert "CREATE INDEX: building index: scanning table" in html
+    assert "that are not in shared buffers" in first["wait_meaning"]
+    assert first["wait_meaning"] in html
+
+
+@pytest.mark.parametrize(
+    ("role", "actions"),
+    [
+        ("viewer", set()),
+        ("operator", {"cancel_backend"}),
+        ("dba", {"cancel_backend", "terminate_backend"}),
+    ],
+)
+def test_several_can_be_marked_by_who_may_act(target, role, actions):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+    keep(target, 3, backend_type="walsender")
+    keep(target, 4, rolsuper=True)
+
+    html = page(browser_of(person("somebody", role, target=target)))
+
+    assert set(re.findall(r"/batches/(\w+_backend)/", html)) == actions
+    boxes = re.findall(r'name="backends" value="([^"]*)"', html)
+    marked = [json.loads(box.replace("&quot;", '"')) for box in boxes]
+    assert {one["pid"]: set(one) - {"pid", "backend_start"} for one in marked} == (
+        {"1": {"query_start"}, "2": {"query_start", "xact_start", "state_change"}}
+        if actions
+        else {}
+    )
+
+
 def test_the_past_has_no_buttons(target, dba):
     keep(target, 1)
     partitions.ensure_for(HISTORY["activity"].samples, READ_AT)
@@ -376,6 +508,7 @@ def test_the_past_has_no_buttons(target, dba):
 
     assert 'id="backend-77"' in html
     assert "actions/cancel_backend/" not in html
+    assert 'name="backends"' not in html
     assert "This page shows the past" in html
 
 
