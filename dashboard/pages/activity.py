@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.broker import cached
-from dashboard.frame import frame
+from dashboard.frame import backends as shown
+from dashboard.frame.backends import Now
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.actions import ACTIONS
-from monitors.advisor import marked
-from monitors.collect import live
 from monitors.findings import judge, unknowns
 from monitors.findings.verdict import Verdict, tell_verdict
-from monitors.history.freshness import clocks
 from monitors.history.gauges import read_gauges_by
-from monitors.history.latest import read_as_of, read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
-from monitors.models import Action, Target
-from monitors.people import access
+from monitors.models import Target
 from monitors.rows.backend_groups import (
     GROUP_COLUMNS,
     GROUPS,
@@ -37,19 +28,10 @@ from monitors.rows.backend_groups import (
     groups_of,
     is_in,
     key_of,
+    sum_up_idle,
     value_of,
 )
-from monitors.rows.backends import (
-    COLUMNS,
-    Backend,
-    BackendRow,
-    backends_of,
-    fold_workers,
-    note_progress,
-    sum_up_idle,
-)
-from monitors.rows.locks import LockTree, build_lock_tree
-from monitors.rows.vacuum_parts import rows_at
+from monitors.rows.backends import COLUMNS, Backend, BackendRow
 
 SORTED = (*COLUMNS, "wait")
 GROUPED = (
@@ -62,26 +44,7 @@ GROUPED = (
     "longest_xact_seconds",
 )
 """Columns that groups are sorted by."""
-SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
-RECENT = timedelta(minutes=2)
-NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}
-SUPERUSERS = (
-    "A superuser's backend can be signalled by a superuser alone, and the operator login of this target"
-    " may be none."
-)
-
-
-@dataclass(frozen=True)
-class Now:
-    """All backends of a target at one moment, longest statement first."""
-
-    backends: list[Backend]
-    alone: list[Backend]
-    """The same with the workers of a parallel statement at their leader."""
-    tree: LockTree
-    is_live: bool
-    """Whether they were read for those who look, a second ago or two."""
 
 
 class LineRow(BackendRow):
@@ -96,7 +59,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     """Show backends, the lock tree and the load of a window."""
     target = get_target(request, name)
     window = window_of(request)
-    seen = read(request, target, window)
+    seen = shown.read(request, target, window)
     picked = pick(request, seen)
     listing = listing_of_backends(request, picked)
     groups = listing_of_groups(request, picked)
@@ -109,7 +72,6 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         return exported
     at = None if window.is_live else window.end
     findings = judge.find(target, at)
-    may = access.permissions_of(request.user, target)
     verdict = tell_verdict(target, findings, page="activity", at=at)
     unknown = unknowns.unknowns_of(target, at)
     context = {
@@ -124,14 +86,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "sort": groups.sort if groups else listing.sort,
         "idle": sum_up_idle(seen.backends),
         **words_of(request, seen.alone),
-        "may": may,
-        "shows_text": "view_query_text" in may and window.is_live,
-        "may_pick": [
-            signal
-            for signal in SIGNALS
-            if not frame.why_not(target, signal, may, is_live=window.is_live)
-        ],
-        "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
+        **shown.may_of(request, target, window),
     }
     return render_page(
         request,
@@ -151,65 +106,6 @@ def subject_of(verdict: Verdict, backends: list[Backend]) -> Backend | None:
     pid = verdict.finding.pid if verdict.finding else None
     clients = (backend for backend in backends if backend.is_client)
     return next((backend for backend in clients if backend.pid == pid), None)
-
-
-def read(request: PageRequest, target: Target, window: Window) -> Now:
-    """Return the backends now, or as they were where the window ends in the past."""
-    if not window.is_live:
-        moment = read_at(target, window.end) or window.end
-        rows = read_as_of("activity", target.pk, window.end)
-        return seen_at(target, rows, moment, {}, at=window.end)
-    live.watch(target.pk)
-    shows_text = access.may(request.user, "view_query_text", target)
-    shared, stored_at = live.activity(target.pk), read_at(target)
-    # A reading is shared for seconds; while the worker can't read it, the stored one is newer.
-    if shared is not None and (stored_at is None or shared.read_at >= stored_at):
-        texts = shared.texts if shows_text else {}
-        return seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
-    texts = cached(f"activity:{target.pk}") or {} if shows_text else {}
-    return seen_at(target, read_latest("activity", target.pk), stored_at or window.end, texts)
-
-
-def seen_at(
-    target: Target,
-    rows: list[dict[str, Any]],
-    moment: datetime,
-    texts: dict[str, str],
-    *,
-    is_live: bool = False,
-    at: datetime | None = None,
-) -> Now:
-    """Return backends and lock tree of some rows at a moment of the target's clock; `at` is ours, None: now."""
-    backends = backends_of(marked(rows, target.logins), moment, texts)
-    answer(target, backends)
-    note_superusers(target, backends)
-    note_progress(backends, rows_at("progress", target, at))
-    tree = build_lock_tree(backends, moment)
-    return Now(backends, fold_workers(backends), tree, is_live)
-
-
-def answer(target: Target, backends: list[Backend]) -> None:
-    """Note on each backend what was just done to it: the snapshot may be older."""
-    since = timezone.now() - RECENT
-    actions = Action.objects.filter(target=target, name__in=SIGNALS, created_at__gte=since)
-    for action in actions.exclude(state__in=NOT_SENT).order_by("created_at"):
-        for backend in backends:
-            if action.arguments == backend.guard:
-                backend.answered = action
-
-
-def note_superusers(target: Target, backends: list[Backend]) -> None:
-    """Note which backends are beyond the operator login, where it may be no superuser."""
-    if not target.allow_superuser:
-        for backend in backends:
-            if backend.row.get("rolsuper"):
-                backend.no_signal = SUPERUSERS
-
-
-def read_at(target: Target, at: datetime | None = None) -> datetime | None:
-    """Return when the activity was read last, now or by a past moment, by the target's clock."""
-    read = clocks(target, "activity", at).get(0)
-    return read[1] if read else None
 
 
 def pick(request: HttpRequest, seen: Now) -> list[Backend]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypedDict
 
@@ -60,6 +61,16 @@ class GroupRow(TypedDict):
     longest_xact_seconds: float | None  # of the oldest transaction
 
 
+class IdleRow(TypedDict):
+    """Idle backends of one application and user in one database."""
+
+    application_name: str
+    usename: str
+    datname: str
+    backends: int
+    idle_seconds: float  # of the one that is idle longest
+
+
 def is_in(state: str, backend: Backend) -> bool:
     """Tell whether a backend, or one of its workers, is what a key of STATES means."""
     _, test = STATES[state]
@@ -106,3 +117,41 @@ def row_of(group: str, value: str, alike: list[Backend]) -> GroupRow:
         "longest_seconds": longest.query_seconds if longest else None,
         "longest_xact_seconds": max(open_for, default=None),
     }
+
+
+def fold_workers(backends: Iterable[Backend]) -> list[Backend]:
+    """Return backends in their order, parallel workers not among them but with their leader.
+
+    A worker whose leader is not among them stands for itself.
+    """
+    found = list(backends)
+    by_pid = {backend.pid: backend for backend in found}
+    alone = []
+    for backend in found:
+        leader = by_pid.get(backend.row.get("leader_pid") or 0)
+        if leader is None or leader is backend:
+            alone.append(backend)
+        else:
+            leader.workers.append(backend)
+    return alone
+
+
+def sum_up_idle(backends: Iterable[Backend]) -> list[IdleRow]:
+    """Return what is idle by application and user, most backends first."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    oldest: dict[tuple[str, str, str], float] = {}
+    for backend in backends:
+        if backend.is_client and backend.row.get("state") == "idle":
+            group = (backend.application_name or "", backend.usename or "", backend.datname or "")
+            counts[group] += 1
+            oldest[group] = max(oldest.get(group, 0.0), backend.state_seconds or 0.0)
+    return [
+        {
+            "application_name": application_name,
+            "usename": usename,
+            "datname": datname,
+            "backends": count,
+            "idle_seconds": oldest[application_name, usename, datname],
+        }
+        for (application_name, usename, datname), count in counts.most_common()
+    ]

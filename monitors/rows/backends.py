@@ -1,10 +1,12 @@
-"""Pure: rows of the activity probe -> backends with ages."""
+"""Pure: rows of the activity probe -> backends with ages.
+
+Long, since an export has forty columns of a backend, and each says what it is.
+"""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -109,16 +111,6 @@ class Progress:
     phase: str | None  # COPY has none
     pct: float | None  # of its phase; None where the whole is not known
     transferred_bytes: int | None  # None: no transfer
-
-
-class IdleRow(TypedDict):
-    """Idle backends of one application and user in one database."""
-
-    application_name: str
-    usename: str
-    datname: str
-    backends: int
-    idle_seconds: float  # of the one that is idle longest
 
 
 @dataclass
@@ -369,41 +361,3 @@ def progress_of(row: Reading) -> Progress:
     """Return how far a command is, of a row of the probe `progress`."""
     transferred = row["done"] if row["command"] in TRANSFERS else None
     return Progress(row["command"], row["phase"], vacuum_progress.pct_of(row), transferred)
-
-
-def fold_workers(backends: Iterable[Backend]) -> list[Backend]:
-    """Return backends in their order, parallel workers not among them but with their leader.
-
-    A worker whose leader is not among them stands for itself.
-    """
-    found = list(backends)
-    by_pid = {backend.pid: backend for backend in found}
-    alone = []
-    for backend in found:
-        leader = by_pid.get(backend.row.get("leader_pid") or 0)
-        if leader is None or leader is backend:
-            alone.append(backend)
-        else:
-            leader.workers.append(backend)
-    return alone
-
-
-def sum_up_idle(backends: Iterable[Backend]) -> list[IdleRow]:
-    """Return what is idle by application and user, most backends first."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    oldest: dict[tuple[str, str, str], float] = {}
-    for backend in backends:
-        if backend.is_client and backend.row.get("state") == "idle":
-            group = (backend.application_name or "", backend.usename or "", backend.datname or "")
-            counts[group] += 1
-            oldest[group] = max(oldest.get(group, 0.0), backend.state_seconds or 0.0)
-    return [
-        {
-            "application_name": application_name,
-            "usename": usename,
-            "datname": datname,
-            "backends": count,
-            "idle_seconds": oldest[application_name, usename, datname],
-        }
-        for (application_name, usename, datname), count in counts.most_common()
-    ]

@@ -17,8 +17,8 @@ from dashboard.pages.activity import LineRow
 from monitors.collect import live
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
-from monitors.rows.backend_groups import STATES
-from monitors.rows.backends import COLUMNS, IdleRow
+from monitors.rows.backend_groups import STATES, IdleRow
+from monitors.rows.backends import COLUMNS
 from tests.people import HTMX, browser_of, make_target, person
 from tests.typed import assert_typed
 

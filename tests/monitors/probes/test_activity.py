@@ -13,7 +13,8 @@ import pytest
 from monitors.collect.rounds import take_now
 from monitors.history.latest import read_latest
 from monitors.models import Target
-from monitors.rows.backends import backends_of, fold_workers
+from monitors.rows.backend_groups import fold_workers
+from monitors.rows.backends import backends_of
 from tests import servers
 from tests.servers import Blocked, Server, waits
 
