@@ -72,7 +72,10 @@ def read(request: PageRequest, target: Target, window: Window) -> Now:
     # A reading is shared for seconds; while the worker can't read it, the stored one is newer.
     if shared is not None and (stored_at is None or shared.read_at >= stored_at):
         texts = shared.texts if shows_text else {}
-        return seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
+        seen = seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
+        for backend in seen.backends:
+            backend.used = shared.used.get(backend.key, {})
+        return seen
     texts = cached(f"activity:{target.pk}") or {} if shows_text else {}
     return seen_at(target, read_latest("activity", target.pk), stored_at or window.end, texts)
 

@@ -84,6 +84,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "listing": listing,
         "groups": groups,
         "sort": groups.sort if groups else listing.sort,
+        "shows_used": any(one.used for one in seen.backends),
         "idle": sum_up_idle(seen.backends),
         **words_of(request, seen.alone),
         **shown.may_of(request, target, window),

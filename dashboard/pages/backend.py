@@ -74,7 +74,8 @@ def backend(request: PageRequest, name: str, pid: int, start: int) -> HttpRespon
         "count": len(course.samples),
         "strip": strip_of(course.samples, window),
         "kinds": kinds_in(course.samples),
-        "tiles": tiles(now) if now else [],
+        "tiles": [*tiles(now), *tiles_of_process(now)] if now else [],
+        "process_why": process_why(now, is_live=seen.is_live),
         "is_root": True,
         **shown.may_of(request, target, window),
     }
@@ -197,3 +198,38 @@ def tiles(now: Backend) -> list[Tile]:
             note="directly or behind others",
         ),
     ]
+
+
+def tiles_of_process(now: Backend) -> list[Tile]:
+    """Return what a backend's process uses, none where that is not known."""
+    if not now.used:
+        return []
+    reads, writes = now.used["read_bytes_per_second"], now.used["write_bytes_per_second"]
+    return [
+        Tile(title="CPU", value=now.used["cpu_pct"], write=figures.pct, note="of one processor"),
+        Tile(
+            title="Memory",
+            value=now.used["anon_bytes"],
+            write=figures.bytes_,
+            note="its own, without shared buffers",
+        ),
+        Tile(title="Disk reads", value=reads, write=figures.bytes_, note=disk_note(reads)),
+        Tile(title="Disk writes", value=writes, write=figures.bytes_, note=disk_note(writes)),
+    ]
+
+
+def disk_note(value: float | None) -> str:
+    """Return what a rate is, or why it is none."""
+    return "a second" if value is not None else "not known: another user's process"
+
+
+def process_why(now: Backend | None, *, is_live: bool) -> str:
+    """Return why nothing is known of a backend's process, '' where something is."""
+    if now is None or now.used:
+        return ""
+    if not is_live:
+        return "What its process uses is read live alone: it is not stored."
+    return (
+        "What its process uses is not known: only where the target runs on the machine of Howdah's"
+        " worker, and is seen to, can that be read."
+    )

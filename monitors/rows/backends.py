@@ -59,6 +59,10 @@ COLUMNS = (
     "progress_phase",
     "progress_pct",
     "progress_bytes",
+    "cpu_pct",
+    "anon_bytes",
+    "read_bytes_per_second",
+    "write_bytes_per_second",
 )
 """Keys of the export: pg_stat_activity's columns, then the computed ones."""
 
@@ -101,6 +105,10 @@ class BackendRow(TypedDict):
     progress_phase: str | None
     progress_pct: float | None  # of its phase; None where the whole is not known
     progress_bytes: int | None  # of a transfer, so far
+    cpu_pct: float | None  # of one processor; this and the next only live, on our own machine
+    anon_bytes: float | None  # its own memory, without shared buffers
+    read_bytes_per_second: float | None  # from disks
+    write_bytes_per_second: float | None
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,8 @@ class Backend:
     """Of a parallel statement, where its workers stand with their leader (`fold_workers`)."""
     progress: Progress | None = None
     """How far its statement is, None where that tells no progress."""
+    used: Mapping[str, float | None] = field(default_factory=dict)
+    """What its process uses by the last four columns; {} where that is not known."""
     no_signal: str = ""
     """Why the operator login may not signal it whoever asks, '' where that is not known."""
 
@@ -316,6 +326,10 @@ class Backend:
             "progress_phase": self.progress.phase if self.progress else None,
             "progress_pct": self.progress.pct if self.progress else None,
             "progress_bytes": self.progress.transferred_bytes if self.progress else None,
+            "cpu_pct": self.used.get("cpu_pct"),
+            "anon_bytes": self.used.get("anon_bytes"),
+            "read_bytes_per_second": self.used.get("read_bytes_per_second"),
+            "write_bytes_per_second": self.used.get("write_bytes_per_second"),
         }
 
 

@@ -172,11 +172,11 @@ def addresses(shop, place, people) -> dict[str, str]:
         name="nightly", target=shop, action="vacuum", opens_at=time(22), open_minutes=60
     )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
-    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk)[0]
+    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk).values()[0]
     words = {
         "name": shop.name,
-        "pid": backend.pid,
-        "start": epoch_us(backend.backend_start),
+        "pid": backend["pid"],
+        "start": epoch_us(backend["backend_start"]),
         "datid": place["datid"],
         "relid": place["relid"],
         "indexrelid": 4711,

@@ -41,7 +41,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def addresses(shop, place):
-    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk)[0]
+    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk).values()[0]
     statement = HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0]
     return {
         **{name: reverse(name, args=[shop.name]) for name in OF_THE_TARGET},
@@ -49,7 +49,7 @@ def addresses(shop, place):
         "table": reverse("table", kwargs=place),
         "query": reverse("query", args=[shop.name, statement.pk]),
         "backend": reverse(
-            "backend", args=[shop.name, backend.pid, epoch_us(backend.backend_start)]
+            "backend", args=[shop.name, backend["pid"], epoch_us(backend["backend_start"])]
         ),
     }
 
