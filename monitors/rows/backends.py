@@ -349,7 +349,8 @@ def backends_of(rows: Iterable[Reading], now: datetime, texts: Mapping[str, str]
     texts = {in_utc(key): text for key, text in texts.items()}
     for backend in backends:
         backend.query = texts.get(backend.key, backend.query)
-    backends.sort(key=lambda backend: -(backend.query_seconds or 0))
+    # By pid too: what is equal stands where it stood at the reading before.
+    backends.sort(key=lambda backend: (-(backend.query_seconds or 0), backend.pid))
     return backends
 
 
