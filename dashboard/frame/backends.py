@@ -14,7 +14,7 @@ from dashboard.frame.requests import PageRequest
 from monitors.actions import ACTIONS
 from monitors.advisor import marked
 from monitors.collect import live
-from monitors.history.freshness import clocks
+from monitors.history.freshness import around, clocks
 from monitors.history.latest import read_as_of, read_latest
 from monitors.history.window import Window
 from monitors.models import Action, Target
@@ -57,6 +57,19 @@ def may_of(request: PageRequest, target: Target, window: Window) -> dict[str, An
             if not frame.why_not(target, signal, may, is_live=window.is_live)
         ],
         "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
+    }
+
+
+def scrub_of(target: Target, window: Window) -> dict[str, Any]:
+    """Return what leads from one reading to the next: their moments, and those that the bar spans."""
+    beside = around(target, "activity", window.end)
+    return {
+        # What is live is newer than every stored reading.
+        "before": beside.shown if window.is_live else beside.before,
+        "after": None if window.is_live else beside.after,
+        "least": int(window.start.timestamp()),
+        "now": int(window.end.timestamp()),
+        "most": int(min(window.end + window.length, timezone.now()).timestamp()),
     }
 
 

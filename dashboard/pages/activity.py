@@ -87,6 +87,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "shows_used": any(one.used for one in seen.backends),
         "idle": sum_up_idle(seen.backends),
         **words_of(request, seen.alone),
+        "scrub": shown.scrub_of(target, window),
         **shown.may_of(request, target, window),
     }
     return render_page(

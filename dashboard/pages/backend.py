@@ -77,6 +77,7 @@ def backend(request: PageRequest, name: str, pid: int, start: int) -> HttpRespon
         "tiles": [*tiles(now), *tiles_of_process(now)] if now else [],
         "process_why": process_why(now, is_live=seen.is_live),
         "is_root": True,
+        "scrub": shown.scrub_of(target, window),
         **shown.may_of(request, target, window),
     }
     return render_page(

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape as html_unescape
 
 import pytest
 from django.core.cache import cache
@@ -14,7 +15,8 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.pages.activity import LineRow
-from monitors.collect import live
+from monitors.collect import live as sharing
+from monitors.collect.rounds import take_now
 from monitors.history import partitions
 from monitors.models import HISTORY, Action, ProbeState, Target
 from monitors.rows.backend_groups import STATES, IdleRow
@@ -284,7 +286,7 @@ def share(target):
             "backend_type": "client backend",
         }
         row = tuple(known.get(name) for name in sample.columns())
-        live.publish(target.pk, sample, [row], {live.text_key((pid, START)): text}, at)
+        sharing.publish(target.pk, sample, [row], {sharing.text_key((pid, START)): text}, at)
 
     yield publish
     cache.delete(f"live:activity:{target.pk}")
@@ -293,11 +295,11 @@ def share(target):
 def test_who_looks_at_now_has_it_read_live(target, dba):
     cache.delete(f"live:watch:{target.pk}")
     page(dba, f"?at={int(READ_AT.timestamp())}")
-    assert live.watched([target.pk]) == []
+    assert sharing.watched([target.pk]) == []
 
     page(dba)
 
-    assert live.watched([target.pk]) == [target.pk]
+    assert sharing.watched([target.pk]) == [target.pk]
 
 
 def test_a_live_reading_comes_before_the_stored_one(target, dba, share):
@@ -510,6 +512,45 @@ def test_the_past_has_no_buttons(target, dba):
     assert "actions/cancel_backend/" not in html
     assert 'name="backends"' not in html
     assert "This page shows the past" in html
+
+
+def test_an_incident_is_replayed_reading_by_reading_by_links_that_can_be_shared(
+    embedded, watch, live
+):
+    target = watch(embedded, name="replayed")
+    client = browser_of(person("somebody", "dba", target=target))
+    session = live(embedded, user="owner", dbname="shop", autocommit=False)
+    shown = []
+    for text in ("SELECT 1 AS first", "SELECT 2 AS second", "SELECT 3 AS third"):
+        session.execute(text)
+        take_now(target, ["activity"])
+        (row,) = (
+            HISTORY["activity"]
+            .latest._default_manager.filter(target_id=target.pk, pid=session.info.backend_pid)
+            .values()
+        )
+        shown.append(row["query"])
+
+    def look(address):
+        html = client.get(address).content.decode()
+        links = {
+            rel: html_unescape(found[1])
+            for rel in ("prev", "next")
+            if (found := re.search(rf'rel="{rel}"[^>]*href="([^"]+)"', html))
+        }
+        [query] = [one for one in shown if one in re.sub(r"<[^>]+>", "", html)] or [""]
+        return query, links
+
+    _, links = look("/targets/replayed/activity/")
+    assert set(links) == {"prev"}
+    third, links = look(links["prev"])
+    second, before = look(links["prev"])
+    first, earliest = look(before["prev"])
+
+    assert [first, second, third] == shown
+    assert "next" not in links
+    assert look(before["next"]) == (third, links)
+    assert "prev" not in earliest
 
 
 def test_a_past_without_history_says_so(target, dba):
