@@ -104,7 +104,8 @@ def seen_at(
 ) -> Now:
     """Return backends and lock tree of some rows at a moment of the target's clock; `at` is ours, None: now."""
     backends = backends_of(marked(rows, target.logins), moment, texts)
-    answer(target, backends)
+    if at is None:  # what is done now was not done then
+        answer(target, backends)
     note_superusers(target, backends)
     note_progress(backends, rows_at("progress", target, at))
     tree = build_lock_tree(backends, moment)

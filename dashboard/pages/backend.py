@@ -14,6 +14,7 @@ from dashboard.frame import backends as shown
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
+from monitors import words
 from monitors.advisor import Finding
 from monitors.findings import judge
 from monitors.history.window import Window
@@ -214,14 +215,15 @@ def tiles_of_process(now: Backend) -> list[Tile]:
             write=figures.bytes_,
             note="its own, without shared buffers",
         ),
-        Tile(title="Disk reads", value=reads, write=figures.bytes_, note=disk_note(reads)),
-        Tile(title="Disk writes", value=writes, write=figures.bytes_, note=disk_note(writes)),
+        Tile(
+            title="Disk reads",
+            value=reads,
+            write=figures.bytes_,
+            note="not known: another user's process"
+            if writes is None
+            else f"a second; {words.size(writes)} written",
+        ),
     ]
-
-
-def disk_note(value: float | None) -> str:
-    """Return what a rate is, or why it is none."""
-    return "a second" if value is not None else "not known: another user's process"
 
 
 def process_why(now: Backend | None, *, is_live: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from monitors.acting import batch, perform, preview
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import plan
 from monitors.models import Action, AuditEntry, Batch, Target
+from tests import races
 from tests.monitors.acting.test_batch import rows_of, work_off
 from tests.monitors.conftest import times_of, wait_until_old
 from tests.servers import Server
@@ -121,6 +123,25 @@ def test_twenty_are_cancelled_and_one_that_moved_on_is_skipped(
     kinds = AuditEntry.objects.filter(action_id__in=event.detail["actions"])
     assert kinds.filter(kind="intent").count() == kinds.filter(kind="outcome").count() == 20
     assert made.finished_at is not None
+
+
+def test_no_cancel_of_a_batch_hits_the_next_statement(
+    embedded: Server, acting: Target, person: Callable[..., User]
+) -> None:
+    """Four sessions with statements of 0 to 5 ms, and many that run until they are cancelled."""
+    user = person("operator")
+
+    def cancel(_hand: Session, guards: list[dict[str, str]]) -> list[bool]:
+        made = asked(user, acting, "cancel_backend", guards)
+        with suppress(Refused):  # all of them are too young, or have ended
+            batch.request(user, made, source="test")
+            work_off(made)
+        return [row.state == "succeeded" for row in rows_of(made)]
+
+    raced = races.race(embedded, 20, at_once=4, shoot=cancel, endless_share=0.3, least_signalled=4)
+
+    assert raced.wrong == 0
+    assert raced.cancelled == raced.signalled
 
 
 def test_an_idle_transaction_is_left_out_of_a_cancel_and_ended_by_a_terminate(
