@@ -15,10 +15,11 @@ from django.test import Client
 from django.utils import timezone
 
 from dashboard.pages.activity import LineRow
+from monitors.acting import batch, perform, preview
 from monitors.collect import live as sharing
 from monitors.collect.rounds import take_now
 from monitors.history import partitions
-from monitors.models import HISTORY, Action, ProbeState, Target
+from monitors.models import HISTORY, Action, Batch, ProbeState, Target
 from monitors.rows.backend_groups import STATES, IdleRow
 from monitors.rows.backends import COLUMNS
 from tests.people import HTMX, browser_of, make_target, person
@@ -670,3 +671,45 @@ def test_rows_are_what_their_types_say(target):
     for line in shown.context["listing"].rows:
         assert_typed(line, LineRow)
     assert_typed(shown.context["idle"][0], IdleRow)
+
+
+def test_what_was_ticked_is_listed_with_its_guard_and_ended_each_with_its_result(
+    embedded, watch, live
+):
+    target = watch(embedded, name="shop-1", operator_user="operator")
+    client = browser_of(person("somebody", "dba", target=target))
+    runs = live(embedded, user="owner", dbname="shop")
+    runs.pgconn.send_query(b"SELECT pg_sleep(60)")
+    idles = live(embedded, user="owner", dbname="shop", autocommit=False)
+    idles.execute("SELECT 1")
+    take_now(target, ["activity"])
+    boxes = {
+        json.loads(box)["pid"]: box
+        for box in map(html_unescape, re.findall(r'name="backends" value="([^"]*)"', page(client)))
+    }
+    pids = [str(session.info.backend_pid) for session in (runs, idles)]
+    ticked = {"backends": [boxes[pid] for pid in pids]}
+
+    sent = client.post("/targets/shop-1/batches/terminate_backend/", ticked)
+    made = Batch.objects.get()
+    preview.preview_batch(str(made.pk))
+    html = client.get(sent.url).content.decode()
+    client.post(f"/batches/{made.pk}/request/")
+    while (row := batch.waiting_rows(target.pk).first()) is not None:
+        perform.perform(str(row.pk))
+    ended = client.get(sent.url).content.decode()
+
+    assert "2 of 2 backends" in html
+    assert "Terminate 2 backends" in html
+    assert html.count("state_change 2") == 1  # of the one that idles
+    assert html.count("query_start 2") == 1
+    assert ended.count("Succeeded</span>") == 2
+    assert all(f"pid {pid}" in ended for pid in pids)
+
+
+@pytest.mark.parametrize("box", ["", "1", "[]x", '"pid"', "[1]", "[" * 5000, "null"])
+def test_a_box_that_is_none_of_the_pages_is_a_bad_form(dba, box):
+    answer = dba.post("/targets/shop-1/batches/cancel_backend/", {"backends": [box]})
+
+    assert answer.status_code == 400
+    assert not Batch.objects.exists()
