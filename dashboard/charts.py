@@ -231,6 +231,26 @@ def spark(values: Sequence[float | None], *, label: str = "", level: str = "") -
     )
 
 
+def state_strip(spans: Sequence[tuple[float, float, str]], *, label: str) -> SafeString:
+    """Return a strip of (from, how long, kind) as SVG, with the whole as 1; gaps are gaps."""
+    wide = 1000
+    pieces = [
+        format_html(
+            '<rect class="c-{}" x="{}" y="0" width="{}" height="10"/>',
+            kind,
+            round(wide * begin, 2),
+            max(1, round(wide * length, 2)),
+        )
+        for begin, length, kind in spans
+    ]
+    return format_html(
+        '<svg class="state-strip" viewBox="0 0 {} 10" preserveAspectRatio="none"{}>{}</svg>',
+        wide,
+        said(label),
+        mark_safe("".join(pieces)),  # noqa: S308 - each was written by format_html
+    )
+
+
 def trade_off(points: Sequence[tuple[float, float, str]], *, label: str) -> SafeString:
     """Return a line through points (across, up, kind) as SVG; both axes begin at 0.
 

@@ -220,7 +220,7 @@ class Action:
     on_standby: bool = False
     """Whether a hot standby carries it out too: it changes nothing that is replicated."""
     several: bool = False
-    """Whether it may be asked for on several tables at once."""
+    """Whether it may be asked for on several tables, or backends, at once."""
     extension: str = ""
     """Where no database is named: it acts in the first one that has this extension."""
     rule: Callable[[Arguments], None] = no_rule
@@ -253,6 +253,11 @@ class Action:
     def is_signal(self) -> bool:
         """Whether it sends a backend a signal."""
         return self.settled is not None
+
+    @property
+    def noun(self) -> str:
+        """What it is done to, where it may be done to several."""
+        return "backend" if self.is_signal else "table"
 
     def given(self, arguments: Arguments) -> Action:
         """Return the action as it is with these arguments."""

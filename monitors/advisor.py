@@ -20,6 +20,8 @@ OUR_APPLICATION = "howdah"
 DISABLED = "disabled"
 """`pg_stat_activity.state` of a backend with track_activities off: its statement and times are NULL."""
 RUNNING = ("active", "fastpath function call")
+TRANSFERS = ("COPY FROM", "COPY TO", "BASE BACKUP")
+"""Commands of `progress` that maintain nothing."""
 IDLE_IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 

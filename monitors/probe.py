@@ -25,8 +25,13 @@ Reading = Mapping[str, Any]
 
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 19
-ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
-"""Views that show other roles' rows empty, without an error, to who lacks pg_read_all_stats."""
+ALL_STATISTICS = (
+    "pg_stat_activity",
+    "pg_stat_get_activity",
+    "pg_stat_progress",
+    "pg_stat_statements",
+)
+"""Views and functions that show other roles' rows empty, without an error, to who lacks pg_read_all_stats."""
 
 
 HIDDEN = "What other roles do is hidden from this login."

@@ -195,6 +195,8 @@
   document.addEventListener("keydown", (event) => {
     const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && !typing(event.target);
     if (((event.ctrlKey || event.metaKey) && event.key === "k") || slash) { event.preventDefault(); openPalette(); }
+    const way = typing(event.target) || event.ctrlKey || event.metaKey ? null : one(`a[data-key="${CSS.escape(event.key)}"]`);
+    if (way) { event.preventDefault(); way.click(); }
     if (event.key === "Escape") for (const menu of all("details.pick[open]")) { menu.open = false; one("summary", menu).focus(); }
   });
 
@@ -207,6 +209,8 @@
     }
   };
   document.addEventListener("input", unlock);
+  /* A moment is chosen when the bar is let go. */
+  document.addEventListener("change", (event) => event.target.closest("form[data-scrub]")?.requestSubmit());
 
   /* Live pages: a body asks for itself again while it is seen, and waits while somebody is in it. */
   const busy = (body) => {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -75,17 +76,34 @@ class Raced:
     """Statements that were cancelled, whoever they were."""
 
 
+Guards = list[dict[str, str]]
+Shoot = Callable[[psycopg.Connection[Any], Guards], list[bool]]
+"""Sends a cancel for each of some statements, and says for which a signal went out."""
+
+
+def send_each(hand: psycopg.Connection[Any], guards: Guards) -> list[bool]:
+    """Send the statement of `cancel_backend` for each."""
+    sent = []
+    for arguments in guards:
+        statement = ACTION.statement(arguments, arguments, hand.info.server_version)
+        _, signalled = hand.execute(statement).fetchone() or (0, None)
+        sent.append(bool(signalled))
+    return sent
+
+
 def race(
     server: Server,
     tries: int,
     *,
     victims: int = 4,
+    at_once: int = 1,
+    shoot: Shoot = send_each,
     least_signalled: int = 0,
     endless_share: float = 0.05,
     shortest_ms: float = 0,
     longest_ms: float = 5,
 ) -> Raced:
-    """Send so many cancels, each at once after its victim was seen, and count whom they hit."""
+    """Send so many cancels, some at once, just after their victims were seen, and count whom they hit."""
     runners = [
         Victim(
             server.connect(user="owner", dbname="shop", application_name="victim"),
@@ -103,15 +121,16 @@ def race(
     asked: set[tuple[int, datetime]] = set()
     with server.connect(user="operator") as hand:
         while counted.tries < tries or len(asked) < least_signalled:
-            runner = random.choice(runners)
-            arguments = seen(hand, runner.session.info.backend_pid)
-            if arguments is None:
-                continue
-            statement = ACTION.statement(arguments, arguments, hand.info.server_version)
-            _, signalled = hand.execute(statement).fetchone() or (0, None)
-            counted.tries += 1
-            if signalled:
-                asked.add((runners.index(runner), datetime.fromisoformat(arguments["query_start"])))
+            picked = random.sample(range(victims), at_once)
+            looked = {
+                place: seen(hand, runners[place].session.info.backend_pid) for place in picked
+            }
+            found = {place: guard for place, guard in looked.items() if guard is not None}
+            signals = shoot(hand, list(found.values())) if found else []
+            counted.tries += len(found)
+            for (place, guard), signalled in zip(found.items(), signals, strict=True):
+                if signalled:
+                    asked.add((place, datetime.fromisoformat(guard["query_start"])))
     deadline = time.monotonic() + ARRIVES_SECONDS
     while sum(runner.cancelled for runner in runners) < len(asked) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -36,6 +36,7 @@ ALSO_ON_19 = (
     "monitors/test_probes.py",
     "monitors/collect/test_vacuum_runs.py",
     "monitors/rules/test_autovacuum_queue.py",
+    "monitors/rules/test_wait_events.py",
 )
 """What of `tests` runs on it too in every run: folders and files."""
 FLEET_LOCK = Path(__file__).with_name("fleet.lock.json")

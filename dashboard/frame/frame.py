@@ -26,6 +26,7 @@ from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, FindingRecord, Target
 from monitors.people import access
 from monitors.rows import findings
+from monitors.rows.backends import epoch_us
 
 WINDOW_WORDS = ("window", "from", "to", "at")
 """The query's words that a link to another page carries along."""
@@ -265,13 +266,15 @@ def strip_of(request: HttpRequest, target: Target) -> list[Action]:
 
 
 def finding_url(target: Target, finding: Finding, datids: Mapping[int, int]) -> str | None:
-    """Return where a finding's object is shown: a table's page, or its subject's page.
+    """Return where a finding's object is shown: a table's page, a backend's, or its subject's.
 
     `datids` are the oids of the target's databases by our id.
     """
     datid = datids.get(finding.database_id or 0)
     if finding.relid and datid:
         return reverse("table", args=[target.name, datid, finding.relid])
+    if finding.pid and finding.backend_start:
+        return reverse("backend", args=[target.name, finding.pid, epoch_us(finding.backend_start)])
     subject = SUBJECTS.get(finding.advisor)
     return reverse(subject, args=[target.name]) if subject else None
 

@@ -3,61 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.broker import cached
-from dashboard.frame import frame
+from dashboard.frame import backends as shown
+from dashboard.frame.backends import Now
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.actions import ACTIONS
-from monitors.advisor import marked
-from monitors.collect import live
 from monitors.findings import judge, unknowns
 from monitors.findings.verdict import Verdict, tell_verdict
-from monitors.history.freshness import clocks
 from monitors.history.gauges import read_gauges_by
-from monitors.history.latest import read_as_of, read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
-from monitors.models import Action, Target
-from monitors.people import access
-from monitors.rows.backends import (
-    COLUMNS,
-    Backend,
-    BackendRow,
-    backends_of,
+from monitors.models import Target
+from monitors.rows.backend_groups import (
+    GROUP_COLUMNS,
+    GROUPS,
+    STATES,
+    GroupRow,
+    groups_of,
+    is_in,
+    key_of,
     sum_up_idle,
+    value_of,
 )
-from monitors.rows.locks import LockTree, build_lock_tree
+from monitors.rows.backends import COLUMNS, Backend, BackendRow
 
-FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
-SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
-RECENT = timedelta(minutes=2)
-NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
-WAIT_LABELS = {"": "CPU"}
-SUPERUSERS = (
-    "A superuser's backend can be signalled by a superuser alone, and the operator login of this target"
-    " may be none."
+GROUPED = (
+    "value",
+    "backends",
+    "active",
+    "in_transaction",
+    "blocked",
+    "longest_seconds",
+    "longest_xact_seconds",
 )
-
-
-@dataclass(frozen=True)
-class Now:
-    """All backends of a target at one moment, longest statement first."""
-
-    backends: list[Backend]
-    tree: LockTree
-    is_live: bool
-    """Whether they were read for those who look, a second ago or two."""
+"""Columns that groups are sorted by."""
+WAIT_LABELS = {"": "CPU"}
 
 
 class LineRow(BackendRow):
@@ -72,13 +59,19 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     """Show backends, the lock tree and the load of a window."""
     target = get_target(request, name)
     window = window_of(request)
-    seen = read(request, target, window)
-    listing = listing_of_backends(request, seen.backends)
-    if exported := table_response(request, "activity", COLUMNS, listing.matching):
+    seen = shown.read(request, target, window)
+    picked = pick(request, seen)
+    listing = listing_of_backends(request, picked)
+    groups = listing_of_groups(request, picked)
+    exported = (
+        table_response(request, "activity-groups", GROUP_COLUMNS, groups.matching)
+        if groups
+        else table_response(request, "activity", COLUMNS, listing.matching)
+    )
+    if exported:
         return exported
     at = None if window.is_live else window.end
     findings = judge.find(target, at)
-    may = access.permissions_of(request.user, target)
     verdict = tell_verdict(target, findings, page="activity", at=at)
     unknown = unknowns.unknowns_of(target, at)
     context = {
@@ -89,12 +82,13 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
         "seen": seen,
         "chart": load_chart(target, window),
         "listing": listing,
-        "sort": listing.sort,
+        "groups": groups,
+        "sort": groups.sort if groups else listing.sort,
+        "shows_used": any(one.used for one in seen.backends),
         "idle": sum_up_idle(seen.backends),
-        "is_all": request.GET.get("filter") == "all",
-        "may": may,
-        "shows_text": "view_query_text" in may and window.is_live,
-        "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
+        **words_of(request, seen.alone),
+        "scrub": shown.scrub_of(target, window),
+        **shown.may_of(request, target, window),
     }
     return render_page(
         request,
@@ -116,77 +110,78 @@ def subject_of(verdict: Verdict, backends: list[Backend]) -> Backend | None:
     return next((backend for backend in clients if backend.pid == pid), None)
 
 
-def read(request: PageRequest, target: Target, window: Window) -> Now:
-    """Return the backends now, or as they were where the window ends in the past."""
-    if not window.is_live:
-        moment = read_at(target, window.end) or window.end
-        return seen_at(target, read_as_of("activity", target.pk, window.end), moment, {})
-    live.watch(target.pk)
-    shows_text = access.may(request.user, "view_query_text", target)
-    shared, stored_at = live.activity(target.pk), read_at(target)
-    # A reading is shared for seconds; while the worker can't read it, the stored one is newer.
-    if shared is not None and (stored_at is None or shared.read_at >= stored_at):
-        texts = shared.texts if shows_text else {}
-        return seen_at(target, shared.rows, shared.read_at, texts, is_live=True)
-    texts = cached(f"activity:{target.pk}") or {} if shows_text else {}
-    return seen_at(target, read_latest("activity", target.pk), stored_at or window.end, texts)
+def pick(request: HttpRequest, seen: Now) -> list[Backend]:
+    """Return the backends that the query picks; without `filter` what is not idle.
 
-
-def seen_at(
-    target: Target,
-    rows: list[dict[str, Any]],
-    moment: datetime,
-    texts: dict[str, str],
-    *,
-    is_live: bool = False,
-) -> Now:
-    """Return backends and lock tree of some rows at a moment of the target's clock."""
-    backends = backends_of(marked(rows, target.logins), moment, texts)
-    answer(target, backends)
-    note_superusers(target, backends)
-    return Now(backends, build_lock_tree(backends, moment), is_live)
-
-
-def answer(target: Target, backends: list[Backend]) -> None:
-    """Note on each backend what was just done to it: the snapshot may be older."""
-    since = timezone.now() - RECENT
-    actions = Action.objects.filter(target=target, name__in=SIGNALS, created_at__gte=since)
-    for action in actions.exclude(state__in=NOT_SENT).order_by("created_at"):
-        for backend in backends:
-            if action.arguments == backend.guard:
-                backend.answered = action
-
-
-def note_superusers(target: Target, backends: list[Backend]) -> None:
-    """Note which backends are beyond the operator login, where it may be no superuser."""
-    if not target.allow_superuser:
-        for backend in backends:
-            if backend.row.get("rolsuper"):
-                backend.no_signal = SUPERUSERS
-
-
-def read_at(target: Target, at: datetime | None = None) -> datetime | None:
-    """Return when the activity was read last, now or by a past moment, by the target's clock."""
-    read = clocks(target, "activity", at).get(0)
-    return read[1] if read else None
+    `by` and `value` are a group and what its backends have in common. Parallel workers stand with
+    their leader, in an export each for itself.
+    """
+    state = chosen(request, "filter", STATES, "")
+    by = chosen(request, "by", {"": "", **GROUPS}, "")
+    value = request.GET.get("value", "")
+    every = seen.backends if request.GET.get("format") else seen.alone
+    return [
+        one
+        for one in every
+        if is_in(state, one) and (not by or key_of(value_of(one, by), by) == value)
+    ]
 
 
 def listing_of_backends(request: HttpRequest, backends: list[Backend]) -> Listing[LineRow]:
-    """Return the backends that the query picks; without `filter=all` what is not idle."""
-    if chosen(request, "filter", FILTERS, "") != "all":
-        backends = [one for one in backends if not one.is_idle]
+    """Return the listing of some backends that the query asks for."""
     lines: list[LineRow] = [{**one.export(), "wait": one.wait, "backend": one} for one in backends]
+    # A page of groups is sorted by what only groups have.
+    columns = (*SORTED, *GROUPED) if request.GET.get("group") else SORTED
     return listing_of(
         request,
         lines,
-        columns=SORTED,
+        columns=columns,
         default="-query_seconds",
         searched=lambda row: haystack(row["backend"]),
     )
 
 
+def listing_of_groups(request: HttpRequest, backends: list[Backend]) -> Listing[GroupRow] | None:
+    """Return the groups of some backends that the query asks for, None where it asks for none."""
+    group = chosen(request, "group", {"": "", **GROUPS}, "")
+    if not group:
+        return None
+    sought = request.GET.get("q", "").strip().casefold()
+    matching = [one for one in backends if sought in haystack(one).casefold()]
+    return listing_of(
+        request,
+        groups_of(matching, group),
+        columns=GROUPED,
+        default="-backends",
+        searched=lambda row: sought,
+    )
+
+
+def words_of(request: HttpRequest, backends: list[Backend]) -> dict[str, Any]:
+    """Return what the head of the table offers, and what of it is chosen."""
+    by = request.GET.get("by", "")
+    value = request.GET.get("value", "")
+    alike = next((one for one in backends if by and key_of(value_of(one, by), by) == value), None)
+    return {
+        "filter": request.GET.get("filter", ""),
+        "filters": [
+            (word, text, sum(is_in(word, one) for one in backends))
+            for word, (text, _) in STATES.items()
+        ],
+        "group_names": GROUPS,
+        "group_title": GROUPS.get(request.GET.get("group", ""), ""),
+        "by_title": GROUPS.get(by, ""),
+        "by_value": value_of(alike, by) if alike else value,
+    }
+
+
 def haystack(backend: Backend) -> str:
-    """Return the text that the filter box searches."""
+    """Return the text that the filter box searches: of a parallel statement in all its processes."""
+    return " ".join(map(text_of, (backend, *backend.workers)))
+
+
+def text_of(backend: Backend) -> str:
+    """Return what of one process is searched."""
     names = ("pid", "usename", "datname", "application_name", "client_addr", "state")
     parts = [str(backend.row.get(name) or "") for name in names]
     return " ".join([*parts, backend.wait, backend.query])

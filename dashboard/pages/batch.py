@@ -1,7 +1,8 @@
-"""One action on several tables: POST freezes the list, GET shows it, POST asks; then the results."""
+"""One action on several tables or backends: POST freezes the list, GET shows it, POST asks; then the results."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from dashboard.source import source_of
 from dashboard.templatetags import figures
 from monitors import words
 from monitors.acting import batch as batches
-from monitors.action import InvalidArguments, Refused
+from monitors.action import Action as Spec, InvalidArguments, Refused
 from monitors.actions import ACTIONS
 from monitors.models import Action, Batch, Database, JobRun, Target
 from monitors.people import access
@@ -41,34 +42,39 @@ COLUMNS = (
     "finished_at",
     "seconds",
 )
-"""Keys of the export, one row a table."""
+"""Keys of the export, one row a table or backend."""
 
+PLACES = {"table": "vacuum", "backend": "activity"}
+"""The page on which things to act on are chosen."""
 State = Action.State
 
 
 @require_POST
 def new(request: PageRequest, name: str, action: str) -> HttpResponse:
-    """Freeze a list of tables (`tables`, or with `due` those that are due) and preview each."""
+    """Freeze a list and preview each: `tables`, with `due` those that are due, or `backends`."""
     target = get_target(request, name)
     kind = ACTIONS.get(action)
     if kind is None or not kind.several:
         raise Http404
-    wants_due = bool(request.POST.get("due"))
-    tables = due_now(target) if wants_due else chosen(target, request.POST.getlist("tables"))
+    wants_due = bool(request.POST.get("due")) and not kind.is_signal
+    if kind.is_signal:
+        objects = marked(kind, request.POST.getlist("backends"))
+    else:
+        objects = due_now(target) if wants_due else chosen(target, request.POST.getlist("tables"))
     options = posted_arguments(request.POST, kind.options)
     try:
         made = batches.preview(
             request.user,
             target,
             action,
-            tables,
+            objects,
             options,
             due=wants_due,
             source=source_of(request),
         )
     except (InvalidArguments, Refused) as error:
         messages.error(request, str(error))
-        return redirect("vacuum", target.name)
+        return redirect(PLACES[kind.noun], target.name)
     return redirect("batch", made.pk)
 
 
@@ -90,9 +96,30 @@ def chosen(target: Target, words: Sequence[str]) -> list[dict[str, str]]:
     return tables
 
 
+def marked(kind: Spec, words: Sequence[str]) -> list[dict[str, str]]:
+    """Return the guards of the backends whose boxes were ticked (`Backend.marked`).
+
+    A box says when the statement began too, for who cancels it: one that idles is guarded by
+    its change of state alone. Raises BadForm for another text.
+    """
+    takes = {parameter.name for parameter in kind.parameters}
+    found = []
+    for word in words:
+        try:
+            told = dict(json.loads(word))
+        except (ValueError, TypeError, RecursionError):
+            message = "The list of backends is not one of this page's. Load it again."
+            raise BadForm(message) from None
+        guard = {name: str(value) for name, value in told.items() if name in takes}
+        if "state_change" in guard:
+            guard.pop("query_start", None)
+        found.append(guard)
+    return found
+
+
 @require_safe
 def batch(request: PageRequest, batch_id: uuid.UUID) -> HttpResponseBase:
-    """Show the list: what would be sent, or each table's result."""
+    """Show the list: what would be sent, or the result of each."""
     found = get_batch(request, batch_id)
     rows = list(found.actions.order_by("batch_position"))
     opened = JobRun.objects.select_related("job").filter(batch=found).first()
@@ -116,7 +143,7 @@ def request(request: PageRequest, batch_id: uuid.UUID) -> HttpResponse:
 
 @require_POST
 def stop(request: PageRequest, batch_id: uuid.UUID) -> HttpResponse:
-    """Start no further table, and stop the one that runs."""
+    """Begin no further one, and stop those that run."""
     found = get_batch(request, batch_id)
     try:
         batches.stop(request.user, found, source_of(request))
@@ -157,6 +184,7 @@ def show(
     context: dict[str, Any] = {
         "batch": found,
         "kind": kind,
+        "noun": kind.noun if kind else "object",
         "rows": [row_of(row) for row in rows],
         "job": opened.job if opened else None,
         "held": held,
@@ -164,7 +192,7 @@ def show(
         "ready": ready,
         "allowed": allowed,
         "dead": sum(dead_of(row) for row in allowed),
-        "tiles": [] if is_draft else tiles(rows),
+        "tiles": [] if is_draft else tiles(rows, kind),
         "asks": is_draft and ready and bool(allowed),
         "may_stop": not is_draft and not found.finished_at and found.name in may,
         "polls": 1
@@ -175,7 +203,9 @@ def show(
         "option_groups": option_groups(kind, found.options, target) if kind else [],
         "is_open": bool(ready and not allowed),
         "form_id": "batch-options",
-        "back": reverse("vacuum", args=[target.name]) if target else reverse("actions"),
+        "back": reverse(PLACES[kind.noun], args=[target.name])
+        if target and kind
+        else reverse("actions"),
         "done": sum(1 for row in rows if row.is_final),
     }
     page = "target-actions" if target else "actions"
@@ -183,10 +213,11 @@ def show(
 
 
 def row_of(row: Action) -> dict[str, Any]:
-    """Return one table's row of the list."""
+    """Return one row of the list."""
     facts = dict(row.preview.get("facts") or [])
     return {
         "action": row,
+        "facts": facts,
         "refused": row.preview.get("refused", "") if row.state == State.DRAFT else "",
         "dead": row.preview.get("n_dead_tup"),
         "size": facts.get("Size", ""),
@@ -210,24 +241,22 @@ def seconds_of(row: Action) -> float | None:
     return (row.finished_at - row.started_at).total_seconds()
 
 
-def tiles(rows: Sequence[Action]) -> list[Tile]:
+def tiles(rows: Sequence[Action], kind: Spec | None) -> list[Tile]:
     """Return the totals."""
+    found = [*tiles_of_states(rows), *([] if kind and kind.is_signal else tiles_of_tables(rows))]
+    seconds = sum(seconds_of(row) or 0 for row in rows)
+    return [
+        *found,
+        Tile(title="Worked", value=seconds, write=figures.duration, note="sum of all"),
+    ]
+
+
+def tiles_of_states(rows: Sequence[Action]) -> list[Tile]:
+    """Return how many rows came to what."""
     counts = batches.counts(rows)
     bad = sum(counts.get(str(state), 0) for state in (State.FAILED, State.LOST, State.EXPIRED))
     left = sum(counts.get(str(state), 0) for state in (State.SKIPPED, State.REFUSED))
-    numbers = [(row.before, row.after) for row in rows if row.state == State.SUCCEEDED]
-    dead = sum(
-        before["n_dead_tup"] - after["n_dead_tup"]
-        for before, after in numbers
-        if before.get("n_dead_tup") is not None and after.get("n_dead_tup") is not None
-    )
-    size = sum(
-        (before.get("size_bytes") or 0) - (after.get("size_bytes") or 0)
-        for before, after in numbers
-        if after.get("size_bytes") is not None and before.get("size_bytes") is not None
-    )
     waiting = counts.get("queued", 0)
-    seconds = sum(seconds_of(row) or 0 for row in rows)
     return [
         Tile(
             title="Succeeded",
@@ -248,18 +277,34 @@ def tiles(rows: Sequence[Action]) -> list[Tile]:
             level="warning" if left else "",
             note="skipped or refused",
         ),
+    ]
+
+
+def tiles_of_tables(rows: Sequence[Action]) -> list[Tile]:
+    """Return what maintenance brought in all."""
+    numbers = [(row.before, row.after) for row in rows if row.state == State.SUCCEEDED]
+    dead = sum(
+        before["n_dead_tup"] - after["n_dead_tup"]
+        for before, after in numbers
+        if before.get("n_dead_tup") is not None and after.get("n_dead_tup") is not None
+    )
+    size = sum(
+        (before.get("size_bytes") or 0) - (after.get("size_bytes") or 0)
+        for before, after in numbers
+        if after.get("size_bytes") is not None and before.get("size_bytes") is not None
+    )
+    return [
         Tile(
             title="Dead rows removed",
             value=max(0, dead),
             write=figures.short,
             note=f"{' '.join(words.size_parts(max(0, size)))} given back to the disk",
         ),
-        Tile(title="Worked", value=seconds, write=figures.duration, note="sum of all tables"),
     ]
 
 
 def exported_row(row: Action, held: str) -> dict[str, Any]:
-    """Return one table's row of the export."""
+    """Return one row of the export."""
     why = held if row.state == State.QUEUED else row.preview.get("refused", "")
     return {
         "position": row.batch_position,

@@ -22,6 +22,7 @@ class LineRow(BatchRow):
     """A batch as a line of the page."""
 
     verb: str
+    noun: str
     level: str  # how well it went so far
 
 
@@ -61,7 +62,13 @@ def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing[LineR
     page = page_of(request, count)
     rows = batch_rows.rows_of(matching[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
     shown: list[LineRow] = [
-        {**row, "verb": verb_of(row["action"]), "level": level_of(row)} for row in rows
+        {
+            **row,
+            "verb": verb_of(row["action"]),
+            "noun": noun_of(row["action"]),
+            "level": level_of(row),
+        }
+        for row in rows
     ]
     return Listing(matching=[], rows=shown, total=count, page=page, sort="", q="")
 
@@ -69,6 +76,11 @@ def listing_of(request: HttpRequest, matching: QuerySet[Batch]) -> Listing[LineR
 def verb_of(name: str) -> str:
     """Return an action's verb; its name where this version does not know it."""
     return ACTIONS[name].verb if name in ACTIONS else name
+
+
+def noun_of(name: str) -> str:
+    """Return what an action is done to."""
+    return ACTIONS[name].noun if name in ACTIONS else "object"
 
 
 def level_of(row: BatchRow) -> str:

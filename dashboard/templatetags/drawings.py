@@ -34,6 +34,12 @@ def meter(
     return charts.meter(value, label=label, level=level, tick=tick)
 
 
+@register.simple_tag
+def state_strip(spans: list[tuple[float, float, str]], label: str) -> SafeString:
+    """Return what something did over a window as a strip of colours."""
+    return charts.state_strip(spans, label=label)
+
+
 @register.filter
 def twin(chart: Mapping[str, Any]) -> list[Any]:
     """Return a chart's rows for its table: (datetime, values)."""

@@ -32,6 +32,12 @@ def age_span(length: timedelta) -> str:
 
 
 @register.filter
+def exact(moment: datetime) -> str:
+    """Write a moment as `at` of an address takes it, to the microsecond: what was read then is of it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+@register.filter
 def since(moment: datetime | None) -> float | None:
     """Return the seconds since a moment, never below 0; None stays None."""
     return None if moment is None else max(0.0, (timezone.now() - moment).total_seconds())

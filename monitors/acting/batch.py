@@ -1,4 +1,4 @@
-"""One action on several tables: a frozen list, one row a table, one after another.
+"""One action on several tables or backends: a frozen list, one row each, one after another.
 
 Each row goes the same way as an action that is asked for alone
 (`monitors/acting/ask.py`); a batch only says which is next. Nothing here connects to
@@ -15,48 +15,56 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from monitors import queue
+from monitors import queue, words
 from monitors.acting import ask, limits
 from monitors.action import Action as Spec, InvalidArguments, Refused
+from monitors.actions import ACTIONS
 from monitors.audit import entries
 from monitors.models import Action, Batch, JobRun, Target
 from monitors.people import access
 
 AT_MOST = 500
-"""Tables of one batch."""
+"""Tables or backends of one batch."""
 LIFE = timedelta(hours=12)
 """What has not begun by then is not begun any more; of a job, until its hours end."""
+SIGNAL_LIFE = timedelta(minutes=5)
+"""The same of signals: who marked a backend looks at it."""
+SIGNALS_AT_ONCE = 2
+"""So many of a target's run at a time: a backend that does not react is waited for."""
 PREVIEW_EXPIRES_SECONDS = 30
 
 State = Action.State
 OPEN = (State.QUEUED, State.WAITING, State.RUNNING)
+IS_SIGNAL = Q(name__in=[name for name, spec in ACTIONS.items() if spec.is_signal])
+"""Of batches and of their rows: signals never wait for what takes long, nor it for them."""
 
 
 def preview(  # noqa: PLR0913 - one keyword a column
     user: User,
     target: Target,
     name: str,
-    tables: Sequence[Mapping[str, str]],
+    objects: Sequence[Mapping[str, str]],
     options: Mapping[str, str],
     *,
     due: bool = False,
     source: str,
 ) -> Batch:
-    """Save drafts for a list of tables and have a worker look at each.
+    """Save drafts for a list of tables or backends and have a worker look at each.
 
-    A table is {database, relid} or {database, table}. Raises PermissionDenied,
+    A table is {database, relid} or {database, table}, a backend what its guard needs. Raises PermissionDenied,
     Refused or InvalidArguments.
     """
     spec = ask.spec_of(name)
     if not spec.several:
-        message = f"{name} is asked for one table at a time."
+        message = f"{name} is asked for one by one."
         raise InvalidArguments(message)
     ask.check(user, target, spec, source)
-    cleaned = [spec.clean({**options, **table}) for table in unlike(tables)]
+    cleaned = [spec.clean({**options, **one}) for one in unlike(objects)]
     if not cleaned:
-        raise Refused("No table is due." if due else "Choose at least one table.")
+        raise Refused("No table is due." if due else f"Choose at least one {spec.noun}.")
     if len(cleaned) > AT_MOST:
-        message = f"{len(cleaned):,} tables are too many at once: choose at most {AT_MOST}."
+        counted = words.count(len(cleaned), spec.noun)
+        message = f"{counted} are too many at once: choose at most {AT_MOST}."
         raise InvalidArguments(message)
     batch = Batch(
         name=name,
@@ -64,6 +72,7 @@ def preview(  # noqa: PLR0913 - one keyword a column
         target_name=target.name,
         options=dict(options),
         due=due,
+        at_once=SIGNALS_AT_ONCE if spec.is_signal else 1,
         asked_by=user,
         asked_by_name=user.get_username(),
         asked_from=source[:60],
@@ -81,15 +90,15 @@ def preview(  # noqa: PLR0913 - one keyword a column
     return batch
 
 
-def unlike(tables: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """Return tables without those that are named twice."""
-    return list({tuple(sorted(table.items())): table for table in tables}.values())
+def unlike(objects: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return tables or backends without those that are named twice."""
+    return list({tuple(sorted(one.items())): one for one in objects}.values())
 
 
 def draft_of(
     user: User, target: Target, spec: Spec, batch: Batch, cleaned: dict[str, str], source: str
 ) -> Action:
-    """Return an unsaved draft of one table."""
+    """Return an unsaved draft of one table or backend."""
     row = ask.build(user, target, spec, cleaned, source=source)
     row.batch = batch
     row.preview = {"ready": False, "refused": ""}
@@ -97,7 +106,7 @@ def draft_of(
 
 
 def is_ready(batch: Batch) -> bool:
-    """Return whether a worker has looked at every table."""
+    """Return whether a worker has looked at each of them."""
     return not batch.actions.filter(state=State.DRAFT, preview__ready=False).exists()
 
 
@@ -120,7 +129,7 @@ def request(
     for row in asked:
         ask.check_draft(row, spec, target, reason, confirmed=True)
     if not asked:
-        message = "None of these tables can be worked on: each row says why."
+        message = f"Nothing can be done to these {spec.noun}s: each row says why."
         raise Refused(message)
     with transaction.atomic():
         submit(batch, spec, drafts, asked, user.get_username(), reason, source, until)
@@ -149,14 +158,15 @@ def submit(  # noqa: PLR0913, PLR0917 - one caller
         who,
         source,
         target_name=batch.target_name,
-        object_name=f"{len(asked)} table{'s' if len(asked) != 1 else ''}",
+        object_name=words.count(len(asked), spec.noun),
         reason=reason,
         batch=str(batch.pk),
         actions=[str(row.pk) for row in asked],
     )
     for row in asked:
         ask.submit(row, spec, reason, waits=False, key=None, source=source)
-    batch.actions.filter(state=State.QUEUED).update(expires_at=until or now + LIFE)
+    life = SIGNAL_LIFE if spec.is_signal else LIFE
+    batch.actions.filter(state=State.QUEUED).update(expires_at=until or now + life)
     for row in drafts:
         if row.preview.get("refused"):
             end_refused(row)
@@ -172,7 +182,7 @@ def end_refused(row: Action) -> None:
 
 
 def stop(user: User, batch: Batch, source: str) -> Batch:
-    """Start no further table and stop the one that runs; raises PermissionDenied, Refused."""
+    """Begin no further one and stop those that run; raises PermissionDenied, Refused."""
     target = target_of(batch)
     access.require(user, batch.name, target, source=source)
     if batch.asked_at is None or batch.finished_at is not None:
@@ -230,7 +240,7 @@ def skip(row: Action, outcome: str, source: str) -> None:
 
 
 def stop_row(user: User, row: Action, source: str) -> None:
-    """Stop one table's action, unless it has ended by itself meanwhile."""
+    """Stop one row's action, unless it has ended by itself meanwhile."""
     try:
         ask.stop(user, row, source)
     except Refused:
@@ -244,7 +254,7 @@ def claim(row: Action, claim_row: Q) -> bool:
     """
     with transaction.atomic():
         opened = Batch.objects.select_for_update(of=("self",)).filter(
-            target=row.target, finished_at=None, asked_at__isnull=False
+            lane_of(row), target=row.target, finished_at=None, asked_at__isnull=False
         )
         batches = {batch.pk: batch for batch in opened.order_by("pk")}
         own = batches.get(row.batch_id) if row.batch_id else None
@@ -256,6 +266,11 @@ def claim(row: Action, claim_row: Q) -> bool:
         now = timezone.now()
         rows = Action.objects.filter(claim_row, pk=row.pk)
         return bool(rows.update(state=State.RUNNING, started_at=now, beat_at=now))
+
+
+def lane_of(row: Action) -> Q:
+    """Return which batches wait for each other with a row's."""
+    return IS_SIGNAL if ask.spec_of(row.name).is_signal else ~IS_SIGNAL
 
 
 def waiting_rows(target_id: int) -> QuerySet[Action]:
@@ -271,14 +286,15 @@ def waiting_rows(target_id: int) -> QuerySet[Action]:
 
 
 def advance(target_id: int) -> None:
-    """Send the next tables of a target to the workers, and end batches that are done."""
+    """Send what is next on a target to the workers, and end batches that are done."""
     settle(target_id)
-    following = list(waiting_rows(target_id)[:10])
-    if not following or following[0].batch is None:
-        return
-    running = Action.objects.filter(batch__target=target_id, state=State.RUNNING).count()
-    for row in following[: max(0, following[0].batch.at_once - running)]:
-        ask.publish(row, ask.spec_of(row.name))
+    for lane in (IS_SIGNAL, ~IS_SIGNAL):
+        following = list(waiting_rows(target_id).filter(lane)[:10])
+        if not following or following[0].batch is None:
+            continue
+        running = Action.objects.filter(lane, batch__target=target_id, state=State.RUNNING)
+        for row in following[: max(0, following[0].batch.at_once - running.count())]:
+            ask.publish(row, ask.spec_of(row.name))
 
 
 def settle(target_id: int) -> None:

@@ -36,7 +36,10 @@ def preview_now(action_id: str) -> None:
 
 
 def preview_batch(batch_id: str) -> None:
-    """Look at the target for every draft of a batch, over one connection a database."""
+    """Look at the target for every draft of a batch, over one connection a database.
+
+    Backends name none: of all of them the target's entry database is asked.
+    """
     drafts = Action.objects.select_related("target__environment", "asked_by").filter(
         batch__pk=batch_id, state=State.DRAFT, preview__ready=False
     )
@@ -46,7 +49,7 @@ def preview_batch(batch_id: str) -> None:
             spec = spec_for(row)
             if spec is None:
                 continue
-            name = row.arguments["database"]
+            name = str(row.arguments.get("database", ""))
 
             def eye(row: Action = row, spec: Spec = spec, name: str = name) -> Eye:
                 if name not in eyes or eyes[name][0].closed:

@@ -104,6 +104,7 @@ ACTION = Action(
         ),
     ),
     queue="signals",
+    several=True,
     on_standby=True,
     right="signal",
     statement_timeout_ms=10_000,

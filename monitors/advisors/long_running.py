@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from monitors import words
 from monitors.advisor import (
+    TRANSFERS,
     Advisor,
     Evidence,
     Finding,
@@ -38,7 +39,7 @@ PATIENT_APPLICATIONS = frozenset(
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge clients' active statements by the target's clock, maintenance with progress aside."""
-    maintained = {row["pid"] for row in samples.of("progress")}
+    maintained = {row["pid"] for row in samples.of("progress") if row["command"] not in TRANSFERS}
     for row in samples.of("activity"):
         if row["state"] != "active" or row["wait_event_type"] == "Lock" or not is_client(row):
             continue

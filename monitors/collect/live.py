@@ -10,8 +10,8 @@ never stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,12 +33,14 @@ class Live:
     """One shared reading.
 
     `rows` have the shape of `series.read_latest`, statements without literals;
-    `texts` are the statements as they run, by `text_key`.
+    `texts` are the statements as they run, by `text_key`; `used` is what their processes use, by
+    the same, where the target is on the worker's machine.
     """
 
     read_at: datetime  # the target's clock
     rows: list[dict[str, Any]]
     texts: dict[str, str]
+    used: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 def watch(target_id: int) -> None:
@@ -59,7 +61,12 @@ def watched(target_ids: Iterable[int]) -> list[int]:
 
 
 def publish(
-    target_id: int, sample: type[Sample], rows: Iterable[Row], texts: dict[str, str], at: datetime
+    target_id: int,
+    sample: type[Sample],
+    rows: Iterable[Row],
+    texts: dict[str, str],
+    at: datetime,
+    used: Mapping[Row, Mapping[str, float | None]] | None = None,
 ) -> None:
     """Share a reading with whoever looks."""
     columns = sample.columns()
@@ -67,6 +74,7 @@ def publish(
         "read_at": at.astimezone(UTC),
         "rows": [dict(zip(columns, row, strict=True)) for row in rows],
         "texts": texts,
+        "used": {text_key(key): dict(figures) for key, figures in (used or {}).items()},
     }
     try:
         cache.set(f"live:activity:{target_id}", value, KEEP_SECONDS)
@@ -91,7 +99,12 @@ def activity(target_id: int) -> Live | None:
         row["target_id"] = target_id
         for name in times:
             row[name] = datetime.fromisoformat(row[name]) if row[name] else None
-    return Live(datetime.fromisoformat(value["read_at"]), value["rows"], value["texts"])
+    return Live(
+        datetime.fromisoformat(value["read_at"]),
+        value["rows"],
+        value["texts"],
+        value.get("used", {}),
+    )
 
 
 def text_key(key: Row) -> str:

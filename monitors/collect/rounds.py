@@ -29,7 +29,7 @@ from psycopg import errors
 from redis.exceptions import RedisError
 
 from monitors import words
-from monitors.collect import leases, observers
+from monitors.collect import leases, observers, processes
 from monitors.collect.live import publish
 from monitors.collect.measure import measurer
 from monitors.collect.observers import Stored
@@ -178,7 +178,9 @@ def read_live(target_id: int) -> None:
     if reading is None:
         return
     redacted, texts = redact(probe, reading)
-    publish(target_id, probe.sample, redacted.rows, texts, reading.target_at)
+    # Keys are pid and start; what they use is read here and now, where that can be.
+    used = processes.WATCHED.read(target_id, target.host, [row[:2] for row in redacted.rows])
+    publish(target_id, probe.sample, redacted.rows, texts, reading.target_at, used)
 
 
 def read_now(target: Target, session: Session, probe: Probe) -> Reading | None:

@@ -16,6 +16,15 @@ STALE_INTERVALS = 3
 
 
 @dataclass(frozen=True)
+class Around:
+    """The good readings beside the one that a moment shows; None where there is none."""
+
+    before: datetime | None
+    shown: datetime | None
+    after: datetime | None
+
+
+@dataclass(frozen=True)
 class Freshness:
     """Where one probe of a target stands.
 
@@ -39,6 +48,17 @@ def read_at(target: Target, probe_name: str, at: datetime | None = None) -> dict
     0 is the whole server. Of what is older than the snapshots nothing is known.
     """
     return {place: taken_at for place, (taken_at, _) in clocks(target, probe_name, at).items()}
+
+
+def around(target: Target, probe_name: str, moment: datetime) -> Around:
+    """Return when a probe of the whole server was read well: last by a moment, before that, and next."""
+    good = Snapshot.objects.filter(
+        target_id=target.pk, database_id=0, probe=probe_name, state=Snapshot.State.OK
+    )
+    times = good.values_list("taken_at", flat=True)
+    last = [*times.filter(taken_at__lte=moment).order_by("-taken_at")[:2], None, None]
+    after = times.filter(taken_at__gt=moment).order_by("taken_at").first()
+    return Around(before=last[1], shown=last[0], after=after)
 
 
 def clocks(

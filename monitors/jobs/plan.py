@@ -26,8 +26,8 @@ MESSAGE_SECONDS = 20
 
 
 def actions() -> dict[str, Spec]:
-    """Return the actions that a job may have."""
-    return {name: spec for name, spec in ACTIONS.items() if spec.several}
+    """Return the actions that a job may have: those on several tables."""
+    return {name: spec for name, spec in ACTIONS.items() if spec.several and not spec.is_signal}
 
 
 def hours_of(job: Job) -> Hours:

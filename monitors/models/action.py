@@ -11,7 +11,7 @@ from monitors.models.target import Target
 
 
 class Batch(models.Model):
-    """One action on several tables: a list that is frozen at its preview, an `Action` for each.
+    """One action on several tables or backends: a list that is frozen at its preview, an `Action` for each.
 
     Its rows run one after another (`at_once`); each has its own outcome.
     """
@@ -20,7 +20,7 @@ class Batch(models.Model):
     name = models.CharField(max_length=40)  # of the action, a key of ACTIONS
     target = models.ForeignKey(Target, on_delete=models.SET_NULL, null=True)
     target_name = models.CharField(max_length=63)
-    options = models.JSONField(default=dict)  # arguments beside the table: strings
+    options = models.JSONField(default=dict)  # arguments beside the object: strings
     due = models.BooleanField(default=False)  # made of the tables that were due, not of chosen ones
     asked_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"

@@ -39,6 +39,10 @@ class ActivitySample(Sample):
     blocked_by = ArrayField(models.IntegerField())  # pids; only of those that wait on a lock
     rolsuper = models.BooleanField()  # whether its role is a superuser
     waitstart = models.DateTimeField()  # of such a wait; only where query_start is not known
+    client_hostname = models.TextField()  # only with log_hostname
+    ssl = models.BooleanField()
+    sslversion = models.TextField()  # None, as the next one: no TLS
+    sslcipher = models.TextField()
 
     key = ("pid", "backend_start")
     facts = (
@@ -63,6 +67,10 @@ class ActivitySample(Sample):
         "blocked_by",
         "rolsuper",
         "waitstart",
+        "client_hostname",
+        "ssl",
+        "sslversion",
+        "sslcipher",
     )
     redacted = ("query",)
 
@@ -70,6 +78,8 @@ class ActivitySample(Sample):
         abstract = True
 
 
+# The function is what the views pg_stat_activity and pg_stat_ssl are made of: reading both views reads every
+# backend twice, and the first joins pg_authid, which pg_roles reads once more.
 # pg_blocking_pids says a leader once for each of its parallel workers; pid 0 is a prepared
 # transaction.
 # pg_locks is read for those alone whose statement's start does not tell how long they may have waited.
@@ -80,9 +90,9 @@ SQL_14 = """
 SELECT a.pid,
        a.backend_start,
        a.datid::bigint AS datid,
-       a.datname::text AS datname,
+       d.datname::text AS datname,
        a.leader_pid,
-       a.usename::text AS usename,
+       r.rolname::text AS usename,
        a.application_name,
        pg_catalog.host(a.client_addr) AS client_addr,
        a.client_port,
@@ -110,8 +120,13 @@ SELECT a.pid,
                     FROM pg_catalog.pg_locks AS l
                    WHERE l.pid = a.pid
                      AND NOT l.granted)
-       END AS waitstart
-  FROM pg_catalog.pg_stat_activity AS a
+       END AS waitstart,
+       a.client_hostname,
+       a.ssl,
+       a.sslversion,
+       a.sslcipher
+  FROM pg_catalog.pg_stat_get_activity(NULL) AS a
+  LEFT JOIN pg_catalog.pg_database AS d ON d.oid = a.datid
   LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.usesysid
  WHERE a.pid <> pg_catalog.pg_backend_pid()
    AND a.backend_start IS NOT NULL

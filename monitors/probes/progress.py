@@ -1,4 +1,4 @@
-"""What long maintenance is doing: VACUUM, ANALYZE, CLUSTER, VACUUM FULL, REPACK, index builds.
+"""How far commands are that say so: VACUUM, ANALYZE, CLUSTER, REPACK, index builds, COPY, base backups.
 
 Source: https://www.postgresql.org/docs/current/progress-reporting.html
 """
@@ -13,15 +13,15 @@ from monitors.probe import Probe, Sample
 
 
 class ProgressSample(Sample):
-    """One running maintenance command."""
+    """One running command: maintenance, or one of `TRANSFERS` (`monitors/advisor.py`)."""
 
     pid = models.IntegerField()
     command = models.CharField(max_length=40)  # VACUUM, VACUUM FULL, ANALYZE, …
     datname = models.TextField()
-    relid = models.BigIntegerField()
-    phase = models.TextField()
-    done = models.BigIntegerField()  # blocks
-    total = models.BigIntegerField()  # blocks; None or 0: not known yet
+    relid = models.BigIntegerField()  # None: a transfer
+    phase = models.TextField()  # None: COPY has none
+    done = models.BigIntegerField()  # blocks; of transfers bytes
+    total = models.BigIntegerField()  # the same; None or 0: not known, as of a COPY from its client
     index_vacuum_count = models.BigIntegerField()
     autovacuum = models.BooleanField()
     wraparound = models.BooleanField()  # autovacuum to prevent wraparound
@@ -118,7 +118,19 @@ SELECT p.pid,
                x.blocks_done, x.blocks_total, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint,
                NULL::bigint, NULL::bigint
-          FROM pg_catalog.pg_stat_progress_create_index AS x) AS p
+          FROM pg_catalog.pg_stat_progress_create_index AS x
+         UNION ALL
+        SELECT y.pid, y.command, y.datname, NULL::bigint, NULL::text,
+               y.bytes_processed, y.bytes_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint
+          FROM pg_catalog.pg_stat_progress_copy AS y
+         UNION ALL
+        SELECT b.pid, 'BASE BACKUP', NULL::name, NULL::bigint, b.phase,
+               b.backup_streamed, b.backup_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint
+          FROM pg_catalog.pg_stat_progress_basebackup AS b) AS p
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 """
 
@@ -170,7 +182,19 @@ SELECT p.pid,
                x.blocks_done, x.blocks_total, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
-          FROM pg_catalog.pg_stat_progress_create_index AS x) AS p
+          FROM pg_catalog.pg_stat_progress_create_index AS x
+         UNION ALL
+        SELECT y.pid, y.command, y.datname, NULL::bigint, NULL::text,
+               y.bytes_processed, y.bytes_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+          FROM pg_catalog.pg_stat_progress_copy AS y
+         UNION ALL
+        SELECT b.pid, 'BASE BACKUP', NULL::name, NULL::bigint, b.phase,
+               b.backup_streamed, b.backup_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint
+          FROM pg_catalog.pg_stat_progress_basebackup AS b) AS p
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 """
 
@@ -225,7 +249,19 @@ SELECT p.pid,
                x.blocks_done, x.blocks_total, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8
-          FROM pg_catalog.pg_stat_progress_create_index AS x) AS p
+          FROM pg_catalog.pg_stat_progress_create_index AS x
+         UNION ALL
+        SELECT y.pid, y.command, y.datname, NULL::bigint, NULL::text,
+               y.bytes_processed, y.bytes_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8
+          FROM pg_catalog.pg_stat_progress_copy AS y
+         UNION ALL
+        SELECT b.pid, 'BASE BACKUP', NULL::name, NULL::bigint, b.phase,
+               b.backup_streamed, b.backup_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8
+          FROM pg_catalog.pg_stat_progress_basebackup AS b) AS p
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 """
 
@@ -283,7 +319,21 @@ SELECT p.pid,
                NULL::bigint, NULL::bigint, NULL::bigint,
                NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8,
                NULL::text
-          FROM pg_catalog.pg_stat_progress_create_index AS x) AS p
+          FROM pg_catalog.pg_stat_progress_create_index AS x
+         UNION ALL
+        SELECT y.pid, y.command, y.datname, NULL::bigint, NULL::text,
+               y.bytes_processed, y.bytes_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8,
+               NULL::text
+          FROM pg_catalog.pg_stat_progress_copy AS y
+         UNION ALL
+        SELECT b.pid, 'BASE BACKUP', NULL::name, NULL::bigint, b.phase,
+               b.backup_streamed, b.backup_total, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint,
+               NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8,
+               NULL::text
+          FROM pg_catalog.pg_stat_progress_basebackup AS b) AS p
   JOIN pg_catalog.pg_stat_activity AS a ON a.pid = p.pid
 """
 

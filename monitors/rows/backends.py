@@ -1,21 +1,26 @@
-"""Pure: rows of the activity probe -> backends with ages."""
+"""Pure: rows of the activity probe -> backends with ages.
+
+Long, since an export has forty columns of a backend, and each says what it is.
+"""
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
-from monitors.advisor import DISABLED, RUNNING
+from monitors.advisor import DISABLED, RUNNING, TRANSFERS
 from monitors.probe import Reading
+from monitors.rules import vacuum_progress, wait_events
 
 LONG_SECONDS = 5
 """An active statement that runs longer is marked."""
 
 CLIENT = "client backend"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IN_TRANSACTION = ("idle in transaction", "idle in transaction (aborted)")
 
 COLUMNS = (
@@ -43,6 +48,21 @@ COLUMNS = (
     "blocking",
     "query_seconds",
     "xact_seconds",
+    "state_seconds",
+    "connection_seconds",
+    "wait_meaning",
+    "client_hostname",
+    "ssl",
+    "sslversion",
+    "sslcipher",
+    "progress_command",
+    "progress_phase",
+    "progress_pct",
+    "progress_bytes",
+    "cpu_pct",
+    "anon_bytes",
+    "read_bytes_per_second",
+    "write_bytes_per_second",
 )
 """Keys of the export: pg_stat_activity's columns, then the computed ones."""
 
@@ -74,16 +94,31 @@ class BackendRow(TypedDict):
     blocking: int  # how many wait for it, directly or behind somebody who does
     query_seconds: float | None  # since the statement began
     xact_seconds: float | None  # since the transaction began
+    state_seconds: float | None  # since the state last changed
+    connection_seconds: float  # since the backend began
+    wait_meaning: str  # a sentence, '' where it waits for nothing
+    client_hostname: str | None
+    ssl: bool | None
+    sslversion: str | None
+    sslcipher: str | None
+    progress_command: str | None  # of what it runs, None where that tells no progress
+    progress_phase: str | None
+    progress_pct: float | None  # of its phase; None where the whole is not known
+    progress_bytes: int | None  # of a transfer, so far
+    cpu_pct: float | None  # of one processor; this and the next only live, on our own machine
+    anon_bytes: float | None  # its own memory, without shared buffers
+    read_bytes_per_second: float | None  # from disks
+    write_bytes_per_second: float | None
 
 
-class IdleRow(TypedDict):
-    """Idle backends of one application and user in one database."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a command is, as the probe `progress` read it last."""
 
-    application_name: str
-    usename: str
-    datname: str
-    backends: int
-    idle_seconds: float  # of the one that is idle longest
+    command: str
+    phase: str | None  # COPY has none
+    pct: float | None  # of its phase; None where the whole is not known
+    transferred_bytes: int | None  # None: no transfer
 
 
 @dataclass
@@ -101,6 +136,12 @@ class Backend:
     """Idempotency key of its button: two clicks on one are one action."""
     answered: Any = None
     """The action that was already taken on just this state of it, None for none."""
+    workers: list[Backend] = field(default_factory=list)
+    """Of a parallel statement, where its workers stand with their leader (`fold_workers`)."""
+    progress: Progress | None = None
+    """How far its statement is, None where that tells no progress."""
+    used: Mapping[str, float | None] = field(default_factory=dict)
+    """What its process uses by the last four columns; {} where that is not known."""
     no_signal: str = ""
     """Why the operator login may not signal it whoever asks, '' where that is not known."""
 
@@ -136,6 +177,11 @@ class Backend:
     def state_seconds(self) -> float | None:
         """Since the state last changed."""
         return self.seconds("state_change")
+
+    @property
+    def connection_seconds(self) -> float:
+        """Since the backend began."""
+        return self.seconds("backend_start") or 0.0
 
     @property
     def blocked_by(self) -> list[int]:
@@ -202,6 +248,16 @@ class Backend:
         return ": ".join(part for part in parts if part)
 
     @property
+    def wait_meaning(self) -> str:
+        """Return what it waits for as a sentence, '' where it waits for nothing."""
+        return wait_events.explain(self.row.get("wait_event_type"), self.row.get("wait_event"))
+
+    @property
+    def start_text(self) -> str:
+        """Return its start as its page's address has it: microseconds since 1970."""
+        return str(epoch_us(self.row["backend_start"]))
+
+    @property
     def guard(self) -> dict[str, str]:
         """Return the arguments that name this very backend in this very state.
 
@@ -217,6 +273,19 @@ class Backend:
         times = {name: self.row.get(name) for name in ("backend_start", *names)}
         spelled = {name: moment_text(at) for name, at in times.items() if at}
         return {"pid": str(self.pid), **spelled}
+
+    @property
+    def may_be_marked(self) -> bool:
+        """Whether it may be one of several that are signalled."""
+        is_free = self.is_client and not self.is_ours
+        return is_free and self.answered is None and not self.no_signal
+
+    @property
+    def marked(self) -> str:
+        """Return what its box posts: its guard, and when its statement began, whichever action follows."""
+        start = self.row.get("query_start")
+        began = {"query_start": moment_text(start)} if start else {}
+        return json.dumps({**self.guard, **began})
 
     def export(self) -> BackendRow:
         """Return it as a row."""
@@ -246,7 +315,27 @@ class Backend:
             "blocking": self.blocking,
             "query_seconds": self.query_seconds,
             "xact_seconds": self.xact_seconds,
+            "state_seconds": self.state_seconds,
+            "connection_seconds": self.connection_seconds,
+            "wait_meaning": self.wait_meaning,
+            "client_hostname": column("client_hostname"),
+            "ssl": column("ssl"),
+            "sslversion": column("sslversion"),
+            "sslcipher": column("sslcipher"),
+            "progress_command": self.progress.command if self.progress else None,
+            "progress_phase": self.progress.phase if self.progress else None,
+            "progress_pct": self.progress.pct if self.progress else None,
+            "progress_bytes": self.progress.transferred_bytes if self.progress else None,
+            "cpu_pct": self.used.get("cpu_pct"),
+            "anon_bytes": self.used.get("anon_bytes"),
+            "read_bytes_per_second": self.used.get("read_bytes_per_second"),
+            "write_bytes_per_second": self.used.get("write_bytes_per_second"),
         }
+
+
+def epoch_us(moment: datetime) -> int:
+    """Return a moment in whole microseconds since 1970: a float would round it."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def moment_text(moment: datetime) -> str:
@@ -260,7 +349,8 @@ def backends_of(rows: Iterable[Reading], now: datetime, texts: Mapping[str, str]
     texts = {in_utc(key): text for key, text in texts.items()}
     for backend in backends:
         backend.query = texts.get(backend.key, backend.query)
-    backends.sort(key=lambda backend: -(backend.query_seconds or 0))
+    # By pid too: what is equal stands where it stood at the reading before.
+    backends.sort(key=lambda backend: (-(backend.query_seconds or 0), backend.pid))
     return backends
 
 
@@ -270,22 +360,19 @@ def in_utc(key: str) -> str:
     return f"{pid}:{datetime.fromisoformat(start).astimezone(UTC).isoformat()}"
 
 
-def sum_up_idle(backends: Iterable[Backend]) -> list[IdleRow]:
-    """Return what is idle by application and user, most backends first."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    oldest: dict[tuple[str, str, str], float] = {}
+def note_progress(backends: Iterable[Backend], rows: Iterable[Reading]) -> None:
+    """Note on each backend how far its statement is, by rows of the probe `progress`.
+
+    They are some seconds older: one of another statement, or of a former backend, says nothing.
+    """
+    read = {(row["pid"], row["started_at"]): row for row in rows}
     for backend in backends:
-        if backend.is_client and backend.row.get("state") == "idle":
-            group = (backend.application_name or "", backend.usename or "", backend.datname or "")
-            counts[group] += 1
-            oldest[group] = max(oldest.get(group, 0.0), backend.state_seconds or 0.0)
-    return [
-        {
-            "application_name": application_name,
-            "usename": usename,
-            "datname": datname,
-            "backends": count,
-            "idle_seconds": oldest[application_name, usename, datname],
-        }
-        for (application_name, usename, datname), count in counts.most_common()
-    ]
+        row = read.get((backend.pid, backend.row.get("query_start")))
+        if row is not None and row["started_at"] is not None:
+            backend.progress = progress_of(row)
+
+
+def progress_of(row: Reading) -> Progress:
+    """Return how far a command is, of a row of the probe `progress`."""
+    transferred = row["done"] if row["command"] in TRANSFERS else None
+    return Progress(row["command"], row["phase"], vacuum_progress.pct_of(row), transferred)

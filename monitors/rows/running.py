@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from django.utils import timezone
 
-from monitors.advisor import backend_name, is_client, marked, table_name
+from monitors.advisor import TRANSFERS, backend_name, is_client, marked, table_name
 from monitors.models import HISTORY, Database, Target, VacuumRun
 from monitors.probe import Reading
 from monitors.rows.vacuum_parts import VACUUM_KINDS, rows_at, rows_ever, skew_of
@@ -94,7 +94,7 @@ def running_of(
     target: Target, at: datetime | None, settings: Mapping[str, str]
 ) -> list[RunningRow]:
     """Return running maintenance, oldest first, with speed, ETA and why it is slow."""
-    rows = rows_at("progress", target, at)
+    rows = [row for row in rows_at("progress", target, at) if row["command"] not in TRANSFERS]
     if not rows:
         return []
     names = names_of(target, rows, at)

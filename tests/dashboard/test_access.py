@@ -24,6 +24,7 @@ from monitors.models import (
     Job,
     TargetCheck,
 )
+from monitors.rows.backends import epoch_us
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin", "cancel-only")
 
@@ -58,6 +59,7 @@ EXPECTED = {
     "job-switch": POST_ONLY,
     "job-remove": POST_ONLY,
     "query": VIEWERS,
+    "backend": VIEWERS,
     "strip": VIEWERS,
     "action": VIEWERS,
     "batch": VIEWERS,
@@ -179,8 +181,11 @@ def addresses(shop, place, people) -> dict[str, str]:
         name="nightly", target=shop, action="vacuum", opens_at=time(22), open_minutes=60
     )
     check = TargetCheck.objects.create(target=shop, asked_by=people["admin"], result={})
+    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk).values()[0]
     words = {
         "name": shop.name,
+        "pid": backend["pid"],
+        "start": epoch_us(backend["backend_start"]),
         "datid": place["datid"],
         "relid": place["relid"],
         "indexrelid": 4711,

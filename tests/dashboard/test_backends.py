@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from monitors.rows.backends import COLUMNS, BackendRow, IdleRow, backends_of, sum_up_idle
+from monitors.rows.backend_groups import IdleRow, sum_up_idle
+from monitors.rows.backends import COLUMNS, BackendRow, backends_of
 from monitors.rows.locks import build_lock_tree
 from tests.typed import assert_typed
 

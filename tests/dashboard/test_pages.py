@@ -17,9 +17,10 @@ from django.utils import timezone
 from dashboard import pages
 from monitors.collect.rounds import take_now
 from monitors.models import HISTORY, Action, ProbeState, Target
+from monitors.rows.backends import epoch_us
 from tests.addresses import LISTS, OF_THE_TARGET
 
-OURS = (*OF_THE_TARGET, "fleet", "table", "query")
+OURS = (*OF_THE_TARGET, "fleet", "table", "query", "backend")
 TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
 
 
@@ -40,12 +41,16 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def addresses(shop, place):
+    backend = HISTORY["activity"].latest._default_manager.filter(target_id=shop.pk).values()[0]
     statement = HISTORY["statements"].latest._default_manager.filter(target_id=shop.pk)[0]
     return {
         **{name: reverse(name, args=[shop.name]) for name in OF_THE_TARGET},
         "fleet": reverse("fleet"),
         "table": reverse("table", kwargs=place),
         "query": reverse("query", args=[shop.name, statement.pk]),
+        "backend": reverse(
+            "backend", args=[shop.name, backend["pid"], epoch_us(backend["backend_start"])]
+        ),
     }
 
 

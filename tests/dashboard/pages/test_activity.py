@@ -7,6 +7,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape as html_unescape
 
 import pytest
 from django.core.cache import cache
@@ -16,10 +17,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dashboard.pages.activity import LineRow
-from monitors.collect import live
+from monitors.acting import batch, perform, preview
+from monitors.collect import live as sharing
+from monitors.collect.rounds import take_now
 from monitors.history import partitions
-from monitors.models import HISTORY, Action, ProbeState, Target
-from monitors.rows.backends import COLUMNS, IdleRow
+from monitors.models import HISTORY, Action, Batch, ProbeState, Target
+from monitors.rows.backend_groups import STATES, IdleRow
+from monitors.rows.backends import COLUMNS
 from tests.people import HTMX, browser_of, make_role, make_target, person
 from tests.typed import assert_typed
 
@@ -306,7 +310,7 @@ def share(target):
             "backend_type": "client backend",
         }
         row = tuple(known.get(name) for name in sample.columns())
-        live.publish(target.pk, sample, [row], {live.text_key((pid, START)): text}, at)
+        sharing.publish(target.pk, sample, [row], {sharing.text_key((pid, START)): text}, at)
 
     yield publish
     cache.delete(f"live:activity:{target.pk}")
@@ -315,11 +319,11 @@ def share(target):
 def test_who_looks_at_now_has_it_read_live(target, dba):
     cache.delete(f"live:watch:{target.pk}")
     page(dba, f"?at={int(READ_AT.timestamp())}")
-    assert live.watched([target.pk]) == []
+    assert sharing.watched([target.pk]) == []
 
     page(dba)
 
-    assert live.watched([target.pk]) == [target.pk]
+    assert sharing.watched([target.pk]) == [target.pk]
 
 
 def test_a_live_reading_comes_before_the_stored_one(target, dba, share):
@@ -380,6 +384,137 @@ def test_what_was_just_cancelled_is_not_offered_again(target, dba):
     assert "Cancel 1<" not in page(dba)
 
 
+@pytest.mark.parametrize(
+    ("word", "pids"),
+    [
+        ("", {1, 2, 3}),
+        ("active", {1, 3}),
+        ("transaction", {2}),
+        ("waiting", {3}),
+        ("blocked", {3}),
+        ("blocking", {2}),
+        ("idle", {4}),
+        ("all", {1, 2, 3, 4}),
+    ],
+)
+def test_it_filters_by_what_backends_do_and_counts_them(target, dba, word, pids):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+    keep(target, 3, blocked_by=[2], wait_event_type="Lock", wait_event="transactionid")
+    keep(target, 4, state="idle")
+
+    html = page(dba, f"?filter={word}")
+
+    assert set(map(int, re.findall(r'id="backend-(\d+)"', html))) == pids
+    assert {row["pid"] for row in rows(dba, f"&filter={word}")} == pids
+    title, _ = STATES[word]
+    assert re.search(rf'aria-current="true">\s*{title} {len(pids)}</a>', html)
+
+
+def test_it_groups_with_counts_and_the_longest_and_leads_to_each(target, dba):
+    keep(target, 1, seconds=3, application_name="web-api")
+    keep(target, 2, seconds=60, application_name="web-api")
+    keep(target, 3, state="idle in transaction", application_name=None)
+    keep(target, 4, blocked_by=[3], wait_event_type="Lock", application_name=None)
+
+    html = page(dba, "?group=application_name")
+    none, web = rows(dba, "&group=application_name")
+
+    assert (web["value"], web["backends"], web["active"]) == ("web-api", 2, 2)
+    assert (web["longest_pid"], web["longest_seconds"]) == (2, 60.0)
+    assert (none["value"], none["in_transaction"], none["blocked"]) == ("", 1, 1)
+    assert none["longest_pid"] == 4
+    assert "?by=application_name&amp;value=web-api#backends" in html
+    assert {row["pid"] for row in rows(dba, "&by=application_name&value=web-api")} == {1, 2}
+    assert {row["pid"] for row in rows(dba, "&by=application_name")} == {3, 4}
+    assert "Application: web-api" in page(dba, "?by=application_name&value=web-api")
+
+
+def test_statements_are_grouped_without_their_values_and_named_by_a_hash(target, dba, share):
+    keep(target, 1)
+    share(2, seconds=7)
+
+    [row] = rows(dba, "&group=query")
+    html = page(dba, "?group=query")
+    [link] = re.findall(r"\?by=query&amp;value=([0-9a-f]+)#", html)
+
+    assert row["value"] == "SELECT ? WHERE a = ?"
+    assert [one["pid"] for one in rows(dba, f"&by=query&value={link}")] == [2]
+
+
+def test_an_unknown_group_or_filter_is_a_bad_request(dba):
+    for query in ("group=pid", "by=pid", "filter=busy", "sort=wobble"):
+        assert dba.get(f"/targets/shop-1/activity/?{query}").status_code == 400
+
+
+def test_a_parallel_statement_is_one_line_and_each_process_a_row_of_the_export(target, dba):
+    keep(target, 1)
+    keep(target, 2, leader_pid=1, backend_type="parallel worker", wait_event_type="IO")
+    keep(target, 3, leader_pid=1, backend_type="parallel worker")
+    keep(target, 4, leader_pid=99, backend_type="parallel worker")
+
+    html = page(dba)
+
+    assert set(re.findall(r'id="backend-(\d+)"', html)) == {"1", "4"}
+    assert "+2 workers" in html
+    assert "2 of 2" in html
+    assert {row["pid"]: row["leader_pid"] for row in rows(dba)} == {1: None, 2: 1, 3: 1, 4: 99}
+
+
+def test_it_shows_how_far_a_statement_is_and_explains_its_wait(target, dba):
+    keep(target, 1, wait_event_type="IO", wait_event="DataFileRead")
+    keep(target, 2, seconds=20)
+    for pid, began, done in ((1, 10, 500), (2, 10, 900)):  # that of 2 is of a former statement
+        HISTORY["progress"].latest._default_manager.create(
+            target_id=target.pk,
+            database_id=0,
+            pid=pid,
+            command="CREATE INDEX",
+            phase="building index: scanning table",
+            done=done,
+            total=1000,
+            autovacuum=False,
+            started_at=READ_AT - timedelta(seconds=began),
+            since_at=READ_AT,
+            changed_at=READ_AT,
+        )
+
+    html = page(dba)
+    first, second = sorted(rows(dba), key=lambda row: row["pid"])
+
+    assert (first["progress_command"], first["progress_pct"]) == ("CREATE INDEX", 50.0)
+    assert second["progress_command"] is None
+    assert "CREATE INDEX: building index: scanning table" in html
+    assert "that are not in shared buffers" in first["wait_meaning"]
+    assert first["wait_meaning"] in html
+
+
+@pytest.mark.parametrize(
+    ("role", "actions"),
+    [
+        ("viewer", set()),
+        ("operator", {"cancel_backend"}),
+        ("dba", {"cancel_backend", "terminate_backend"}),
+    ],
+)
+def test_several_can_be_marked_by_who_may_act(target, role, actions):
+    keep(target, 1)
+    keep(target, 2, state="idle in transaction")
+    keep(target, 3, backend_type="walsender")
+    keep(target, 4, rolsuper=True)
+
+    html = page(browser_of(person("somebody", role, target=target)))
+
+    assert set(re.findall(r"/batches/(\w+_backend)/", html)) == actions
+    boxes = re.findall(r'name="backends" value="([^"]*)"', html)
+    marked = [json.loads(box.replace("&quot;", '"')) for box in boxes]
+    assert {one["pid"]: set(one) - {"pid", "backend_start"} for one in marked} == (
+        {"1": {"query_start"}, "2": {"query_start", "xact_start", "state_change"}}
+        if actions
+        else {}
+    )
+
+
 def test_the_past_has_no_buttons(target, dba):
     keep(target, 1)
     partitions.ensure_for(HISTORY["activity"].samples, READ_AT)
@@ -401,7 +536,47 @@ def test_the_past_has_no_buttons(target, dba):
 
     assert 'id="backend-77"' in html
     assert "actions/cancel_backend/" not in html
+    assert 'name="backends"' not in html
     assert "This page shows the past" in html
+
+
+def test_an_incident_is_replayed_reading_by_reading_by_links_that_can_be_shared(
+    embedded, watch, live
+):
+    target = watch(embedded, name="replayed")
+    client = browser_of(person("somebody", "dba", target=target))
+    session = live(embedded, user="owner", dbname="shop", autocommit=False)
+    shown = []
+    for text in ("SELECT 1 AS first", "SELECT 2 AS second", "SELECT 3 AS third"):
+        session.execute(text)
+        take_now(target, ["activity"])
+        (row,) = (
+            HISTORY["activity"]
+            .latest._default_manager.filter(target_id=target.pk, pid=session.info.backend_pid)
+            .values()
+        )
+        shown.append(row["query"])
+
+    def look(address):
+        html = client.get(address).content.decode()
+        links = {
+            rel: html_unescape(found[1])
+            for rel in ("prev", "next")
+            if (found := re.search(rf'rel="{rel}"[^>]*href="([^"]+)"', html))
+        }
+        [query] = [one for one in shown if one in re.sub(r"<[^>]+>", "", html)] or [""]
+        return query, links
+
+    _, links = look("/targets/replayed/activity/")
+    assert set(links) == {"prev"}
+    third, links = look(links["prev"])
+    second, before = look(links["prev"])
+    first, earliest = look(before["prev"])
+
+    assert [first, second, third] == shown
+    assert "next" not in links
+    assert look(before["next"]) == (third, links)
+    assert "prev" not in earliest
 
 
 def test_a_past_without_history_says_so(target, dba):
@@ -521,3 +696,45 @@ def test_rows_are_what_their_types_say(target):
     for line in shown.context["listing"].rows:
         assert_typed(line, LineRow)
     assert_typed(shown.context["idle"][0], IdleRow)
+
+
+def test_what_was_ticked_is_listed_with_its_guard_and_ended_each_with_its_result(
+    embedded, watch, live
+):
+    target = watch(embedded, name="shop-1", operator_user="operator")
+    client = browser_of(person("somebody", "dba", target=target))
+    runs = live(embedded, user="owner", dbname="shop")
+    runs.pgconn.send_query(b"SELECT pg_sleep(60)")
+    idles = live(embedded, user="owner", dbname="shop", autocommit=False)
+    idles.execute("SELECT 1")
+    take_now(target, ["activity"])
+    boxes = {
+        json.loads(box)["pid"]: box
+        for box in map(html_unescape, re.findall(r'name="backends" value="([^"]*)"', page(client)))
+    }
+    pids = [str(session.info.backend_pid) for session in (runs, idles)]
+    ticked = {"backends": [boxes[pid] for pid in pids]}
+
+    sent = client.post("/targets/shop-1/batches/terminate_backend/", ticked)
+    made = Batch.objects.get()
+    preview.preview_batch(str(made.pk))
+    html = client.get(sent.headers["Location"]).content.decode()
+    client.post(f"/batches/{made.pk}/request/")
+    while (row := batch.waiting_rows(target.pk).first()) is not None:
+        perform.perform(str(row.pk))
+    ended = client.get(sent.headers["Location"]).content.decode()
+
+    assert "2 of 2 backends" in html
+    assert "Terminate 2 backends" in html
+    assert html.count("state_change 2") == 1  # of the one that idles
+    assert html.count("query_start 2") == 1
+    assert ended.count("Succeeded</span>") == 2
+    assert all(f"pid {pid}" in ended for pid in pids)
+
+
+@pytest.mark.parametrize("box", ["", "1", "[]x", '"pid"', "[1]", "[" * 5000, "null"])
+def test_a_box_that_is_none_of_the_pages_is_a_bad_form(dba, box):
+    answer = dba.post("/targets/shop-1/batches/cancel_backend/", {"backends": [box]})
+
+    assert answer.status_code == 400
+    assert not Batch.objects.exists()

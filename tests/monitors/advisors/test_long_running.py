@@ -58,13 +58,12 @@ def test_it_leaves_others_alone(row):
     assert advise(ADVISOR, activity=[row]) == []
 
 
-def test_it_leaves_maintenance_with_progress_alone():
+@pytest.mark.parametrize(("command", "found"), [("VACUUM", 0), ("COPY FROM", 1)])
+def test_it_leaves_maintenance_with_progress_alone_and_no_transfer(command, found):
     row = backend(query_start=ago(9000))
+    running = {"pid": 4321, "datname": "shop", "relid": 1, "command": command}
 
-    assert (
-        advise(ADVISOR, activity=[row], progress=[{"pid": 4321, "datname": "shop", "relid": 1}])
-        == []
-    )
+    assert len(advise(ADVISOR, activity=[row], progress=[running])) == found
 
 
 @pytest.mark.parametrize(("seconds", "already"), [(61, False), (1800, False), (1801, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from monitors.collect.rounds import take_now
 from monitors.history.latest import read_latest
 from monitors.models import Target
+from monitors.rows.backend_groups import fold_workers
+from monitors.rows.backends import backends_of
+from tests import servers
 from tests.servers import Blocked, Server, waits
 
 pytestmark = [pytest.mark.django_db, pytest.mark.fleet]
@@ -119,6 +123,30 @@ def test_a_parallel_leader_that_blocks_is_named_once(
 
     rows = {row["pid"]: row for row in read_latest("activity", target.pk)}
     assert rows[waiting]["blocked_by"] == [pid]
+    alone = fold_workers(backends_of(rows.values(), datetime.now(UTC), {}))
+    [of_leader] = [one for one in alone if one.pid == pid]
+    assert {one.leader_pid for one in of_leader.workers} == {pid}
+    assert len(of_leader.workers) == 2
+    assert not {one.pid for one in of_leader.workers} & {one.pid for one in alone}
+
+
+def test_a_backend_says_whether_its_connection_is_encrypted(watch: Callable[..., Target]) -> None:
+    with servers.home() as folder:
+        programs, settings = servers.fleet_programs(18), servers.certificate(folder)
+        with servers.running(18, programs, folder, **settings) as encrypted:
+            target = watch(encrypted)
+            with (
+                encrypted.connect(sslmode="require") as one,
+                encrypted.connect(sslmode="disable") as other,
+            ):
+                take_now(target, ["activity"])
+                pids = one.info.backend_pid, other.info.backend_pid
+
+    rows = {row["pid"]: row for row in read_latest("activity", target.pk)}
+    tls, plain = (rows[pid] for pid in pids)
+    assert (tls["ssl"], tls["sslversion"]) == (True, "TLSv1.3")
+    assert tls["sslcipher"].startswith("TLS_")
+    assert (plain["ssl"], plain["sslversion"], plain["sslcipher"]) == (False, None, None)
 
 
 def run(connection: psycopg.Connection, statement: str) -> None:
