@@ -24,16 +24,13 @@ from monitors.advisor import (
     seconds_since,
     severity_of,
 )
+from monitors.rules.stuck import PATIENT_APPLICATIONS
 
 DEFAULTS = {
     "notice_seconds": 60,
     "warning_seconds": 300,
     "critical_seconds": 1800,
 }
-# They run for hours by design, and whoever started them knows.
-PATIENT_APPLICATIONS = frozenset(
-    {"pg_dump", "pg_dumpall", "pg_restore", "pg_basebackup", "pg_repack"}
-)
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:

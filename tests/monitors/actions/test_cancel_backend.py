@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from monitors.action import Changed, InvalidArguments, Refused
-from monitors.actions.cancel_backend import ACTION, YOUNG_MS
+from monitors.actions.cancel_backend import ACTION
+from monitors.pg.signals import YOUNG_MS
 from monitors.pg import backends
 from tests import races
 from tests.servers import Server
