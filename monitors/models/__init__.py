@@ -19,6 +19,7 @@ from monitors.models.reading import (
     VacuumRun,
     WorkerBeat,
 )
+from monitors.models.stuck import StandingRule, StandingRuleFiring, StuckDefinition
 from monitors.models.target import (
     RESERVED_NAMES,
     TARGET_NAME,
@@ -54,6 +55,9 @@ __all__ = [
     "Relabelled",
     "SettingChange",
     "Snapshot",
+    "StandingRule",
+    "StandingRuleFiring",
+    "StuckDefinition",
     "Target",
     "TargetCheck",
     "TargetFacts",

@@ -205,6 +205,33 @@ def judge(
     return found
 
 
+def judge_by(  # noqa: PLR0913 - what is asked, and what is known
+    backends: Iterable[B],
+    state: str,
+    limit: float,
+    definitions: Sequence[Definition],
+    *,
+    environment_id: int | None,
+    kept_waiting: Mapping[int, float],
+    maintained: Collection[int],
+) -> list[Found[B]]:
+    """Return the clients' backends that are in one state for longer than a limit of a rule's own.
+
+    Whom a definition calls never stuck in it is left alone.
+    """
+    found = []
+    for backend in backends:
+        if not backend.is_client or backend.is_ours:
+            continue
+        definition = definition_of(backend.row, definitions, environment_id)
+        if definition is not None and definition.limits.of(state) is None:
+            continue
+        seconds = seconds_of(backend, kept_waiting, maintained).get(state)
+        if seconds is not None and seconds > limit:
+            found.append(Found(backend, state, seconds, limit, None))
+    return found
+
+
 def seconds_of(
     backend: Judged, kept_waiting: Mapping[int, float], maintained: Collection[int]
 ) -> dict[str, float | None]:

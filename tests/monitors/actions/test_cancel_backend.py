@@ -10,8 +10,8 @@ import pytest
 
 from monitors.action import Changed, InvalidArguments, Refused
 from monitors.actions.cancel_backend import ACTION
-from monitors.pg.signals import YOUNG_MS
 from monitors.pg import backends
+from monitors.pg.signals import YOUNG_MS
 from tests import races
 from tests.servers import Server
 

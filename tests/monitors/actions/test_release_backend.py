@@ -47,7 +47,7 @@ def release(
     """Ask as a dba and perform in this process: release(arguments) -> the action."""
     target, dba = watch(server, operator_user="operator"), person("dba")
 
-    def press(arguments: dict[str, str], *, before: Callable[[Action], None] = id) -> Action:
+    def press(arguments: dict[str, str], *, before: Callable[[Action], object] = id) -> Action:
         row = ask.ask(dba, target, "release_backend", arguments, source="test")
         before(row)
         perform.perform(str(row.pk))
@@ -204,6 +204,11 @@ def test_who_may_only_cancel_may_not_and_a_reason_is_asked_for(
         ask.ask(person("dba"), target, "release_backend", named, source="test")
 
     row = ask.ask(
-        person("dba"), target, "release_backend", named, reason="Rule nightly", source="rule nightly"
+        person("dba"),
+        target,
+        "release_backend",
+        named,
+        reason="Rule nightly",
+        source="rule nightly",
     )
     assert (row.reason, row.asked_from) == ("Rule nightly", "rule nightly")
