@@ -111,6 +111,8 @@ def edited(request: PageRequest, rule: StandingRule | None) -> HttpResponse:
     """Show the form of a rule, or save what was entered."""
     targets = access.visible_targets(request.user)
     posted = request.POST if request.method == "POST" else None
+    if posted is not None and not may_make(request):
+        access.require(request.user, ACTIONS[0], source=source_of(request))
     form = RuleForm(posted, targets=targets, rule=rule)
     if posted is not None and form.is_valid():
         try:

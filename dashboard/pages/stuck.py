@@ -19,6 +19,7 @@ from monitors.actions import ACTIONS
 from monitors.models import Action, Target
 from monitors.people import access
 from monitors.rows import stuck as rows
+from monitors.rows.backends import Backend
 from monitors.rows.stuck import COLUMNS, Line, StuckRow
 
 SORTED = ("position", *COLUMNS)
@@ -36,6 +37,8 @@ class Press:
 
     action: str
     verb: str
+    title: str
+    """What a press does."""
     why_not: str
     wants_reason: bool = False
 
@@ -103,7 +106,16 @@ def press_of(line: Line, may: frozenset[str]) -> Press:
     if not why and set(backend.guard) == {"pid", "backend_start"}:
         why = UNNAMED
     wants_reason = action == RELEASE and target.environment.reason_required
-    return Press(action, ACTIONS[action].verb, why, wants_reason)
+    return Press(action, ACTIONS[action].verb, title_of(action, backend), why, wants_reason)
+
+
+def title_of(action: str, backend: Backend) -> str:
+    """Return what a press does to a backend."""
+    if action == CANCEL:
+        return "Cancels its statement; to terminate its session takes a dba"
+    if backend.is_running:
+        return "Cancels its statement; if it still runs 5 s later its session is terminated"
+    return "Terminates its session: it runs nothing that could be cancelled"
 
 
 def answers(targets: Sequence[Target]) -> dict[tuple[object, ...], Action]:

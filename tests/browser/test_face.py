@@ -35,6 +35,7 @@ def addresses(shop, place):
 OF_TARGET = [*OF_THE_TARGET, "target-edit", "target-remove"]
 OF_FLEET = (
     "fleet", "findings", "actions", "targets", "target-new", "thresholds", "people", "account",
+    "stuck", "stuck-definitions", "standing-rules", "standing-rule-new",
 )  # fmt: skip
 
 
