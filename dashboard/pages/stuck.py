@@ -148,8 +148,10 @@ def verdict_of(found: rows.Stuck, targets: int) -> dict[str, str]:
         count = f"{words.count(len(found.lines), 'backend')} {'is' if is_one else 'are'} stuck"
         on = worst.target.name if len(where) == 1 else words.count(len(where), "target")
         blocks = worst.backend.blocking
-        behind = f" and keeps {words.count(blocks, 'backend')} waiting" if blocks else ""
-        text = f"{count} on {on}. The worst, {worst.backend.pid} on {worst.target.name}, is {worst.backend.who}{behind}."
+        place = f" on {worst.target.name}" if len(where) > 1 else ""
+        who = f"{worst.backend.pid}{place}, {worst.backend.who},"
+        behind = f"keeps {words.count(blocks, 'backend')} waiting" if blocks else "blocks nobody"
+        text = f"{count} on {on}. The worst, {who} {behind}."
         return {"level": "critical" if blocks else "warning", "text": text, "foot": foot}
     if targets and len(found.unread) == targets:
         return {"level": "unknown", "text": "No target is read now.", "foot": foot}
