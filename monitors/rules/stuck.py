@@ -170,6 +170,11 @@ class Found(Generic[B]):
     """What names its application, user or database; None: the limits of its target."""
 
     @property
+    def words(self) -> str:
+        """Return what it is in, said before how long."""
+        return f"{WORDS[self.state].capitalize()} for"
+
+    @property
     def over_seconds(self) -> float:
         """How long over its limit."""
         return self.seconds - self.limit
