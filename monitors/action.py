@@ -156,6 +156,11 @@ def no_verdict(before: Measured, after: Measured) -> Verdict | None:
     return None
 
 
+def no_escalation(arguments: Arguments) -> sql.Composed | None:
+    """Send nothing more."""
+    return None
+
+
 def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
@@ -242,6 +247,8 @@ class Action:
     """What the statement's own rows add to the numbers after."""
     settled: Callable[[psycopg.Connection, Identity], str] | None = None
     """After a signal: '' while the backend is as before, else what became of it."""
+    escalation: Callable[[Arguments], sql.Composed | None] = no_escalation
+    """The guarded signal that follows where the first had no effect within 5 s; None: none does."""
     adapt: Callable[[Action, Arguments], Action] = as_it_is
     """Its locks, limits and whether it destroys, where they depend on the arguments."""
     inverse: Callable[[Arguments, Identity, Measured], dict[str, Any]] | None = None

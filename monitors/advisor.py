@@ -213,6 +213,21 @@ def severity_of(value: float, thresholds: Thresholds, unit: str) -> Severity | N
     return None
 
 
+def severity_by(row: Row, state: str, seconds: float, thresholds: Thresholds) -> Severity | None:
+    """Return the severity of how long a backend has been in a state (`rules.stuck.STATES`).
+
+    Where a definition of the team names its application, user or database (`limits`), nothing
+    is found within that limit, and what is past it is a warning at least.
+    """
+    found = severity_of(seconds, thresholds, "seconds")
+    if "limits" not in row:
+        return found
+    limit = row["limits"][state]
+    if limit is None or seconds <= limit:
+        return None
+    return max(found or Severity.WARNING, Severity.WARNING)
+
+
 def seconds_since(moment: datetime | None, now: datetime) -> float:
     """Return the seconds from a moment to now, 0 where it is unknown or still to come."""
     return max((now - moment).total_seconds(), 0.0) if moment else 0.0

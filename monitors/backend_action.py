@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from monitors import words
 from monitors.action import (
@@ -16,13 +15,14 @@ from monitors.action import (
     Changed,
     Guarded,
     Identity,
+    InvalidArguments,
     Kind,
     Measured,
     Parameter,
     Refused,
 )
 from monitors.advisor import is_ours
-from monitors.pg import backends, rights
+from monitors.pg import backends, rights, signals
 from monitors.pg.backends import Backend
 from monitors.pg.text import redact
 
@@ -40,6 +40,24 @@ BACKEND_START = Parameter(
     required=True,
     help="when the backend started, as pg_stat_activity says it: pids are used again",
 )
+DOING = (
+    Parameter(
+        name="query_start",
+        kind=Kind.TIMESTAMP,
+        help="when its statement started, as pg_stat_activity says it",
+    ),
+    Parameter(
+        name="xact_start",
+        kind=Kind.TIMESTAMP,
+        help="when its transaction started, where it is idle in transaction",
+    ),
+    Parameter(
+        name="state_change",
+        kind=Kind.TIMESTAMP,
+        help="since when it is idle, in a transaction or outside",
+    ),
+)
+"""The times that say what the session does: of these one way (`one_doing`)."""
 RELEASE_SECONDS = 0.5
 
 
@@ -97,6 +115,36 @@ def same_statement(backend: Backend, arguments: Arguments) -> None:
         now = redact(backend.query)[:200]
         message = f"The backend now runs another statement ({now}): nothing was sent."
         raise Changed(message)
+
+
+def old_enough(backend: Backend) -> None:
+    """Raise Changed where the statement began so lately that a cancel could hit the next one."""
+    if backend.query_start and backend.read_at - backend.query_start < signals.YOUNG:
+        message = (
+            f"Its statement began less than {signals.YOUNG_MS} ms ago: a cancel could arrive when"
+            " the next one runs. Nothing was sent. Ask again if it still runs."
+        )
+        raise Changed(message)
+
+
+def same_doing(backend: Backend, arguments: Arguments) -> None:
+    """Raise Changed unless the backend runs the same statement or idles in the same way."""
+    if "query_start" in arguments:
+        same_statement(backend, arguments)
+    elif "xact_start" in arguments:
+        same_transaction(backend, arguments)
+    else:
+        same_idleness(backend, arguments)
+
+
+def one_doing(arguments: Arguments) -> None:
+    """Raise InvalidArguments unless what the session does is named in one way."""
+    if signals.times_in(arguments) not in signals.TERMINATE_SQL:
+        message = (
+            "Give query_start for a backend that runs a statement, xact_start and state_change"
+            " for one that is idle in transaction, or state_change for one that is idle."
+        )
+        raise InvalidArguments(message)
 
 
 def same_transaction(backend: Backend, arguments: Arguments) -> None:
@@ -187,8 +235,3 @@ def effect(before: Measured, after: Measured) -> str:
         return ""
     counted = f"{released} session{'' if released == 1 else 's'} released"
     return counted if released == waited else f"{counted}, {waited - released} still wait"
-
-
-def timestamp(text: str) -> sql.Composed:
-    """Return a cleaned moment as SQL."""
-    return sql.SQL("{}::timestamptz").format(sql.Literal(text))

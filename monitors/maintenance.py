@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from monitors.acting import effect
 from monitors.collect import vacuum_runs
 from monitors.history import freshness, partitions, relabel, rollup
-from monitors.models import FindingRecord, FindingVersion, JobRun
+from monitors.models import FindingRecord, FindingVersion, JobRun, StandingRuleFiring
 
 RUNS_KEPT = timedelta(days=365)
 ROLL_UP_EVERY = timedelta(minutes=5)
@@ -30,6 +30,7 @@ def maintain(now: datetime) -> None:
         partitions.drop_old(now)
         rollup.prune(now)
         JobRun.objects.filter(started_at__lt=now - RUNS_KEPT, finished_at__isnull=False).delete()
+        StandingRuleFiring.objects.filter(at__lt=now - RUNS_KEPT).delete()
         FindingRecord.objects.filter(resolved_at__lt=now - KEEP_FINDINGS).delete()
         vacuum_runs.prune(now)
         relabel.prune(now)

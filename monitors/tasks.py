@@ -7,7 +7,7 @@ from django.core.cache import cache
 from django.utils import timezone
 
 from monitors import heartbeat, maintenance, queue
-from monitors.acting import perform, preview as previews, sweep as sweeps
+from monitors.acting import perform, preview as previews, stuck, sweep as sweeps
 from monitors.collect import leases
 from monitors.collect.rounds import give_up, read_live, take_due
 from monitors.findings import keep
@@ -43,7 +43,9 @@ def knock() -> None:
 @shared_task
 def snapshot(target_id: int, kind: str, claim: str) -> None:
     """Take the due snapshots of one lease, and judge the target by them."""
-    keep.keep(target_id, take_due(target_id, kind, claim))
+    read = take_due(target_id, kind, claim)
+    keep.keep(target_id, read)
+    stuck.look(target_id, read)
 
 
 @shared_task(name="monitors.tasks.live")

@@ -68,6 +68,7 @@
     vacuum: "M0-4 4.500 4H-4.500Z", action: "M0-5.500 5.500 0 0 5.500-5.500 0Z", restart: "M0 4.500 4.500-4H-4.500Z",
     crash: "M-4-4 4 4M4-4-4 4", reset: "M-4.500 0a4.500 4.500 0 1 0 9 0a4.500 4.500 0 1 0-9 0Z", promotion: "M-4-4H4V4H-4Z", rewrite: "M-5-2H5V2H-5Z", upgrade: "M-4-4H4V4H-4Z",
     setting: "M-2.500-5H2.500L5 0 2.500 5H-2.500L-5 0Z",
+    stuck: "M-4-1H-2.500V-5H2.500V-1H4V5H-4Z",
   };
   const shape = (kind) => {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
@@ -97,7 +98,7 @@
     return { lane, buttons };
   };
   /* Marks too near to be told apart share the button of the most telling one, which names them all. */
-  const TELLING = ["crash", "action", "restart", "promotion", "upgrade", "rewrite", "setting", "reset", "vacuum"];
+  const TELLING = ["crash", "action", "restart", "promotion", "upgrade", "rewrite", "stuck", "setting", "reset", "vacuum"];
   const APART = 24;
   const place = (u, spec, row) => {
     if (!row) return;

@@ -125,7 +125,7 @@ def test_the_actions_are_described_as_they_are() -> None:
             spec.queue,
             f"{spec.lock_timeout_ms / 1000:.0f} s",
             f"{spec.statement_timeout_ms / 1000:.0f} s",
-            "yes" if spec.destructive else "no",
+            "yes" if spec.destructive and not spec.direct else "no",
             "yes" if spec.on_standby else "no",
             ", ".join(str(role) for role, names in ROLES.items() if spec.name in names),
         ]

@@ -25,7 +25,7 @@ from monitors.history.freshness import freshness
 from monitors.history.window import WINDOWS, Window
 from monitors.models import Action, Database, FindingRecord, Target
 from monitors.people import access
-from monitors.rows import findings
+from monitors.rows import findings, stuck
 from monitors.rows.backends import epoch_us
 
 WINDOW_WORDS = ("window", "from", "to", "at")
@@ -43,7 +43,7 @@ THEMES = frozenset({"light", "dark"})
 SUBJECTS = {advisor.name: advisor.subject for advisor in ADVISORS}
 """Which page counts an advisor's findings."""
 
-TIMELESS = frozenset({"account", "matrix", "people", "pool-calculator", "targets"})
+TIMELESS = frozenset({"account", "matrix", "people", "pool-calculator", "stuck", "targets"})
 """Pages that show no time: they have no window to choose."""
 
 IN_STRIP = (Action.State.WAITING, Action.State.QUEUED, Action.State.RUNNING)
@@ -59,6 +59,8 @@ class Entry:
     current: bool
     count: int = 0
     level: str = ""
+    counts: str = "finding"
+    """What is counted, in the singular."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,18 @@ def open_findings(current: str, targets: Sequence[Target]) -> Entry:
     return Entry("Findings", url, "findings", is_current, found["count"], level)
 
 
+def stuck_now(current: str, targets: Sequence[Target]) -> Entry:
+    """Return the fleet's line of stuck backends, with how many there are on some targets."""
+    count = stuck.count_stuck(targets, timezone.now())
+    here, level = current == "stuck", "warning" if count else ""
+    return Entry("Stuck", reverse("stuck"), "stuck", here, count, level, "stuck backend")
+
+
 def fleet_rail(current: str, targets: Sequence[Target], may: frozenset[str]) -> Group:
     """Return the pages that are not of one target."""
     entries = [
         Entry("Fleet", reverse("fleet"), "fleet", current == "fleet"),
+        stuck_now(current, targets),
         open_findings(current, targets),
         Entry("Actions", reverse("actions"), "actions", current == "actions"),
         Entry("Targets", reverse("targets"), "targets", current == "targets"),

@@ -47,6 +47,7 @@ def new(request: PageRequest, name: str, action: str) -> HttpResponse:
                 target,
                 action,
                 arguments,
+                reason=request.POST.get("reason", "").strip(),
                 idempotency_key=posted_key(request),
                 source=source,
             )

@@ -23,7 +23,7 @@ from dashboard.source import source_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
 from monitors.advisors import ADVISORS
-from monitors.findings import aside, judge, keep as kept, thresholds
+from monitors.findings import aside, judge, keep as kept, stuck, thresholds
 from monitors.findings.records import finding_of, quiet_of
 from monitors.findings.verdict import tell_verdict
 from monitors.history.window import WINDOWS, Window
@@ -40,6 +40,7 @@ TITLES = {
     "resolved": "Resolved",
 }
 CONFLICT = 409
+OF_STUCK = frozenset(advisor.name for advisor, _ in stuck.THRESHOLDS.values())
 EARLIER = 20  # former findings of the same object
 
 
@@ -254,6 +255,7 @@ def show(
         "may_put_aside": "acknowledge" in may,
         "acknowledge_roles": "" if "acknowledge" in may else access.roles_with("acknowledge"),
         "button_css": button_css(row.action),
+        "may_be_stuck": row.pid is not None and row.advisor in OF_STUCK,
         "acknowledge_form": acknowledge_form(),
         "snooze_form": snooze_form(),
         "refused": refused,

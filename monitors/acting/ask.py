@@ -109,10 +109,12 @@ def ask(  # noqa: PLR0913 - one keyword a column
     if known is not None:
         return known
     check(user, target, spec, source)
+    if spec.destructive:
+        require_reason(target, reason)
     row = build(user, target, spec, cleaned, source=source)
     row.identity = dict(cleaned)
     row.sql = text_of(spec.statement(cleaned, row.identity, target.server_version or 0))
-    row.reason = reason
+    row.reason = reason[:500]
     row.idempotency_key = idempotency_key or row.idempotency_key
     try:
         with within_limit(user, source):
@@ -273,6 +275,11 @@ def check_draft(row: Action, spec: Spec, target: Target, reason: str, *, confirm
     if spec.destructive and not confirmed:
         message = f"Confirm {spec.verb.lower()} of {row.object_name}: nothing was sent."
         raise InvalidArguments(message)
+    require_reason(target, reason)
+
+
+def require_reason(target: Target, reason: str) -> None:
+    """Raise InvalidArguments where the environment asks for a reason and none is given."""
     if target.environment.reason_required and not reason:
         message = f"Say why: {target.environment.name} asks for a reason."
         raise InvalidArguments(message)

@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, batch, connections, gates, send
+from monitors.acting import ask, batch, connections, gates, send, signalling
 from monitors.acting.guard import database_of, guarded_now, settled, spec_for
 from monitors.acting.outcome import Ended, finish, hint, not_done, note, skipped
 from monitors.acting.watch import Watch
@@ -37,7 +37,6 @@ from monitors.targets.secrets import SecretUnreadable
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 5.0
 REMOVE_MS = 20_000
 """How long what a failed statement left behind may take to be removed."""
 SNAPSHOT_SECONDS = 12.0
@@ -103,7 +102,7 @@ def carry_out(row: Action, spec: Spec) -> Ended:
             # Somebody waits for it: the connection that sends it also looks before.
             with connections.HANDS.signalling(address, row, spec) as hand:
                 statement = looked_at(hand, row, spec, target)
-                return signal(hand, row, spec, statement)
+                return signalling.signal(hand, row, spec, statement, still_allowed)
         with connections.looking(address, row) as eye:
             statement = looked_at(eye, row, spec, target)
         keep_the_last(target, spec)
@@ -208,49 +207,6 @@ def still_allowed(row: Action, spec: Spec) -> Target:
     if reason:
         raise Refused(reason)
     return target
-
-
-def signal(hand: psycopg.Connection, row: Action, spec: Spec, statement: Any) -> Ended:
-    """Send a guarded signal and wait until the backend has reacted."""
-    rows, _ = send.send(hand, statement, spec)
-    matched, signalled = rows[0]
-    if not matched:
-        guarded_now(hand, row, spec)  # says what has changed, if it can
-        message = "The backend had finished or changed: nothing was sent."
-        raise Changed(message)
-    if not signalled:
-        message = "The backend ended before the signal reached it."
-        raise Changed(message)
-    became = settle(hand, row, spec)
-    after = settled(row, spec.measure(hand, row.identity, row.before))
-    if not became:
-        why = why_it_stays(hand, row, spec)
-        outcome = f"The signal was sent, but the backend has not reacted in 5 s: {why}."
-        return Ended(State.FAILED, outcome, after=after)
-    released = spec.effect(row.before, after)
-    effect = f"{became}; {released}" if released else became
-    return Ended(State.SUCCEEDED, f"{effect[0].upper()}{effect[1:]}.", effect, after)
-
-
-def why_it_stays(hand: psycopg.Connection, row: Action, spec: Spec) -> str:
-    """Return what may keep a backend from reacting to a signal, and what helps."""
-    if spec.destructive:
-        return "it may be rolling back"
-    backend = backends.find(hand, int(row.identity["pid"]))
-    if backend is not None and backend.awaits_client:
-        return f"it waits for its client ({backend.waits}), which no cancel ends; terminate it"
-    return "terminate it"
-
-
-def settle(hand: psycopg.Connection, row: Action, spec: Spec) -> str:
-    """Return what became of a backend within 5 s, '' where it is as before."""
-    assert spec.settled is not None  # noqa: S101 - only signals come here
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        became = spec.settled(hand, row.identity)
-        if became or time.monotonic() > deadline:
-            return became
-        time.sleep(0.03)
 
 
 def maintain(

@@ -11,6 +11,7 @@ from monitors.actions import (
     drop_leftover_index,
     measure_bloat,
     reindex,
+    release_backend,
     repack,
     reset_statements,
     set_autovacuum,
@@ -24,6 +25,7 @@ ACTIONS: dict[str, Action] = {
     for action in (
         cancel_backend.ACTION,
         terminate_backend.ACTION,
+        release_backend.ACTION,
         analyze.ACTION,
         vacuum.ACTION,
         vacuum_full.ACTION,

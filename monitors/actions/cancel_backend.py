@@ -6,7 +6,6 @@ Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-A
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import psycopg
 from psycopg import sql
@@ -15,42 +14,18 @@ from monitors import backend_action
 from monitors.action import (
     Action,
     Arguments,
-    Changed,
     Guarded,
     Identity,
     Kind,
     Parameter,
     Refused,
 )
-from monitors.pg import backends
+from monitors.pg import backends, signals
 
-YOUNG_MS = 250
-"""A statement that has run for less is not cancelled."""
-YOUNG = timedelta(milliseconds=YOUNG_MS)
 UNREACHED = (
     "It waits for its client, and a cancel reaches it only once that sends or reads something;"
     " terminating it does at once."
 )
-
-# The guard stands in the statement: between reading a page and this, the pid
-# may belong to another backend, or the backend may run another statement.
-# Between the server's look at the backend and the signal's arrival lies some tenth
-# of a millisecond in which the statement may end and the next one be hit. Nobody can
-# lock a backend, so its age decides: of cancels sent to statements of 0 to 5 ms one
-# in fifty came late (raced, 14 to 18), and none is sent; of what has run for YOUNG_MS
-# hardly any ends in just that moment. The function is what pg_stat_activity reads;
-# asked for one pid it leaves half the time between look and signal.
-SQL = """WITH target AS MATERIALIZED (
-  SELECT a.pid
-    FROM pg_catalog.pg_stat_get_activity({pid}) AS a
-   WHERE a.backend_start = {backend_start}
-     AND a.query_start = {query_start}
-     AND a.query_start < pg_catalog.clock_timestamp() - {young}
-     AND a.state IN ('active', 'fastpath function call')
-     AND a.backend_type = 'client backend'
-     AND a.pid <> pg_catalog.pg_backend_pid())
-SELECT (SELECT count(*) FROM target) AS matched,
-       (SELECT pg_catalog.pg_cancel_backend(target.pid) FROM target) AS signalled"""
 
 
 def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identity) -> Guarded:
@@ -60,24 +35,14 @@ def guard(connection: psycopg.Connection, arguments: Arguments, identity: Identi
         message = "The session is idle in transaction, there is nothing to cancel: terminate it."
         raise Refused(message)
     backend_action.same_statement(backend, arguments)
-    if backend.query_start and backend.read_at - backend.query_start < YOUNG:
-        message = (
-            f"Its statement began less than {YOUNG_MS} ms ago: a cancel could arrive when the next"
-            " one runs. Nothing was sent. Ask again if it still runs."
-        )
-        raise Changed(message)
+    backend_action.old_enough(backend)
     seen = backend_action.seen(connection, backend)
     return replace(seen, warnings=[UNREACHED]) if backend.awaits_client else seen
 
 
 def statement(arguments: Arguments, identity: Identity, server_version: int) -> sql.Composed:
     """Return the guarded signal; its row is (matched, signalled)."""
-    return sql.SQL(SQL).format(
-        pid=sql.Literal(int(arguments["pid"])),
-        backend_start=backend_action.timestamp(arguments["backend_start"]),
-        query_start=backend_action.timestamp(arguments["query_start"]),
-        young=sql.SQL("interval {}").format(sql.Literal(f"{YOUNG_MS} ms")),
-    )
+    return signals.cancel(arguments)
 
 
 def settled(connection: psycopg.Connection, identity: Identity) -> str:

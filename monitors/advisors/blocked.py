@@ -32,6 +32,9 @@ DEFAULTS = {
     "warning_seconds": 5,  # the longest wait; shorter ones are a notice
     "critical_seconds": 300,
     "critical_backends": 5,  # that many waiting are critical however short their wait
+    # Not of the finding: when the Stuck page says so of the one who waits, and of the root.
+    "stuck_blocked_seconds": 30,
+    "stuck_blocking_seconds": 30,
 }
 PREPARED = 0  # what pg_blocking_pids says of a prepared transaction
 

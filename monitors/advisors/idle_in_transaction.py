@@ -24,8 +24,9 @@ from monitors.advisor import (
     is_client,
     remedy_of,
     seconds_since,
-    severity_of,
+    severity_by,
 )
+from monitors.rules import stuck
 
 DEFAULTS = {
     "notice_seconds": 60,  # since it became idle
@@ -43,7 +44,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
         if row["state"] not in IDLE_IN_TRANSACTION or not is_client(row):
             continue
         seconds = seconds_since(row["state_change"], samples.now)
-        severity = severity_of(seconds, thresholds, "seconds")
+        severity = severity_by(row, stuck.IDLE, seconds, thresholds)
         if severity is not None:
             yield finding_of(row, seconds, severity, directly[row["pid"]], thresholds)
 

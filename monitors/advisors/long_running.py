@@ -23,18 +23,15 @@ from monitors.advisor import (
     is_client,
     remedy_of,
     seconds_since,
-    severity_of,
+    severity_by,
 )
+from monitors.rules import stuck
 
 DEFAULTS = {
     "notice_seconds": 60,
     "warning_seconds": 300,
     "critical_seconds": 1800,
 }
-# They run for hours by design, and whoever started them knows.
-PATIENT_APPLICATIONS = frozenset(
-    {"pg_dump", "pg_dumpall", "pg_restore", "pg_basebackup", "pg_repack"}
-)
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
@@ -43,10 +40,10 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     for row in samples.of("activity"):
         if row["state"] != "active" or row["wait_event_type"] == "Lock" or not is_client(row):
             continue
-        if row["application_name"] in PATIENT_APPLICATIONS or row["pid"] in maintained:
+        if row["application_name"] in stuck.PATIENT_APPLICATIONS or row["pid"] in maintained:
             continue
         seconds = seconds_since(row["query_start"], samples.now)
-        severity = severity_of(seconds, thresholds, "seconds")
+        severity = severity_by(row, stuck.RUNNING, seconds, thresholds)
         if severity is not None:
             yield finding_of(row, seconds, severity, thresholds)
 

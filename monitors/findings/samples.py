@@ -19,7 +19,7 @@ from monitors.advisor import (
     marked,
 )
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
-from monitors.findings import recent, thresholds
+from monitors.findings import recent, stuck, thresholds
 from monitors.findings.records import LIVE
 from monitors.history import xids
 from monitors.history.freshness import clocks
@@ -91,7 +91,7 @@ def latest_of(
     if probe in FACTS:
         return {}
     if probe == "activity":
-        return marked_in(targets, activity_of(ids))
+        return limited_in(targets, marked_in(targets, activity_of(ids)))
     if probe == "horizon":
         long_ago = old_enough(now, shortest(targets, fleet))
         return marked_in(targets, held(latest(probe, ids, long_ago), now))
@@ -106,6 +106,15 @@ def latest_of(
 def marked_in(targets: Sequence[Target], rows: Rows) -> Rows:
     """Return rows with `ours`: whether they are of Howdah's own sessions."""
     return {target.pk: [*marked(rows.get(target.pk, ()), target.logins)] for target in targets}
+
+
+def limited_in(targets: Sequence[Target], rows: Rows) -> Rows:
+    """Return backends with the limits of the team's definitions that name them."""
+    known = stuck.definitions()
+    return {
+        target.pk: stuck.with_limits(rows[target.pk], known, target.environment_id)
+        for target in targets
+    }
 
 
 def watched_in(names: Mapping[int, Mapping[int, str]]) -> Q:
@@ -169,7 +178,10 @@ def rows_at(probe: str, target: Target, names: Mapping[int, str], at: datetime) 
         return [row for row in rows if row["database_id"] in names]
     if probe == "horizon":
         return held({target.pk: marked(rows, target.logins)}, at)[target.pk]
-    return marked(rows, target.logins) if probe == "activity" else rows
+    if probe != "activity":
+        return rows
+    known = stuck.definitions(at)
+    return stuck.with_limits(marked(rows, target.logins), known, target.environment_id)
 
 
 def next_xid(databases: Iterable[Row]) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
@@ -49,3 +50,19 @@ def read_marks(
         for action in done
     ]
     return sorted(events, key=lambda event: event["at"])
+
+
+def keep_stuck(target_id: int, at: datetime, texts: Mapping[str, str]) -> None:
+    """Mark backends that became stuck, each once by its key: a backend in a state.
+
+    One query that finds those that are marked, another where there are new ones.
+    """
+    marks = Mark.objects.filter(target_id=target_id, key__in=texts)
+    known = set(marks.values_list("key", flat=True)) if texts else set()
+    new = [
+        Mark(target_id=target_id, at=at, kind=Mark.Kind.STUCK, text=text[:300], key=key)
+        for key, text in texts.items()
+        if key not in known
+    ]
+    if new:
+        Mark.objects.bulk_create(new, ignore_conflicts=True)

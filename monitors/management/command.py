@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
@@ -152,6 +153,15 @@ def target_named(name: str) -> Target:
         message = f"There is no target {name}. {known}"
         raise failure(message)
     return target
+
+
+def person_named(name: str) -> User:
+    """Return whose rights to use; raises CommandError for a name that may not log in."""
+    user = User.objects.filter(username=name, is_active=True).first()
+    if user is None:
+        message = f"There is no account {name}."
+        raise failure(message)
+    return user
 
 
 def read_secret(path: str) -> str:

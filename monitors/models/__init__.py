@@ -19,6 +19,7 @@ from monitors.models.reading import (
     VacuumRun,
     WorkerBeat,
 )
+from monitors.models.stuck import StandingRule, StandingRuleFiring, StuckDefinition
 from monitors.models.target import (
     RESERVED_NAMES,
     TARGET_NAME,
@@ -56,6 +57,9 @@ __all__ = [
     "Role",
     "SettingChange",
     "Snapshot",
+    "StandingRule",
+    "StandingRuleFiring",
+    "StuckDefinition",
     "Target",
     "TargetCheck",
     "TargetFacts",

@@ -101,6 +101,7 @@ class ProbeState(models.Model):
     epoch = models.CharField(max_length=120, blank=True)
     reset_at = models.DateTimeField(null=True)  # stats_reset of what it reads
     reset_counter = models.BigIntegerField(null=True)
+    stuck = models.IntegerField(null=True)  # of activity: how many of its backends are stuck
 
     class Meta:
         constraints = [
@@ -155,6 +156,7 @@ class Mark(models.Model):
         UPGRADE = "upgrade"
         REWRITE = "rewrite"
         SETTING = "setting", "settings changed"
+        STUCK = "stuck", "backend stuck"
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
     at = models.DateTimeField()  # our clock
@@ -165,8 +167,16 @@ class Mark(models.Model):
     probe = models.CharField(max_length=40, blank=True, db_default="")  # whose counters were reset
     reset_at = models.DateTimeField(null=True)  # when, as the server said
     before_at = models.DateTimeField(null=True)  # since when they had counted until then
+    key = models.CharField(
+        max_length=120, blank=True, db_default=""
+    )  # of what is marked once: a backend in a state
 
     class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["target", "key"], condition=~models.Q(key=""), name="one_mark_a_key"
+            )
+        ]
         indexes = [models.Index(fields=["target", "at"], name="mark_of_target")]
 
     def __str__(self) -> str:

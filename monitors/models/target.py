@@ -57,6 +57,7 @@ class Fleet(models.Model):
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     thresholds = models.JSONField(default=dict, blank=True)  # {advisor: {name: number}}
+    rules_off = models.BooleanField(default=False, db_default=False)  # no standing rule acts
 
     class Meta:
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="one_fleet")]

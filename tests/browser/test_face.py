@@ -36,6 +36,7 @@ OF_TARGET = [*OF_THE_TARGET, "target-edit", "target-remove"]
 OF_FLEET = (
     "fleet", "findings", "actions", "targets", "target-new", "thresholds", "people", "account",
     "roles", "role-new", "matrix", "pool-calculator",
+    "stuck", "stuck-definitions", "standing-rules", "standing-rule-new",
 )  # fmt: skip
 
 

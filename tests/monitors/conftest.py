@@ -165,7 +165,7 @@ def times_of(server: Server, pid: int) -> dict[str, str]:
 
 def wait_until_old(server: Server, pid: int) -> None:
     """Wait until a backend's statement began so long ago that it may be cancelled."""
-    from monitors.actions.cancel_backend import YOUNG  # noqa: PLC0415
+    from monitors.pg.signals import YOUNG  # noqa: PLC0415
 
     with server.connect() as eye:
         while eye.execute(

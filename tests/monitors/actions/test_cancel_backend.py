@@ -8,10 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from monitors.acting import perform
+from monitors.acting import signalling
 from monitors.action import Changed, InvalidArguments, Refused
-from monitors.actions.cancel_backend import ACTION, UNREACHED, YOUNG_MS
+from monitors.actions.cancel_backend import ACTION, UNREACHED
 from monitors.pg import backends
+from monitors.pg.signals import YOUNG_MS
 from tests import races
 from tests.servers import Server
 
@@ -48,7 +49,7 @@ def test_it_finds_that_the_statement_is_over(
 def test_of_a_copy_that_waits_for_its_client_it_says_that_only_terminating_ends_it(  # noqa: PLR0917 - fixtures
     server: Server, live: Callable[..., Session], active: Times, watch, person, done, monkeypatch
 ) -> None:
-    monkeypatch.setattr(perform, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(signalling, "SETTLE_SECONDS", 0.5)
     session = live(server, user="owner", dbname="shop")
     session.execute("CREATE TEMP TABLE numbers (n integer)")
     session.pgconn.exec_(b"COPY numbers FROM STDIN")
