@@ -693,11 +693,11 @@ def test_what_was_ticked_is_listed_with_its_guard_and_ended_each_with_its_result
     sent = client.post("/targets/shop-1/batches/terminate_backend/", ticked)
     made = Batch.objects.get()
     preview.preview_batch(str(made.pk))
-    html = client.get(sent.url).content.decode()
+    html = client.get(sent["Location"]).content.decode()
     client.post(f"/batches/{made.pk}/request/")
     while (row := batch.waiting_rows(target.pk).first()) is not None:
         perform.perform(str(row.pk))
-    ended = client.get(sent.url).content.decode()
+    ended = client.get(sent["Location"]).content.decode()
 
     assert "2 of 2 backends" in html
     assert "Terminate 2 backends" in html
