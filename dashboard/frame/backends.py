@@ -9,7 +9,7 @@ from typing import Any
 from django.utils import timezone
 
 from dashboard.broker import cached
-from dashboard.frame import frame
+from dashboard.frame.hindrance import why_not
 from dashboard.frame.requests import PageRequest
 from monitors.actions import ACTIONS
 from monitors.advisor import marked
@@ -52,11 +52,9 @@ def may_of(request: PageRequest, target: Target, window: Window) -> dict[str, An
         "may": may,
         "shows_text": "view_query_text" in may and window.is_live,
         "may_pick": [
-            signal
-            for signal in SIGNALS
-            if not frame.why_not(target, signal, may, is_live=window.is_live)
+            signal for signal in SIGNALS if not why_not(target, signal, may, is_live=window.is_live)
         ],
-        "cancel_why": frame.why_not(target, "cancel_backend", may, is_live=window.is_live),
+        "cancel_why": why_not(target, "cancel_backend", may, is_live=window.is_live),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -16,7 +16,6 @@ from django.utils.functional import cached_property
 
 from dashboard.frame.states import State, unread
 from dashboard.pages import PAGES, Page
-from monitors.actions import ACTIONS
 from monitors.advisor import Finding, Severity
 from monitors.advisors import ADVISORS
 from monitors.findings import judge
@@ -287,32 +286,6 @@ def finding_url(target: Target, finding: Finding, datids: Mapping[int, int]) -> 
         return reverse("backend", args=[target.name, finding.pid, epoch_us(finding.backend_start)])
     subject = SUBJECTS.get(finding.advisor)
     return reverse(subject, args=[target.name]) if subject else None
-
-
-def why_not(
-    target: Target,
-    action: str,
-    may: frozenset[str],
-    *,
-    is_live: bool,
-    roles_with: Callable[[str], str] = access.roles_with,
-) -> str:
-    """Return why the person can't take an action on a target; empty where they can.
-
-    `roles_with` names the roles that include a permission.
-    """
-    if not is_live:
-        return "This page shows the past. Go back to now to act."
-    if action not in may:
-        roles = roles_with(action)
-        return f"Your role on {target.name} does not include {action}. Ask an admin for {roles}."
-    if not target.operator_user:
-        return f"{target.name} has no operator login. Add one on its Targets page."
-    if not target.enabled:
-        return f"{target.name} is disabled. Enable it on the Targets page."
-    if target.in_recovery and not ACTIONS[action].on_standby:
-        return f"{target.name} is a standby. Act on its primary."
-    return ""
 
 
 def primary_of(target: Target, targets: Iterable[Target]) -> Target | None:

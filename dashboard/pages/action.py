@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.errors import BadForm
 from dashboard.forms.arguments import kept_arguments, option_groups, posted_arguments
-from dashboard.frame import frame
+from dashboard.frame.hindrance import why_not
 from dashboard.frame.requests import PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors.acting import ask as run, limits
@@ -292,7 +292,7 @@ def escalation_of(row: Action, may: frozenset[str]) -> dict[str, Any]:
     return {
         "terminates": row.arguments,
         "terminate_text": f"Terminate {row.arguments['pid']}…",
-        "terminate_why": frame.why_not(row.target, "terminate_backend", may, is_live=True),
+        "terminate_why": why_not(row.target, "terminate_backend", may, is_live=True),
     }
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard.broker import cached
-from dashboard.frame import frame
+from dashboard.frame.hindrance import why_not
 from dashboard.frame.listing import listing_of
 from dashboard.frame.requests import PageRequest, render_page, table_response
 from monitors import words
@@ -100,7 +100,7 @@ def press_of(line: Line, may: frozenset[str]) -> Press:
     backend, target = line.backend, line.target
     only_cancels = RELEASE not in may and CANCEL in may and backend.is_running
     action = CANCEL if only_cancels else RELEASE
-    why = frame.why_not(target, action, may, is_live=True)
+    why = why_not(target, action, may, is_live=True)
     if not why and backend.row.get("rolsuper") and not target.allow_superuser:
         why = SUPERUSERS
     if not why and set(backend.guard) == {"pid", "backend_start"}:

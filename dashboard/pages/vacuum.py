@@ -11,8 +11,8 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.frame import frame
 from dashboard.frame.frame import SUBJECTS
+from dashboard.frame.hindrance import why_not
 from dashboard.frame.listing import Listing, chosen, listing_from, listing_of, sort_of, sought_in
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
@@ -196,7 +196,7 @@ def page(
         "chart": dead_chart(target, window, total, marks),
         "rows": with_sparks(target, window, shown.rows),
         "may": may,
-        "may_pick": not frame.why_not(target, "vacuum", may, is_live=window.is_live),
+        "may_pick": not why_not(target, "vacuum", may, is_live=window.is_live),
         "due_count": counts["due"],
     }
     return render_page(

@@ -15,8 +15,8 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.frame import frame
 from dashboard.frame.frame import WINDOW_WORDS
+from dashboard.frame.hindrance import why_not
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
@@ -161,7 +161,7 @@ def page(
             "is_trusted": replay.is_trusted(done.proof),
             "now": row_of(done.as_is, done.options, {}),
             "by_hand": by_hand(target, window, context["row"]),
-            "why_not": why_not(request, target, window),
+            "why_not": why_not_set(request, target, window),
             "setting": arguments_of(context["row"], tried_of(done, context["changes"])),
         }
     return render_page(
@@ -232,10 +232,10 @@ def arguments_of(table: TableRow, options: Mapping[str, str]) -> dict[str, str]:
     return {"database": table["database"], "table": table["table"], **options}
 
 
-def why_not(request: PageRequest, target: Target, window: Window) -> str:
+def why_not_set(request: PageRequest, target: Target, window: Window) -> str:
     """Return why the person can't set parameters from here, '' where they can."""
     may = access.permissions_of(request.user, target)
-    return frame.why_not(target, "set_autovacuum", may, is_live=window.is_live)
+    return why_not(target, "set_autovacuum", may, is_live=window.is_live)
 
 
 def by_hand(target: Target, window: Window, table: TableRow) -> int:

@@ -11,6 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from dashboard.frame import frame
+from dashboard.frame.hindrance import why_not
 from dashboard.pages import PAGES
 from dashboard.templatetags.icons import icon
 from dashboard.templatetags.links import link
@@ -96,7 +97,7 @@ def action_button(  # noqa: PLR0913 - one keyword a part of the button
         "css": css,
         "arguments": {key: value for key, value in arguments.items() if value not in (None, "")},
         "target": target,
-        "why_not": frame.why_not(
+        "why_not": why_not(
             target,
             action,
             may,
