@@ -44,6 +44,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
+    Page(name="connections", title="Connections", icon="link", heading="Load"),
     Page(
         name="target-findings",
         title="Findings",
