@@ -135,11 +135,12 @@ def page(
         "session_chart": session_chart(target, window),
         "listing": listing,
         "sort": listing.sort,
-        "rows": [{**row, "url": activity_url(request, target, row)} for row in listing.rows],
+        "rows": [{**row, "url": group_url(request, target, row)} for row in listing.rows],
         "by": by,
         "choices": list(connection_rows.GROUPS.items()),
         "grouping": connection_rows.GROUPS[by],
         "idle": [{**row, "no_signal": no_signal(target, row)} for row in seen.idle[:SHOWN_IDLE]],
+        "all_url": activity_url(request, target, ""),
         "biggest": connection_rows.biggest_idle(seen.groups),
         "rescue": rules.terminate_idle(),
         "grants": rules.let_in(target.logins),
@@ -159,14 +160,20 @@ def page(
     )
 
 
-def activity_url(request: PageRequest, target: Target, row: GroupRow) -> str:
+def group_url(request: PageRequest, target: Target, row: GroupRow) -> str:
     """Return where Activity lists a group's backends, '' where it can't tell them from others."""
     piece = max(row["name"].split("*"), key=len)
     if row["grouped_by"] == "ssl" or not piece or row["name"] == rules.OTHERS:
         return ""
+    return activity_url(request, target, piece)
+
+
+def activity_url(request: PageRequest, target: Target, sought: str) -> str:
+    """Return where Activity lists all backends that a text is found in, idle ones too."""
     query = frame.window_query(request)
-    asked = urlencode({"filter": "all", "q": piece})
-    return f"{reverse('activity', args=[target.name])}{query}{'&' if query else '?'}{asked}"
+    asked = urlencode({"filter": "all", **({"q": sought} if sought else {})})
+    address = reverse("activity", args=[target.name])
+    return f"{address}{query}{'&' if query else '?'}{asked}#backends"
 
 
 def no_signal(target: Target, row: IdleRow) -> str:

@@ -49,7 +49,7 @@ def severity_of(samples: Samples, churn: Churn, thresholds: Thresholds) -> Sever
     ):
         return None
     limit = connections.usable(samples.max_connections, samples.reserved_connections)
-    used = connections.count_of(samples.of("sessions"))
+    used = connections.taken(samples.of("sessions"))
     crowded = bool(limit) and 100 * used / (limit or 1) > thresholds["critical_pct"]
     if crowded or churn.per_second >= thresholds["critical_sessions"]:
         return Severity.CRITICAL

@@ -30,7 +30,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     usable = connections.usable(samples.max_connections, samples.reserved_connections)
     if usable is None:
         return
-    used = connections.count_of(samples.of("sessions"))
+    used = connections.taken(samples.of("sessions"))
     pct = 100 * used / max(usable, 1)
     severity = severity_of(pct, thresholds, "pct")
     if severity is not None:

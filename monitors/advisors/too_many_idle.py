@@ -23,7 +23,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Hold those that have been idle for over ten minutes against what may be used."""
     limit = connections.usable(samples.max_connections, samples.reserved_connections)
     rows = samples.of("connections")
-    used, resting = connections.count_of(rows), connections.count_of(rows, "long_idle")
+    used, resting = connections.taken(rows), connections.count_of(rows, "long_idle")
     idle = connections.count_of(row for row in rows if row["state"] == IDLE)
     if not limit or not used or 100 * idle / used < thresholds["min_idle_pct"]:
         return

@@ -44,7 +44,7 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     "connections": (
         ("connections are within their limit", ""),
         ("no database is known to get a new session for each request", ""),
-        ("none is known to idle for long in numbers", unknowns.STATEMENTS),
+        ("few idle for long", unknowns.STATEMENTS),
     ),
     "vacuum": (
         ("no table is due for vacuum", unknowns.COUNTS),

@@ -66,9 +66,14 @@ def churn_of(target: Target, window: Window, grown: Iterable[Mapping[str, Any]])
     rows = [
         churn_row(row, churn, connections.guilty_of(seen, row["datname"]))
         for row in grown
-        if (churn := connections.churn_of(row, row["seconds"])) is not None
+        if (churn := connections.churn_of(row, row["seconds"])) is not None and was_used(row)
     ]
     return sorted(rows, key=lambda row: (-row["sessions"], row["datname"]))
+
+
+def was_used(row: Mapping[str, Any]) -> bool:
+    """Tell whether anybody was in a database: templates and others are left out."""
+    return bool(row["sessions"] or row["session_time"])
 
 
 def churn_row(row: Mapping[str, Any], churn: Churn, guilty: Guilty | None) -> ChurnRow:

@@ -143,8 +143,10 @@ class Use:
     max_connections: int | None
     reserved: int | None
     states: Mapping[str, int]
-    shut_out_since: datetime | None
-    """Since when the server has had no slot left for Howdah itself."""
+    refused_since: datetime | None
+    """Since when the server has had no slot left for a new connection of Howdah's."""
+    is_blind: bool
+    """Whether it thus can't count connections any more: the figures are of before."""
     hurt: Hurt | None
     """When the last usable one is taken, at the rate of the last hour."""
 
@@ -157,7 +159,7 @@ class Use:
     def is_full(self) -> bool:
         """Whether ordinary clients are refused."""
         known = self.used is not None and self.usable is not None
-        return self.shut_out_since is not None or bool(
+        return self.refused_since is not None or bool(
             known and (self.used or 0) >= (self.usable or 0)
         )
 
@@ -181,8 +183,9 @@ def use_of(target: Target, window: Window) -> Use:
     states: dict[str, int] = {}
     for row in rows:
         states[row["state"]] = states.get(row["state"], 0) + (row["backends"] or 0)
-    used = sum(states.values()) if read_at_of(target, window, "sessions") else None
+    used = connections.taken(rows) if read_at_of(target, window, "sessions") else None
     usable = connections.usable(target.max_connections, target.reserved_connections)
+    refused = refused_by(target) if window.is_live else {}
     dated = None
     if used is not None and usable:
         rate = recent.connections(target, window.end)
@@ -193,16 +196,17 @@ def use_of(target: Target, window: Window) -> Use:
         target.max_connections,
         target.reserved_connections,
         states,
-        shut_out_since(target) if window.is_live else None,
+        min(refused.values(), default=None),
+        "sessions" in refused,
         dated,
     )
 
 
-def shut_out_since(target: Target) -> datetime | None:
-    """Return since when the server has had no slot for Howdah's own reads, None where it has one."""
+def refused_by(target: Target) -> dict[str, datetime]:
+    """Return since when which probes could not be read, since the server had no slot for Howdah."""
     rows = ProbeState.objects.filter(target=target, reason=SERVER_FULL)
-    moments = rows.values_list("failing_since", flat=True)
-    return min((moment for moment in moments if moment), default=None)
+    found = rows.order_by("-failing_since").values_list("probe", "failing_since")
+    return {probe: since for probe, since in found if since is not None}  # the first comes last
 
 
 def groups_of(target: Target, window: Window, by: str, usable: int | None) -> list[GroupRow]:

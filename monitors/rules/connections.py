@@ -56,6 +56,11 @@ def count_of(rows: Iterable[Row], column: str = "backends") -> int:
     return sum(row[column] or 0 for row in rows)
 
 
+def taken(rows: Iterable[Row]) -> int:
+    """Return how many connections are taken by rows of a probe: it leaves out the one that reads."""
+    return count_of(rows) + 1
+
+
 def most_of(rows: Iterable[Row], column: str, by: str = "application_name") -> tuple[str, int]:
     """Return the value of `by` that has most of a column, and how much; ('', 0) without any."""
     sums: dict[str, int] = {}
@@ -160,6 +165,7 @@ def guilty_of(newcomers: Iterable[Row], datname: str) -> Guilty | None:
 def terminate_idle() -> str:
     """Return the statement by which a superuser ends what has been idle for over ten minutes."""
     return (
+        "-- as a superuser, in any database:\n"
         "SELECT pid, usename, application_name, pg_terminate_backend(pid)\n"
         "  FROM pg_stat_activity\n"
         " WHERE backend_type = 'client backend'\n"
