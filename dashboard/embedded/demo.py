@@ -10,7 +10,7 @@ table, one sorts more than its memory holds, one compares all with all, one is
 quick and asked far too often, and one becomes slower for minutes, since its
 table grows, until a job empties it.
 
-One application opens a connection for each request, for a quarter of an hour in each half.
+One application opens a connection for each request, for a quarter of an hour out of each half.
 
 The lock queue and the report are in a database of their own, because their
 open transactions would keep VACUUM in `shop` from removing dead rows.

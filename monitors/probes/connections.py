@@ -93,6 +93,8 @@ PROBE = Probe(
     name="connections",
     sample=ConnectionsSample,
     sql={14: SQL_14},
-    every=timedelta(seconds=60),
+    every=timedelta(seconds=30),
+    fast=True,  # over the connection that goes on where the server has no slot for another
     rollups=False,
+    statement_timeout_ms=2000,
 )
