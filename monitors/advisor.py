@@ -156,6 +156,10 @@ class Samples:
     partitioned: Sequence[Row] = ()  # partitioned tables with the sums of their partitions
     workers: Sequence[int] = ()  # autovacuum workers at each reading of the last 15 minutes
     xids_per_second: float | None = None  # over the last day
+    # Of those, for the advisors that read `databases` first (monitors/history/connecting.py).
+    grown: Sequence[Row] = ()  # databases with what they counted in the last ten minutes
+    grown_hour: Sequence[Row] = ()  # the same of the last hour
+    newcomers: Sequence[Row] = ()  # whose new sessions were seen in the last ten minutes
 
     def of(self, probe: str) -> Sequence[Row]:
         """Return the rows of a probe; raises NotRead where the advisor doesn't name it."""

@@ -63,6 +63,9 @@ class Sample(models.Model):
     snapshot to snapshot. `Probe.refine_sql` reads them for some objects (then they
     are gauges and labels, None until they were read; the last one is the last to
     be), or `Probe.measuring` says how they are settled."""
+    added: ClassVar[tuple[str, ...]] = ()
+    """Counters that an earlier version did not read: what they stood at when it was replaced is
+    not known, so the first reading after that tells of no growth."""
     counts_since: ClassVar[str] = ""
     """The fact that says since when an object's counters count; as long as it is the same
     moment they never started anew, whatever happened to the server."""

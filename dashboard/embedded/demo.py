@@ -10,6 +10,8 @@ table, one sorts more than its memory holds, one compares all with all, one is
 quick and asked far too often, and one becomes slower for minutes, since its
 table grows, until a job empties it.
 
+One application opens a connection for each request, for a quarter of an hour out of each half.
+
 The lock queue and the report are in a database of their own, because their
 open transactions would keep VACUUM in `shop` from removing dead rows.
 
@@ -51,6 +53,8 @@ VISITS_A_BEAT = 750
 VISITS_SECONDS = 3.0  # so VISITS_AT_MOST is reached after eight minutes
 SLOW_SECONDS = 4.0  # between two of the slow statements
 LOOKUPS = 40  # in a row
+COUPONS_SECONDS = 900.0  # of requests, each over a connection of its own; then it rests as long
+COUPON_PAUSE = 0.2  # between two of them: a few a second
 
 TABLES: LiteralString = """
 CREATE TABLE IF NOT EXISTS public.sessions (
@@ -143,6 +147,11 @@ SELECT b.low, count(*) AS orders, sum(o.total) AS total
  GROUP BY b.low
 """
 LOOKUP: LiteralString = "SELECT name, price FROM public.products WHERE id = %(id)s"
+COUPON: LiteralString = """
+SELECT count(*), sum(total), pg_sleep(0.05)
+  FROM public.orders
+ WHERE customer_id = %(customer)s
+"""  # the rest of the request takes its time too
 FILL_SESSIONS: LiteralString = """
 INSERT INTO public.sessions (customer_id, token)
 SELECT 1 + n %% 5000, md5(n::text) || md5((n + 1)::text)
@@ -371,6 +380,15 @@ def look_up(session: Session) -> None:
         session.execute(LOOKUP, {"id": random.randrange(1, PRODUCTS)})  # noqa: S311 - no secret
 
 
+def run_coupons() -> None:
+    """Open a connection for each request, as applications without a pool do, and rest again."""
+    ends = time.monotonic() + COUPONS_SECONDS
+    while time.monotonic() < ends:
+        with connect(SHOP, "coupons") as session:
+            session.execute(COUPON, {"customer": random.randrange(1, 5000)})  # noqa: S311
+        time.sleep(COUPON_PAUSE)
+
+
 def run_visits() -> None:
     """Let a table grow and one statement become slower with it, until the table is emptied."""
     with connect(SHOP, "tracker") as session:
@@ -455,6 +473,7 @@ def main() -> None:
     keep("worker", lambda: run_queries("worker", WORKER_QUERIES, 0.7), pause=5)
     keep("analytics", run_slow, pause=5)
     keep("tracker", run_visits, pause=5)
+    keep("coupons", run_coupons, pause=COUPONS_SECONDS)
     keep("reports", run_report)
     keep("billing-api", queue.hold)
     for place, (application, _) in enumerate(QUEUE):

@@ -45,6 +45,7 @@ PAGES: tuple[Page, ...] = (
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
     Page(name="load", title="Load", icon="load", heading="Load"),
     Page(name="queries", title="Queries", icon="queries", heading="Load"),
+    Page(name="connections", title="Connections", icon="link", heading="Load"),
     Page(name="pools", title="Pools", icon="pools", heading="Load"),
     Page(
         name="target-findings",

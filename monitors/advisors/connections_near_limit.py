@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitors.advisor import (
-    HOUR,
     Advisor,
     Evidence,
     Finding,
-    Hurt,
     Samples,
     Severity,
     Thresholds,
     severity_of,
 )
-from monitors.rules import hurt
-from monitors.rules.wraparound import NEARLY
+from monitors.rules import connections
 
 DEFAULTS = {
     "warning_pct": 80,  # of max_connections less the reserved ones
@@ -30,10 +27,10 @@ BACKENDS = ("backends", None, 0)  # their rate in Samples.rates
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Compare the clients' backends with what an ordinary role may use."""
-    if samples.max_connections is None:
+    usable = connections.usable(samples.max_connections, samples.reserved_connections)
+    if usable is None:
         return
-    usable = samples.max_connections - (samples.reserved_connections or 0)
-    used = sum(row["backends"] or 0 for row in samples.of("sessions"))
+    used = connections.taken(samples.of("sessions"))
     pct = 100 * used / max(usable, 1)
     severity = severity_of(pct, thresholds, "pct")
     if severity is not None:
@@ -56,7 +53,7 @@ def finding_of(
             "in front."
         ),
         object_name="max_connections",
-        hurt=hurt_of(samples, used, usable),
+        hurt=connections.exhausted(used, usable, samples.rates.get(BACKENDS), samples.now),
         evidence=(
             ("Connections", used, "count"),
             ("Usable", usable, "count"),
@@ -65,17 +62,6 @@ def finding_of(
         ),
         score=pct / thresholds["warning_pct"],
     )
-
-
-def hurt_of(samples: Samples, used: int, usable: int) -> Hurt:
-    """Return when the last one is taken, if their number has risen steadily."""
-    then = "clients are refused"
-    if used >= usable:
-        return Hurt(then, already=True)
-    rate = samples.rates.get(BACKENDS)
-    if rate is not None and rate.seconds >= NEARLY * HOUR and rate.per_second <= 0:
-        return Hurt(f"{then}; no date: connections did not rise steadily in the last hour")
-    return hurt.reaches(then, used, usable, rate, "connection", samples.now)
 
 
 def by_state(samples: Samples) -> Iterator[Evidence]:
@@ -90,7 +76,7 @@ def by_state(samples: Samples) -> Iterator[Evidence]:
 
 ADVISOR = Advisor(
     name="connections_near_limit",
-    subject="activity",
+    subject="connections",
     defaults=DEFAULTS,
     advise=advise,
     reads=("sessions",),

@@ -23,6 +23,8 @@ LOST = {
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
     """Judge the roles that Howdah logs in with; of others nothing is said."""
     for row in samples.of("logins"):
+        if row["rolvaliduntil"] is None:  # read for its limit of connections
+            continue
         uses = [use for use, role in samples.roles.items() if role == row["rolname"]]
         seconds = (row["rolvaliduntil"] - samples.now).total_seconds()
         if not uses or seconds > thresholds["warning_days"] * DAY:

@@ -13,7 +13,7 @@ from django.db.models import Max, Min, Q
 
 from monitors.advisor import Rate, Rates, Row, Samples
 from monitors.advisors import connections_near_limit, hot_ratio_low, insert_only_unfrozen
-from monitors.history import pace
+from monitors.history import connecting, pace
 from monitors.history.counters import read_sums
 from monitors.history.gauges import read_gauges
 from monitors.history.latest import read_as_of
@@ -31,6 +31,7 @@ MOST_TABLES = 200  # with the most updates
 RATES_SPAN = timedelta(hours=6)
 WASTE_SPAN = timedelta(days=6)  # bloat is read once an hour, and moves slowly
 CLIENTS_SPAN = timedelta(hours=1)
+COUNTED_SPAN = timedelta(minutes=10)
 MOST_RATED = 500  # tables with the most dead rows, and objects with the most waste
 USED_SHARE = 0.5  # of the connections; below nobody asks when they run out
 QUARTERS = 4
@@ -56,6 +57,15 @@ def facts(target: Target, names: Mapping[int, str], limits: Limits, now: datetim
         "workers": workers(target, now),
         "next_xid": next_xid,
         "xids_per_second": rate,
+    }
+
+
+def counted(target: Target, now: datetime) -> Row:
+    """Return the arguments of Samples that take what databases counted of late."""
+    return {
+        "grown": connecting.grown(target.pk, now, COUNTED_SPAN),
+        "grown_hour": connecting.grown(target.pk, now, CLIENTS_SPAN),
+        "newcomers": connecting.newcomers(target.pk, now, COUNTED_SPAN, target.logins),
     }
 
 

@@ -31,8 +31,9 @@ from monitors.models import (
     ProbeState,
     Target,
 )
-from monitors.rules import wraparound
+from monitors.rules import horizon, wraparound
 
+COUNTING = "databases"  # the probe after which what databases count is judged, each minute
 CLOCK = "activity"  # the probe whose moment is "now" for the advisors
 AGES = ("target_id", "datname", "datconnlimit", "xid_age", "mxid_age", "next_xid")
 FACTS = frozenset({"settings"})
@@ -93,7 +94,7 @@ def latest_of(
     if probe == "activity":
         return limited_in(targets, marked_in(targets, activity_of(ids)))
     if probe == "horizon":
-        long_ago = old_enough(now, shortest(targets, fleet))
+        long_ago = old_enough(now, shortest(targets, fleet)) | Q(kind=horizon.PREPARED)
         return marked_in(targets, held(latest(probe, ids, long_ago), now))
     if probe == "bloat":
         return bloat_of(targets, names, fleet)
@@ -125,7 +126,10 @@ def watched_in(names: Mapping[int, Mapping[int, str]]) -> Q:
 def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Samples:
     """Return what some advisors judge of one target, with the history that they need."""
     samples = samples_of([target], fleet, advisors)[target.pk]
-    if any(advisor.kept for advisor in advisors):
+    kept = [advisor for advisor in advisors if advisor.kept]
+    if any(advisor.reads[0] == COUNTING for advisor in kept):
+        samples = replace(samples, **recent.counted(target, timezone.now()))
+    if any(advisor.reads[0] != COUNTING for advisor in kept):
         samples = with_history(target, samples, fleet)
     return replace(samples, rates=rates_for(target, samples, advisors))
 

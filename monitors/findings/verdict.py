@@ -23,6 +23,7 @@ from monitors.models import (
 READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
+    "connections": ("sessions", "connections"),
     "vacuum": ("tables",),
     "wraparound": ("databases",),
     "bloat": ("bloat",),
@@ -39,6 +40,11 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
     "activity": (
         ("nobody is blocked", ""),
         ("no statement or transaction has been open for long", unknowns.STATEMENTS),
+    ),
+    "connections": (
+        ("connections are within their limit", ""),
+        ("no database is known to get a new session for each request", ""),
+        ("few idle for long", unknowns.STATEMENTS),
     ),
     "vacuum": (
         ("no table is due for vacuum", unknowns.COUNTS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import compress
@@ -165,14 +165,21 @@ def change_of(before: Row, now: Row, verdict: Verdict) -> Change:
     return Change.UNKNOWN if verdict.reset and any(now) else Change.CHANGED
 
 
-def differences(change: Change, before: Row | None, now: Row) -> Row:
-    """Return what the counters grew by; None where that is not known."""
+def differences(change: Change, before: Row | None, now: Row, added: Collection[int] = ()) -> Row:
+    """Return what the counters grew by; None where that is not known.
+
+    One that was NULL counts from 0, except at the places of those that were not read before.
+    """
     if change in {Change.BASELINE, Change.UNKNOWN}:
         return (None,) * len(now)
     if change in {Change.APPEARED, Change.RESTARTED} or before is None:
         return now
-    return tuple(
+    grown = [
         None if n is None else n if b is None else n - b for b, n in zip(before, now, strict=True)
+    ]
+    return tuple(
+        None if place in added and before[place] is None else amount
+        for place, amount in enumerate(grown)
     )
 
 

@@ -69,7 +69,7 @@ def copy_samples(
     """COPY one row for each object that changed or is gone."""
     sample = place.history.sample
     keys, end = len(sample.key), len(sample.key) + len(sample.counters)
-    names = full_columns(sample)
+    names, added = full_columns(sample), {sample.counters.index(name) for name in sample.added}
     kept = [names.index(name) for name in (*sample.gauges, *sample.facts)]
     columns = (
         *("target_id", "database_id", "taken_at", "target_at", "interval_seconds", "change"),
@@ -90,7 +90,8 @@ def copy_samples(
         copy.set_types(column_types(place.history.samples, columns))
         for change, before, row in comparison.changed:
             interval = None if change == Change.BASELINE else elapsed
-            grown = differences(change, before[keys:end] if before else None, row[keys:end])
+            former = before[keys:end] if before else None
+            grown = differences(change, former, row[keys:end], added)
             values = tuple(row[i] for i in kept)
             copy.write_row((*head, interval, int(change), *row[:keys], *grown, *values))
         for key in comparison.gone:

@@ -47,6 +47,7 @@ LOGIN_LIMIT = (
     "The login's own CONNECTION LIMIT lets no further session in:"
     " ALTER ROLE {login} CONNECTION LIMIT 5;"
 )
+SERVER_FULL = "Too many connections: the server has no slot left for this login."
 REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
     ("42501", "CheckMyDatabase", DatabaseClosed,
      "The login may not connect to this database: GRANT CONNECT ON DATABASE {database} TO {login};"),
@@ -57,7 +58,7 @@ REFUSALS: tuple[tuple[str, str, type[Unreachable], str], ...] = (
      "The database takes no connections: ALTER DATABASE {database} ALLOW_CONNECTIONS true;"),
     ("53300", "CheckMyDatabase", Full, DATABASE_LIMIT),
     ("53300", "InitializeSessionUserId", Full, LOGIN_LIMIT),
-    ("53300", "", Unreachable, "Too many connections: the server has no slot left for this login."),
+    ("53300", "", Unreachable, SERVER_FULL),
     ("28000", "ClientAuthentication", DatabaseClosed, HBA),
     ("28000", "InitializeSessionUserId", Unreachable,
      "The role may not log in, or does not exist: ALTER ROLE {login} LOGIN; or CREATE ROLE {login} LOGIN;"),

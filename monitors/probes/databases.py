@@ -34,6 +34,9 @@ class DatabasesSample(Sample):
     active_time = models.FloatField()  # ms
     idle_in_transaction_time = models.FloatField()  # ms
     sessions = models.BigIntegerField()
+    sessions_abandoned = models.BigIntegerField()  # the client was lost
+    sessions_fatal = models.BigIntegerField()  # a fatal error
+    sessions_killed = models.BigIntegerField()  # somebody terminated it
     next_xid = models.BigIntegerField()  # 64 bit, of the server
     xid_age = models.BigIntegerField()  # age(datfrozenxid)
     mxid_age = models.BigIntegerField()  # mxid_age(datminmxid)
@@ -64,10 +67,14 @@ class DatabasesSample(Sample):
         "active_time",
         "idle_in_transaction_time",
         "sessions",
+        "sessions_abandoned",
+        "sessions_fatal",
+        "sessions_killed",
     )
     gauges = ("numbackends", "next_xid", "xid_age", "mxid_age", "next_mxid")
     facts = ("stats_reset",)
     labels = ("datname", "encoding", "datistemplate", "datallowconn", "datconnlimit")
+    added = ("sessions_abandoned", "sessions_fatal", "sessions_killed")
     reset_fact = "stats_reset"
 
     class Meta:
@@ -96,6 +103,9 @@ SELECT d.oid::bigint AS datid,
        s.active_time,
        s.idle_in_transaction_time,
        s.sessions,
+       s.sessions_abandoned,
+       s.sessions_fatal,
+       s.sessions_killed,
        pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint AS next_xid,
        pg_catalog.age(d.datfrozenxid)::bigint AS xid_age,
        pg_catalog.mxid_age(d.datminmxid)::bigint AS mxid_age,

@@ -18,6 +18,7 @@ from monitors.history.latest import read_as_of
 from monitors.history.window import Window
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.probe import Reading
+from monitors.rules import connections as rules
 from monitors.rules.wraparound import is_invalid
 
 COLUMNS = (
@@ -248,7 +249,7 @@ def figures_of(
 ) -> Figures:
     """Return what is read of one target."""
     usable = usable_connections(target)
-    connections = sum(row["backends"] or 0 for row in sessions) if sessions else None
+    connections = rules.taken(sessions) if sessions else None
     known = usable and connections is not None
     return {
         "target": target,
@@ -275,9 +276,7 @@ def figures_of(
 
 def usable_connections(target: Target) -> int | None:
     """Return how many connections ordinary roles can have, None before the first contact."""
-    if target.max_connections is None:
-        return None
-    return target.max_connections - (target.reserved_connections or 0)
+    return rules.usable(target.max_connections, target.reserved_connections)
 
 
 def used_level(used: float | None) -> str:
