@@ -205,6 +205,11 @@ class Advisor:
     """Whether it needs hours of history: then workers alone judge, and pages show what they kept."""
 
 
+def times_of(value: float, threshold: float) -> float:
+    """Return how many times a threshold a value is, to order findings by; one of 0 counts as 1."""
+    return value / (threshold or 1)
+
+
 def severity_of(value: float, thresholds: Thresholds, unit: str) -> Severity | None:
     """Return the severity whose `<severity>_<unit>` threshold a value has passed.
 

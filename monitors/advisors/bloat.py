@@ -21,6 +21,7 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     table_name,
+    times_of,
 )
 from monitors.rules import hurt
 from monitors.rules.bloat import AFTER_REWRITE, APPROX, ESTIMATE, EXACT, is_doubtful
@@ -151,7 +152,7 @@ def finding_of(
         evidence=evidence_of(row),
         action=action,
         arguments=arguments_of(row, database, relid) if action else {},
-        score=row["bloat_bytes"] / thresholds["notice_bytes"],
+        score=times_of(row["bloat_bytes"], thresholds["notice_bytes"]),
     )
 
 

@@ -26,6 +26,7 @@ from monitors.advisor import (
     remedy_of,
     seconds_since,
     severity_of,
+    times_of,
 )
 
 DEFAULTS = {
@@ -100,7 +101,7 @@ def finding_of(
         evidence=evidence_of(row, victims, first, longest),
         action=action,
         arguments=arguments,
-        score=len(victims) + longest / thresholds["critical_seconds"],
+        score=len(victims) + times_of(longest, thresholds["critical_seconds"]),
     )
 
 

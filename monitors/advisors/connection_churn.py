@@ -17,6 +17,7 @@ from monitors.advisor import (
     Samples,
     Severity,
     Thresholds,
+    times_of,
 )
 from monitors.rules import connections, pooling
 from monitors.rules.connections import Churn, Guilty
@@ -73,7 +74,7 @@ def finding_of(
         object_name=row["datname"],
         hurt=Hurt("each request waits for a new connection", already=True),
         evidence=tuple(evidence_of(row, churn)),
-        score=churn.per_second / thresholds["warning_sessions"],
+        score=times_of(churn.per_second, thresholds["warning_sessions"]),
     )
 
 

@@ -15,6 +15,7 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     severity_of,
+    times_of,
 )
 from monitors.rules import connections
 
@@ -60,7 +61,7 @@ def finding_of(
             ("Share", pct, "pct"),
             *by_state(samples),
         ),
-        score=pct / thresholds["warning_pct"],
+        score=times_of(pct, thresholds["warning_pct"]),
     )
 
 

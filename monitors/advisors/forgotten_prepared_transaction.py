@@ -18,6 +18,7 @@ from monitors.advisor import (
     Thresholds,
     seconds_since,
     severity_of,
+    times_of,
 )
 from monitors.rules import horizon
 from monitors.rules.horizon import PREPARED
@@ -73,7 +74,7 @@ def finding_of(
             ("Owner", row["who"] or "", ""),
             ("Transactions since", row["xmin_age"], "count"),
         ),
-        score=seconds / thresholds["notice_seconds"],
+        score=times_of(seconds, thresholds["notice_seconds"]),
     )
 
 

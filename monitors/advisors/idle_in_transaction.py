@@ -25,6 +25,7 @@ from monitors.advisor import (
     remedy_of,
     seconds_since,
     severity_by,
+    times_of,
 )
 from monitors.rules import stuck
 
@@ -71,7 +72,7 @@ def finding_of(
         evidence=evidence_of(row, seconds, waiting),
         action=action,
         arguments=arguments,
-        score=seconds / thresholds["warning_seconds"] + waiting,
+        score=times_of(seconds, thresholds["warning_seconds"]) + waiting,
     )
 
 

@@ -24,6 +24,7 @@ from monitors.advisor import (
     remedy_of,
     seconds_since,
     severity_by,
+    times_of,
 )
 from monitors.rules import stuck
 
@@ -71,7 +72,7 @@ def finding_of(row: Row, seconds: float, severity: Severity, thresholds: Thresho
         evidence=evidence_of(row, seconds),
         action=action,
         arguments=arguments,
-        score=seconds / thresholds["warning_seconds"],
+        score=times_of(seconds, thresholds["warning_seconds"]),
     )
 
 

@@ -17,6 +17,7 @@ from monitors.advisor import (
     Severity,
     Thresholds,
     severity_of,
+    times_of,
 )
 
 DEFAULTS = {
@@ -60,7 +61,9 @@ def finding_of(
             ("Files", row["temp_files"], "count"),
             ("Over", row["seconds"], "seconds"),
         ),
-        score=max(pace / thresholds["notice_bytes"], files / thresholds["notice_files"]),
+        score=max(
+            times_of(pace, thresholds["notice_bytes"]), times_of(files, thresholds["notice_files"])
+        ),
     )
 
 

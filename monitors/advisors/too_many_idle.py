@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import Advisor, Finding, Samples, Thresholds, severity_of
+from monitors.advisor import Advisor, Finding, Samples, Thresholds, severity_of, times_of
 from monitors.rules import connections
 from monitors.rules.connections import IDLE
 
@@ -49,7 +49,7 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
             ("Idle", idle, "count"),
             ("Connections", used, "count"),
         ),
-        score=pct / thresholds["notice_pct"],
+        score=times_of(pct, thresholds["notice_pct"]),
     )
 
 

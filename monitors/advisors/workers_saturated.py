@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitors import words
-from monitors.advisor import Advisor, Finding, Row, Samples, Severity, Thresholds, table_name
+from monitors.advisor import (
+    Advisor,
+    Finding,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    table_name,
+    times_of,
+)
 from monitors.rules import autovacuum, hurt, setting
 
 DEFAULTS = {
@@ -90,7 +99,7 @@ def finding_of(
             ("Readings in 15 minutes", len(samples.workers), "count"),
             ("Tables that wait", waiting, "count"),
         ),
-        score=waiting / thresholds["warning_tables"] if thresholds["warning_tables"] else waiting,
+        score=times_of(waiting, thresholds["warning_tables"]),
     )
 
 

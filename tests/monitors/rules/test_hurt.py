@@ -68,6 +68,16 @@ def test_every_finding_says_when_it_hurts_or_why_that_is_not_told(advisor, histo
 
 
 @pytest.mark.parametrize("advisor", ADVISORS, ids=lambda one: one.name)
+def test_thresholds_of_zero_are_passed_by_anything_and_break_nothing(advisor):
+    found = advisor.advise(
+        samples(advisor, **{**facts_at(0, 10**6), **FOUND[advisor.name]}),
+        dict.fromkeys(advisor.defaults, 0),
+    )
+
+    assert all(one.score >= 0 for one in found)
+
+
+@pytest.mark.parametrize("advisor", ADVISORS, ids=lambda one: one.name)
 @pytest.mark.parametrize("per_second", [-1, 0])
 def test_without_growth_no_date_lies_ahead(advisor, per_second):
     told = {**facts_at(per_second, 10**6), **FOUND[advisor.name]}
