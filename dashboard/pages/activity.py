@@ -36,7 +36,7 @@ from monitors.rows.backends import (
     backends_of,
     sum_up_idle,
 )
-from monitors.rows.locks import LockTree, build_lock_tree
+from monitors.rows.lock_tree import LockTree, build_lock_tree
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")

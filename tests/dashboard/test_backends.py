@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from monitors.rows.backends import COLUMNS, BackendRow, IdleRow, backends_of, sum_up_idle
-from monitors.rows.locks import build_lock_tree
+from monitors.rows.lock_tree import build_lock_tree
 from tests.typed import assert_typed
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
