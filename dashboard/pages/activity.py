@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
 from dashboard.broker import cached
 from dashboard.frame import frame
+from dashboard.frame.backends import answer, note_superusers
 from dashboard.frame.listing import Listing, chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
-from monitors.actions import ACTIONS
 from monitors.advisor import marked
 from monitors.collect import live
 from monitors.findings import judge, unknowns
@@ -27,7 +26,7 @@ from monitors.history.gauges import read_gauges_by
 from monitors.history.latest import read_as_of, read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
-from monitors.models import Action, Target
+from monitors.models import Target
 from monitors.people import access
 from monitors.rows.backends import (
     COLUMNS,
@@ -40,14 +39,7 @@ from monitors.rows.lock_tree import LockTree, build_lock_tree
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
-SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
-RECENT = timedelta(minutes=2)
-NOT_SENT = (Action.State.DRAFT, Action.State.REFUSED, Action.State.EXPIRED, Action.State.FAILED)
 WAIT_LABELS = {"": "CPU"}
-SUPERUSERS = (
-    "A superuser's backend can be signalled by a superuser alone, and the operator login of this target"
-    " may be none."
-)
 
 
 @dataclass(frozen=True)
@@ -145,24 +137,6 @@ def seen_at(
     answer(target, backends)
     note_superusers(target, backends)
     return Now(backends, build_lock_tree(backends, moment), is_live)
-
-
-def answer(target: Target, backends: list[Backend]) -> None:
-    """Note on each backend what was just done to it: the snapshot may be older."""
-    since = timezone.now() - RECENT
-    actions = Action.objects.filter(target=target, name__in=SIGNALS, created_at__gte=since)
-    for action in actions.exclude(state__in=NOT_SENT).order_by("created_at"):
-        for backend in backends:
-            if action.arguments == backend.guard:
-                backend.answered = action
-
-
-def note_superusers(target: Target, backends: list[Backend]) -> None:
-    """Note which backends are beyond the operator login, where it may be no superuser."""
-    if not target.allow_superuser:
-        for backend in backends:
-            if backend.row.get("rolsuper"):
-                backend.no_signal = SUPERUSERS
 
 
 def read_at(target: Target, at: datetime | None = None) -> datetime | None:
