@@ -10,6 +10,8 @@ from monitors.probes import (
     databases,
     horizon,
     indexes,
+    lock_stats,
+    locks,
     logins,
     progress,
     sessions,
@@ -22,6 +24,7 @@ PROBES: tuple[Probe, ...] = (
     activity.PROBE,
     sessions.PROBE,
     progress.PROBE,
+    locks.PROBE,
     databases.PROBE,
     horizon.PROBE,
     statements.PROBE,
@@ -30,5 +33,6 @@ PROBES: tuple[Probe, ...] = (
     bloat.PROBE,
     settings.PROBE,
     logins.PROBE,
+    lock_stats.PROBE,
     catalogs.PROBE,
 )
