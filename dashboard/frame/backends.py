@@ -21,7 +21,7 @@ from monitors.models import Action, Target
 from monitors.people import access
 from monitors.rows.backend_groups import fold_workers
 from monitors.rows.backends import Backend, backends_of, note_progress
-from monitors.rows.locks import LockTree, build_lock_tree
+from monitors.rows.lock_tree import LockTree, build_lock_tree
 from monitors.rows.vacuum_parts import rows_at
 
 SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]

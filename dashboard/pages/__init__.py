@@ -40,6 +40,7 @@ class Page:
 PAGES: tuple[Page, ...] = (
     Page(name="overview", title="Overview", icon="overview", heading="Now", address="/"),
     Page(name="activity", title="Activity", icon="activity", heading="Now"),
+    Page(name="locks", title="Locks", icon="stuck", heading="Now"),
     Page(name="vacuum", title="Vacuum", icon="vacuum", heading="Health"),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),

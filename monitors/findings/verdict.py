@@ -24,6 +24,7 @@ READS = {
     "overview": ("activity", "sessions", "tables"),
     "activity": ("activity", "sessions"),
     "connections": ("sessions", "connections"),
+    "locks": ("activity", "locks"),
     "vacuum": ("tables",),
     "wraparound": ("databases",),
     "bloat": ("bloat",),
@@ -46,6 +47,7 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
         ("no database is known to get a new session for each request", ""),
         ("few idle for long", unknowns.STATEMENTS),
     ),
+    "locks": (("nobody is blocked", ""),),
     "vacuum": (
         ("no table is due for vacuum", unknowns.COUNTS),
         ("autovacuum is on for all that are written to", unknowns.COUNTS),
@@ -62,6 +64,8 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
 }
 """What each page says where nothing was found, and what must be known of the server to say it
 ('' where the page's own probes are enough)."""
+ALSO = {"locks": ("blocked",)}
+"""Findings of another page's subject that a page speaks of."""
 NOTHING = (("no finding is open", ""),)
 """What a page says that has no line in GOOD."""
 NOUNS = {
@@ -101,7 +105,12 @@ def tell_verdict(
     findings of the page's subject; `overview` speaks of all. With `at`, of a past moment;
     with `database_id`, over a page about that database alone.
     """
-    here = [one for one in findings if page == "overview" or SUBJECTS[one.advisor] == page]
+    also = ALSO.get(page, ())
+    here = [
+        one
+        for one in findings
+        if page == "overview" or SUBJECTS[one.advisor] == page or one.advisor in also
+    ]
     mine = [one for one in here if not one.quiet]
     now = timezone.now()
     if at is not None:

@@ -11,6 +11,8 @@ from monitors.probes import (
     databases,
     horizon,
     indexes,
+    lock_stats,
+    locks,
     logins,
     progress,
     sessions,
@@ -24,6 +26,7 @@ PROBES: tuple[Probe, ...] = (
     sessions.PROBE,
     progress.PROBE,
     connections.PROBE,
+    locks.PROBE,
     databases.PROBE,
     horizon.PROBE,
     statements.PROBE,
@@ -32,5 +35,6 @@ PROBES: tuple[Probe, ...] = (
     bloat.PROBE,
     settings.PROBE,
     logins.PROBE,
+    lock_stats.PROBE,
     catalogs.PROBE,
 )

@@ -16,7 +16,7 @@ from monitors.findings.samples import activity_of, latest
 from monitors.findings.standing import is_stale
 from monitors.models import Fleet, ProbeState, Snapshot, Target
 from monitors.rows.backends import Backend, backends_of, in_utc
-from monitors.rows.locks import blockers_of, build_lock_tree
+from monitors.rows.lock_tree import blockers_of, build_lock_tree
 from monitors.rules import stuck
 from monitors.rules.stuck import Definition, Found
 

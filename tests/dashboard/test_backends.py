@@ -8,7 +8,7 @@ import pytest
 
 from monitors.rows.backend_groups import IdleRow, sum_up_idle
 from monitors.rows.backends import COLUMNS, BackendRow, backends_of
-from monitors.rows.locks import build_lock_tree
+from monitors.rows.lock_tree import build_lock_tree
 from tests.typed import assert_typed
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
