@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils import timezone
 
 from monitors import words
 from monitors.history.window import Window
 from monitors.management import command
-from monitors.management.command import add_json, failure, pick, target_named
+from monitors.management.command import (
+    add_json,
+    add_window,
+    failure,
+    pick,
+    target_named,
+    window_of,
+)
 from monitors.models import Target
 from monitors.rows import churn, connections
 from monitors.rows.churn import ChurnRow
@@ -36,11 +42,12 @@ class Command(command.Command):
         parser.add_argument(
             "--churn", action="store_true", help="how the clients of each database connect, instead"
         )
+        add_window(parser)
         add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line each, or one line of JSON."""
-        target, window = target_named(options["name"]), Window.last("1h", timezone.now())
+        target, window = target_named(options["name"]), window_of(options)
         if options["churn"]:
             self.print_churn(target, window, as_json=options["json"])
             return
