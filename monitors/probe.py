@@ -11,8 +11,8 @@ builds four tables from that declaration alone:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -23,6 +23,8 @@ Row = tuple[Any, ...]
 Reading = Mapping[str, Any]
 """The same by name, as it comes out of the history: one object of a probe."""
 
+POSTGRES, PGBOUNCER = "postgres", "pgbouncer"
+"""What a target is, as `Target.kind` says it: a server, or the console of a pooler."""
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 19
 ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")
@@ -114,7 +116,12 @@ class Probe:
 
     name: str
     sample: type[Sample]
-    sql: Mapping[int, str]
+    sql: Mapping[int, str] = field(default_factory=dict)
+    show: str = ""
+    """Of a pooler: what its console is asked to SHOW, as POOLS; then there is no `sql`."""
+    shape: Callable[[Sequence[Reading]], Iterable[Reading]] = list
+    """Makes rows of the sample of those that the console shows: by the names of their columns,
+    of which each version has others."""
     every: timedelta
     per_database: bool = False
     """Read once in each database; else once a target, from any database."""
@@ -157,6 +164,11 @@ class Probe:
     needs: str = ""
     """What makes it work where a right or extension is missing (one
     statement); empty: `GRANT pg_monitor TO <collector>`."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of target that it reads."""
+        return PGBOUNCER if self.show else POSTGRES
 
     @property
     def needs_all_statistics(self) -> bool:

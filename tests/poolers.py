@@ -20,6 +20,12 @@ VERSIONS = ("installed", "1.26")
 """The one that the system's package manager installed, 1.18 on Debian 12, and later ones."""
 
 
+LOGINS = ("collector", "operator", "owner")
+"""Whom the pooler lets in."""
+CONSOLE = {"stats_users": "collector", "admin_users": "operator"}
+"""Settings by which Howdah's logins may use its console."""
+
+
 def program(version: str) -> Path:
     """Return a pgbouncer to run; raises Missing where it is not on this machine."""
     if version != "installed":
