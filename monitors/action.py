@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from monitors.kinds import POSTGRES
+
 if TYPE_CHECKING:
     from monitors.rules.verdict import Verdict
 
@@ -170,6 +172,8 @@ class Action:
     """One thing that may be done; its name is its permission."""
 
     name: str
+    kind: str = POSTGRES
+    """The kind of target that it is done to."""
     verb: str
     """Text of its button."""
     icon: str
@@ -216,7 +220,7 @@ class Action:
     partly: bool = False
     """Whether a warning that something was left out means that the rest was done."""
     since: int = 0
-    """The major version that brought its command; older servers lack it."""
+    """The major version that brought its command; older servers lack it. Of a pooler: 12400 is 1.24."""
     on_standby: bool = False
     """Whether a hot standby carries it out too: it changes nothing that is replicated."""
     several: bool = False
@@ -248,6 +252,12 @@ class Action:
     """{name, arguments} of what undoes it, from the numbers before."""
     leftovers: Callable[[psycopg.Connection, Identity, Measured], list[Leftover]] | None = None
     """After a failure: what it left that was not there before."""
+
+    def lacks(self, version: int) -> str:
+        """Return why a pooler of a version (12601) has no such command, '' where it has."""
+        if version >= self.since:
+            return ""
+        return f"It came with PgBouncer {self.since // 10000}.{self.since // 100 % 100}."
 
     @property
     def is_signal(self) -> bool:

@@ -18,13 +18,13 @@ from typing import Any, ClassVar
 
 from django.db import models
 
+from monitors.kinds import PGBOUNCER, POSTGRES
+
 Row = tuple[Any, ...]
 """The values of `Sample.columns()`, in that order."""
 Reading = Mapping[str, Any]
 """The same by name, as it comes out of the history: one object of a probe."""
 
-POSTGRES, PGBOUNCER = "postgres", "pgbouncer"
-"""What a target is, as `Target.kind` says it: a server, or the console of a pooler."""
 OLDEST_MAJOR = 14
 NEWEST_MAJOR = 19
 ALL_STATISTICS = ("pg_stat_activity", "pg_stat_progress", "pg_stat_statements")

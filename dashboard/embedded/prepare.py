@@ -138,7 +138,7 @@ def show_demo(*, registered: set[str]) -> None:
 def register(known: Known, password: str, operator_password: str) -> None:
     """Register a target, or follow the port of one that is registered."""
     from monitors.models import Target  # noqa: PLC0415
-    from monitors.probes import PROBES  # noqa: PLC0415
+    from monitors.probes import probes_of  # noqa: PLC0415
     from monitors.targets import register as registration  # noqa: PLC0415 - after django.setup()
 
     demo = known["name"] == DEMO
@@ -153,7 +153,9 @@ def register(known: Known, password: str, operator_password: str) -> None:
             operator_user=OPERATOR,
             operator_password=operator_password,
             environment="development",
-            intervals={probe.name: DEMO_SECONDS for probe in PROBES} if demo else None,
+            intervals={probe.name: DEMO_SECONDS for probe in probes_of("postgres")}
+            if demo
+            else None,
             cores=os.cpu_count(),  # what is embedded runs on this machine
             demo=demo,
         )

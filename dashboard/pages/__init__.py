@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from django.http.response import HttpResponseBase
 
+from monitors.kinds import PGBOUNCER, POSTGRES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -22,6 +24,8 @@ class Page:
     """Below the target's; '' for `name/`, `/` for the target's own."""
     module: str = ""
     """The file of this folder that has it, '' for that of its name."""
+    kinds: tuple[str, ...] = (POSTGRES,)
+    """The kinds of target that have it."""
 
     @property
     def path(self) -> str:
@@ -37,9 +41,19 @@ class Page:
         return found
 
 
+BOTH = (POSTGRES, PGBOUNCER)
 PAGES: tuple[Page, ...] = (
     Page(name="overview", title="Overview", icon="overview", heading="Now", address="/"),
     Page(name="activity", title="Activity", icon="activity", heading="Now"),
+    Page(name="pooler", title="Overview", icon="overview", heading="Now", kinds=(PGBOUNCER,)),
+    Page(
+        name="pooler-clients",
+        title="Clients",
+        icon="activity",
+        heading="Now",
+        address="clients/",
+        kinds=(PGBOUNCER,),
+    ),
     Page(name="vacuum", title="Vacuum", icon="vacuum", heading="Health"),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
@@ -52,9 +66,18 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="findings/",
         module="findings",
+        kinds=BOTH,
     ),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="settings", title="Settings", icon="settings", heading="Record"),
+    Page(
+        name="pooler-config",
+        title="Configuration",
+        icon="settings",
+        heading="Record",
+        address="configuration/",
+        kinds=(PGBOUNCER,),
+    ),
     Page(
         name="target-actions",
         title="Actions",
@@ -62,5 +85,6 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="actions/",
         module="action_log",
+        kinds=BOTH,
     ),
 )

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 from dashboard.errors import BadForm
 from dashboard.forms.arguments import kept_arguments, option_groups, posted_arguments
 from dashboard.frame import frame
-from dashboard.frame.requests import PageRequest, get_target, render_page
+from dashboard.frame.requests import BOTH, PageRequest, get_target, render_page
 from dashboard.source import source_of
 from monitors.acting import ask as run, limits
 from monitors.action import Action as Kind, InvalidArguments, Refused
@@ -34,7 +34,7 @@ CONFLICT, TOO_MANY = 409, 429  # HTTP
 @require_POST
 def new(request: PageRequest, name: str, action: str) -> HttpResponse:
     """Make a preview; a direct action (cancel) is asked for at once."""
-    target = get_target(request, name)
+    target = get_target(request, name, kinds=BOTH)
     kind = ACTIONS.get(action)
     if kind is None:
         raise Http404

@@ -18,7 +18,14 @@ from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.forms.finding import acknowledge_form, snooze_form
 from dashboard.frame.listing import PAGE_SIZE, Listing, chosen, page_of
-from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.requests import (
+    BOTH,
+    PageRequest,
+    get_target,
+    render_page,
+    table_response,
+    window_of,
+)
 from dashboard.source import source_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
@@ -69,7 +76,7 @@ def findings(request: PageRequest) -> HttpResponseBase:
 @require_safe
 def target_findings(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the findings of one target."""
-    return listed(request, get_target(request, name))
+    return listed(request, get_target(request, name, kinds=BOTH))
 
 
 def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:

@@ -18,6 +18,7 @@ from monitors.actions import (
     vacuum,
     vacuum_full,
 )
+from monitors.kinds import POSTGRES
 
 ACTIONS: dict[str, Action] = {
     action.name: action
@@ -39,6 +40,13 @@ ACTIONS: dict[str, Action] = {
 }
 
 
+def actions_of(kind: str) -> dict[str, Action]:
+    """Return the actions on one kind of target, by name."""
+    return {name: one for name, one in ACTIONS.items() if one.kind == kind}
+
+
 def offered(major: int | None) -> frozenset[str]:
     """Return the names of the actions that a server of a major version has commands for."""
-    return frozenset(name for name, one in ACTIONS.items() if one.since <= (major or 0))
+    return frozenset(
+        name for name, one in actions_of(POSTGRES).items() if one.since <= (major or 0)
+    )

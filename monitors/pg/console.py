@@ -9,6 +9,7 @@ Source: https://www.pgbouncer.org/usage.html#admin-console
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +24,9 @@ DATABASE = "pgbouncer"
 SHOWN = frozenset({"POOLS", "STATS", "DATABASES", "CLIENTS", "SERVERS", "CONFIG"})
 NOT_ADMITTED = "PgBouncer does not let {user} into its console. In pgbouncer.ini: stats_users = {user}, then RELOAD."
 NO_LOGIN = "Password authentication failed: PgBouncer refuses {user}, or does not know it: check the password, and auth_file."
+NOT_ADMIN = (
+    "{user} may look at the console, no more. In pgbouncer.ini: admin_users = {user}, then RELOAD."
+)
 NO_CONSOLE = (
     "What answers there is no PgBouncer console: give the address of the pooler, or register a"
     " PostgreSQL server as one."
@@ -106,7 +110,7 @@ def config_of(connection: psycopg.Connection, seconds: float) -> dict[str, str]:
     return {row["key"]: row["value"] or "" for row in show(connection, "CONFIG", seconds)}
 
 
-def is_admin(config: dict[str, str], user: str) -> bool:
+def is_admin(config: Mapping[str, str], user: str) -> bool:
     """Tell whether a user may do more on the console than look.
 
     Where nobody has to say who he is, everybody may.
