@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 POSTGRES, PGBOUNCER = "postgres", "pgbouncer"
+EVERY = (POSTGRES, PGBOUNCER)

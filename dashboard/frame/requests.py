@@ -21,12 +21,10 @@ from monitors.advisor import Finding
 from monitors.audit import entries
 from monitors.findings import past
 from monitors.history.window import WINDOWS, Window
-from monitors.kinds import PGBOUNCER, POSTGRES
+from monitors.kinds import POSTGRES
 from monitors.models import Target
 from monitors.people import access
 
-BOTH = (POSTGRES, PGBOUNCER)
-"""Kinds of target, for a page that each has."""
 DEFAULT_WINDOW = "1h"
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 """Beyond these a window can't be reckoned with."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.http.response import HttpResponseBase
 
-from monitors.kinds import PGBOUNCER, POSTGRES
+from monitors.kinds import EVERY, PGBOUNCER, POSTGRES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,6 @@ class Page:
         return found
 
 
-BOTH = (POSTGRES, PGBOUNCER)
 PAGES: tuple[Page, ...] = (
     Page(name="overview", title="Overview", icon="overview", heading="Now", address="/"),
     Page(name="activity", title="Activity", icon="activity", heading="Now"),
@@ -66,7 +65,7 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="findings/",
         module="findings",
-        kinds=BOTH,
+        kinds=EVERY,
     ),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="settings", title="Settings", icon="settings", heading="Record"),
@@ -85,6 +84,6 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="actions/",
         module="action_log",
-        kinds=BOTH,
+        kinds=EVERY,
     ),
 )

@@ -18,14 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from dashboard.forms.finding import acknowledge_form, snooze_form
 from dashboard.frame.listing import PAGE_SIZE, Listing, chosen, page_of
-from dashboard.frame.requests import (
-    BOTH,
-    PageRequest,
-    get_target,
-    render_page,
-    table_response,
-    window_of,
-)
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.source import source_of
 from monitors.actions import ACTIONS
 from monitors.advisor import Finding
@@ -34,6 +27,7 @@ from monitors.findings import aside, judge, keep as kept, thresholds
 from monitors.findings.records import finding_of, quiet_of
 from monitors.findings.verdict import tell_verdict
 from monitors.history.window import WINDOWS, Window
+from monitors.kinds import EVERY
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
 from monitors.rows import findings as lists
@@ -76,7 +70,7 @@ def findings(request: PageRequest) -> HttpResponseBase:
 @require_safe
 def target_findings(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the findings of one target."""
-    return listed(request, get_target(request, name, kinds=BOTH))
+    return listed(request, get_target(request, name, kinds=EVERY))
 
 
 def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:

@@ -12,14 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
-from dashboard.frame.requests import (
-    BOTH,
-    PageRequest,
-    get_target,
-    render_page,
-    table_response,
-    window_of,
-)
+from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from dashboard.frame.states import clock_words
 from dashboard.frame.tiles import Tile, write_rate
 from dashboard.templatetags import figures
@@ -30,7 +23,7 @@ from monitors.history.gauges import read_gauges, read_gauges_by
 from monitors.history.marks import read_marks
 from monitors.history.source import Series
 from monitors.history.window import Window
-from monitors.kinds import PGBOUNCER
+from monitors.kinds import EVERY, PGBOUNCER
 from monitors.models import Target
 from monitors.people import access
 from monitors.probe import Reading
@@ -73,7 +66,7 @@ class DatabaseRow(TypedDict):
 @require_safe
 def overview(request: PageRequest, name: str) -> HttpResponseBase:
     """Show a target's verdict, findings, figures, charts and databases; a pooler has a page of its own."""
-    target, window = get_target(request, name, kinds=BOTH), window_of(request)
+    target, window = get_target(request, name, kinds=EVERY), window_of(request)
     if target.kind == PGBOUNCER:
         return redirect(f"{reverse('pooler', args=[name])}?{request.GET.urlencode()}".rstrip("?"))
     databases = databases_of(target, window)

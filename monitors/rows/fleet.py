@@ -1,4 +1,7 @@
-"""The targets of a fleet as its page and export show them: one row a target."""
+"""The targets of a fleet as its page and export show them: one row a target.
+
+Long, since servers and poolers are one list, and their figures are read for all at once.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monitors.advisor import Severity
+from monitors.advisor import Finding, Severity
 from monitors.advisors.pool_login_slow import ADVISOR
 from monitors.collect.rounds import take_now
 from monitors.findings import judge
@@ -57,7 +57,7 @@ def test_a_real_pooler_that_is_paused_as_a_whole_has_no_server(
     with behind.connect(user="operator", dbname="pgbouncer", autocommit=True) as admin:
         admin.execute("PAUSE")
         crowd(behind, 3)
-        found = []
+        found: list[Finding] = []
 
         def said():
             take_now(target)
