@@ -158,6 +158,11 @@ def no_verdict(before: Measured, after: Measured) -> Verdict | None:
     return None
 
 
+def no_seconds(arguments: Arguments) -> float:
+    """Hold nothing."""
+    return 0.0
+
+
 def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
@@ -248,6 +253,10 @@ class Action:
     """After a signal: '' while the backend is as before, else what became of it."""
     adapt: Callable[[Action, Arguments], Action] = as_it_is
     """Its locks, limits and whether it destroys, where they depend on the arguments."""
+    release: Callable[[Arguments, Identity], sql.Composed] | None = None
+    """Of what holds others back as long as it lasts: what ends it. It is sent after `held_seconds`,
+    when somebody stops the action, and by the sweep where the worker is gone."""
+    held_seconds: Callable[[Arguments], float] = no_seconds
     inverse: Callable[[Arguments, Identity, Measured], dict[str, Any]] | None = None
     """{name, arguments} of what undoes it, from the numbers before."""
     leftovers: Callable[[psycopg.Connection, Identity, Measured], list[Leftover]] | None = None

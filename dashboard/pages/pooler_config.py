@@ -37,9 +37,11 @@ def pooler_config(request: PageRequest, name: str) -> HttpResponseBase:
     context = {
         "listing": shown,
         "sort": shown.sort,
-        "filters": FILTERS,
+        "filters": [
+            ("all", FILTERS["all"], len(rows)),
+            ("changed", FILTERS["changed"], sum(row["is_changed"] for row in rows)),
+        ],
         "filter": which,
-        "counts": {"all": len(rows), "changed": sum(row["is_changed"] for row in rows)},
         "changes": changes[:CHANGES],
         "changes_total": len(changes),
         "last_change": None if changes else configuration.last_change(target, window.start),

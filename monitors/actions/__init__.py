@@ -9,10 +9,15 @@ from monitors.actions import (
     cluster,
     create_extension,
     drop_leftover_index,
+    kill_client,
     measure_bloat,
+    pause_pool,
+    reconnect_pool,
     reindex,
+    reload_pooler,
     repack,
     reset_statements,
+    resume_pool,
     set_autovacuum,
     terminate_backend,
     vacuum,
@@ -36,6 +41,11 @@ ACTIONS: dict[str, Action] = {
         measure_bloat.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
+        pause_pool.ACTION,
+        resume_pool.ACTION,
+        reconnect_pool.ACTION,
+        kill_client.ACTION,
+        reload_pooler.ACTION,
     )
 }
 

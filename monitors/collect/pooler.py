@@ -17,7 +17,7 @@ from monitors.findings import past
 from monitors.history import store
 from monitors.history.reading import Place, Reading
 from monitors.models import Database, Mark, Snapshot, Target
-from monitors.pg import console
+from monitors.pg import connect, console, console_door
 from monitors.probe import Probe
 
 
@@ -33,7 +33,7 @@ class ConsoleSession(Session):
         if self.console is None or self.console.closed:
             assert self.address is not None  # noqa: S101 - set by `prepare`
             purpose = f"collector:{self.kind}"
-            self.console = console.open_console(self.address, purpose=purpose, seconds=seconds)
+            self.console = console_door.open_console(self.address, purpose=purpose, seconds=seconds)
             self.opened_at = time.monotonic()
         return self.console
 
@@ -48,7 +48,7 @@ class ConsoleSession(Session):
         if self.console is None:
             return
         is_old = time.monotonic() - self.opened_at > CONNECTION_SECONDS
-        if is_old or not console.is_alive(self.console, seconds):
+        if is_old or not console_door.is_alive(self.console, seconds):
             self.close()
 
     def let_go(self) -> None:
@@ -94,7 +94,8 @@ def read(connection: psycopg.Connection, probe: Probe, seconds: float, after: in
     None for a column that the version lacks.
     """
     target_at, began, cpu = timezone.now(), time.perf_counter(), time.thread_time()
-    shown = console.show(connection, probe.show, seconds)
+    with connect.deadline(connection, seconds):
+        shown = console.show(connection, probe.show)
     waited = time.perf_counter() - began
     columns = probe.sample.columns()
     return Reading(

@@ -9,64 +9,19 @@ Source: https://www.pgbouncer.org/usage.html#admin-console
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import psycopg
-from psycopg import sql
-
-from monitors.pg import connect, dial, text
-from monitors.pg.connect import Address
-from monitors.pg.errors import Unreachable
+from psycopg import pq, sql
 
 DATABASE = "pgbouncer"
 SHOWN = frozenset({"POOLS", "STATS", "DATABASES", "CLIENTS", "SERVERS", "CONFIG"})
-NOT_ADMITTED = "PgBouncer does not let {user} into its console. In pgbouncer.ini: stats_users = {user}, then RELOAD."
-NO_LOGIN = "Password authentication failed: PgBouncer refuses {user}, or does not know it: check the password, and auth_file."
 NOT_ADMIN = (
     "{user} may look at the console, no more. In pgbouncer.ini: admin_users = {user}, then RELOAD."
 )
-NO_CONSOLE = (
-    "What answers there is no PgBouncer console: give the address of the pooler, or register a"
-    " PostgreSQL server as one."
-)
-REFUSED_LOGINS = ("authentication failed", "no such user")
-"""What PgBouncer, which has one SQLSTATE for all, says to a wrong user or password."""
-
-
-def open_console(address: Address, *, purpose: str, seconds: float = 8) -> psycopg.Connection:
-    """Return a new connection to the console; raises Unreachable."""
-    parameters = connect.parameters_of(address.in_database(DATABASE), purpose)
-    connect.strip_environment()
-    try:
-        connection = dial.dial(parameters, connect.within(seconds))
-    except Unreachable as error:
-        raise Unreachable(reason_at_login(str(error), address.user)) from None
-    if not is_console(connection):
-        connection.close()
-        raise Unreachable(NO_CONSOLE)
-    connection.prepare_threshold = None
-    connection.adapters.register_loader("text", text.TolerantText)  # names are what clients sent
-    return connection
-
-
-def is_console(connection: psycopg.Connection) -> bool:
-    """Tell whether PgBouncer answered: it says so behind its version."""
-    version = connection.info.parameter_status("server_version") or ""
-    return version.endswith("/bouncer")
-
-
-def reason_at_login(reason: str, user: str) -> str:
-    """Return why the console let nobody in, from what it said."""
-    low = reason.lower()
-    if low.startswith("not allowed"):
-        return NOT_ADMITTED.format(user=user)
-    if any(said in low for said in REFUSED_LOGINS):
-        return NO_LOGIN.format(user=user)
-    if "database does not exist" in low:
-        return NO_CONSOLE
-    return reason
 
 
 def version_of(connection: psycopg.Connection) -> tuple[int, str]:
@@ -75,17 +30,16 @@ def version_of(connection: psycopg.Connection) -> tuple[int, str]:
     return connection.info.server_version, said.removesuffix("/bouncer")
 
 
-def show(connection: psycopg.Connection, what: str, seconds: float) -> list[dict[str, Any]]:
+def show(connection: psycopg.Connection, what: str) -> list[dict[str, Any]]:
     """Return what the console shows, a dict a row; numbers are int.
 
-    Raises psycopg.Error, and Unreachable where it takes longer than so many seconds.
+    Within the caller's deadline; raises psycopg.Error.
     """
     if what not in SHOWN:
         message = f"SHOW {what} is not asked of a pooler."
         raise ValueError(message)
-    with connect.deadline(connection, seconds):
-        cursor = connection.execute(sql.SQL("SHOW {}").format(sql.SQL(what)).as_bytes(None))
-        rows = cursor.fetchall()
+    cursor = connection.execute(sql.SQL("SHOW {}").format(sql.SQL(what)).as_bytes(None))
+    rows = cursor.fetchall()
     names = [column.name for column in cursor.description or ()]
     return [dict(zip(names, map(whole, row), strict=True)) for row in rows]
 
@@ -95,19 +49,9 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) else value
 
 
-def is_alive(connection: psycopg.Connection, seconds: float) -> bool:
-    """Tell whether a console that was opened before still answers."""
-    try:
-        with connect.deadline(connection, seconds):
-            connection.execute("SHOW VERSION")
-    except (psycopg.Error, Unreachable):
-        return False
-    return True
-
-
-def config_of(connection: psycopg.Connection, seconds: float) -> dict[str, str]:
+def config_of(connection: psycopg.Connection) -> dict[str, str]:
     """Return the pooler's settings by name; raises as `show` does."""
-    return {row["key"]: row["value"] or "" for row in show(connection, "CONFIG", seconds)}
+    return {row["key"]: row["value"] or "" for row in show(connection, "CONFIG")}
 
 
 def is_admin(config: Mapping[str, str], user: str) -> bool:
@@ -130,3 +74,37 @@ def lines_for(collector: str, operator: str) -> str:
         lines.append(f"admin_users = {operator}")
     lines.append(";; both users also stand in auth_file; then RELOAD, on the console")
     return "\n".join(lines)
+
+
+NOTHING_TO_END = ("is not paused", "no such database")
+
+
+def is_nothing_to_end(error: psycopg.Error) -> bool:
+    """Tell whether a RESUME was refused since nothing is paused: it has one SQLSTATE for all."""
+    said = (error.diag.message_primary or "").lower()
+    return any(words in said for words in NOTHING_TO_END)
+
+
+def send(connection: psycopg.Connection, command: bytes) -> None:
+    """Send a command and wait for its end, within the caller's deadline; raises psycopg.Error."""
+    connection.execute(command)
+
+
+def begin(connection: psycopg.Connection, command: bytes) -> None:
+    """Send a command without waiting for its end (`is_done`)."""
+    connection.pgconn.send_query(command)
+    connection.pgconn.flush()
+
+
+def is_done(connection: psycopg.Connection, seconds: float) -> bool:
+    """Wait so long for the end of a command that was begun; raises psycopg.Error where it failed."""
+    pgconn = connection.pgconn
+    readable, _, _ = select.select([pgconn.socket], [], [], seconds)
+    if readable:
+        pgconn.consume_input()
+    if pgconn.is_busy():
+        return False
+    while (result := pgconn.get_result()) is not None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    return True

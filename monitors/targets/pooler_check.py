@@ -10,7 +10,7 @@ import psycopg
 from monitors.actions import actions_of
 from monitors.kinds import PGBOUNCER
 from monitors.models import Target, TargetSecret
-from monitors.pg import connect, console, hosts
+from monitors.pg import connect, console, console_door, hosts
 from monitors.pg.errors import Unreachable, reason_of
 from monitors.probes import probes_of
 from monitors.rules import pooler
@@ -27,8 +27,9 @@ def check(target: Target, passwords: Mapping[str, str | None]) -> dict[str, Any]
     """
     with opened(target, target.user, passwords.get(Login.COLLECTOR)) as connection:
         version, version_text = console.version_of(connection)
-        config = console.config_of(connection, SECONDS)
-        shown = console.show(connection, "DATABASES", SECONDS)
+        with connect.deadline(connection, SECONDS):
+            config = console.config_of(connection)
+            shown = console.show(connection, "DATABASES")
         reasons = {probe.name: why_not(connection, probe.show) for probe in probes_of(PGBOUNCER)}
     problem = operator_problem(target, passwords, config)
     lines = console.lines_for(target.user, target.operator_user)
@@ -68,13 +69,14 @@ def opened(target: Target, user: str, password: str | None) -> psycopg.Connectio
         target.require_auth,
         password,
     )
-    return console.open_console(address, purpose="check", seconds=SECONDS)
+    return console_door.open_console(address, purpose="check", seconds=SECONDS)
 
 
 def why_not(connection: psycopg.Connection, what: str) -> str:
     """Return why the console does not show something, '' where it does."""
     try:
-        console.show(connection, what, SECONDS)
+        with connect.deadline(connection, SECONDS):
+            console.show(connection, what)
     except (psycopg.Error, Unreachable) as error:
         return reason_of(error)
     return ""

@@ -8,7 +8,7 @@ import pytest
 
 from monitors.collect.rounds import take_now
 from monitors.models import ProbeState, Snapshot, Target
-from monitors.pg import console
+from monitors.pg import console, console_door
 from tests import poolers
 from tests.servers import Server
 
@@ -30,9 +30,9 @@ def test_whoever_is_not_let_in_is_told_what_to_do(
     said = {name: {one.error for one in take_now(target)} for name, target in reasons.items()}
 
     assert said == {
-        "not allowed": {console.NOT_ADMITTED.format(user="collector")},
-        "no such user": {console.NO_LOGIN.format(user="nobody")},
-        "a server": {console.NO_CONSOLE},
+        "not allowed": {console_door.NOT_ADMITTED.format(user="collector")},
+        "no such user": {console_door.NO_LOGIN.format(user="nobody")},
+        "a server": {console_door.NO_CONSOLE},
     }
     assert {row.state for row in ProbeState.objects.all()} == {Snapshot.State.UNREACHABLE}
 
@@ -45,4 +45,4 @@ def test_what_the_console_never_is_asked(pooler: Pooler) -> None:
         behind.connect(user="collector", dbname="pgbouncer") as session,
         pytest.raises(ValueError, match="FDS"),
     ):
-        console.show(session, "FDS", 1)
+        console.show(session, "FDS")
