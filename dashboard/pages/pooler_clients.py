@@ -13,6 +13,8 @@ from monitors.people import access
 from monitors.probes.pooler_clients import AT_MOST
 from monitors.rows import pooler as pooler_rows, pooler_clients as client_rows
 
+NO_KILL = "This PgBouncer gives its clients no numbers: kill_client came with 1.24."
+
 
 @require_safe
 def pooler_clients(request: PageRequest, name: str) -> HttpResponseBase:
@@ -40,6 +42,7 @@ def pooler_clients(request: PageRequest, name: str) -> HttpResponseBase:
         "at_most": AT_MOST,
         "is_cut": len(rows) >= AT_MOST,
         "is_read": was_ever_read(target, "pooler_clients", window),
+        "no_kill": "" if any(row["client_id"] for row in rows) else NO_KILL,
         "may": access.permissions_of(request.user, target),
     }
     return render_page(

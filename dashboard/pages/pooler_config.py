@@ -8,6 +8,7 @@ from django.views.decorators.http import require_safe
 from dashboard.frame.listing import chosen, listing_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.kinds import PGBOUNCER
+from monitors.people import access
 from monitors.rows import configuration, pooler_config as config_rows
 
 FILTERS = {"changed": "Changed", "all": "All"}
@@ -46,6 +47,7 @@ def pooler_config(request: PageRequest, name: str) -> HttpResponseBase:
         "changes_total": len(changes),
         "last_change": None if changes else configuration.last_change(target, window.start),
         "rows": rows,
+        "may": access.permissions_of(request.user, target),
     }
     return render_page(
         request,

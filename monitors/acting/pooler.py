@@ -58,6 +58,7 @@ def hold(hand: psycopg.Connection, row: Action, spec: Spec, text: bytes) -> Ende
     seconds = spec.held_seconds(row.arguments)
     ends = time.monotonic() + seconds
     held, problem = False, ""
+    address = address_of(row)  # as it is now: the target may be changed, or removed, meanwhile
     try:
         console.begin(hand, text)
         while time.monotonic() < ends and not is_stopped(row, seconds - (ends - time.monotonic())):
@@ -70,11 +71,13 @@ def hold(hand: psycopg.Connection, row: Action, spec: Spec, text: bytes) -> Ende
         problem = reason_of(error)
     finally:
         hand.close()  # it may still wait for its answer
-        released = release(row, spec, RELEASE_TRIES)
-    return ended(row, spec, held=held, problem=problem, released=released)
+        released = release(row, spec, address, RELEASE_TRIES)
+    return ended(row, spec, address, held=held, problem=problem, released=released)
 
 
-def ended(row: Action, spec: Spec, *, held: bool, problem: str, released: str) -> Ended:
+def ended(
+    row: Action, spec: Spec, address: connect.Address, *, held: bool, problem: str, released: str
+) -> Ended:
     """Return how a command ended that was held; RUNNING where it could not be ended."""
     if released:
         said = (
@@ -83,7 +86,7 @@ def ended(row: Action, spec: Spec, *, held: bool, problem: str, released: str) -
         )
         return Ended(State.RUNNING, said)
     row.refresh_from_db(fields=["stop_asked_by"])
-    after = numbers_after(row, spec)
+    after = numbers_after(row, spec, address)
     effect = spec.effect(row.before, after) if after else ""
     if problem:
         return Ended(State.FAILED, f"{problem} It is ended again.", after=after)
@@ -110,26 +113,33 @@ def is_stopped(row: Action, elapsed: float) -> bool:
     return bool(row.stop_asked_by)
 
 
-def release(row: Action, spec: Spec, tries: int = 1) -> str:
+def address_of(row: Action) -> connect.Address:
+    """Return where and as whom to act on a row's target; raises Refused, SecretUnreadable."""
+    if row.target is None:
+        message = f"The target {row.target_name} was removed."
+        raise Refused(message)
+    return logins.operator_address(row.target, console.DATABASE)
+
+
+def release(row: Action, spec: Spec, address: connect.Address, tries: int = 1) -> str:
     """End what a row holds; return why that failed, '' where nothing holds any more."""
     reason = ""
     for attempt in range(tries):
         if attempt:
             time.sleep(1)
-        reason = try_release(row, spec)
+        reason = try_release(row, spec, address)
         if not reason:
             return ""
         log.warning("Action %s: not ended: %s", row.pk, reason)
     return reason
 
 
-def try_release(row: Action, spec: Spec) -> str:
+def try_release(row: Action, spec: Spec, address: connect.Address) -> str:
     """Send once, over a connection of its own, what ends a row; return why it failed."""
-    if row.target is None or spec.release is None:
+    if spec.release is None:
         return ""
     statement = spec.release(row.arguments, row.identity)
     try:
-        address = logins.operator_address(row.target, console.DATABASE)
         with (
             connections.looking(address, row) as hand,
             connect.deadline(hand, RELEASE_SECONDS),
@@ -138,19 +148,17 @@ def try_release(row: Action, spec: Spec) -> str:
     except psycopg.errors.ProtocolViolation as error:
         # It holds no more, or is gone: somebody else has ended it.
         return "" if console.is_nothing_to_end(error) else reason_of(error)
-    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
+    except (psycopg.Error, Unreachable) as error:
         return reason_of(error)
     return ""
 
 
-def numbers_after(row: Action, spec: Spec) -> Measured:
+def numbers_after(row: Action, spec: Spec, address: connect.Address) -> Measured:
     """Return the numbers after, {} where the pooler does not tell them."""
-    assert row.target is not None  # noqa: S101 - it was just released
     try:
-        address = logins.operator_address(row.target, console.DATABASE)
         with connections.looking(address, row) as eye, connect.deadline(eye, 10):
             return spec.measure(eye, row.identity, row.before)
-    except (psycopg.Error, Unreachable, SecretUnreadable, Refused) as error:
+    except (psycopg.Error, Unreachable) as error:
         log.warning("Action %s: no numbers after: %s", row.pk, reason_of(error))
         return {}
 
@@ -162,7 +170,10 @@ def text_of_release(row: Action, spec: Spec) -> str:
 
 def end_lost(row: Action, spec: Spec) -> str:
     """End what a row whose worker is gone holds back; return its outcome, '' to try again later."""
-    why = release(row, spec)
+    try:
+        why = release(row, spec, address_of(row))
+    except (SecretUnreadable, Refused) as error:
+        why = str(error)
     text = text_of_release(row, spec)
     if not why:
         return f"Its worker went silent. {text} was sent: nothing is held back by it any more."

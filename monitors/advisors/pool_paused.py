@@ -48,6 +48,8 @@ def finding_of(
             ("Clients waiting", waiting, "count"),
             ("Longest wait", waits, "seconds"),
         ),
+        action="resume_pool",
+        arguments={"database": name},
         score=waits / thresholds["warning_seconds"],
     )
 
