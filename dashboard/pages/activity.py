@@ -27,6 +27,7 @@ from monitors.history.gauges import read_gauges_by
 from monitors.history.latest import read_as_of, read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
+from monitors.kinds import PGBOUNCER
 from monitors.models import Action, Target
 from monitors.people import access
 from monitors.rows.backends import (
@@ -37,6 +38,7 @@ from monitors.rows.backends import (
     sum_up_idle,
 )
 from monitors.rows.locks import LockTree, build_lock_tree
+from monitors.rows.pooler_clients import clients_behind, is_same_work
 
 FILTERS = {"": "Not idle", "all": "All"}
 SORTED = (*COLUMNS, "wait")
@@ -73,6 +75,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     target = get_target(request, name)
     window = window_of(request)
     seen = read(request, target, window)
+    note_clients(request, target, window, seen.backends)
     listing = listing_of_backends(request, seen.backends)
     if exported := table_response(request, "activity", COLUMNS, listing.matching):
         return exported
@@ -163,6 +166,20 @@ def note_superusers(target: Target, backends: list[Backend]) -> None:
         for backend in backends:
             if backend.row.get("rolsuper"):
                 backend.no_signal = SUPERUSERS
+
+
+def note_clients(
+    request: PageRequest, target: Target, window: Window, backends: list[Backend]
+) -> None:
+    """Note which client of a pooler that the person may see each backend works for."""
+    seen = access.visible_targets(request.user).filter(kind=PGBOUNCER, enabled=True)
+    at = None if window.is_live else window.end
+    clients, clock = clients_behind(target, at, list(seen)), clocks(target, "activity", at).get(0)
+    skew = clock[1] - clock[0] if clock else timedelta()
+    for backend in backends:
+        client = clients.get(backend.pid)
+        if client is not None and is_same_work(client, backend.xact_start, skew):
+            backend.client = client
 
 
 def read_at(target: Target, at: datetime | None = None) -> datetime | None:

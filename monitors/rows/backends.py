@@ -101,6 +101,8 @@ class Backend:
     """Idempotency key of its button: two clicks on one are one action."""
     answered: Any = None
     """The action that was already taken on just this state of it, None for none."""
+    client: Any = None
+    """The pooler's client that it works for (`pooler_clients.ClientRow`), None where none is known."""
     no_signal: str = ""
     """Why the operator login may not signal it whoever asks, '' where that is not known."""
 

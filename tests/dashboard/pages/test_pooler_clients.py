@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from monitors.collect.rounds import take_now
@@ -36,8 +38,8 @@ def test_those_that_wait_come_first_and_each_server_has_its_client(
 
 
 @pytest.mark.parametrize("pooler", ["installed"], indirect=True)
-def test_who_is_behind_a_backend_of_a_server(
-    pooler, crowd, embedded, watch, watch_pooler, eventually
+def test_who_is_behind_a_backend_of_a_server(  # noqa: PLR0917 - fixtures
+    pooler, crowd, embedded, watch, watch_pooler, eventually, browse
 ):
     behind = pooler(default_pool_size="2", pool_mode="transaction", **poolers.CONSOLE)
     target, server = watch_pooler(behind), watch(embedded)
@@ -51,5 +53,16 @@ def test_who_is_behind_a_backend_of_a_server(
     assert {row["application_name"] for row in found.values()} == {"till"}
     assert {row["pooler"] for row in found.values()} == {target.name}
     assert pooler_clients.clients_behind(server, poolers=[]) == {}
+    moment = found[max(found)]["read_at"]
+    for began, skew, same in (
+        (moment, 0, True),
+        (moment + timedelta(microseconds=1), 0, False),
+        (moment + timedelta(seconds=5), 5, True),  # by a clock that is ahead
+        (None, 0, False),
+    ):
+        client = found[max(found)]
+        assert pooler_clients.is_same_work(client, began, timedelta(seconds=skew)) is same
+    text = browse("dba").get(f"/targets/{server.name}/activity/").content.decode()
+    assert text.count(f"the client behind\n        {target.name}") == len(found)
     server.port = 1  # another server's
     assert pooler_clients.clients_behind(server) == {}
