@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 
 import psycopg
+from django.db import DatabaseError, connection as history
 from django.utils import timezone
 from psycopg import sql
 
@@ -108,8 +109,12 @@ def ended(
 def is_stopped(row: Action, elapsed: float) -> bool:
     """Give a sign of life; tell whether somebody wants it ended."""
     progress = {"phase": "held", "elapsed_seconds": round(elapsed, 1)}
-    note(row, progress=progress, beat_at=timezone.now())
-    row.refresh_from_db(fields=["stop_asked_by"])
+    try:
+        note(row, progress=progress, beat_at=timezone.now())
+        row.refresh_from_db(fields=["stop_asked_by"])
+    except DatabaseError as error:
+        log.warning("Action %s: no sign of life written: %s", row.pk, type(error).__name__)
+        history.close()
     return bool(row.stop_asked_by)
 
 

@@ -25,6 +25,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from monitors.history.window import DEFAULT_WINDOW, WINDOWS, Window
+from monitors.kinds import POSTGRES
 from monitors.models import Target
 from monitors.plain import one_line
 
@@ -150,6 +151,15 @@ def target_named(name: str) -> Target:
         names = list(Target.objects.filter(deleting_at=None).values_list("name", flat=True)[:10])
         known = f"Known: {', '.join(names)}." if names else "Register one with: target add."
         message = f"There is no target {name}. {known}"
+        raise failure(message)
+    return target
+
+
+def server_named(name: str) -> Target:
+    """Return a target that is a PostgreSQL server; raises CommandError for a pooler."""
+    target = target_named(name)
+    if target.kind != POSTGRES:
+        message = f"{name} is a {target.get_kind_display()}: name a PostgreSQL server."
         raise failure(message)
     return target
 

@@ -11,9 +11,11 @@ from dashboard.pages import PAGES
 from monitors.collect.rounds import take_now
 from monitors.rows import fleet, pooler as pooler_rows
 from tests import poolers
+from tests.addresses import OF_POOLERS
 from tests.monitors.probes.consoles import read_full
 from tests.typed import assert_typed
 
+PERSONS = ("anonymous", "stranger", "viewer", "dba", "admin")
 pytestmark = pytest.mark.django_db
 
 
@@ -81,8 +83,18 @@ def test_pages_of_servers_are_not_found_and_no_link_leads_there(pool, browse):
         assert client.get(f"/targets/{pool.name}/{name}").status_code == 404
 
 
+@pytest.mark.parametrize("pooler", ["installed"], indirect=True)
+def test_who_may_see_a_server_may_see_a_pooler(pool, browse):
+    answers = {
+        name: [browse(who).get(reverse(name, args=[pool.name])).status_code for who in PERSONS]
+        for name in OF_POOLERS
+    }
+
+    assert set(map(tuple, answers.values())) == {(302, 404, 200, 200, 404)}
+
+
 def test_pages_of_poolers_are_not_found_of_a_server(shop, browse):
-    for name in ("pooler", "pooler-clients", "pooler-config"):
+    for name in OF_POOLERS:
         assert browse("dba").get(reverse(name, args=[shop.name])).status_code == 404
 
 

@@ -78,3 +78,7 @@ def test_it_is_registered_by_command_and_keeps_its_kind(pooler, said, tmp_path, 
     assert read[0] == 0, read
     assert wrong_intervals({"activity": 10}, target.kind).startswith("There is no probe activity")
     assert wrong_intervals({"pooler_pools": 10}, target.kind) == ""
+    for words in (["settings", "pool-9"], ["load", "pool-9"], ["autovacuum", "pool-9"]):
+        status, _, problem = said(*words)
+        assert status
+        assert "is a PgBouncer: name a PostgreSQL server." in problem
