@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from monitors.kinds import POSTGRES
+
 if TYPE_CHECKING:
     from monitors.rules.verdict import Verdict
 
@@ -161,6 +163,11 @@ def no_escalation(arguments: Arguments) -> sql.Composed | None:
     return None
 
 
+def no_seconds(arguments: Arguments) -> float:
+    """Hold nothing."""
+    return 0.0
+
+
 def no_rule(arguments: Arguments) -> None:
     """Accept any combination of arguments."""
 
@@ -175,6 +182,8 @@ class Action:
     """One thing that may be done; its name is its permission."""
 
     name: str
+    kind: str = POSTGRES
+    """The kind of target that it is done to."""
     verb: str
     """Text of its button."""
     icon: str
@@ -221,7 +230,7 @@ class Action:
     partly: bool = False
     """Whether a warning that something was left out means that the rest was done."""
     since: int = 0
-    """The major version that brought its command; older servers lack it."""
+    """The major version that brought its command; older servers lack it. Of a pooler: 12400 is 1.24."""
     on_standby: bool = False
     """Whether a hot standby carries it out too: it changes nothing that is replicated."""
     several: bool = False
@@ -251,10 +260,20 @@ class Action:
     """The guarded signal that follows where the first had no effect within 5 s; None: none does."""
     adapt: Callable[[Action, Arguments], Action] = as_it_is
     """Its locks, limits and whether it destroys, where they depend on the arguments."""
+    release: Callable[[Arguments, Identity], sql.Composed] | None = None
+    """Of what holds others back as long as it lasts: what ends it. It is sent after `held_seconds`,
+    when somebody stops the action, and by the sweep where the worker is gone."""
+    held_seconds: Callable[[Arguments], float] = no_seconds
     inverse: Callable[[Arguments, Identity, Measured], dict[str, Any]] | None = None
     """{name, arguments} of what undoes it, from the numbers before."""
     leftovers: Callable[[psycopg.Connection, Identity, Measured], list[Leftover]] | None = None
     """After a failure: what it left that was not there before."""
+
+    def lacks(self, version: int) -> str:
+        """Return why a pooler of a version (12601) has no such command, '' where it has."""
+        if version >= self.since:
+            return ""
+        return f"It came with PgBouncer {self.since // 10000}.{self.since // 100 % 100}."
 
     @property
     def is_signal(self) -> bool:

@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any
 
 from monitors import words
+from monitors.kinds import POSTGRES
 
 Row = Mapping[str, Any]
 """One row of a probe, columns by name, with its `database_id`."""
@@ -148,6 +149,9 @@ class Samples:
     burn: Mapping[str, Any] = field(default_factory=dict)  # {xid, mxid: wraparound.Burn}
     roles: Mapping[str, str] = field(default_factory=dict)  # {collector, operator: rolname}
     next_xid: int | None = None  # 64 bit
+    behind: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """Of a pooler: {(database, user): pooler.Behind} of the pools for which clients wait, where the
+    server behind is registered."""
     # What takes hours of history is read by workers alone (monitors/findings/recent.py).
     rates: Rates = field(default_factory=dict)
     # For the advisors that are `kept`.
@@ -189,6 +193,8 @@ class Advisor:
     """A judge with its thresholds; `advise` has no connection, no clock and no settings."""
 
     name: str
+    kind: str = POSTGRES
+    """The kind of target that it judges."""
     subject: str  # the page whose verdict it belongs to: activity, vacuum, bloat, settings, …
     defaults: Thresholds
     advise: Callable[[Samples, Thresholds], Iterator[Finding]]

@@ -11,12 +11,14 @@ builds four tables from that declaration alone:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.db import models
+
+from monitors.kinds import PGBOUNCER, POSTGRES
 
 Row = tuple[Any, ...]
 """The values of `Sample.columns()`, in that order."""
@@ -122,7 +124,12 @@ class Probe:
 
     name: str
     sample: type[Sample]
-    sql: Mapping[int, str]
+    sql: Mapping[int, str] = field(default_factory=dict)
+    show: str = ""
+    """Of a pooler: what its console is asked to SHOW, as POOLS; then there is no `sql`."""
+    shape: Callable[[Sequence[Reading]], Iterable[Reading]] = list
+    """Makes rows of the sample of those that the console shows: by the names of their columns,
+    of which each version has others."""
     every: timedelta
     per_database: bool = False
     """Read once in each database; else once a target, from any database."""
@@ -165,6 +172,11 @@ class Probe:
     needs: str = ""
     """What makes it work where a right or extension is missing (one
     statement); empty: `GRANT pg_monitor TO <collector>`."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of target that it reads."""
+        return PGBOUNCER if self.show else POSTGRES
 
     @property
     def needs_all_statistics(self) -> bool:

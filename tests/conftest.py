@@ -20,7 +20,7 @@ from nacl.public import PrivateKey
 from dashboard.embedded.databases import HISTORY_SETTINGS
 from dashboard.embedded.postgres import embedded_programs
 from dashboard.embedded.processes import ROOT
-from tests import german, servers
+from tests import german, poolers, servers
 from tests.servers import Blocked, Server
 
 SERVERS = "HOWDAH_TEST_SERVERS"
@@ -253,6 +253,59 @@ def live() -> Iterator[Live]:
     yield connect
     for connection in connections:
         connection.close()
+
+
+@pytest.fixture(params=poolers.VERSIONS)
+def pooler(request: pytest.FixtureRequest, embedded: Server) -> Iterator[Callable[..., Server]]:
+    """Start a pooler before the embedded server: pooler(pool_mode="session", …); of each version."""
+    try:
+        program = poolers.program(request.param)
+    except servers.Missing as error:
+        if request.param != "installed":
+            pytest.skip(str(error))
+        missing(str(error))
+        raise
+    with ExitStack() as running:
+
+        def start(**settings: str) -> Server:
+            folder = running.enter_context(servers.home())
+            return running.enter_context(
+                poolers.pooling(program, folder, embedded, poolers.LOGINS, **settings)
+            )
+
+        yield start
+
+
+@pytest.fixture
+def crowd(live: Live, embedded: Server) -> Iterator[Callable[..., list[psycopg.Connection[Any]]]]:
+    """Let clients of a pooler run a statement, each for itself: crowd(pooler, 6) -> sessions."""
+
+    def start(
+        pooler: Server, clients: int, text: str = "SELECT pg_sleep(60)", **options: Any
+    ) -> list[psycopg.Connection[Any]]:
+        given = {"user": "owner", "dbname": "shop", **options}
+        sessions = [live(pooler, **given) for _ in range(clients)]
+        for session in sessions:  # nobody waits for an answer, so no thread is needed
+            session.pgconn.send_query(text.encode())
+            session.pgconn.flush()
+        return sessions
+
+    yield start
+    with embedded.connect() as superuser:  # a backend sleeps on when its pooler is gone
+        superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = 'shop' AND usename = 'owner'"
+        )
+
+
+@pytest.fixture
+def watch_pooler(watch: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a pooler whose console the collector may see and the operator may use."""
+
+    def register(pooler: Server, **fields: Any) -> Any:
+        return watch(pooler, **{"name": "pool-1", "kind": "pgbouncer", "include": [], **fields})
+
+    return register
 
 
 @pytest.fixture

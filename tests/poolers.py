@@ -20,6 +20,12 @@ VERSIONS = ("installed", "1.26")
 """The one that the system's package manager installed, 1.18 on Debian 12, and later ones."""
 
 
+LOGINS = ("collector", "operator", "owner")
+"""Whom the pooler lets in."""
+CONSOLE = {"stats_users": "collector", "admin_users": "operator"}
+"""Settings by which Howdah's logins may use its console."""
+
+
 def program(version: str) -> Path:
     """Return a pgbouncer to run; raises Missing where it is not on this machine."""
     if version != "installed":
@@ -37,8 +43,9 @@ def pooling(
 ) -> Iterator[Server]:
     """Run a pooler before a server for as long as the context lasts; gives its address.
 
-    `settings` are those of its ini file beside the needed ones.
+    `settings` are those of its ini file beside the needed ones; `databases` are lines before `*`.
     """
+    databases = settings.pop("databases", "")
     port = processes.free_port()
     users, ini, log = folder / "users.txt", folder / "pgbouncer.ini", folder / "pgbouncer.log"
     users.write_text("".join(f'"{login}" "{server.password}"\n' for login in logins))
@@ -51,7 +58,7 @@ def pooling(
         **settings,
     }
     ini.write_text(
-        f"[databases]\n* = host={server.host} port={server.port}\n[pgbouncer]\n"
+        f"[databases]\n{databases}\n* = host={server.host} port={server.port}\n[pgbouncer]\n"
         + "".join(f"{name} = {value}\n" for name, value in lines.items())
     )
     for file in (users, ini):  # it runs as another user where we are root

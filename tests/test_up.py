@@ -23,7 +23,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dashboard.embedded import processes, running, state as state_of
+from dashboard.embedded import pooler, processes, running, state as state_of
 from dashboard.embedded.forks import Forks
 from dashboard.embedded.processes import ROOT, StartFailed
 from dashboard.embedded.stack import Options, Stack
@@ -219,7 +219,8 @@ def test_commands_in_another_shell_use_the_same_databases(stack: Up) -> None:
     done = stack.manage("target", "list", "--json")
 
     assert done.returncode == 0, done.stderr
-    assert {target["name"] for target in json.loads(done.stdout)} == {"demo", "howdah"}
+    names = {"demo", "howdah"} | ({"demo-pool"} if pooler.program() else set())
+    assert {target["name"] for target in json.loads(done.stdout)} == names
 
 
 def test_what_it_keeps_is_readable_by_its_owner_alone(stack: Up) -> None:
@@ -291,6 +292,19 @@ def test_the_demonstration_shows_its_troubles(stack: Up, eventually: Callable[..
         before = ask(dead)
         assert before > 1000
         eventually(lambda: ask(dead) > before)
+
+
+def test_the_demonstration_has_a_pooler_where_the_machine_has_one(stack: Up) -> None:
+    if pooler.program() is None:
+        assert pooler.MISSING in stack.output.read_text()
+        return
+    read = stack.manage("snapshot", "demo-pool", "--json")
+
+    assert read.returncode == 0, read.stderr
+    users = stack.state / "pooler" / "users.txt"
+    assert (users.stat().st_mode | users.parent.stat().st_mode) & 0o077 == 0
+    rows = {row["probe"]: row["rows"] for row in json.loads(read.stdout)}
+    assert rows["pooler_pools"] == 1
 
 
 def test_interrupted_in_the_background_it_stops_in_order(spare: Path) -> None:

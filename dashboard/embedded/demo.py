@@ -48,6 +48,9 @@ BLOAT_CHECK_SECONDS = 900
 ORDERS_AT_MOST = 20_000
 PRODUCTS = 20_000
 PRICE_BANDS = 150
+POOL_CLIENTS = 8
+CALM_CLIENTS = 2  # as many as the pool has servers
+RUSH_SECONDS, ROUND_SECONDS = 50, 120  # all clients work for so long of each round
 VISITS_AT_MOST = 120_000
 VISITS_A_BEAT = 750
 VISITS_SECONDS = 3.0  # so VISITS_AT_MOST is reached after eight minutes
@@ -408,6 +411,22 @@ def grow_visits(session: Session) -> None:
     session.execute(FILL_VISITS, {"count": VISITS_A_BEAT})
 
 
+def run_pooled(port: int, place: int) -> None:
+    """Buy through the pooler; in a rush more do so than its pool has servers, and wait for them."""
+    with psycopg.connect(
+        port=port,
+        dbname=SHOP,
+        application_name="checkout" if place % 2 else "search",
+        autocommit=True,
+        prepare_threshold=None,
+        connect_timeout=5,
+    ) as session:
+        while True:
+            if place < CALM_CLIENTS or time.time() % ROUND_SECONDS < RUSH_SECONDS:
+                session.execute("SELECT pg_sleep(0.45)")
+            time.sleep(0.5 + random.random() / 2)  # noqa: S311 - no secret
+
+
 def run_report() -> None:
     """Run the long query once."""
     with connect(BILLING, "reports") as session:
@@ -476,6 +495,9 @@ def main() -> None:
     keep("coupons", run_coupons, pause=COUPONS_SECONDS)
     keep("reports", run_report)
     keep("billing-api", queue.hold)
+    if port := os.environ.get("HOWDAH_DEMO_POOL_PORT"):
+        for place in range(POOL_CLIENTS):
+            keep(f"pooled {place}", partial(run_pooled, int(port), place), pause=5)
     for place, (application, _) in enumerate(QUEUE):
         keep(f"{application} {place}", partial(queue.wait_in_line, place))
     while True:

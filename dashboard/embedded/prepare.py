@@ -25,6 +25,8 @@ from dashboard.embedded.processes import ROOT, write_private
 ADMIN = "admin"
 SOURCE = "bin/up"
 DEMO = "demo"
+POOL = "demo-pool"
+"""The pooler before it."""
 DEMO_SECONDS = 5  # between snapshots: trends grow while one looks
 
 
@@ -32,6 +34,7 @@ class Known(TypedDict):
     """A target to register; its port may have moved since the last start."""
 
     name: str
+    kind: str
     host: str
     port: int
     sslmode: str
@@ -127,7 +130,7 @@ def show_demo(*, registered: set[str]) -> None:
     from monitors.models import Target  # noqa: PLC0415
     from monitors.targets import register as registration  # noqa: PLC0415 - after django.setup()
 
-    for target in Target.objects.filter(name=DEMO, demo=True, deleting_at=None):
+    for target in Target.objects.filter(name__in=(DEMO, POOL), demo=True, deleting_at=None):
         runs = target.name in registered
         if runs and not target.enabled:
             registration.enable(ADMIN, SOURCE, target)
@@ -138,10 +141,11 @@ def show_demo(*, registered: set[str]) -> None:
 def register(known: Known, password: str, operator_password: str) -> None:
     """Register a target, or follow the port of one that is registered."""
     from monitors.models import Target  # noqa: PLC0415
-    from monitors.probes import PROBES  # noqa: PLC0415
+    from monitors.probes import probes_of  # noqa: PLC0415
     from monitors.targets import register as registration  # noqa: PLC0415 - after django.setup()
 
-    demo = known["name"] == DEMO
+    demo, is_pooler = known["name"] in {DEMO, POOL}, known["name"] == POOL
+    probes = [probe.name for probe in probes_of(known["kind"])]
     target = Target.objects.filter(name=known["name"]).first()
     if target is None:
         registration.add(
@@ -153,8 +157,8 @@ def register(known: Known, password: str, operator_password: str) -> None:
             operator_user=OPERATOR,
             operator_password=operator_password,
             environment="development",
-            intervals={probe.name: DEMO_SECONDS for probe in PROBES} if demo else None,
-            cores=os.cpu_count(),  # what is embedded runs on this machine
+            intervals=dict.fromkeys(probes, DEMO_SECONDS) if demo else None,
+            cores=None if is_pooler else os.cpu_count(),  # what is embedded runs on this machine
             demo=demo,
         )
     elif target.deleting_at is None and target.port != known["port"]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from dashboard.embedded import (
     assets,
     databases,
+    pooler,
     postgres,
     prepare,
     processes,
@@ -88,10 +89,17 @@ class Stack:
         self.environment = self.own_environment()
         targets = {} if all(given) else self.start_servers()
         if "demo" in targets:
-            self.start_demo(targets["demo"])
+            targets |= self.start_pooler(targets["demo"])
+            self.start_demo(targets["demo"], targets.get(prepare.POOL))
         self.fetch_assets()
         known = [
-            prepare.Known(name=name, host="127.0.0.1", port=number, sslmode="disable")
+            prepare.Known(
+                name=name,
+                kind="pgbouncer" if name == prepare.POOL else "postgres",
+                host="127.0.0.1",
+                port=number,
+                sslmode="disable",
+            )
             for name, number in targets.items()
         ]
         migrated = self.is_migrated()
@@ -338,8 +346,22 @@ class Stack:
             begin = partial(self.forks.start, f"worker-{role}", "worker", worker)
             self.keep(partial(begin, {**env, "HOWDAH_ROLE": role}, secrets))
 
-    def start_demo(self, port: int) -> None:
-        """Start the demonstration's workload."""
+    def start_pooler(self, server_port: int) -> dict[str, int]:
+        """Start a pooler before the demonstration's server; return its port by the target's name.
+
+        {} on a machine without one.
+        """
+        which = pooler.program()
+        if which is None:
+            self.say(pooler.MISSING)
+            return {}
+        port, folder = processes.free_port(pooler.PORT), self.folder / "pooler"
+        passwords = state.passwords(self.folder)
+        self.keep(partial(pooler.start, which, folder, port, server_port, passwords))
+        return {prepare.POOL: port}
+
+    def start_demo(self, port: int, pool_port: int | None) -> None:
+        """Start the demonstration's workload, a part of it behind the pooler where there is one."""
         passwords = state.passwords(self.folder)
         environment = {
             "PGHOST": "127.0.0.1",
@@ -347,6 +369,7 @@ class Stack:
             "PGUSER": "shop",
             "PGPASSWORD": passwords["shop"],
             "PGDATABASE": "shop",
+            "HOWDAH_DEMO_POOL_PORT": str(pool_port or ""),
         }
         argv: list[str | Path] = [sys.executable, "-m", "dashboard.embedded.demo"]
         self.keep(partial(self.process, "demo-workload", argv, environment))

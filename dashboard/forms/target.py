@@ -9,8 +9,10 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from monitors.kinds import PGBOUNCER, POSTGRES
 from monitors.models import Environment, Target, validate_name
-from monitors.probes import PROBES
+from monitors.probes import probes_of
+from monitors.targets import register
 
 OPERATORS = (
     ("none", "No actions: this target is only watched"),
@@ -22,6 +24,8 @@ SSL_MODES = (
     *((mode.value, mode.value) for mode in Target.SSLMode),  # as libpq writes them
 )
 SEPARATOR = re.compile(r"[\s,]+")
+OF_SERVERS = ("dbname", "include", "exclude", "cores", "allow_superuser")
+"""Fields that a pooler has not."""
 NEW_PASSWORD = {"autocomplete": "new-password", "spellcheck": "false"}
 PLAIN = {"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}
 
@@ -110,10 +114,15 @@ class TargetForm(forms.Form):
         help_text="SQL can't read them; load is drawn against them.",
     )
 
-    def __init__(self, *args: Any, target: Target | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, target: Target | None = None, kind: str = POSTGRES, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.target = target
-        for probe in PROBES:
+        self.kind = target.kind if target is not None else kind
+        if self.kind == PGBOUNCER:
+            self.leave_out_databases()
+        for probe in probes_of(self.kind):
             self.fields[f"interval_{probe.name}"] = forms.FloatField(
                 label=probe.name,
                 min_value=1,
@@ -129,10 +138,17 @@ class TargetForm(forms.Form):
             self.fields["password"].help_text = kept
             self.fields["operator_password"].help_text = kept
 
+    def leave_out_databases(self) -> None:
+        """Ask no more than a pooler has: its console is all that is entered."""
+        for name in OF_SERVERS:
+            del self.fields[name]
+        self.fields["port"].initial = register.USUAL[Target.Kind.PGBOUNCER][0]
+        self.fields["user"].initial = "howdah_stats"
+
     @property
     def intervals(self) -> list[forms.BoundField]:
         """The fields of the probes' intervals."""
-        return [self[f"interval_{probe.name}"] for probe in PROBES]
+        return [self[f"interval_{probe.name}"] for probe in probes_of(self.kind)]
 
     def clean(self) -> dict[str, Any]:
         """Check what two fields say together."""
@@ -149,19 +165,15 @@ class TargetForm(forms.Form):
         """Return the cleaned values as registration takes them, without name and passwords."""
         cleaned = self.cleaned_data
         acting = {"own": cleaned["operator_user"], "same": cleaned["user"]}
-        names = (
-            *("host", "port", "dbname", "user", "require_auth"),
-            *("include", "exclude", "tags", "cores"),
-        )
+        names = ("host", "port", "user", "require_auth", "tags", *OF_SERVERS)
         return {
-            **{name: cleaned[name] for name in names},
+            **{name: cleaned[name] for name in names if name in cleaned},
             "sslmode": cleaned["sslmode"] or None,
             "environment": cleaned["environment"].name,
             "operator_user": acting.get(cleaned["operator"], ""),
-            "allow_superuser": cleaned["allow_superuser"],
             "intervals": {
                 probe.name: cleaned[f"interval_{probe.name}"]
-                for probe in PROBES
+                for probe in probes_of(self.kind)
                 if cleaned.get(f"interval_{probe.name}")
             },
         }

@@ -17,11 +17,13 @@ from monitors.collect import live
 from monitors.history.freshness import around, clocks
 from monitors.history.latest import read_as_of, read_latest
 from monitors.history.window import Window
+from monitors.kinds import PGBOUNCER
 from monitors.models import Action, Target
 from monitors.people import access
 from monitors.rows.backend_groups import fold_workers
 from monitors.rows.backends import Backend, backends_of, note_progress
 from monitors.rows.lock_tree import LockTree, build_lock_tree
+from monitors.rows.pooler_clients import clients_behind, is_same_work
 from monitors.rows.vacuum_parts import rows_at
 
 SIGNALS = [name for name, spec in ACTIONS.items() if spec.is_signal]
@@ -126,6 +128,20 @@ def note_superusers(target: Target, backends: list[Backend]) -> None:
         for backend in backends:
             if backend.row.get("rolsuper"):
                 backend.no_signal = SUPERUSERS
+
+
+def note_clients(
+    request: PageRequest, target: Target, window: Window, backends: list[Backend]
+) -> None:
+    """Note which client of a pooler that the person may see each backend works for."""
+    seen = access.visible_targets(request.user).filter(kind=PGBOUNCER, enabled=True)
+    at = None if window.is_live else window.end
+    clients, clock = clients_behind(target, at, list(seen)), clocks(target, "activity", at).get(0)
+    skew = clock[1] - clock[0] if clock else timedelta()
+    for backend in backends:
+        client = clients.get(backend.pid)
+        if client is not None and is_same_work(client, backend.xact_start, skew):
+            backend.client = client
 
 
 def read_at(target: Target, at: datetime | None = None) -> datetime | None:

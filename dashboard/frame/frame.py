@@ -176,7 +176,7 @@ def of_target(
 def target_rail(target: Target, current: str, query: str, found: Sequence[Finding]) -> list[Group]:
     """Return a target's pages under their headings."""
     groups: dict[str, list[Entry]] = {}
-    for page in PAGES:
+    for page in [one for one in PAGES if target.kind in one.kinds]:
         entry = of_target(page, target, current, query, found)
         groups.setdefault(page.heading, []).append(entry)
     return [Group(heading, entries) for heading, entries in groups.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from monitors.advisor import Finding
 from monitors.audit import entries
 from monitors.findings import past
 from monitors.history.window import WINDOWS, Window
+from monitors.kinds import POSTGRES
 from monitors.models import Target
 from monitors.people import access
 
@@ -37,10 +38,15 @@ class PageRequest(HttpRequest):
     user: User
 
 
-def get_target(request: PageRequest, name: str, permission: str = "view") -> Target:
+def get_target(
+    request: PageRequest,
+    name: str,
+    permission: str = "view",
+    kinds: Collection[str] = (POSTGRES,),
+) -> Target:
     """Return the target; raise Http404 where the person may not even know of it.
 
-    For a page that shows the past it is the target as it was then. Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
+    Also where it is of another kind than the page is for. For a page that shows the past it is the target as it was then. Raises PermissionDenied (and audits it) where it is visible, but `permission` is missing.
     """
     try:
         if permission == "manage_targets":
@@ -48,6 +54,8 @@ def get_target(request: PageRequest, name: str, permission: str = "view") -> Tar
         target = access.get_visible_target(request.user, name)
     except Target.DoesNotExist:
         raise Http404 from None
+    if target.kind not in kinds:
+        raise Http404
     if permission != "view":
         source = request.META.get("REMOTE_ADDR", "")
         access.require(request.user, permission, target, source=source)

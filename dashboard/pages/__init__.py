@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from django.http.response import HttpResponseBase
 
+from monitors.kinds import EVERY, PGBOUNCER, POSTGRES
+
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
@@ -22,6 +24,8 @@ class Page:
     """Below the target's; '' for `name/`, `/` for the target's own."""
     module: str = ""
     """The file of this folder that has it, '' for that of its name."""
+    kinds: tuple[str, ...] = (POSTGRES,)
+    """The kinds of target that have it."""
 
     @property
     def path(self) -> str:
@@ -41,6 +45,15 @@ PAGES: tuple[Page, ...] = (
     Page(name="overview", title="Overview", icon="overview", heading="Now", address="/"),
     Page(name="activity", title="Activity", icon="activity", heading="Now"),
     Page(name="locks", title="Locks", icon="stuck", heading="Now"),
+    Page(name="pooler", title="Overview", icon="overview", heading="Now", kinds=(PGBOUNCER,)),
+    Page(
+        name="pooler-clients",
+        title="Clients",
+        icon="activity",
+        heading="Now",
+        address="clients/",
+        kinds=(PGBOUNCER,),
+    ),
     Page(name="vacuum", title="Vacuum", icon="vacuum", heading="Health"),
     Page(name="wraparound", title="Wraparound", icon="wraparound", heading="Health"),
     Page(name="bloat", title="Bloat", icon="bloat", heading="Health"),
@@ -55,9 +68,18 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="findings/",
         module="findings",
+        kinds=EVERY,
     ),
     Page(name="jobs", title="Jobs", icon="clock", heading="Record"),
     Page(name="settings", title="Settings", icon="settings", heading="Record"),
+    Page(
+        name="pooler-config",
+        title="Configuration",
+        icon="settings",
+        heading="Record",
+        address="configuration/",
+        kinds=(PGBOUNCER,),
+    ),
     Page(
         name="target-actions",
         title="Actions",
@@ -65,5 +87,6 @@ PAGES: tuple[Page, ...] = (
         heading="Record",
         address="actions/",
         module="action_log",
+        kinds=EVERY,
     ),
 )

@@ -21,6 +21,7 @@ from dashboard.source import source_of
 from monitors.acting import ask as run, limits
 from monitors.action import Action as Kind, InvalidArguments, Refused
 from monitors.actions import ACTIONS
+from monitors.kinds import EVERY
 from monitors.models import Action, Target
 from monitors.people import access
 from monitors.rows.effects import adds, changes_of, lock_words
@@ -34,7 +35,7 @@ CONFLICT, TOO_MANY = 409, 429  # HTTP
 @require_POST
 def new(request: PageRequest, name: str, action: str) -> HttpResponse:
     """Make a preview; a direct action (cancel) is asked for at once."""
-    target = get_target(request, name)
+    target = get_target(request, name, kinds=EVERY)
     kind = ACTIONS.get(action)
     if kind is None:
         raise Http404

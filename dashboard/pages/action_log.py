@@ -17,6 +17,7 @@ from dashboard.frame.listing import PAGE_SIZE, Listing, page_of
 from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
 from monitors.actions import ACTIONS
 from monitors.history.window import WINDOWS, Window
+from monitors.kinds import EVERY
 from monitors.models import Action, AuditEntry, Target
 from monitors.people import access
 from monitors.rows import audit, effects
@@ -95,7 +96,7 @@ def actions(request: PageRequest) -> HttpResponseBase:
 @require_safe
 def target_actions(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the actions of one target, or its part of the audit."""
-    return log(request, get_target(request, name))
+    return log(request, get_target(request, name, kinds=EVERY))
 
 
 def log(request: PageRequest, target: Target | None) -> HttpResponseBase:

@@ -60,6 +60,7 @@ def activity(request: PageRequest, name: str) -> HttpResponseBase:
     target = get_target(request, name)
     window = window_of(request)
     seen = shown.read(request, target, window)
+    shown.note_clients(request, target, window, seen.backends)
     picked = pick(request, seen)
     listing = listing_of_backends(request, picked)
     groups = listing_of_groups(request, picked)

@@ -27,6 +27,7 @@ from monitors.findings import aside, judge, keep as kept, stuck, thresholds
 from monitors.findings.records import finding_of, quiet_of
 from monitors.findings.verdict import tell_verdict
 from monitors.history.window import WINDOWS, Window
+from monitors.kinds import EVERY
 from monitors.models import Environment, FindingRecord, Target
 from monitors.people import access
 from monitors.rows import findings as lists
@@ -70,7 +71,7 @@ def findings(request: PageRequest) -> HttpResponseBase:
 @require_safe
 def target_findings(request: PageRequest, name: str) -> HttpResponseBase:
     """Show the findings of one target."""
-    return listed(request, get_target(request, name))
+    return listed(request, get_target(request, name, kinds=EVERY))
 
 
 def listed(request: PageRequest, target: Target | None) -> HttpResponseBase:

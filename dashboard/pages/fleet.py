@@ -21,6 +21,7 @@ from monitors.rows import fleet as fleet_rows
 from monitors.rows.fleet import FleetRow
 
 GROUPS = {"": "Worst first", "environment": "By environment", "tag": "By tag"}
+SPARKS = {"postgres": ("sessions", "backends"), "pgbouncer": ("pooler_pools", "cl_active")}
 SORTED = ("position", *fleet_rows.COLUMNS)
 
 
@@ -88,9 +89,9 @@ def page(
 
 
 def spark(row: FleetRow, window: Window) -> list[float | None]:
-    """Return the course of a target's connections."""
-    line = read_gauges("sessions", row["target"].pk, window, ["backends"], points=30)
-    return line.values["backends"]
+    """Return the course of a target's connections, or of a pooler's clients."""
+    probe, gauge = SPARKS[row["kind"]]
+    return read_gauges(probe, row["target"].pk, window, [gauge], points=30).values[gauge]
 
 
 def group_by(rows: Sequence[LineRow], by: str) -> list[tuple[str, list[LineRow]]]:
@@ -170,7 +171,7 @@ def tiles(rows: Sequence[FleetRow]) -> list[Tile]:
         ),
         Tile(
             title="Connections",
-            value=sum(row["connections"] or 0 for row in rows),
+            value=sum(row["connections"] or 0 for row in rows if row["kind"] == "postgres"),
             note="of clients",
         ),
         Tile(

@@ -7,6 +7,8 @@ from typing import Any, TypedDict
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from dashboard import charts
@@ -21,6 +23,7 @@ from monitors.history.gauges import read_gauges, read_gauges_by
 from monitors.history.marks import read_marks
 from monitors.history.source import Series
 from monitors.history.window import Window
+from monitors.kinds import EVERY, PGBOUNCER
 from monitors.models import Target
 from monitors.people import access
 from monitors.probe import Reading
@@ -62,8 +65,10 @@ class DatabaseRow(TypedDict):
 
 @require_safe
 def overview(request: PageRequest, name: str) -> HttpResponseBase:
-    """Show a target's verdict, findings, figures, charts and databases."""
-    target, window = get_target(request, name), window_of(request)
+    """Show a target's verdict, findings, figures, charts and databases; a pooler has a page of its own."""
+    target, window = get_target(request, name, kinds=EVERY), window_of(request)
+    if target.kind == PGBOUNCER:
+        return redirect(f"{reverse('pooler', args=[name])}?{request.GET.urlencode()}".rstrip("?"))
     databases = databases_of(target, window)
     exported = table_response(request, "databases", COLUMNS, databases)
     return exported or page(request, target, window, databases)

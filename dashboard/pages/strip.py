@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods
 
 from dashboard.frame import frame
 from dashboard.frame.requests import PageRequest, get_target
+from monitors.kinds import EVERY
 from monitors.models import Target
 
 KEPT = 50
@@ -19,7 +20,7 @@ KEPT = 50
 @require_http_methods(["GET", "HEAD", "POST"])
 def strip(request: PageRequest, name: str) -> HttpResponse:
     """Show the strip; by POST, put one finished action away."""
-    target = get_target(request, name)
+    target = get_target(request, name, kinds=EVERY)
     if request.method == "POST":
         dismiss(request, target)
         if not request.htmx:

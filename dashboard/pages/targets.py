@@ -17,16 +17,18 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from dashboard.forms.target import TargetForm, initial_of, initial_of_target
 from dashboard.frame import states
+from dashboard.frame.listing import chosen
 from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors.models import ProbeState, Snapshot, Target, TargetCheck
 from monitors.people import access
-from monitors.probes import PROBES
+from monitors.probes import probes_of
 from monitors.targets import drafts, register
 from monitors.targets.drafts import PasswordsElsewhere, save_draft
 
 COLUMNS = (
     "name",
+    "kind",
     "host",
     "port",
     "environment",
@@ -59,6 +61,9 @@ ELSEWHERE = (
     "Nothing was saved: the password of this draft was typed in another login session, and only"
     " there it is kept. Type it once more."
 )
+TOLD = ("activity", "pooler_pools")
+"""By whose state it is told how a target is read; each kind of target has one of them."""
+KINDS = dict(Target.Kind.choices)
 OFF = (Snapshot.State.UNSUPPORTED, Snapshot.State.DENIED)
 
 
@@ -77,9 +82,11 @@ def targets(request: PageRequest) -> HttpResponseBase:
 def new(request: PageRequest) -> HttpResponse:
     """Ask for address and login (step 1); POST has a worker check them."""
     access.require(request.user, "manage_targets", source=source_of(request))
-    form = TargetForm(request.POST or None, initial=initial_of_draft(request))
+    initial = initial_of_draft(request)
+    kind = initial.get("kind") or chosen(request, "kind", KINDS, Target.Kind.POSTGRES)
+    form = TargetForm(request.POST or None, kind=kind, initial=initial)
     if request.method == "POST" and form.is_valid():
-        draft = {"name": form.cleaned_data["name"], **form.fields_of_target()}
+        draft = {"name": form.cleaned_data["name"], "kind": kind, **form.fields_of_target()}
         if Target.objects.filter(name=draft["name"]).exists():
             form.add_error("name", "A target of this name exists already. Choose another one.")
         else:
@@ -95,7 +102,7 @@ def new(request: PageRequest) -> HttpResponse:
             else:
                 keep_sealed(request, check)
                 return redirect("target-check", check.id)
-    context = {"form": form, "step": ADDRESS, "editing": None}
+    context = {"form": form, "step": ADDRESS, "editing": None, "kinds": list(KINDS.items())}
     status = 400 if form.errors else 200
     return render_page(request, "target_form.html", context, page="targets", status=status)
 
@@ -208,15 +215,15 @@ def listed(request: PageRequest) -> QuerySet[Target]:
 
 
 def with_state(found: QuerySet[Target]) -> list[tuple[Target, ProbeState | None]]:
-    """Return targets with the state of their activity probe, None before the first attempt."""
-    states = ProbeState.objects.filter(probe="activity", database=None, target__in=found)
+    """Return targets with the state of the probe that tells most, None before the first attempt."""
+    states = ProbeState.objects.filter(probe__in=TOLD, database=None, target__in=found)
     by_target = {state.target_id: state for state in states}
     return [(target, by_target.get(target.pk)) for target in found]
 
 
 def row_of(target: Target, state: ProbeState | None) -> dict[str, Any]:
     """Return a target's line: the export's keys and what else the page shows."""
-    names = ("name", "host", "port", "enabled", "server_version", "user", "operator_user")
+    names = ("name", "kind", "host", "port", "enabled", "server_version", "user", "operator_user")
     more = ("sslmode", "tags", "cores", "history_bytes")
     is_local = target.host.startswith(LOCAL)
     return {
@@ -308,7 +315,7 @@ def first_snapshots(target: Target) -> list[dict[str, Any]]:
     """
     rows = list(ProbeState.objects.filter(target=target))
     found = []
-    for probe in PROBES:
+    for probe in probes_of(target.kind):
         mine = [row for row in rows if row.probe == probe.name]
         read = [row.taken_at for row in mine if row.taken_at]
         reason = next((row.reason for row in mine if row.reason), "")

@@ -253,8 +253,8 @@ def reason_not_to_act(target: Target, spec: Spec) -> str:  # noqa: PLR0911 - one
         return f"{target.name} is disabled: enable it first."
     if target.frozen_reason:
         return f"{target.name} is frozen: {target.frozen_reason}"
-    if target.kind != Target.Kind.POSTGRES:
-        return f"{target.name} is not a PostgreSQL server."
+    if target.kind != spec.kind:
+        return f"{target.name} is a {target.get_kind_display()}: {spec.name} is nothing for it."
     if target.in_recovery and not spec.on_standby:
         return f"{target.name} is a standby in recovery: act on its primary."
     if not target.operator_user:

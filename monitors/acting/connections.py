@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import psycopg
 
 from monitors.action import Action as Spec, Refused
+from monitors.kinds import PGBOUNCER
 from monitors.models import Action, Target
-from monitors.pg import connect, pinned
+from monitors.pg import connect, console, console_door, pinned
 from monitors.pg.errors import Unreachable
 from monitors.pg.identity import Identity, read_identity
 
@@ -34,14 +35,17 @@ def application_name(row: Action) -> str:
 
 @contextlib.contextmanager
 def looking(address: connect.Address, row: Action) -> Iterator[psycopg.Connection]:
-    """Open a read-only connection that waits for nothing; raises Unreachable."""
-    connection = connect.open_target(
-        address,
-        purpose=f"watch:{row.pk}",
-        statement_timeout_ms=LOOK_TIMEOUT_MS,
-        lock_timeout_ms=LOOK_LOCK_TIMEOUT_MS,
-        read_only=True,
-    )
+    """Open a read-only connection that waits for nothing, of a pooler to its console; raises Unreachable."""
+    if row.target is not None and row.target.kind == PGBOUNCER:
+        connection = console_door.open_console(address, purpose=f"watch:{row.pk}")
+    else:
+        connection = connect.open_target(
+            address,
+            purpose=f"watch:{row.pk}",
+            statement_timeout_ms=LOOK_TIMEOUT_MS,
+            lock_timeout_ms=LOOK_LOCK_TIMEOUT_MS,
+            read_only=True,
+        )
     try:
         yield connection
     finally:
@@ -52,8 +56,10 @@ def open_hand(address: connect.Address, row: Action, spec: Spec) -> psycopg.Conn
     """Open the connection that sends the statement; raises Unreachable.
 
     The server looks each second whether we are still there: a worker that was
-    killed must not leave a VACUUM FULL in the lock queue.
+    killed must not leave a VACUUM FULL in the lock queue. Of a pooler it leads to its console.
     """
+    if spec.kind == PGBOUNCER:
+        return console_door.open_console(address, purpose=f"action:{row.pk}")
     return connect.open_target(
         address,
         purpose=f"action:{row.pk}",
@@ -174,6 +180,20 @@ class Hands:
 
 
 HANDS = Hands()
+
+
+def version_checked(connection: psycopg.Connection, target: Target, spec: Spec) -> int:
+    """Return the version of who answers (180004; 12601 of a pooler).
+
+    Raises Refused unless it may be acted on in this way.
+    """
+    if spec.kind != PGBOUNCER:
+        return check_server(connection, target, spec).server_version
+    version, _ = console.version_of(connection)
+    lacks = spec.lacks(version)
+    if lacks:
+        raise Refused(lacks)
+    return version
 
 
 def check_server(connection: psycopg.Connection, target: Target, spec: Spec) -> Identity:

@@ -12,7 +12,6 @@ from monitors.actions import ACTIONS
 from monitors.models import Action, Database, Target
 from monitors.pg import extensions
 from monitors.pg.errors import DatabaseClosed
-from monitors.pg.identity import Identity
 from monitors.targets import logins
 
 DATABASES_AT_MOST = 20
@@ -58,4 +57,5 @@ def database_with(row: Action, spec: Spec, target: Target) -> str:
     return target.dbname
 
 
-Eye = tuple[psycopg.Connection, Identity]
+Eye = tuple[psycopg.Connection, int]
+"""A connection that looks, and the version of who answers."""

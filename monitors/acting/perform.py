@@ -19,7 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 from psycopg import sql
 
-from monitors.acting import ask, batch, connections, gates, send, signalling
+from monitors.acting import ask, batch, connections, gates, pooler, send, signalling
 from monitors.acting.guard import database_of, guarded_now, settled, spec_for
 from monitors.acting.outcome import Ended, finish, hint, not_done, note, skipped
 from monitors.acting.watch import Watch
@@ -28,6 +28,7 @@ from monitors.actions import ACTIONS
 from monitors.collect import rounds
 from monitors.history.reading import Place
 from monitors.history.store import keep_measured
+from monitors.kinds import PGBOUNCER
 from monitors.models import HISTORY, Action, Database, Snapshot, Target
 from monitors.people import access
 from monitors.pg import backends, connect
@@ -68,7 +69,10 @@ def perform(action_id: str) -> tuple[int, frozenset[str]]:
             ended = carry_out(row, spec)
         finally:  # what nobody foresaw goes on to the log, and is an outcome all the same
             ended = unforeseen(row) if ended is None else ended
-            finish(row, ended, seconds=time.monotonic() - started)
+            if ended.state == State.RUNNING:  # it could not be ended: the sweep goes on with that
+                note(row, outcome=ended.outcome[:1000])
+            else:
+                finish(row, ended, seconds=time.monotonic() - started)
             if row.batch_id and row.target_id:
                 batch.advance(row.target_id)
     return row.target_id or 0, ended.read
@@ -107,7 +111,10 @@ def carry_out(row: Action, spec: Spec) -> Ended:
             statement = looked_at(eye, row, spec, target)
         keep_the_last(target, spec)
         with connections.sending(address, row, spec) as hand:
-            ended = maintain(hand, address, row, spec, statement)
+            if spec.kind == PGBOUNCER:
+                ended = pooler.command(hand, row, spec, statement)
+            else:
+                ended = maintain(hand, address, row, spec, statement)
         ended = look_again(row, target, spec, ended)
         keep_result(row, spec, ended)
         return ended
@@ -129,9 +136,9 @@ def looked_at(
     Raises Refused, Changed, psycopg.Error or Unreachable.
     """
     with connect.deadline(connection, 30):
-        identity = connections.check_server(connection, target, spec)
+        version = connections.version_checked(connection, target, spec)
         guarded_now(connection, row, spec)
-        statement = spec.statement(row.arguments, row.identity, identity.server_version)
+        statement = spec.statement(row.arguments, row.identity, version)
         if text_of(statement) != row.sql:
             message = "The statement would no longer be the one that was asked for."
             raise Changed(message)

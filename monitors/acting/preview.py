@@ -18,7 +18,6 @@ from monitors.models import Action
 from monitors.people import access
 from monitors.pg import connect
 from monitors.pg.errors import Unreachable, own_fault, reason_of
-from monitors.pg.identity import Identity
 from monitors.targets import logins
 from monitors.targets.secrets import SecretUnreadable
 
@@ -43,7 +42,7 @@ def preview_batch(batch_id: str) -> None:
     drafts = Action.objects.select_related("target__environment", "asked_by").filter(
         batch__pk=batch_id, state=State.DRAFT, preview__ready=False
     )
-    eyes: dict[str, tuple[psycopg.Connection, Identity]] = {}
+    eyes: dict[str, Eye] = {}
     with contextlib.ExitStack() as opened:
         for row in drafts.order_by("batch_position"):
             spec = spec_for(row)
@@ -73,7 +72,7 @@ def open_eye(opened: contextlib.ExitStack, row: Action, spec: Spec) -> Eye:
     address = logins.operator_address(target, database_of(row, target))
     eye = opened.enter_context(connections.looking(address, row))
     with connect.deadline(eye, 10):
-        return eye, connections.check_server(eye, target, spec)
+        return eye, connections.version_checked(eye, target, spec)
 
 
 def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
@@ -112,7 +111,7 @@ def answer(row: Action, spec: Spec, open_it: Callable[[], Eye]) -> None:
 
 
 def look(
-    row: Action, spec: Spec, preview: dict[str, Any], eye: psycopg.Connection, server: Identity
+    row: Action, spec: Spec, preview: dict[str, Any], eye: psycopg.Connection, version: int
 ) -> None:
     """Fill in a preview and the row's identity and SQL; raises as `carry_out` catches."""
     target = row.target
@@ -121,7 +120,7 @@ def look(
         row.identity = spec.resolve(eye, row.arguments)
         row.object_name = spec.object_name(row.arguments, row.identity)[:300]
         guarded = guarded_now(eye, row, spec)
-        row.sql = text_of(spec.statement(row.arguments, row.identity, server.server_version))
+        row.sql = text_of(spec.statement(row.arguments, row.identity, version))
     preview |= shown(guarded)
     preview |= {
         "sql": row.sql,

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from monitors import queue
-from monitors.acting import batch, connections, gates
+from monitors.acting import batch, connections, gates, pooler
 from monitors.acting.guard import database_of, spec_for
 from monitors.action import Refused, text_of
 from monitors.actions import ACTIONS
@@ -57,7 +57,9 @@ def sweep() -> None:
             queue.send("perform", str(row.pk), queue=spec.queue, expires=MESSAGE_SECONDS)
     silent = Action.objects.filter(state=State.RUNNING, beat_at__lt=now - SILENT_AFTER)
     for row in silent.select_related("target", "approved_by")[:LOST_AT_ONCE]:
-        end(row, [State.RUNNING], State.LOST, what_is_left(row))
+        outcome = what_is_left(row)
+        if outcome:
+            end(row, [State.RUNNING], State.LOST, outcome)
     batch.sweep()
     tidy()
 
@@ -76,9 +78,17 @@ def end(row: Action, states: list[State], state: State, outcome: str) -> None:
 
 
 def what_is_left(row: Action) -> str:
-    """Return what the target still has of an action whose worker went silent."""
+    """Return what the target still has of an action whose worker went silent.
+
+    '' where it holds others back and could not be ended yet: that is tried again.
+    """
     if row.target is None:
         return "Its worker went silent, and the target was removed."
+    spec = spec_for(row)
+    if spec is not None and spec.release is not None:
+        return pooler.end_lost(row, spec)
+    if row.target.kind == Target.Kind.PGBOUNCER:
+        return "Its worker went silent: whether the command was carried out is not known."
     try:
         address = logins.operator_address(row.target, row.target.dbname)
         with connections.looking(address, row) as eye, connect.deadline(eye, 5):

@@ -9,16 +9,22 @@ from monitors.actions import (
     cluster,
     create_extension,
     drop_leftover_index,
+    kill_client,
     measure_bloat,
+    pause_pool,
+    reconnect_pool,
     reindex,
     release_backend,
+    reload_pooler,
     repack,
     reset_statements,
+    resume_pool,
     set_autovacuum,
     terminate_backend,
     vacuum,
     vacuum_full,
 )
+from monitors.kinds import POSTGRES
 
 ACTIONS: dict[str, Action] = {
     action.name: action
@@ -37,10 +43,22 @@ ACTIONS: dict[str, Action] = {
         measure_bloat.ACTION,
         create_extension.ACTION,
         reset_statements.ACTION,
+        pause_pool.ACTION,
+        resume_pool.ACTION,
+        reconnect_pool.ACTION,
+        kill_client.ACTION,
+        reload_pooler.ACTION,
     )
 }
 
 
+def actions_of(kind: str) -> dict[str, Action]:
+    """Return the actions on one kind of target, by name."""
+    return {name: one for name, one in ACTIONS.items() if one.kind == kind}
+
+
 def offered(major: int | None) -> frozenset[str]:
     """Return the names of the actions that a server of a major version has commands for."""
-    return frozenset(name for name, one in ACTIONS.items() if one.since <= (major or 0))
+    return frozenset(
+        name for name, one in actions_of(POSTGRES).items() if one.since <= (major or 0)
+    )

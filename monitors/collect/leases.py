@@ -13,11 +13,11 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 
+from monitors import probes
 from monitors.collect import live
 from monitors.history.freshness import interval_of
 from monitors.models import Lease, Target, WorkerBeat
 from monitors.probe import Probe
-from monitors.probes import PROBES
 
 GRACE = timedelta(seconds=5)
 ALIVE = timedelta(seconds=15)
@@ -40,9 +40,10 @@ def budget_of(kind: str) -> float:
     return float(settings.FAST_BUDGET_SECONDS if fast else settings.SLOW_BUDGET_SECONDS)
 
 
-def probes_of(kind: str) -> list[Probe]:
-    """Return the probes that a kind of lease reads, in their order."""
-    return [probe for probe in PROBES if probe.fast == (kind == Lease.Kind.FAST)]
+def probes_of(target: Target, kind: str) -> list[Probe]:
+    """Return the probes that a kind of lease reads of a target, in their order."""
+    fast = kind == Lease.Kind.FAST
+    return [probe for probe in probes.probes_of(target.kind) if probe.fast == fast]
 
 
 def make_leases() -> None:
@@ -81,7 +82,6 @@ def claim_due(now: datetime) -> list[Lease]:
                 due_at__lte=now,
                 target__enabled=True,
                 target__deleting_at__isnull=True,
-                target__kind=Target.Kind.POSTGRES,
             )
             .select_related("target")
             .order_by("due_at")
@@ -116,9 +116,7 @@ def doubted(now: datetime) -> list[Target]:
     These are the failing ones that have to wait for their turn, and all others too while many
     reads are late: when a network goes, its targets fall silent all at once.
     """
-    watched = Target.objects.filter(
-        enabled=True, deleting_at__isnull=True, kind=Target.Kind.POSTGRES
-    )
+    watched = Target.objects.filter(enabled=True, deleting_at__isnull=True)
     begun = now + timedelta(seconds=budget_of(Lease.Kind.FAST)) + GRACE - LATE
     late = Lease.objects.filter(
         kind=Lease.Kind.FAST, claim__isnull=False, expires_at__gte=now, expires_at__lte=begun
@@ -201,7 +199,7 @@ def wake(target_id: int, now: datetime) -> None:
 
 def next_turn(target: Target, kind: str, now: datetime) -> datetime:
     """Return the next turn of a lease's most frequent probe."""
-    shortest = min(interval_of(target, probe.name) for probe in probes_of(kind))
+    shortest = min(interval_of(target, probe.name) for probe in probes_of(target, kind))
     return next_slot(target.pk, shortest, now)
 
 

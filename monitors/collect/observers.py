@@ -39,7 +39,7 @@ def keep_vacuums(stored: Stored) -> None:
     vacuum_runs.note(stored.place, stored.snapshot, stored.seen, stored.dbname)
 
 
-WITHIN: Mapping[str, Note] = {"settings": note_changes}
+WITHIN: Mapping[str, Note] = {"settings": note_changes, "pooler_config": note_changes}
 """{probe: what the store calls inside its transaction}; of others it notes what was renamed."""
 
 AFTER: Mapping[str, Sequence[Callable[[Stored], None]]] = {

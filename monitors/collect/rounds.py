@@ -10,12 +10,11 @@ Long, since what a round remembers is asked by each of its steps.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -23,22 +22,19 @@ import psycopg
 from django.core.cache import cache
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError
-from django.db.models import Q
 from django.utils import timezone
-from psycopg import errors
 from redis.exceptions import RedisError
 
-from monitors import words
 from monitors.collect import leases, observers, processes
 from monitors.collect.live import publish
 from monitors.collect.measure import measurer
 from monitors.collect.observers import Stored
+from monitors.collect.passes import Pass, SnapshotResult
+from monitors.collect.pooler import ConsoleSession, PoolerPass
 from monitors.collect.read import (
-    FAILURES,
     Denied,
     Hidden,
     Replaced,
-    UnknownColumns,
     Unsupported,
     read,
     redact,
@@ -55,39 +51,22 @@ from monitors.models import (
     HISTORY,
     Database,
     Lease,
-    ProbeState,
     Snapshot,
     Target,
 )
-from monitors.pg import connect, doors, extensions, knock, rights
+from monitors.pg import connect, doors, extensions, knock
 from monitors.pg.doors import Door
 from monitors.pg.errors import DatabaseClosed, Unreachable, reason_of
 from monitors.pg.extensions import Installed
 from monitors.pg.identity import read_identity
-from monitors.probe import HIDDEN, Probe
-from monitors.probes import PROBES
+from monitors.probe import Probe
+from monitors.probes import probes_of
 from monitors.targets import secrets
 
 log = logging.getLogger(__name__)
 
 LIVE_TEXT_SECONDS = 30
 LIVE_SECONDS = 3.0
-PUT_OFF = frozenset({Snapshot.State.DENIED, Snapshot.State.UNSUPPORTED})
-EARLY = timedelta(milliseconds=200)  # what is due so soon is taken in the same round
-
-
-@dataclass(frozen=True)
-class SnapshotResult:
-    """What `manage.py snapshot` prints for one attempt; database is '' for the whole server."""
-
-    probe: str
-    database: str
-    state: str
-    rows: int
-    stored: int
-    client_ms: float
-    target_ms: float
-    error: str
 
 
 def take_due(target_id: int, kind: str, claim: str) -> set[str]:
@@ -99,18 +78,38 @@ def take_due(target_id: int, kind: str, claim: str) -> set[str]:
     if lease is None or not lease.target.enabled:
         return set()
     try:
-        with SESSIONS.use(target_id, kind) as session, unless_removed(lease.target):
+        make = session_kind(lease.target)
+        with SESSIONS.use(target_id, kind, make) as session, unless_removed(lease.target):
             return take_held(lease, session)
     except Busy:
         log.warning("%s: the former %s read still runs", lease.target.name, kind)
     return set()
 
 
+def session_kind(target: Target) -> Callable[[str], Session]:
+    """Return what makes the session of a lease, by the kind of target."""
+    return ConsoleSession if target.kind == Target.Kind.PGBOUNCER else Session
+
+
+def pass_of(
+    target: Target,
+    session: Session,
+    seconds: float,
+    holds: Callable[[], bool] = lambda: True,
+    database: str = "",
+) -> Pass:
+    """Return a pass over a target: a server's or a pooler's."""
+    if isinstance(session, ConsoleSession):
+        return PoolerPass(target, session, seconds, holds)
+    return Run(target, session, seconds, holds, database)
+
+
 def take_held(lease: Lease, session: Session) -> set[str]:
     """Take what is due of a lease that is held, and give it back; returns as `take_due` does."""
-    target, kind, probes = lease.target, lease.kind, leases.probes_of(lease.kind)
+    target, kind = lease.target, lease.kind
+    probes = leases.probes_of(target, kind)
     holds = partial(leases.still_holds, target.pk, kind, str(lease.claim))
-    run = Run(target, session, leases.budget_of(kind), holds)
+    run = pass_of(target, session, leases.budget_of(kind), holds)
     run.take(probes, only_due=True)
     names = {probe.name for probe in probes}
     due = [moment for (name, _), moment in run.due.items() if name in names]
@@ -144,10 +143,11 @@ def give_up(now: datetime) -> None:
     for lease in leases.take_over(silent, timezone.now()):
         target = lease.target
         holds = partial(leases.still_holds, target.pk, lease.kind, str(lease.claim))
-        run = Run(target, Session(lease.kind), leases.budget_of(lease.kind), holds)
+        session = session_kind(target)(lease.kind)
+        run = pass_of(target, session, leases.budget_of(lease.kind), holds)
         run.broken = closed[target.host, target.port]
         with unless_removed(target):
-            run.take(leases.probes_of(lease.kind), only_due=True)
+            run.take(leases.probes_of(target, lease.kind), only_due=True)
         leases.release(lease, timezone.now(), reached=False)
 
 
@@ -217,17 +217,18 @@ def take_now(
 
     Of what is read in each database only that one's, where `database` names it.
     """
-    session = Session(Lease.Kind.SLOW)
+    session = session_kind(target)(Lease.Kind.SLOW)
     try:
-        run = Run(target, session, seconds, database=database)
-        run.take([p for p in PROBES if not probe_names or p.name in probe_names], only_due=False)
+        run = pass_of(target, session, seconds, database=database)
+        probes = probes_of(target.kind)
+        run.take([p for p in probes if not probe_names or p.name in probe_names], only_due=False)
     finally:
         session.close()
     return run.results
 
 
-class Run:
-    """One pass over the probes of a target, within a budget of seconds."""
+class Run(Pass):
+    """One pass over the probes of a server and its databases."""
 
     def __init__(
         self,
@@ -237,77 +238,19 @@ class Run:
         holds: Callable[[], bool] = lambda: True,
         database: str = "",
     ) -> None:
-        self.target = target
+        super().__init__(target, session, seconds, holds)
         self.database = database  # '': all
-        self.holds = holds
-        """Asked before anything is stored: whether nobody else has the lease by now."""
-        self.session = session
-        self.ends = time.monotonic() + seconds
-        self.reached = False
-        self.broken = ""  # why the target can't be reached; ends the pass
-        self.lost = False  # another worker has the lease; ends the pass too
         self.plain: frozenset[str] = frozenset()  # databases without an encoding, once looked for
         self.closed: dict[str, str] = {}
         """Databases that were tried in this pass and can't be entered, with the reason."""
         self.doors: dict[int, Door] | None = None  # by oid; read when the first one is entered
-        self.results: list[SnapshotResult] = []
-        states = ProbeState.objects.filter(target=target)
-        self.due: dict[tuple[str, int | None], datetime] = {
-            (name, database_id): due_at
-            for name, database_id, due_at in states.filter(
-                Q(database__isnull=True)
-                | Q(database__included=True, database__gone_at__isnull=True)
-            ).values_list("probe", "database_id", "due_at")
-        }
-        """When each probe and database is next due; None is the whole server."""
 
     @property
-    def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.ends - time.monotonic()
+    def connection(self) -> psycopg.Connection | None:
+        """The connection to the database that is read, None where there is none."""
+        return self.session.kept.connection if self.session.kept else None
 
-    def take(self, probes: list[Probe], *, only_due: bool) -> None:
-        """Take the probes of the whole server, then those of each database, one after another.
-
-        Of a target that is known not to answer (`broken`) it is recorded for each of them.
-        """
-        if not self.broken:
-            self.reach()
-        try:
-            for database in itertools.chain([None], self.databases(probes)):
-                self.take_in(
-                    database,
-                    [
-                        probe
-                        for probe in probes
-                        if probe.per_database == (database is not None)
-                        and (not only_due or self.is_due(probe, database))
-                    ],
-                )
-        finally:
-            self.session.let_go()
-        if self.broken:
-            log.warning("%s: %s", self.target.name, self.broken)
-            self.session.close()
-
-    def reach(self) -> None:
-        """Connect and look who answers; what can't be reached is `broken`."""
-        try:
-            self.session.prepare(self.target)
-            self.session.drop_dead(min(self.left, 5))
-            self.refresh_identity()
-            self.reached = True
-        except secrets.SecretUnreadable as error:
-            self.broken = str(error)
-        except (Unreachable, psycopg.Error) as error:
-            self.broken = reason_of(error)
-
-    def is_due(self, probe: Probe, database: Database | None) -> bool:
-        """Return whether a probe's turn on the server or a database has come."""
-        due_at = self.due.get((probe.name, database.pk if database is not None else None))
-        return due_at is None or due_at <= timezone.now() + EARLY
-
-    def refresh_identity(self) -> None:
+    def greet(self) -> None:
         """Ask the server again who it is, when the last answer is a minute old."""
         kept = self.session.open(self.target, self.target.dbname, self.left)
         if time.monotonic() - kept.identity_at > IDENTITY_AGAIN_SECONDS:
@@ -329,88 +272,10 @@ class Run:
     def take_in(self, database: Database | None, probes: list[Probe]) -> None:
         """Take probes in one database; where it is gone by now, read the list of them instead."""
         try:
-            for probe in probes:
-                if not self.lost:
-                    self.attempt(probe, database)
+            super().take_in(database, probes)
         except Replaced:
             self.doors = None
             self.attempt(HISTORY["databases"].probe, None)
-
-    def attempt(self, probe: Probe, database: Database | None) -> None:
-        """Take one snapshot and keep it, or the reason why not; raises Replaced."""
-        place = Place(
-            HISTORY[probe.name], self.target.pk, database.pk if database is not None else 0
-        )
-        taken_at = timezone.now()
-        interval = interval_of(self.target, probe.name)
-        due = leases.next_slot(self.target.pk, interval, taken_at)
-        rhythm: dict[str, Any] = {"taken_at": taken_at, "interval_seconds": interval}
-        after = store.sequence_of(place)
-        state: str = Snapshot.State.UNREACHABLE
-        reason = self.broken
-        if not self.broken and self.left <= 0:
-            state, reason = Snapshot.State.TIMEOUT, "The time for this round was used up."
-            due = self.soon(probe, taken_at)
-        elif not self.broken:
-            try:
-                snapshot = self.read_any(probe, database, place, after, next_due=due, **rhythm)
-            except Hidden:
-                # Not put off for an hour: it sends nothing, and a GRANT is seen within a minute.
-                state = Snapshot.State.DENIED
-                reason = f"{HIDDEN[:-1]}: GRANT pg_monitor TO {words.quoted(self.target.user)};"
-            except (psycopg.Error, Unreachable, UnknownColumns, Unsupported, Denied) as error:
-                state, reason = self.classify(error)
-                if state in PUT_OFF and not isinstance(error, DatabaseClosed):
-                    due = max(due, taken_at + leases.DENIED_AGAIN)
-            else:
-                self.note(snapshot, database, due)
-                return
-        if self.broken:
-            due = self.soon(probe, taken_at)
-        snapshot = store.record_failure(
-            place,
-            state=state,
-            reason=reason,
-            next_due=due,
-            after=after,
-            holds=self.holds,
-            **rhythm,
-        )
-        self.note(snapshot, database, due)
-
-    def soon(self, probe: Probe, now: datetime) -> datetime:
-        """Return the next turn of a probe's lease: what cost the target costs no whole interval."""
-        kind = Lease.Kind.FAST if probe.fast else Lease.Kind.SLOW
-        return leases.next_turn(self.target, kind, now)
-
-    def note(self, snapshot: Snapshot, database: Database | None, due: datetime) -> None:
-        """Remember how an attempt went and when its next turn is."""
-        if snapshot.state == Snapshot.State.SUPERSEDED:
-            log.warning("%s: %s: %s", self.target.name, snapshot.probe, snapshot.reason)
-            self.lost = snapshot.reason == store.TAKEN_OVER
-        self.results.append(result_of(snapshot, database))
-        self.due[snapshot.probe, database.pk if database is not None else None] = due
-
-    def classify(self, error: Exception) -> tuple[str, str]:
-        """Return an attempt's state and reason; a broken connection ends the pass."""
-        if isinstance(error, DatabaseClosed | Denied):
-            return Snapshot.State.DENIED, str(error)
-        if isinstance(error, Unsupported):
-            return Snapshot.State.UNSUPPORTED, str(error)
-        reason = reason_of(error)
-        if isinstance(error, Unreachable):
-            self.broken = reason
-            return Snapshot.State.UNREACHABLE, reason
-        kept = self.session.kept
-        if isinstance(error, psycopg.Error) and (kept is None or kept.connection.closed):
-            self.broken = reason
-            return Snapshot.State.UNREACHABLE, reason
-        if isinstance(error, errors.InsufficientPrivilege) and kept is not None:
-            reason = rights.reason_with_remedy(kept.connection, error)
-        for kinds, state in FAILURES:
-            if isinstance(error, kinds):
-                return state, reason
-        return Snapshot.State.FAILED, reason
 
     def read_any(
         self, probe: Probe, database: Database | None, place: Place, after: int, **rhythm: Any
@@ -586,17 +451,3 @@ def keep_live(probe: Probe, target: Target, texts: dict[str, str]) -> None:
         cache.set(f"{probe.name}:{target.pk}", texts, seconds)
     except (RedisError, OSError) as error:
         log.warning("Running texts of %s are not cached: %s", target.name, type(error).__name__)
-
-
-def result_of(snapshot: Snapshot, database: Database | None) -> SnapshotResult:
-    """Return an attempt as `manage.py snapshot` prints it."""
-    return SnapshotResult(
-        probe=snapshot.probe,
-        database=database.datname if database is not None else "",
-        state=snapshot.state,
-        rows=snapshot.rows,
-        stored=snapshot.stored,
-        client_ms=round(snapshot.client_ms, 3),
-        target_ms=round(snapshot.target_ms, 3),
-        error=snapshot.reason,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psycopg
@@ -172,10 +172,15 @@ class Sessions:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def use(self, target_id: int, kind: str) -> Iterator[Session]:
-        """Lend a target's session to one task; raises Busy while another has it."""
+    def use(
+        self, target_id: int, kind: str, make: Callable[[str], Session] = Session
+    ) -> Iterator[Session]:
+        """Lend a target's session to one task, made where it has none.
+
+        Raises Busy while another task has it.
+        """
         with self._lock:
-            session = self._sessions.setdefault((target_id, kind), Session(kind))
+            session = self._sessions.setdefault((target_id, kind), make(kind))
         if not session.lock.acquire(blocking=False):
             raise Busy
         try:

@@ -75,7 +75,7 @@ def judge(
     """Yield what advisors say of a target's samples."""
     fleet = fleet or thresholds.the_fleet()
     for advisor in advisors:
-        if samples.in_recovery and not advisor.on_standby:
+        if advisor.kind != target.kind or (samples.in_recovery and not advisor.on_standby):
             continue
         limits = thresholds.of_target(target, advisor, fleet)
         for one in advisor.advise(samples.for_advisor(advisor), limits):

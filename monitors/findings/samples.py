@@ -20,10 +20,12 @@ from monitors.advisor import (
 )
 from monitors.advisors import ADVISORS, bloat, dead_tuples, horizon_held, stale_statistics
 from monitors.findings import recent, stuck, thresholds
+from monitors.findings.behind import behind_of
 from monitors.findings.records import LIVE
 from monitors.history import xids
 from monitors.history.freshness import clocks
 from monitors.history.latest import read_as_of
+from monitors.kinds import PGBOUNCER
 from monitors.models import (
     HISTORY,
     Database,
@@ -62,16 +64,23 @@ def samples_of(
     names = database_names(ids)
     clocks = ProbeState.objects.filter(target_id__in=ids, probe=CLOCK, target_at__isnull=False)
     moments = dict(clocks.values_list("target_id", "target_at"))
+    kinds = {target.kind for target in targets}
+    advisors = [one for one in advisors if one.kind in kinds]
     probes = probes_of(advisors)
     read = {probe: latest_of(probe, targets, names, fleet) for probe in probes - WITH_CONDITIONS}
     if "tables" in probes:
         read["tables"] = tables_of(targets, names, fleet, advisors, read.get("progress", {}))
     burns = xids.burns(ids, timezone.now()) if "databases" in probes else {}
+    rows = {
+        target.pk: {probe: found.get(target.pk, ()) for probe, found in read.items()}
+        for target in targets
+    }
     return {
         target.pk: Samples(
             now=moments.get(target.pk) or timezone.now(),
             **facts_of(target, names),
-            rows={probe: rows.get(target.pk, ()) for probe, rows in read.items()},
+            rows=rows[target.pk],
+            behind=behind_of(target, rows[target.pk]),
             burn=burns.get(target.pk, {}),
             next_xid=next_xid(read.get("databases", {}).get(target.pk, ())),
         )
@@ -126,6 +135,8 @@ def watched_in(names: Mapping[int, Mapping[int, str]]) -> Q:
 def samples_for(target: Target, advisors: Sequence[Advisor], fleet: Fleet) -> Samples:
     """Return what some advisors judge of one target, with the history that they need."""
     samples = samples_of([target], fleet, advisors)[target.pk]
+    if target.kind == PGBOUNCER:
+        return samples
     kept = [advisor for advisor in advisors if advisor.kept]
     if any(advisor.reads[0] == COUNTING for advisor in kept):
         samples = replace(samples, **recent.counted(target, timezone.now()))
@@ -162,14 +173,18 @@ def samples_at(target: Target, at: datetime) -> Samples:
     """Return what the advisors would have judged at a past moment of our clock."""
     names = database_names([target.pk], at)
     clock = clocks(target, CLOCK, at).get(0)
-    rows = {probe: rows_at(probe, target, names[target.pk], at) for probe in probes_of(LIVE)}
+    mine = [one for one in LIVE if one.kind == target.kind]
+    rows = {probe: rows_at(probe, target, names[target.pk], at) for probe in probes_of(mine)}
     samples = Samples(
         now=clock[1] if clock else at,
         **facts_of(target, names),
         rows=rows,
+        behind=behind_of(target, rows, at),
         burn=burn_at(target, at),
         next_xid=next_xid(rows.get("databases", ())),
     )
+    if target.kind == PGBOUNCER:
+        return samples
     return replace(samples, rates=recent.rates(target, samples, at))
 
 

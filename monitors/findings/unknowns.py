@@ -14,6 +14,7 @@ from django.db.models import Count
 from monitors import words
 from monitors.advisor import DISABLED
 from monitors.history.latest import read_as_of
+from monitors.kinds import PGBOUNCER
 from monitors.models import HISTORY, Target
 from monitors.rules import autovacuum, setting
 
@@ -67,6 +68,8 @@ def unknowns_of_all(targets: Sequence[Target]) -> dict[int, dict[str, str]]:
 
 def told(target: Target, hidden: int) -> dict[str, str]:
     """Return what is not known of a target, so many backends of which hide their statements."""
+    if target.kind == PGBOUNCER:  # it has no statements and rows of its own
+        return {}
     settings = target.settings
     texts = {
         STATEMENTS: statements_text(settings, hidden),

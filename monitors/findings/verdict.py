@@ -29,6 +29,7 @@ READS = {
     "wraparound": ("databases",),
     "bloat": ("bloat",),
     "settings": ("settings",),
+    "pooler": ("pooler_pools", "pooler_databases"),
 }
 SENTENCES = 2  # of different advisors in a verdict
 GOOD: dict[str, tuple[tuple[str, str], ...]] = {
@@ -61,6 +62,7 @@ GOOD: dict[str, tuple[tuple[str, str], ...]] = {
         ("no setting awaits a restart", unknowns.SETTINGS),
         ("fsync is on", unknowns.SETTINGS),  # a name: no sentence begins with it
     ),
+    "pooler": (("no pool is full", ""), ("no database is paused", "")),
 }
 """What each page says where nothing was found, and what must be known of the server to say it
 ('' where the page's own probes are enough)."""

@@ -26,6 +26,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from monitors.history.window import DEFAULT_WINDOW, WINDOWS, Window
+from monitors.kinds import POSTGRES
 from monitors.models import Target
 from monitors.plain import one_line
 
@@ -162,6 +163,15 @@ def person_named(name: str) -> User:
         message = f"There is no account {name}."
         raise failure(message)
     return user
+
+
+def server_named(name: str) -> Target:
+    """Return a target that is a PostgreSQL server; raises CommandError for a pooler."""
+    target = target_named(name)
+    if target.kind != POSTGRES:
+        message = f"{name} is a {target.get_kind_display()}: name a PostgreSQL server."
+        raise failure(message)
+    return target
 
 
 def read_secret(path: str) -> str:

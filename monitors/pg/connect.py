@@ -88,29 +88,7 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
     if read_only:  # else the server's own default holds: who made it read only meant us too
         wanted["default_transaction_read_only"] = "on"
     wanted |= pinned.PINNED
-    parameters: dict[str, str | int | None] = {
-        "host": address.host,
-        "hostaddr": hosts.allowed_address(address.host),
-        "port": address.port,
-        "user": address.user,
-        "dbname": address.dbname,
-        "password": address.password or "",
-        "sslmode": address.sslmode,
-        "require_auth": address.require_auth or default_require_auth(address.host, address.sslmode),
-        "gssencmode": "disable",
-        "passfile": NO_PASSWORDS,
-        "sslcertmode": "disable",
-        "tcp_user_timeout": 3000,
-        "keepalives": 1,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "application_name": f"howdah:{purpose}"[:63],
-        "client_encoding": "UTF8",
-        "options": pinned.options(wanted),
-    }
-    if address.sslmode in {"verify-ca", "verify-full"}:
-        parameters["sslrootcert"] = root_certificates()
+    parameters = parameters_of(address, purpose) | {"options": pinned.options(wanted)}
     strip_environment()
     connection = dial.dial(parameters, within(deadline_seconds))
     try:
@@ -130,6 +108,33 @@ def open_target(  # noqa: PLR0913 - each limit is named by its caller
         connection.close()
         raise Unreachable(reason_of(error)) from None
     return connection
+
+
+def parameters_of(address: Address, purpose: str) -> dict[str, str | int | None]:
+    """Return what libpq is told of an address, and by which name we come; raises Unreachable."""
+    parameters: dict[str, str | int | None] = {
+        "host": address.host,
+        "hostaddr": hosts.allowed_address(address.host),
+        "port": address.port,
+        "user": address.user,
+        "dbname": address.dbname,
+        "password": address.password or "",
+        "sslmode": address.sslmode,
+        "require_auth": address.require_auth or default_require_auth(address.host, address.sslmode),
+        "gssencmode": "disable",
+        "passfile": NO_PASSWORDS,
+        "sslcertmode": "disable",
+        "tcp_user_timeout": 3000,
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "application_name": f"howdah:{purpose}"[:63],
+        "client_encoding": "UTF8",
+    }
+    if address.sslmode in {"verify-ca", "verify-full"}:
+        parameters["sslrootcert"] = root_certificates()
+    return parameters
 
 
 @contextlib.contextmanager

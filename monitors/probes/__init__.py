@@ -14,6 +14,12 @@ from monitors.probes import (
     lock_stats,
     locks,
     logins,
+    pooler_clients,
+    pooler_config,
+    pooler_databases,
+    pooler_pools,
+    pooler_servers,
+    pooler_stats,
     progress,
     sessions,
     settings,
@@ -37,4 +43,15 @@ PROBES: tuple[Probe, ...] = (
     logins.PROBE,
     lock_stats.PROBE,
     catalogs.PROBE,
+    pooler_pools.PROBE,
+    pooler_clients.PROBE,
+    pooler_servers.PROBE,
+    pooler_stats.PROBE,
+    pooler_databases.PROBE,
+    pooler_config.PROBE,
 )
+
+
+def probes_of(kind: str) -> list[Probe]:
+    """Return the probes that read one kind of target, in their order."""
+    return [probe for probe in PROBES if probe.kind == kind]

@@ -142,6 +142,8 @@ class Backend:
     """How far its statement is, None where that tells no progress."""
     used: Mapping[str, float | None] = field(default_factory=dict)
     """What its process uses by the last four columns; {} where that is not known."""
+    client: Any = None
+    """The pooler's client that it works for (`pooler_clients.ClientRow`), None where none is known."""
     no_signal: str = ""
     """Why the operator login may not signal it whoever asks, '' where that is not known."""
 

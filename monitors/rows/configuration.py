@@ -86,11 +86,15 @@ def note_changes(
     """
     if before_at is None:
         return
-    found = [(row[0], kept_of(before), kept_of(row)) for _change, before, row in comparison.changed]
+    columns = place.history.sample.columns()
+    found = [
+        (row[0], kept_of(before, columns), kept_of(row, columns))
+        for _change, before, row in comparison.changed
+    ]
     gone = [key[0] for key in comparison.gone]
-    latest = HISTORY["settings"].latest._default_manager
-    left = latest.filter(target_id=place.target_id, name__in=gone).values("name", *KEPT)
-    found += [(row.pop("name"), row, None) for row in left]
+    latest = place.history.latest._default_manager
+    left = latest.filter(target_id=place.target_id, name__in=gone).values_list(*columns)
+    found += [(row[0], kept_of(row, columns), None) for row in left]
     SettingChange.objects.bulk_create(
         SettingChange(
             target_id=place.target_id,
@@ -109,12 +113,15 @@ def note_changes(
         )
 
 
-def kept_of(row: Row | None) -> dict[str, Any] | None:
-    """Return the columns of a probe's row that a change keeps; None for no row."""
+def kept_of(row: Row | None, columns: Sequence[str]) -> dict[str, Any] | None:
+    """Return what a change keeps of a probe's row; None for no row.
+
+    A pooler's settings have no unit and no source: those are None.
+    """
     if row is None:
         return None
-    named = dict(zip(SettingsSample.columns(), row, strict=False))
-    return {name: named[name] for name in KEPT}
+    named = dict(zip(columns, row, strict=False))
+    return {name: named.get(name) for name in KEPT}
 
 
 Change = tuple[str, Reading | None, Reading | None]
@@ -145,13 +152,15 @@ def mark_text(found: Iterable[Change]) -> str:
     return f"Settings: {', '.join(parts)}."[:300]
 
 
-def settings_of(target: Target, at: datetime | None = None) -> Settings:
+def settings_of(
+    target: Target, at: datetime | None = None, probe_name: str = "settings"
+) -> Settings:
     """Return a target's settings by name as last read, or as they stood at a moment.
 
     The past is rebuilt from the present by taking back every change since, so it
     reaches back to the first snapshot, before which it is empty.
     """
-    known = {row["name"]: row for row in read_latest("settings", target.pk, gone=True)}
+    known = {row["name"]: row for row in read_latest(probe_name, target.pk, gone=True)}
     present = {name: row for name, row in known.items() if row["gone_at"] is None}
     if at is not None:
         first = min((row["since_at"] for row in known.values()), default=None)

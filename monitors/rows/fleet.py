@@ -1,4 +1,7 @@
-"""The targets of a fleet as its page and export show them: one row a target."""
+"""The targets of a fleet as its page and export show them: one row a target.
+
+Long, since servers and poolers are one list, and their figures are read for all at once.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from monitors.findings.standing import is_stale
 from monitors.history.freshness import STALE_INTERVALS, clocks, interval_of
 from monitors.history.latest import read_as_of
 from monitors.history.window import Window
+from monitors.kinds import PGBOUNCER, POSTGRES
 from monitors.models import HISTORY, ProbeState, Snapshot, Target
 from monitors.probe import Reading
 from monitors.rules import connections as rules
@@ -23,6 +27,7 @@ from monitors.rules.wraparound import is_invalid
 
 COLUMNS = (
     "name",
+    "kind",
     "environment",
     "host",
     "port",
@@ -41,12 +46,15 @@ COLUMNS = (
     "blocked",
     "n_dead_tup",
     "xid_age",
+    "waiting",
+    "longest_wait_seconds",
     "read_at",
 )
 """Keys of the export, in order."""
 
 WATCHED = "sessions"
-"""The probe whose last attempt says whether a target answers."""
+POOLS = "pooler_pools"
+"""The same of a pooler."""
 SHOWN = {WATCHED: HISTORY[WATCHED].sample.facts, "databases": ("datconnlimit",)}
 """Columns beside gauges that a fleet's rows need."""
 
@@ -61,17 +69,20 @@ class Figures(TypedDict):
 
     target: Target
     name: str
+    kind: str
     environment: str
     host: str
     port: int
     server_version: int | None
     in_recovery: bool | None
-    connections: int | None
+    connections: int | None  # of a pooler: its clients
     usable_connections: int | None
     used_pct: float | None  # of the usable connections
     blocked: int | None
     xid_age: int | None
     oldest_xact_start: datetime | None  # None too where no transaction is open
+    waiting: int | None  # clients of a pooler, as the next one; None for a server
+    longest_wait_seconds: float | None
 
 
 class Answer(TypedDict):
@@ -163,18 +174,24 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[FleetRow]:
     """Return a row for each target, worst first."""
     states = {
         state.target_id: as_read(state, window)
-        for state in ProbeState.objects.filter(target__in=targets, probe=WATCHED).select_related(
-            "target"
-        )
+        for state in ProbeState.objects.filter(
+            target__in=targets, probe__in=(WATCHED, POOLS)
+        ).select_related("target")
     }
-    sessions = rows_of("sessions", targets, window)
-    databases = rows_of("databases", targets, window)
-    dead = dead_rows(targets, window)
+    servers = [one for one in targets if one.kind == POSTGRES]
+    sessions = rows_of(WATCHED, servers, window)
+    databases = rows_of("databases", servers, window)
+    pools = rows_of(POOLS, [one for one in targets if one.kind == PGBOUNCER], window)
+    dead = dead_rows(servers, window)
     findings = findings_of(targets, window)
     missing = missing_of(targets, window)
     rows: list[FleetRow] = [
         {
-            **figures_of(target, sessions.get(target.pk, []), databases.get(target.pk, [])),
+            **(
+                figures_of_pooler(target, pools.get(target.pk, []))
+                if target.kind == PGBOUNCER
+                else figures_of(target, sessions.get(target.pk, []), databases.get(target.pk, []))
+            ),
             **answer_of(target, states.get(target.pk), window),
             **counts_of(findings.get(target.pk, [])),
             "level": "",
@@ -188,7 +205,8 @@ def fleet_of(targets: Sequence[Target], window: Window) -> list[FleetRow]:
         state = states.get(row["target"].pk)
         row["longest_xact_seconds"] = longest_of(row, state)
         if row["connections"] is None and was_read(row["target"], state, window):
-            row["connections"] = row["blocked"] = 0  # nobody is connected: no row
+            row["connections"] = 0  # nobody is connected: no row
+            row["waiting" if row["kind"] == PGBOUNCER else "blocked"] = 0
             row["used_pct"] = 0.0 if row["usable_connections"] else None
         if row["state"] == "past" and row["connections"] is None:
             row["state"], row["read_at"] = "unread", None  # nothing was read then
@@ -216,10 +234,10 @@ def was_read(target: Target, state: ProbeState | None, window: Window) -> bool:
     """Tell whether connections were counted now, or at the end of a window in the past."""
     if window.is_live:
         return state is not None and state.taken_at is not None
-    reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, WATCHED))
+    reach = timedelta(seconds=STALE_INTERVALS * interval_of(target, watched_of(target)))
     read = Snapshot.objects.filter(
         target_id=target.pk,
-        probe=WATCHED,
+        probe=watched_of(target),
         state=Snapshot.State.OK,
         taken_at__lte=window.end,
         taken_at__gt=window.end - reach,
@@ -239,7 +257,7 @@ def level_of(row: FleetRow) -> str:
 def as_read(state: ProbeState, window: Window) -> ProbeState:
     """Return where the probe stands with the times of its last good read by the window's end."""
     if not window.is_live:
-        read = clocks(state.target, WATCHED, window.end).get(0)
+        read = clocks(state.target, watched_of(state.target), window.end).get(0)
         state.taken_at, state.target_at = read or (None, None)
     return state
 
@@ -254,6 +272,7 @@ def figures_of(
     return {
         "target": target,
         "name": target.name,
+        "kind": target.kind,
         "environment": target.environment.name,
         "host": target.host,
         "port": target.port,
@@ -271,7 +290,27 @@ def figures_of(
             (row["longest_xact_start"] for row in sessions if row["longest_xact_start"]),
             default=None,
         ),
+        "waiting": None,
+        "longest_wait_seconds": None,
     }
+
+
+def figures_of_pooler(target: Target, pools: Sequence[Reading]) -> Figures:
+    """Return what is read of one pooler; what only servers have is None."""
+    waiting = [row["maxwait_seconds"] for row in pools if row["cl_waiting"]]
+    return {
+        **figures_of(target, [], []),
+        "connections": sum(row["cl_active"] + row["cl_waiting"] for row in pools)
+        if pools
+        else None,
+        "waiting": sum(row["cl_waiting"] for row in pools) if pools else None,
+        "longest_wait_seconds": max(waiting, default=None),
+    }
+
+
+def watched_of(target: Target) -> str:
+    """Return the probe whose last attempt says whether a target answers."""
+    return POOLS if target.kind == PGBOUNCER else WATCHED
 
 
 def usable_connections(target: Target) -> int | None:

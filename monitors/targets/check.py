@@ -11,11 +11,12 @@ import psycopg
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from monitors.actions import ACTIONS
+from monitors.actions import actions_of
+from monitors.kinds import POSTGRES
 from monitors.models import Target, TargetCheck, TargetSecret
 from monitors.pg.errors import Unreachable, own_fault, reason_of
-from monitors.probes import PROBES
-from monitors.targets import databases, drafts, register
+from monitors.probes import probes_of
+from monitors.targets import databases, drafts, pooler_check, register
 from monitors.targets.abilities import action_result, look_as_operator, probe_result, warnings
 from monitors.targets.grant_script import grant_script
 from monitors.targets.secrets import SecretUnreadable, unseal_password
@@ -33,12 +34,14 @@ def check(
 ) -> dict[str, Any]:
     """Return what works with a target's logins; connects once with each.
 
-    Keys: version, version_text, in_recovery, system_identifier, roles,
+    Keys: kind, version, version_text, in_recovery, system_identifier, roles,
     extensions, databases, probes, actions, warnings, grants. Raises
     CheckFailed where the collector can't connect.
     """
     target = subject if isinstance(subject, Target) else drafts.draft_target(subject)
     try:
+        if target.kind == Target.Kind.PGBOUNCER:
+            return pooler_check.check(target, passwords)
         seen = look(target, target.user, passwords.get(Login.COLLECTOR))
     except (Unreachable, psycopg.Error) as error:
         raise CheckFailed(reason_of(error)) from None
@@ -46,6 +49,7 @@ def check(
     found = [row["datname"] for row in seen.rights.databases]
     names = [name for name in found if databases.is_included(target, name)]
     return {
+        "kind": POSTGRES,
         "version": seen.server.server_version,
         "version_text": seen.server.version_text,
         "in_recovery": seen.server.in_recovery,
@@ -56,10 +60,10 @@ def check(
         },
         "extensions": seen.extensions,
         "databases": names,
-        "probes": [probe_result(probe, seen) for probe in PROBES],
+        "probes": [probe_result(probe, seen) for probe in probes_of(POSTGRES)],
         "actions": [
             {"name": name, **action_result(spec, target, operator, operator_problem)}
-            for name, spec in ACTIONS.items()
+            for name, spec in actions_of(POSTGRES).items()
         ],
         "warnings": warnings(target, seen, operator),
         "grants": grant_script(

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from monitors import queue
 from monitors.audit import entries
+from monitors.kinds import POSTGRES
 from monitors.models import (
     Target,
     TargetCheck,
@@ -22,7 +23,7 @@ from monitors.models import (
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
 from monitors.targets import register
-from monitors.targets.register import default_sslmode, login_user
+from monitors.targets.register import USUAL, default_sslmode, login_user
 from monitors.targets.secrets import seal_password
 
 
@@ -128,15 +129,18 @@ def within_limit(user: User) -> None:
 def draft_target(draft: Mapping[str, Any]) -> Target:
     """Return an unsaved target with a draft's address; raises ValidationError."""
     host = str(draft.get("host", ""))
+    kind = str(draft.get("kind") or Target.Kind.POSTGRES)
+    usual_port, usual_dbname = USUAL.get(kind, USUAL[POSTGRES])
     try:
-        port = int(draft.get("port") or 5432)
+        port = int(draft.get("port") or usual_port)
     except (TypeError, ValueError):
         raise ValidationError({"port": "The port is a number."}) from None
     target = Target(
         name=str(draft.get("name", "")),
+        kind=kind,
         host=host,
         port=port,
-        dbname=str(draft.get("dbname") or "postgres"),
+        dbname=str(draft.get("dbname") or usual_dbname),
         user=str(draft.get("user", "")),
         operator_user=str(draft.get("operator_user", "")),
         allow_superuser=bool(draft.get("allow_superuser", False)),

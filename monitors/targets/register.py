@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from monitors import queue
 from monitors.audit import entries
+from monitors.kinds import PGBOUNCER, POSTGRES
 from monitors.models import (
     Environment,
     Lease,
@@ -22,7 +23,7 @@ from monitors.models import (
 )
 from monitors.pg import hosts
 from monitors.pg.errors import Unreachable
-from monitors.probes import PROBES
+from monitors.probes import probes_of
 from monitors.targets.remove import DELETE_SECONDS
 from monitors.targets.secrets import SecretUnreadable, seal_password
 
@@ -45,7 +46,9 @@ FIELDS = (
     "cores",
     "demo",
 )
-"""What `edit` may change; the name never."""
+"""What `edit` may change; name and kind never."""
+USUAL = {POSTGRES: (5432, "postgres"), PGBOUNCER: (6432, "pgbouncer")}
+"""Port and entry database where none is given."""
 ADDRESS = ("host", "port", "sslmode", "require_auth")
 """Changing one of these clears both passwords: they would go to somebody else."""
 SHORTEST_SECONDS = 1
@@ -59,9 +62,10 @@ def add(  # noqa: PLR0913 - one keyword a field
     source: str,
     *,
     name: str,
+    kind: str = Target.Kind.POSTGRES,
     host: str,
-    port: int = 5432,
-    dbname: str = "postgres",
+    port: int | None = None,
+    dbname: str | None = None,
     user: str,
     password: str = "",
     operator_user: str = "",
@@ -82,13 +86,14 @@ def add(  # noqa: PLR0913 - one keyword a field
     Raises ValidationError with a message for each field. Passwords that are
     empty are not stored.
     """
-    target = Target(name=name, demo=demo)
+    target = Target(name=name, kind=kind, demo=demo)
+    usual_port, usual_dbname = USUAL.get(kind, USUAL[POSTGRES])
     assign(
         target,
         {
             "host": host,
-            "port": port,
-            "dbname": dbname,
+            "port": usual_port if port is None else port,
+            "dbname": usual_dbname if dbname is None else dbname,
             "user": user,
             "operator_user": operator_user,
             "allow_superuser": allow_superuser,
@@ -113,6 +118,7 @@ def add(  # noqa: PLR0913 - one keyword a field
             source,
             target_name=target.name,
             address=target.address,
+            kind=target.kind,
             fields=described(target),
             passwords=sorted(login.value for login, text in given.items() if text),
         )
@@ -238,7 +244,7 @@ def validate(target: Target) -> None:
         hosts.check_host(target.host)
     except Unreachable as error:
         problems.setdefault("host", []).append(str(error))
-    wrong = wrong_intervals(target.intervals)
+    wrong = wrong_intervals(target.intervals, target.kind)
     if wrong:
         problems.setdefault("intervals", []).append(wrong)
     if any("\x00" in text for text in (target.user, target.operator_user, target.dbname)):
@@ -247,9 +253,9 @@ def validate(target: Target) -> None:
         raise ValidationError(problems)
 
 
-def wrong_intervals(intervals: Any) -> str:
-    """Return what is wrong with {probe: seconds}, '' where nothing is."""
-    names = {probe.name for probe in PROBES}
+def wrong_intervals(intervals: Any, kind: str) -> str:
+    """Return what is wrong with {probe: seconds} of a kind of target, '' where nothing is."""
+    names = {probe.name for probe in probes_of(kind)}
     if not isinstance(intervals, dict):
         return "Intervals are given as probe=seconds."
     for name, seconds in intervals.items():

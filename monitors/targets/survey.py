@@ -13,6 +13,7 @@ from psycopg.errors import InsufficientPrivilege
 from monitors import words
 from monitors.action import Refused
 from monitors.actions import create_extension
+from monitors.kinds import POSTGRES
 from monitors.models import Target
 from monitors.pg import connect, doors, extensions, rights
 from monitors.pg.doors import Door
@@ -21,7 +22,7 @@ from monitors.pg.extensions import Installed, Reset
 from monitors.pg.identity import Identity, read_identity
 from monitors.pg.rights import Owner, Rights
 from monitors.probe import Probe
-from monitors.probes import PROBES
+from monitors.probes import probes_of
 from monitors.probes.bloat import PROBE as BLOAT
 from monitors.probes.statements import PROBE as STATEMENTS
 from monitors.targets import databases, trial
@@ -109,7 +110,9 @@ def look(target: Target, user: str, password: str | None, *, acts: bool = False)
             connection, "extensions", rights.read_extensions, [], unread
         )
         problems = {
-            probe.name: broken(connection, probe, server) for probe in PROBES if not probe.extension
+            probe.name: broken(connection, probe, server)
+            for probe in probes_of(POSTGRES)
+            if not probe.extension
         }
         install = {name: install_problem(connection, name) for name in create_extension.ALLOWED}
         known = known_doors(connection, unread)

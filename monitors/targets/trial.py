@@ -14,7 +14,8 @@ from psycopg.errors import InsufficientPrivilege
 
 from monitors import words
 from monitors.action import Action
-from monitors.actions import ACTIONS
+from monitors.actions import actions_of
+from monitors.kinds import POSTGRES
 from monitors.pg import backends, extensions, options, pinned, relations, rights
 from monitors.pg.identity import read_identity
 
@@ -108,7 +109,7 @@ def try_out(connection: psycopg.Connection, session: Session) -> Trial:
     of_backends = refusals(connection, [find_nobody, backends.myself, wait_for_nobody])
     signals = {
         name: " ".join([*of_backends, *refusals(connection, [explain(spec)])])
-        for name, spec in ACTIONS.items()
+        for name, spec in actions_of(POSTGRES).items()
         if spec.settled is not None
     }
     return Trial(
@@ -118,7 +119,7 @@ def try_out(connection: psycopg.Connection, session: Session) -> Trial:
         options=" ".join(refusals(connection, [read_options, read_settings])),
         extensions=" ".join(refusals(connection, [find_extension])),
         signals=signals,
-        needs={name: lacking(connection, spec) for name, spec in ACTIONS.items()},
+        needs={name: lacking(connection, spec) for name, spec in actions_of(POSTGRES).items()},
     )
 
 

@@ -27,17 +27,20 @@ from monitors.models import (
     TargetCheck,
 )
 from monitors.rows.backends import epoch_us
+from tests.addresses import OF_POOLERS
 
 PERSONS = ("anonymous", "stranger", "viewer", "operator", "dba", "admin", "cancel-only")
 
 # What GET answers to each person, in that order. 302 of an anonymous is the way to the login.
 EVERYBODY = (302, 200, 200, 200, 200, 200, 200)
 VIEWERS = (302, 404, 200, 200, 200, 404, 200)
+NOWHERE = (302, 404, 404, 404, 404, 404, 404)
 MANAGERS = (302, 404, 403, 403, 403, 200, 403)
 ADMINS = (302, 403, 403, 403, 403, 200, 403)
 POST_ONLY = (302, 405, 405, 405, 405, 405, 405)
 EXPECTED = {
     **{page.name: VIEWERS for page in PAGES},  # unless another line says more
+    **dict.fromkeys(OF_POOLERS, NOWHERE),  # the target of this test is a server
     "fleet": EVERYBODY,
     "actions": EVERYBODY,
     "account": EVERYBODY,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -16,35 +15,11 @@ from monitors.pg import connect
 from monitors.pg.errors import NO_TURN, POOLER_REFUSES, Unreachable
 from monitors.pg.pinned import IN_TRANSACTION_MODE, NO_RESET, NO_SECOND
 from monitors.targets import check
-from tests import poolers, servers
-from tests.conftest import missing
 from tests.servers import Server
 
 Pooler = Callable[..., Server]
 
-LOGINS = ("collector", "operator", "owner")
 SETTINGS = ("statement_timeout", "lock_timeout", "default_transaction_read_only", "TimeZone")
-
-
-@pytest.fixture(params=poolers.VERSIONS)
-def pooler(request: pytest.FixtureRequest, embedded: Server) -> Iterator[Pooler]:
-    """Start a pooler before the embedded server: pooler(pool_mode="session", …)."""
-    try:
-        program = poolers.program(request.param)
-    except servers.Missing as error:
-        if request.param != "installed":
-            pytest.skip(str(error))
-        missing(str(error))
-        raise
-    with ExitStack() as running:
-
-        def start(**settings: str) -> Server:
-            folder = running.enter_context(servers.home())
-            return running.enter_context(
-                poolers.pooling(program, folder, embedded, LOGINS, **settings)
-            )
-
-        yield start
 
 
 def address(server: Server, user: str = "collector") -> connect.Address:

@@ -9,7 +9,7 @@ from typing import Any
 
 from monitors import words
 from monitors.findings import unknowns
-from monitors.management.command import Command as OneLine, add_json, pick, target_named
+from monitors.management.command import Command as OneLine, add_json, pick, server_named
 from monitors.rows import vacuuming
 from monitors.rows.queue import QUEUE_COLUMNS, QueueRow
 from monitors.rows.running import RUNNING_COLUMNS, RunningRow
@@ -31,7 +31,7 @@ class Command(OneLine):
 
         Of a standby busy, most and left are null: its primary alone knows them.
         """
-        state = vacuuming.state_of(target_named(name))
+        state = vacuuming.state_of(server_named(name))
         if not options["json"]:
             for line in lines_of(state):
                 self.say(line)

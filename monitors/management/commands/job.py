@@ -15,7 +15,14 @@ from monitors import words
 from monitors.action import InvalidArguments, Refused
 from monitors.jobs import plan
 from monitors.management import command
-from monitors.management.command import SOURCE, add_json, bad_use, failure, target_named
+from monitors.management.command import (
+    SOURCE,
+    add_json,
+    bad_use,
+    failure,
+    server_named,
+    target_named,
+)
 from monitors.models import Action, Job, JobRun, validate_name
 from monitors.rows import batches
 
@@ -67,7 +74,7 @@ class Command(command.Command):
 
     def do_add(self, options: dict[str, Any]) -> None:
         """Make a job."""
-        target = target_named(options["target"])
+        target = server_named(options["target"])
         validate_name(options["name"])
         if Job.objects.filter(target=target, name=options["name"]).exists():
             message = f"{target.name} has a job {options['name']} already: edit it."
@@ -237,7 +244,7 @@ def person_named(options: dict[str, Any]) -> User:
 
 def job_named(options: dict[str, Any]) -> Job:
     """Return a job of a target; raises CommandError where none is called so."""
-    target = target_named(options["target"])
+    target = server_named(options["target"])
     job = Job.objects.select_related("target__environment").filter(
         target=target, name=options["name"]
     ).first()  # fmt: skip

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from monitors.history.active_sessions import DIMENSIONS, Slice
 from monitors.management import command
-from monitors.management.command import add_json, add_window, target_named, window_of
+from monitors.management.command import add_json, add_window, server_named, window_of
 from monitors.rows import load
 
 
@@ -27,7 +27,7 @@ class Command(command.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line each, most first, or one line of JSON."""
-        target, which = target_named(options["name"]), Slice(background=options["background"])
+        target, which = server_named(options["name"]), Slice(background=options["background"])
         found = load.load_of(target, window_of(options), options["by"], which)
         rows = found.rows(options["by"])
         if options["json"]:

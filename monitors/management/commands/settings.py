@@ -17,7 +17,7 @@ from monitors.management.command import (
     failure,
     moment,
     pick,
-    target_named,
+    server_named,
 )
 from monitors.models import Target
 from monitors.rows import configuration
@@ -50,7 +50,7 @@ class Command(command.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line each, or one line of JSON."""
-        target = target_named(options["name"])
+        target = server_named(options["name"])
         at = moment(options["at"])
         if options["history"]:
             self.print_history(target, at, options)
@@ -83,7 +83,7 @@ class Command(command.Command):
         options: Mapping[str, Any],
     ) -> None:
         """Print what differs, both values."""
-        other = target_named(options["other"]) if options["other"] else target
+        other = server_named(options["other"]) if options["other"] else target
         theirs = known_settings(other, moment(options["with_at"]) or at)
         found = configuration.difference_of(rows, theirs)
         if options["json"]:

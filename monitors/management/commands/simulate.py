@@ -11,7 +11,7 @@ from django.utils import timezone
 from monitors.advisor import table_name
 from monitors.history.latest import read_latest
 from monitors.history.window import WINDOWS, Window
-from monitors.management.command import Command as OneLine, add_json, bad_use, failure, target_named
+from monitors.management.command import Command as OneLine, add_json, bad_use, failure, server_named
 from monitors.models import Database, Target
 from monitors.rows import replay
 from monitors.rows.replay import NotEnough
@@ -42,7 +42,7 @@ class Command(OneLine):
 
     def handle(self, *, name: str, database: str, table: str, **options: Any) -> None:
         """Print what is in force, what is tried, and the trade-off."""
-        target = target_named(name)
+        target = server_named(name)
         row = table_of(target, database, table)
         try:
             changes = changes_of(options["set"])

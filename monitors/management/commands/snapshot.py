@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 
 from monitors import words
-from monitors.collect.rounds import SnapshotResult, good, take_now
+from monitors.collect.passes import SnapshotResult
+from monitors.collect.rounds import good, take_now
 from monitors.findings import keep
 from monitors.management.command import Command as OneLine, CommandFailed
 from monitors.models import Snapshot, Target

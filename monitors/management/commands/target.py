@@ -14,6 +14,7 @@ from monitors.models import Target, validate_name
 from monitors.targets import check as checks, register, remove, rotation, secrets
 
 OPTIONS = (
+    "kind",
     "host",
     "port",
     "user",
@@ -41,6 +42,9 @@ class Command(command.Command):
         verbs = parser.add_subparsers(dest="verb", required=True, parser_class=command.Parser)
         add = verbs.add_parser("add", help="register a server")
         add.add_argument("name")
+        add.add_argument(
+            "--kind", choices=Target.Kind.values, help="postgres where it is not given"
+        )
         add_fields(add, required=True)
         edit = verbs.add_parser("edit", help="change a target; what is not named stays")
         edit.add_argument("name")
@@ -76,7 +80,7 @@ class Command(command.Command):
         """Connect and check, then save."""
         validate_name(options["name"])  # before anybody connects
         fields = given(options)
-        fields.setdefault("port", 5432)
+        fields.setdefault("port", register.USUAL[fields.get("kind", Target.Kind.POSTGRES)][0])
         passwords = passwords_of(options)
         if Target.objects.filter(name=options["name"]).exists():
             message = (
@@ -209,7 +213,10 @@ class Command(command.Command):
     def report(self, result: dict[str, Any]) -> None:
         """Print a check's result for people."""
         role = "standby" if result["in_recovery"] else "primary"
-        self.say(f"PostgreSQL {result['version_text']}, {role}.")
+        what = f"PostgreSQL {result['version_text']}, {role}."
+        if result["kind"] == Target.Kind.PGBOUNCER:
+            what = f"PgBouncer {result['version_text']}."
+        self.say(what)
         for kind in ("probes", "actions"):
             for row in result[kind]:
                 state = "works" if row["works"] else f"needs: {row['needs']}"
@@ -221,7 +228,7 @@ class Command(command.Command):
 def add_fields(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Declare a target's fields as options."""
     parser.add_argument("--host", required=required)
-    parser.add_argument("--port", type=int, help="5432 where it is not given")
+    parser.add_argument("--port", type=int, help="5432 where it is not given, 6432 of a pooler")
     parser.add_argument("--user", required=required, help="the collector login")
     parser.add_argument("--password-file", help="its first line is the password; - reads input")
     parser.add_argument(
@@ -274,6 +281,7 @@ def described(target: Target) -> dict[str, Any]:
     """Return a target as `list --json` prints it."""
     return {
         "name": target.name,
+        "kind": target.kind,
         "host": target.host,
         "port": target.port,
         "environment": target.environment.name,

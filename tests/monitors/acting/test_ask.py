@@ -78,7 +78,7 @@ def test_an_operator_may_not_terminate_or_rewrite(target: Target, person: Person
         ("in_recovery", True, "standby"),
         ("operator_user", "", "no operator login"),
         ("deleting_at", timezone.now(), "being removed"),
-        ("kind", "pgbouncer", "not a PostgreSQL"),
+        ("kind", "pgbouncer", "is a PgBouncer"),
     ],
 )
 def test_a_target_that_nothing_may_be_done_to_is_refused(

@@ -145,3 +145,48 @@ TOAST = table(
     n_dead_tup=200_000,
     n_live_tup=1_000_000,
 )
+
+
+def pool(**columns):
+    """Return a pool of the database shop of which all is well."""
+    row = {
+        "database_id": 0,
+        "database": "shop",
+        "user": "till",
+        "cl_active": 2,
+        "cl_waiting": 0,
+        "sv_active": 2,
+        "sv_idle": 0,
+        "sv_used": 0,
+        "sv_tested": 0,
+        "sv_login": 0,
+        "maxwait_seconds": 0.0,
+        "pool_mode": "transaction",
+    }
+    return row | columns
+
+
+def pool_database(**columns):
+    """Return the pooler's database shop, with pools of two."""
+    row = {
+        "database_id": 0,
+        "name": "shop",
+        "current_connections": 2,
+        "pool_size": 2,
+        "max_connections": 0,
+        "paused": False,
+        "disabled": False,
+        "host": "db1",
+        "port": 5432,
+        "database": "shop",
+    }
+    return row | columns
+
+
+def pool_config(**settings):
+    """Return a pooler's settings."""
+    return [{"name": name, "setting": value} for name, value in settings.items()]
+
+
+FULL = {"cl_waiting": 4, "sv_active": 2, "sv_idle": 0}
+"""Columns of a pool for whose two servers four clients wait."""

@@ -14,7 +14,8 @@ from django.db import connection as history
 from psycopg import sql
 
 from monitors.collect import sessions
-from monitors.collect.rounds import SnapshotResult, take_now
+from monitors.collect.passes import SnapshotResult
+from monitors.collect.rounds import take_now
 from monitors.collect.sessions import SESSIONS
 from monitors.models import Lease, Snapshot, Target
 from monitors.pg import doors

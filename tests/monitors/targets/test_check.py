@@ -12,9 +12,10 @@ import pytest
 from django.contrib.auth.models import User
 from psycopg import sql
 
-from monitors.actions import ACTIONS
+from monitors.actions import ACTIONS, actions_of
+from monitors.kinds import POSTGRES
 from monitors.models import Target, TargetCheck
-from monitors.probes import PROBES
+from monitors.probes import probes_of
 from monitors.targets import check, drafts
 from monitors.targets.check import CheckFailed
 from tests.servers import Server
@@ -77,7 +78,7 @@ def test_it_says_what_the_server_is_and_that_all_works(
     assert result["in_recovery"] is False
     assert result["system_identifier"].isdigit()
     assert result["databases"] == [orders]
-    assert works(result, "probes") == {probe.name: True for probe in PROBES}
+    assert works(result, "probes") == {probe.name: True for probe in probes_of(POSTGRES)}
     assert {name for name, ok in works(result, "actions").items() if ok} >= {
         "cancel_backend",
         "terminate_backend",
@@ -115,7 +116,7 @@ def test_the_statements_that_it_names_do_help(
     server: Server, watch: Watch, bare: str, orders: str
 ) -> None:
     target = watch(server, user=bare, operator_user=bare, dbname=orders, include=[orders])
-    newer = {spec.name for spec in ACTIONS.values() if spec.since > server.major}
+    newer = {spec.name for spec in actions_of(POSTGRES).values() if spec.since > server.major}
     done: set[str] = set()
     with server.connect(dbname=orders) as superuser:
         for _ in range(2):  # what an extension needs is known once it is there
@@ -132,7 +133,7 @@ def test_the_statements_that_it_names_do_help(
         result = check_as(server, target)
 
     assert set(works(result, "probes").values()) == {True}
-    assert works(result, "actions") == {name: name not in newer for name in ACTIONS}
+    assert works(result, "actions") == {name: name not in newer for name in actions_of(POSTGRES)}
 
 
 def test_a_login_whose_password_never_expires_is_checked(
@@ -258,7 +259,7 @@ def test_a_database_that_can_not_be_entered_costs_the_check_a_warning(
 def test_without_an_operator_no_action_works(server: Server, watch: Watch) -> None:
     result = check_as(server, watch(server))
 
-    assert works(result, "actions") == dict.fromkeys(ACTIONS, False)
+    assert works(result, "actions") == dict.fromkeys(actions_of(POSTGRES), False)
     assert {row["needs"] for row in result["actions"]} == {"Give the target an operator login."}
 
 
