@@ -16,6 +16,7 @@ from dashboard.frame.requests import PageRequest, render_page, table_response
 from dashboard.source import source_of
 from monitors.acting import standing_rules as standing
 from monitors.findings import thresholds
+from monitors.kinds import POSTGRES
 from monitors.models import StandingRule
 from monitors.people import access
 from monitors.rows import standing_rules as rows
@@ -109,7 +110,7 @@ def rule_of(request: PageRequest, name: str) -> StandingRule:
 
 def edited(request: PageRequest, rule: StandingRule | None) -> HttpResponse:
     """Show the form of a rule, or save what was entered."""
-    targets = access.visible_targets(request.user)
+    targets = access.visible_targets(request.user).filter(kind=POSTGRES)
     posted = request.POST if request.method == "POST" else None
     if posted is not None and not may_make(request):
         access.require(request.user, ACTIONS[0], source=source_of(request))

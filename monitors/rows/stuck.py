@@ -14,6 +14,7 @@ from monitors.advisor import Row, marked
 from monitors.findings import stuck as definitions, thresholds
 from monitors.findings.samples import activity_of, latest
 from monitors.findings.standing import is_stale
+from monitors.kinds import POSTGRES
 from monitors.models import Fleet, ProbeState, Snapshot, Target
 from monitors.rows.backends import Backend, backends_of, in_utc
 from monitors.rows.lock_tree import blockers_of, build_lock_tree
@@ -174,6 +175,7 @@ def stuck_of(
 ) -> Stuck:
     """Return what is stuck on some targets, as last read: a handful of queries for all of them."""
     moment = now or timezone.now()
+    targets = [one for one in targets if one.kind == POSTGRES]  # a pooler has no backends
     states = {
         state.target_id: state
         for state in ProbeState.objects.filter(target__in=targets, probe=PROBE)

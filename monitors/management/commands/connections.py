@@ -15,7 +15,7 @@ from monitors.management.command import (
     add_window,
     failure,
     pick,
-    target_named,
+    server_named,
     window_of,
 )
 from monitors.models import Target
@@ -47,7 +47,7 @@ class Command(command.Command):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print one line each, or one line of JSON."""
-        target, window = target_named(options["name"]), window_of(options)
+        target, window = server_named(options["name"]), window_of(options)
         if options["churn"]:
             self.print_churn(target, window, as_json=options["json"])
             return

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from monitors import words
 from monitors.history.window import Window
-from monitors.management.command import Command as OneLine, add_json, moment, pick, target_named
+from monitors.management.command import Command as OneLine, add_json, moment, pick, server_named
 from monitors.rows import lock_edges, locks
 from monitors.rows.locks import Locks, RootRow, Tree
 from monitors.rules.lock_words import WAYS_OUT
@@ -34,7 +34,7 @@ class Command(OneLine):
         at = moment(options["at"])
         end = at or timezone.now()
         window = Window(end - timedelta(hours=1), end, is_live=at is None)
-        found = locks.read_locks(target_named(name), window)
+        found = locks.read_locks(server_named(name), window)
         if options["json"]:
             rows, columns = (
                 (found.edges, lock_edges.COLUMNS)

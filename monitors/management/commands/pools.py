@@ -9,7 +9,7 @@ from typing import Any
 from django.utils import timezone
 
 from monitors.history.window import Window
-from monitors.management.command import Command as OneLine, add_json, bad_use, target_named
+from monitors.management.command import Command as OneLine, add_json, bad_use, server_named
 from monitors.rows import pools as rows
 from monitors.rows.pools import AnswerRow, Measured
 from monitors.rules import pool_words
@@ -40,7 +40,7 @@ class Command(OneLine):
     def handle(self, *, target: str | None, **options: Any) -> None:
         """Print the answer, and for a target what was measured."""
         window = Window.last("1h", timezone.now())
-        found = target_named(target) if target else None
+        found = server_named(target) if target else None
         limits = rows.limits_of(found, window) if found else None
         asked = pool_words.read(words_of(options), limits)
         if asked.wrong:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from monitors.acting import standing_rules as standing
 from monitors.management import command
-from monitors.management.command import SOURCE, add_json, failure, person_named, target_named
+from monitors.management.command import SOURCE, add_json, failure, person_named, server_named
 from monitors.models import Environment, StandingRule, validate_name
 from monitors.rows import standing_rules as rows
 from monitors.rows.standing_rules import COLUMNS, FIRING_COLUMNS
@@ -156,7 +156,7 @@ def built(options: dict[str, Any]) -> StandingRule:
         name=options["name"], at_most=options["at_most"], **{name: options[name] for name in names}
     )
     if options["target"]:
-        rule.target = target_named(options["target"])
+        rule.target = server_named(options["target"])
     if options["environment"]:
         rule.environment = Environment.objects.filter(name=options["environment"]).first()
         if rule.environment is None:
