@@ -64,6 +64,6 @@ def test_who_is_behind_a_backend_of_a_server(  # noqa: PLR0917 - fixtures
         assert pooler_clients.is_same_work(client, began, timedelta(seconds=skew)) is same
     text = browse("dba").get(f"/targets/{server.name}/activity/").content.decode()
     said = " ".join(text.split())
-    assert said.count(f"the client behind {target.name}") == len(found)
+    assert said.count(f"For a client behind {target.name}:") == len(found)
     server.port = 1  # another server's
     assert pooler_clients.clients_behind(server) == {}

@@ -343,6 +343,8 @@ def test_every_advisor_that_can_say_several_things_has_words_for_it():
         "fsync_off",
         "pending_restart",
         "workers_saturated",
+        "pooler_clients_near_limit",
+        "pooler_outdated",
     }
 
     for advisor in ADVISORS:
