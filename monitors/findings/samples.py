@@ -1,4 +1,7 @@
-"""What the advisors judge: the rows of the probes as last read, or as they stood at a moment."""
+"""What the advisors judge: the rows of the probes as last read, or as they stood at a moment.
+
+Long, since each probe whose rows are not taken whole has its way of being picked from.
+"""
 
 from __future__ import annotations
 
