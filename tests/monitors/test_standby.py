@@ -32,6 +32,7 @@ from monitors.history.latest import read_latest
 from monitors.history.marks import read_marks
 from monitors.history.window import Window
 from monitors.models import HISTORY, Action, FindingRecord, Snapshot, Target
+from monitors.rows.locks import read_locks
 from tests import servers
 from tests.conftest import missing
 from tests.servers import Server
@@ -427,3 +428,31 @@ def body_of(response: HttpResponseBase) -> bytes:
     """Return the whole of an answer that is streamed."""
     assert isinstance(response, StreamingHttpResponse)
     return b"".join(cast("Iterator[bytes]", response.streaming_content))
+
+
+def test_recovery_that_waits_for_a_query_is_told_though_the_server_names_nobody(
+    pair: tuple[Server, Server], watch: Register, eventually: Any
+) -> None:
+    primary, standby = pair
+    target = watch(standby, name="shop-standby", dbname="shop")
+    eventually(lambda: one(standby, "SELECT count(*) FROM stock") == 500)
+    reader = standby.connect(dbname="shop", autocommit=False)
+    reader.execute("SELECT count(*) FROM stock")
+    with primary.connect(dbname="shop") as setup:
+        setup.execute("ALTER TABLE stock ADD COLUMN w int")
+    of_recovery = (
+        " FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event_type = 'Lock'"
+    )
+    eventually(lambda: one(standby, f"SELECT pid{of_recovery}"))
+    assert one(standby, f"SELECT pg_blocking_pids(pid){of_recovery}") == []
+
+    take_now(target, ["activity", "locks"])
+    found = read_locks(target, Window.last("1h", timezone.now()))
+    pid = reader.info.backend_pid
+    reader.close()
+
+    [root], [edge] = found.roots, found.edges
+    assert (root["root_pid"], root["blocked"], root["way_out"]) == (pid, 1, "terminate")
+    assert (edge["hard"], edge["lock"], edge["mode"]) == (
+        True, "public.stock", "AccessExclusiveLock",
+    )  # fmt: skip
