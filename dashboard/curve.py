@@ -12,7 +12,7 @@ from monitors import words
 from monitors.rules.queueing import Wait
 
 WIDE, HIGH = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 22
+LEFT, RIGHT, TOP, BOTTOM = 64, 10, 8, 22
 """Room for the words of the axes."""
 LONG = 2
 """The scale ends at so many times the length of a transaction: waits beyond are no use to anybody."""

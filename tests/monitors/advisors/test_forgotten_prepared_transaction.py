@@ -6,6 +6,8 @@ import pytest
 
 from monitors.advisor import Severity
 from monitors.advisors.forgotten_prepared_transaction import ADVISOR
+from monitors.collect.rounds import take_now
+from monitors.findings import judge, thresholds
 from tests.monitors.advisors.rows import advise, ago, waiting
 
 
@@ -50,3 +52,22 @@ def test_it_has_the_statements_to_copy():
 
     assert one.title == "Prepared transaction 'o''clock' in shop was left 2 h ago."
     assert "run ROLLBACK PREPARED 'o''clock'; or COMMIT PREPARED 'o''clock'; in shop." in one.why
+
+
+@pytest.mark.django_db
+def test_a_real_one_is_found_before_it_holds_the_horizon_for_long(embedded, watch, worker_id):
+    target, gid = watch(embedded), f"left {worker_id}"
+    wanted = {(ADVISOR.name, "notice_seconds"): 0}
+    thresholds.change("alice", "test", target, wanted)
+    with embedded.connect(user="owner", dbname="shop", autocommit=False) as session:
+        session.execute("SELECT pg_current_xact_id()")
+        session.execute(f"PREPARE TRANSACTION '{gid}'")
+    try:
+        take_now(target, ["horizon", "activity"])
+        found = [one for one in judge.find(target) if one.advisor == ADVISOR.name]
+    finally:
+        with embedded.connect(user="owner", dbname="shop") as session:
+            session.execute(f"ROLLBACK PREPARED '{gid}'")
+
+    assert [one.object_name for one in found] == [gid]
+    assert f"ROLLBACK PREPARED '{gid}';" in found[0].why

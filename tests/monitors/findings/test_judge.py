@@ -342,6 +342,7 @@ def test_every_advisor_that_can_say_several_things_has_words_for_it():
         "connections_near_limit",
         "fsync_off",
         "pending_restart",
+        "too_many_idle",
         "workers_saturated",
         "pooler_clients_near_limit",
         "pooler_outdated",

@@ -58,6 +58,15 @@ def test_the_first_snapshot_is_a_baseline() -> None:
     assert grown(found) == {"a": (Change.BASELINE, (None, None))}
 
 
+def test_a_counter_that_was_not_read_before_tells_of_no_growth_at_first() -> None:
+    before, now = (5, None, None), (7, 900, 3)
+
+    assert differences(Change.CHANGED, before, now) == (2, 900, 3)
+    assert differences(Change.CHANGED, before, now, {1}) == (2, None, 3)
+    assert differences(Change.CHANGED, (7, 900, 3), (8, 901, 3), {1}) == (1, 1, 0)
+    assert differences(Change.APPEARED, None, now, {1}) == now
+
+
 def test_what_did_not_change_writes_nothing() -> None:
     found = compared({("a",): ("a", 5, 7, 1)}, [("a", 5, 7, 1)], LATER)
 
