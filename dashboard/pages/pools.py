@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from django.core.exceptions import BadRequest
-from django.http import HttpResponse, QueryDict
+from django.http import HttpResponse, JsonResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_safe
 
 from dashboard import curve
 from dashboard.frame.frame import WINDOW_WORDS
-from dashboard.frame.requests import PageRequest, get_target, render_page, table_response, window_of
+from dashboard.frame.requests import (
+    PageRequest,
+    get_target,
+    note_export,
+    render_page,
+    table_response,
+    window_of,
+)
 from dashboard.frame.tiles import Tile
 from dashboard.templatetags import figures
 from monitors import words
@@ -61,8 +68,7 @@ def calculator(request: PageRequest) -> HttpResponseBase:
     """Reckon with figures that are typed in."""
     asked = pool_words.read(words_of(request.GET))
     answers = answer_or_refuse(request, asked)
-    exported = table_response(request, "pools", rows.COLUMNS, answers)
-    if exported:
+    if exported := export(request, answers):
         return exported
     context = {
         **context_of(request, asked, Limits(), answers),
@@ -78,8 +84,7 @@ def pools(request: PageRequest, name: str) -> HttpResponseBase:
     limits = rows.limits_of(target, window)
     asked = pool_words.read(words_of(request.GET), limits)
     answers = answer_or_refuse(request, asked)
-    exported = table_response(request, "pools", rows.COLUMNS, answers)
-    if exported:
+    if exported := export(request, answers):
         return exported
     measured, traffic = rows.measure(target, window), rows.traffic_of(target, window)
     demand = asked.demand or measured.busiest
@@ -125,6 +130,15 @@ def answer_or_refuse(request: PageRequest, asked: Asked) -> list[AnswerRow]:
     if asked.wrong and request.GET.get("format"):
         raise BadRequest(asked.error)
     return rows.answer_rows(asked)
+
+
+def export(request: PageRequest, answers: Sequence[AnswerRow]) -> HttpResponseBase | None:
+    """Answer `format=json` with the one answer as an object, {} where nothing is asked; CSV has a row of it."""
+    if request.GET.get("format") != "json":
+        return table_response(request, "pools", rows.COLUMNS, answers)
+    if request.method == "GET":
+        note_export(request, "pools")
+    return JsonResponse(answers[0] if answers else {})
 
 
 def context_of(
