@@ -87,6 +87,8 @@ GOOD = {
     ("overview/_findings.html", "No open finding. Good."): "the verdict is not `unknown`",
     ("findings.html", "Nothing to report. Good."): "the verdict over it is good",
     ("activity.html", "No blocked backends. Good."): "wait events: track_activities hides none",
+    ("locks/_now.html", "Nobody waits for a lock. Good."): "a reading of locks that is not stale",
+    ("pooler_clients.html", "No client waits or has a server. Good."): "a reading of its clients",
     ("vacuum/_queue_empty.html", "No table is due. Good."): unknowns.COUNTS,
     ("vacuum/_tables.html", "No table needs vacuum. Good."): unknowns.COUNTS,
     ("vacuum/_tables.html", "No table is due. Good."): unknowns.COUNTS,
