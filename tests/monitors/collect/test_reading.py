@@ -335,7 +335,16 @@ def test_a_right_to_one_part_of_the_identity_costs_that_part(
     assert f"GRANT {PART_RIGHTS[part]} TO collector;" in found.unknown[part]
     assert getattr(found, part) is None
     assert helped.unknown == {}
-    needing = {"activity", "sessions", "horizon", "logins", "progress", "settings"}
+    needing = {
+        "activity",
+        "sessions",
+        "connections",
+        "locks",
+        "horizon",
+        "logins",
+        "progress",
+        "settings",
+    }
     assert {probe for probe, _ in failures(results)} <= needing
     assert ("tables", "shop") not in failures(results)
     assert {state for state, _ in failures(results).values()} <= {"denied"}
