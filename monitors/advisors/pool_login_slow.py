@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitors import words
-from monitors.advisor import Advisor, Finding, Hurt, Row, Samples, Severity, Thresholds, severity_of
+from monitors.advisor import (
+    Advisor,
+    Finding,
+    Hurt,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    severity_of,
+    times_of,
+)
 from monitors.kinds import PGBOUNCER
 from monitors.rules import pooler
 
@@ -57,7 +67,7 @@ def finding_of(pool: Row, database: Row, severity: Severity, thresholds: Thresho
             ("Servers logging in", pool["sv_login"], "count"),
             ("Servers", pooler.servers_of(pool), "count"),
         ),
-        score=waits / thresholds["warning_seconds"],
+        score=times_of(waits, thresholds["warning_seconds"]),
     )
 
 

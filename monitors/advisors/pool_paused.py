@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitors import words
-from monitors.advisor import Advisor, Finding, Hurt, Row, Samples, Severity, Thresholds, severity_of
+from monitors.advisor import (
+    Advisor,
+    Finding,
+    Hurt,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    severity_of,
+    times_of,
+)
 from monitors.kinds import PGBOUNCER
 from monitors.rules import pooler
 
@@ -50,7 +60,7 @@ def finding_of(
         ),
         action="resume_pool",
         arguments={"database": name},
-        score=waits / thresholds["warning_seconds"],
+        score=times_of(waits, thresholds["warning_seconds"]),
     )
 
 

@@ -9,7 +9,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from monitors import words
-from monitors.advisor import Advisor, Evidence, Finding, Hurt, Row, Samples, Severity, Thresholds
+from monitors.advisor import (
+    Advisor,
+    Evidence,
+    Finding,
+    Hurt,
+    Row,
+    Samples,
+    Severity,
+    Thresholds,
+    times_of,
+)
 from monitors.kinds import PGBOUNCER
 from monitors.rules import pooler
 from monitors.rules.pooler import Behind, Cause
@@ -57,7 +67,7 @@ def finding_of(
         object_name=name,
         hurt=Hurt(then(timeout), already=True),
         evidence=tuple(evidence(pool, database, behind)),
-        score=max(waits / thresholds["warning_seconds"], 0.01),
+        score=max(times_of(waits, thresholds["warning_seconds"]), 0.01),
     )
 
 

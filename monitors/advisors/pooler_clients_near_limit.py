@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from monitors.advisor import Advisor, Finding, Hurt, Samples, Thresholds, severity_of
+from monitors.advisor import Advisor, Finding, Hurt, Samples, Thresholds, severity_of, times_of
 from monitors.kinds import PGBOUNCER
 from monitors.rules import pooler
 
@@ -15,6 +15,10 @@ DEFAULTS = {
     "warning_pct": 80,  # of max_client_conn
     "critical_pct": 95,
 }
+
+
+REFUSED = "new clients are refused"
+UNDATED = "no date: how their number grows is not reckoned"
 
 
 def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
@@ -39,13 +43,13 @@ def advise(samples: Samples, thresholds: Thresholds) -> Iterator[Finding]:
             " keep fewer."
         ),
         object_name="max_client_conn",
-        hurt=Hurt("new clients are refused", already=clients >= limit),
+        hurt=Hurt(REFUSED, already=True) if clients >= limit else Hurt(f"{REFUSED}; {UNDATED}"),
         evidence=(
             ("Clients", clients, "count"),
             ("max_client_conn", limit, "count"),
             ("Share", pct, "pct"),
         ),
-        score=pct / thresholds["warning_pct"],
+        score=times_of(pct, thresholds["warning_pct"]),
     )
 
 
