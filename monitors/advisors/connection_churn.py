@@ -23,9 +23,9 @@ from monitors.rules import connections, pooling
 from monitors.rules.connections import Churn, Guilty
 
 DEFAULTS = {
-    "warning_sessions": 1,  # new ones a second
+    "warning_sessions": connections.CHURN_SESSIONS,  # new ones a second
     "critical_sessions": 20,
-    "max_transactions": 5,  # of each new session: with fewer nobody reuses it
+    "max_transactions": connections.CHURN_TRANSACTIONS,  # of each new session: with fewer nobody reuses it
     "max_lifetime_seconds": 10,  # or it ends sooner
     "critical_pct": 80,  # of the usable connections are taken meanwhile
     "min_seconds": 540,  # of history: ten minutes, less the time between two readings

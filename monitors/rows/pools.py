@@ -16,6 +16,7 @@ from monitors.models import Target
 from monitors.rows import configuration
 from monitors.rows.tables import rows_at
 from monitors.rules import pool_sizes, pools, queueing
+from monitors.rules.connections import usable
 from monitors.rules.pool_words import Asked, Demand
 from monitors.rules.pools import Limits, Traffic
 from monitors.rules.queueing import Wait
@@ -169,7 +170,6 @@ def traffic_of(target: Target, window: Window) -> Traffic:
     sessions = rows_at("sessions", target, window)
     opened = rates.get("sessions")
     xacts = transactions(rates)
-    limits = target.max_connections
     return Traffic(
         sessions_per_second=opened,
         xacts_per_session=xacts / opened if opened and xacts is not None else None,
@@ -177,7 +177,7 @@ def traffic_of(target: Target, window: Window) -> Traffic:
         idle=sum(row["backends"] or 0 for row in sessions if row["state"] == "idle")
         if sessions
         else None,
-        usable=None if limits is None else max(limits - (target.reserved_connections or 0), 0),
+        usable=usable(target.max_connections, target.reserved_connections),
     )
 
 

@@ -22,6 +22,10 @@ IDLE = "idle"
 OTHERS = "(others)"
 """What the probe names the origin of the smallest groups."""
 REFUSED = "clients are refused"
+CHURN_SESSIONS = 1
+"""New sessions a second from which on it matters whether anybody uses them again."""
+CHURN_TRANSACTIONS = 5
+"""Of each new session: with fewer nobody does."""
 
 CHANGING = re.compile(
     r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{8,}|[0-9]{4,}"

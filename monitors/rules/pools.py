@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from monitors import words
 from monitors.rules import refusals
+from monitors.rules.connections import CHURN_SESSIONS, CHURN_TRANSACTIONS
 
 TIGHT = 0.15
 """Where less of the usable connections is left, a deploy or a new service takes it away."""
@@ -307,8 +308,6 @@ def share_of(wanted: int, allowed: int) -> float:
 
 # What a running server shows
 
-CHURN_SESSIONS = 1.0  # a second
-CHURN_REUSE = 5.0  # transactions of a session
 NEAR = 0.8  # of the usable connections
 MOSTLY = 0.5  # of those that are open
 
@@ -330,7 +329,8 @@ def mistakes_in(traffic: Traffic) -> list[str]:
     """Return which of the two usual mistakes show: a connection a request, and pools too large."""
     found = []
     rate, reuse = traffic.sessions_per_second, traffic.xacts_per_session
-    if rate is not None and reuse is not None and rate >= CHURN_SESSIONS and reuse < CHURN_REUSE:
+    comes_often = rate is not None and rate >= CHURN_SESSIONS
+    if comes_often and reuse is not None and reuse < CHURN_TRANSACTIONS:
         found.append(PER_REQUEST)
     if traffic.open and traffic.idle is not None and traffic.usable is not None:
         is_near = traffic.open >= NEAR * traffic.usable
