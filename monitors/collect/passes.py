@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,7 +52,7 @@ class SnapshotResult:
     error: str
 
 
-class Pass:
+class Pass(ABC):
     """One pass over the probes of a target, within a budget of seconds."""
 
     def __init__(
@@ -81,19 +82,19 @@ class Pass:
         """When each probe and database is next due; None is the whole server."""
 
     @property
+    @abstractmethod
     def connection(self) -> psycopg.Connection | None:
         """The connection to the target, None where it has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def greet(self) -> None:
         """Connect, and keep what the target says of itself; raises Unreachable, psycopg.Error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_any(
         self, probe: Probe, database: Database | None, place: Place, after: int, **rhythm: Any
     ) -> Snapshot:
         """Read a probe and keep it; raises what `attempt` catches."""
-        raise NotImplementedError
 
     @property
     def left(self) -> float:
